@@ -1,0 +1,68 @@
+"""Every exception that hf_video raises on purpose.
+
+All derive from `HFVideoError`; where Python has a word for the fault (ValueError, IndexError, TypeError) the class is
+that too, so callers may catch either. Each message says what came, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class HFVideoError(Exception):
+    """Base class: `except hf_video.HFVideoError` catches everything that is our verdict and not a bug."""
+
+
+class VideoError(HFVideoError):
+    """A video source that can't be read as asked."""
+
+
+class NotAVideoError(VideoError, ValueError):
+    """The bytes are there, but no demuxer recognises them (a text file named .mp4, garbage, a cut-off header)."""
+
+
+class EmptyFileError(NotAVideoError):
+    """The file or buffer has zero bytes."""
+
+
+class NoVideoStreamError(NotAVideoError):
+    """A media file without a video stream (audio only, or only cover art)."""
+
+
+class NoFramesError(VideoError, ValueError):
+    """A video stream of which not one frame can be decoded."""
+
+
+class FrameIndexError(VideoError, IndexError):
+    """A frame index or a time outside the video."""
+
+
+class DamagedVideoError(VideoError, ValueError):
+    """Frames that were asked for could not be decoded. `seconds` are their times, `indices` their numbers."""
+
+    def __init__(self, message: str, *, seconds: tuple[float, ...] = (), indices: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.seconds = tuple(seconds)
+        self.indices = tuple(indices)
+
+
+class VideoArrayError(VideoError, ValueError):
+    """An array given as a video has the wrong shape or dtype."""
+
+
+class VideoSourceError(VideoError, TypeError):
+    """The source is of a kind that can't be a video, or a path or URL that does not answer."""
+
+
+class ShortVideoError(VideoError, ValueError):
+    """The video has fewer frames than the sampler needs and `short="error"` was asked for."""
+
+
+class CheckpointError(HFVideoError, ValueError):
+    """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused."""
+
+
+class ModelInputError(HFVideoError, ValueError):
+    """A tensor that the model can't take: wrong rank, channels, size or mask."""
+
+
+class ConfigError(HFVideoError, ValueError):
+    """A configuration value that makes no model."""
