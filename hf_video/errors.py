@@ -56,6 +56,10 @@ class ShortVideoError(VideoError, ValueError):
     """The video has fewer frames than the sampler needs and `short="error"` was asked for."""
 
 
+class VideoWriteError(VideoError, ValueError):
+    """A video file that can't be written as asked: suffix, codec, option, rate or folder."""
+
+
 class CheckpointError(HFVideoError, ValueError):
     """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused."""
 

@@ -1,0 +1,349 @@
+"""Frames to a video file: one function, nothing half-written left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from hf_video.errors import VideoArrayError, VideoWriteError
+
+# suffix -> (FFmpeg muxer, codec when the caller names none)
+_CONTAINERS = {
+    ".mp4": ("mp4", "h264"),
+    ".m4v": ("mp4", "h264"),
+    ".mov": ("mov", "h264"),
+    ".mkv": ("matroska", "h264"),
+    ".webm": ("webm", "vp9"),
+    ".avi": ("avi", "h264"),
+    ".ts": ("mpegts", "h264"),
+    ".gif": ("gif", "gif"),
+}
+# A codec's common name -> encoders that write it, best first; any other name is taken as an encoder's own.
+_ENCODERS = {
+    "h264": ("libx264", "libopenh264", "h264_videotoolbox"),
+    "h265": ("libx265",),
+    "hevc": ("libx265",),
+    "vp9": ("libvpx-vp9",),
+    "vp8": ("libvpx",),
+    "av1": ("libsvtav1", "libaom-av1"),
+}
+# Encoders that keep RGB as it is, where the caller names no pixel format. All others get yuv420p, which plays anywhere.
+_PIXEL_FORMATS = {
+    "libx264rgb": "rgb24",
+    "ffv1": "bgr0",
+    "png": "rgb24",
+    "qtrle": "rgb24",
+    "utvideo": "gbrp",
+    "gif": "pal8",
+}
+_HAS_CRF = ("libx264", "libx264rgb", "libx265", "libvpx", "libvpx-vp9", "libsvtav1", "libaom-av1")
+_X265_MIN_SIZE = 64  # measured: on 32x48 it writes past its buffers and takes the process down
+_GIF_MAX_FPS = 50  # a gif frame lasts whole hundredths of a second, and browsers slow anything under 2 of them to 10
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Any,
+    fps: float | Fraction,
+    codec: str | None = None,
+    *,
+    crf: int | None = None,
+    pixel_format: str | None = None,
+    keyframe_interval: int | None = None,
+    pad: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    num_threads: int = 0,
+) -> Path:
+    """Encode `frames` into the file `path` and return its path.
+
+    The file appears whole or not at all: frames go to a temporary file beside it, which is renamed at the end.
+
+    Args:
+        path: Where to write. The suffix names the container: .mp4 .m4v .mov .mkv .webm .avi .ts .gif.
+        frames: RGB frames, uint8: an array or tensor (frames, height, width, 3), a `VideoFrames`, or any iterable
+            (a generator too, so that a long video needs no memory) of (height, width, 3) arrays, tensors or PIL images.
+        fps: Frames per second; a `Fraction` is kept exactly (`Fraction(30000, 1001)`).
+        codec: `"h264"`, `"h265"`, `"vp8"`, `"vp9"`, `"av1"`, `"ffv1"`, `"gif"`, or the name of one of FFmpeg's
+            encoders. None takes h264, and vp9 for .webm and gif for .gif. `"ffv1"` (.mkv, .avi) and `"libx264rgb"`
+            with `crf=0` (.mp4, .mkv, .mov) are lossless: the frames that were written are read back to the bit.
+        crf: Constant quality, lower is better (x264: 0 to 51, default 23).
+        pixel_format: FFmpeg's name, for instance `"yuv444p"`. Default yuv420p, RGB for the lossless codecs.
+        keyframe_interval: Most frames from one keyframe to the next. Shorter makes seeking cheaper and files larger.
+        pad: Pixel formats with halved colour (yuv420p) need even sizes. None raises for an odd size; `"edge"` repeats
+            the last row or column, `"black"` adds a black one.
+        options: Further options of the encoder, for instance `{"preset": "ultrafast"}`.
+        num_threads: Encoder threads, 0 for as many as FFmpeg likes.
+
+    Raises:
+        VideoArrayError: frames of another shape, dtype or size, or none at all.
+        VideoWriteError: an unknown suffix, codec or option, an `fps` that is no rate, a folder that is not there, or
+            an encoder that refuses.
+
+    Example:
+        >>> write_video("clip.mp4", frames, fps=25)
+        >>> write_video("exact.mkv", frames, fps=25, codec="ffv1")
+    """
+    path = Path(path)
+    muxer, default_codec = _container(path)
+    encoder = _encoder(codec or default_codec)
+    pixel_format = pixel_format or _PIXEL_FORMATS.get(encoder, "yuv420p")
+    if pad not in (None, "edge", "black"):
+        raise VideoWriteError(f'pad={pad!r} is not known. Use None, "edge" or "black".')
+    rate = _rate(fps, muxer)
+    images = _rgb_frames(frames)
+    first = next(images, None)
+    if first is None:
+        raise VideoArrayError("There are no frames to write. A video needs at least one.")
+    settings = _encoder_options(encoder, muxer, crf, options)
+    temporary = _temporary_beside(path)
+    refusals = partial(_refusals, f"{path} could not be written by {encoder} as {pixel_format} in a {muxer} container")
+    try:
+        with refusals():
+            container = av.open(str(temporary), "w", format=muxer, options=_muxer_options(muxer))
+        with container:
+            stream = _add_stream(container, encoder, rate, first.shape[:2], pixel_format, pad, settings)
+            stream.codec_context.thread_count = num_threads
+            if keyframe_interval is not None:
+                stream.codec_context.gop_size = _positive("keyframe_interval", keyframe_interval)
+            _encode(container, stream, itertools.chain([first], images), first.shape[:2], pad, refusals)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """FFmpeg's errors in our words; what the caller's own generator raises never comes through here."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise VideoWriteError(
+            f"{what}: {error}. Check crf, pixel_format and options, or choose another codec."
+        ) from error
+
+
+# --- what to write with ----------------------------------------------------------------------------------------------
+
+
+def _container(path: Path) -> tuple[str, str]:
+    try:
+        return _CONTAINERS[path.suffix.lower()]
+    except KeyError:
+        known = " ".join(_CONTAINERS)
+        raise VideoWriteError(
+            f"{path} ends in {path.suffix!r}, which names no container. Use one of {known}."
+        ) from None
+
+
+def _encoder(codec: str) -> str:
+    for name in _ENCODERS.get(codec, (codec,)):
+        try:
+            if av.codec.Codec(name, "w").type == "video":
+                return name
+        except ValueError:  # PyAV's UnknownCodecError is one
+            continue
+    known = ", ".join([*_ENCODERS, "ffv1", "gif"])
+    raise VideoWriteError(f"This FFmpeg has no video encoder for codec={codec!r}. Known names: {known}.")
+
+
+def _rate(fps: float | Fraction, muxer: str) -> Fraction:
+    try:
+        rate = Fraction(fps).limit_denominator(100_000)
+    except (TypeError, ValueError, OverflowError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise VideoWriteError(f"fps={fps!r} is no frame rate. Give a number above 0, in frames per second.")
+    if muxer == "gif" and rate > _GIF_MAX_FPS:
+        raise VideoWriteError(
+            f"A gif shows at most {_GIF_MAX_FPS} frames per second and fps={fps!r} came. Drop frames."
+        )
+    return rate
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise VideoWriteError(f"{name}={value!r} must be 1 or more.")
+    return int(value)
+
+
+def _encoder_options(encoder: str, muxer: str, crf: int | None, options: Mapping[str, Any] | None) -> dict[str, str]:
+    settings = {}
+    if muxer == "avi":
+        settings["bf"] = "0"  # avi stores no presentation times, so frames that are reordered are read out of order
+    if encoder.startswith("libvpx") or encoder == "libaom-av1":
+        settings["b"] = "0"  # without it crf is only a bound and the encoder aims at 200 kbit/s
+    if encoder == "libx265":
+        settings["x265-params"] = "log-level=error"
+    if crf is not None:
+        if encoder not in _HAS_CRF:
+            raise VideoWriteError(
+                f"The encoder {encoder} has no crf. Leave it out, or use one of {', '.join(_HAS_CRF)}."
+            )
+        settings["crf"] = str(crf)
+    elif encoder.startswith("libvpx"):
+        settings["crf"] = "31"
+    settings.update({str(key): str(value) for key, value in (options or {}).items()})
+    return settings
+
+
+def _muxer_options(muxer: str) -> dict[str, str]:
+    # The index in front lets a browser or a range request start before the whole file is there.
+    return {"movflags": "faststart"} if muxer in ("mp4", "mov") else {}
+
+
+def _temporary_beside(path: Path) -> Path:
+    """An empty file in the same folder: a rename is atomic only within one file system."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise VideoWriteError(f"Can't write into the folder {path.parent}: {error.strerror}. Make it first.") from error
+    os.close(handle)
+    umask = os.umask(0)  # mkstemp makes private files; a video should get the rights that open() gives
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)
+    return Path(name)
+
+
+# --- the frames ------------------------------------------------------------------------------------------------------
+
+
+def _rgb_frames(frames: Any) -> Iterator[np.ndarray]:
+    """(height, width, 3) uint8 arrays, one by one, each checked against the first."""
+    frames = getattr(frames, "data", frames) if hasattr(frames, "seconds") else frames  # VideoFrames
+    if isinstance(frames, (str, bytes, os.PathLike, Mapping)) or not isinstance(frames, Iterable):
+        raise VideoArrayError(
+            f"frames is a {type(frames).__name__}. Give a (frames, height, width, 3) uint8 array or "
+            "an iterable of frames."
+        )
+    shape = getattr(frames, "shape", None)
+    if shape is not None and (len(shape) != 4 or shape[-1] != 3):
+        raise VideoArrayError(_shape_message(f"frames has shape {tuple(shape)}", shape[1:] if len(shape) == 4 else ()))
+    return _checked(frames)
+
+
+def _checked(frames: Iterable[Any]) -> Iterator[np.ndarray]:
+    shape = None
+    for number, frame in enumerate(frames):
+        image = _as_array(frame)
+        if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+            raise VideoArrayError(_shape_message(f"Frame {number} has shape {image.shape}", image.shape))
+        if image.dtype != np.uint8:
+            raise VideoArrayError(
+                f"Frame {number} is {image.dtype} and uint8 is needed. Bring it to 0..255 and call "
+                "(x * 255).round().astype('uint8') if it was in 0..1."
+            )
+        if shape is not None and image.shape != shape:
+            raise VideoArrayError(
+                f"Frame {number} is {image.shape[0]}x{image.shape[1]} and the first was {shape[0]}x{shape[1]} "
+                "(height x width). All frames of a video have one size: resize them first."
+            )
+        shape = image.shape
+        yield image
+
+
+def _as_array(frame: Any) -> np.ndarray:
+    if isinstance(frame, Image.Image):
+        return np.asarray(frame.convert("RGB"))
+    if hasattr(frame, "detach"):  # a torch tensor, without importing torch
+        frame = frame.detach().cpu().numpy()
+    return np.asarray(frame)
+
+
+def _shape_message(came: str, frame_shape: tuple[int, ...]) -> str:
+    hint = " It looks channels-first: permute the channels to the end." if tuple(frame_shape)[:1] == (3,) else ""
+    return f"{came}, and RGB frames of (height, width, 3) are needed.{hint}"
+
+
+# --- encoding --------------------------------------------------------------------------------------------------------
+
+
+def _add_stream(container, encoder, rate, shape, pixel_format, pad, settings):
+    height, width = _even(shape, pixel_format, pad)
+    if encoder == "libx265" and min(height, width) < _X265_MIN_SIZE:
+        raise VideoWriteError(
+            f"libx265 is not safe below {_X265_MIN_SIZE} pixels a side and the frames are {height}x{width}. Use h264."
+        )
+    try:
+        chroma = av.VideoFormat(pixel_format, width, height)
+    except ValueError:
+        raise VideoWriteError(
+            f"pixel_format={pixel_format!r} is not known to FFmpeg. Try yuv420p or yuv444p."
+        ) from None
+    allowed = [f.name for f in av.codec.Codec(encoder, "w").video_formats or []]
+    if allowed and pixel_format not in allowed:
+        raise VideoWriteError(f"{encoder} can't write {pixel_format}. It writes {', '.join(allowed)}.")
+    try:
+        stream = container.add_stream(encoder, rate=rate, options=settings)
+    except ValueError as error:
+        raise VideoWriteError(f"{error}. Use another codec (None picks a fitting one) or another suffix.") from None
+    stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+    if not chroma.is_rgb and pixel_format != "pal8":
+        # The conversion below is BT.601 limited; players guess from the height unless the file says so.
+        stream.codec_context.colorspace = 6
+        stream.codec_context.color_range = 1
+    return stream
+
+
+def _even(shape: tuple[int, int], pixel_format: str, pad: str | None) -> tuple[int, int]:
+    height, width = shape
+    step_w = 2 if any(s in pixel_format for s in ("420", "422", "nv12", "nv21", "nv16")) else 1
+    step_h = 2 if any(s in pixel_format for s in ("420", "440", "nv12", "nv21")) else 1
+    even = height + height % step_h, width + width % step_w
+    if even != (height, width) and pad is None:
+        raise VideoArrayError(
+            f"Frames of {height}x{width} (height x width) can't be written as {pixel_format}, which needs even sizes. "
+            f'Pass pad="edge" or pad="black" to write {even[0]}x{even[1]}, crop the frames, or keep the size with '
+            'pixel_format="yuv444p" (which not every player shows).'
+        )
+    return even
+
+
+def _encode(container, stream, images, shape: tuple[int, int], pad: str | None, refusals) -> None:
+    rows, columns = stream.height - shape[0], stream.width - shape[1]
+    palette = stream.pix_fmt == "pal8"
+    for number, image in enumerate(images):
+        if rows or columns:
+            mode = "edge" if pad == "edge" else "constant"
+            image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode=mode)
+        frame = _paletted(image) if palette else _rgb_frame(image, stream.pix_fmt)
+        frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
+        with refusals():
+            container.mux(stream.encode(frame))
+        if number == 0:
+            _refuse_unknown_options(stream)
+    with refusals():
+        container.mux(stream.encode(None))
+
+
+def _rgb_frame(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return frame.reformat(format=pixel_format, dst_colorspace="ITU601", interpolation="BICUBIC")
+
+
+def _paletted(image: np.ndarray) -> av.VideoFrame:
+    """256 colours chosen for this very frame; exact where the frame has no more than that."""
+    picture = Image.fromarray(image).quantize(colors=256, dither=Image.Dither.FLOYDSTEINBERG)
+    colours = np.array(picture.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    palette = np.zeros((256, 4), dtype=np.uint8)  # alpha first
+    palette[:, 0] = 255
+    palette[: len(colours), 1:] = colours
+    return av.VideoFrame.from_ndarray((np.asarray(picture), palette), format="pal8")
+
+
+def _refuse_unknown_options(stream) -> None:
+    left = stream.codec_context.options  # PyAV leaves here what the encoder did not take
+    if left:
+        raise VideoWriteError(f"The encoder {stream.codec_context.codec.name} has no option {', '.join(sorted(left))}.")
