@@ -52,6 +52,18 @@ class VideoSourceError(VideoError, TypeError):
     """The source is of a kind that can't be a video, or a path or URL that does not answer."""
 
 
+class VideoOptionError(VideoError, ValueError):
+    """An option that has no meaning here: an unknown name, or a number out of its range."""
+
+
+class BackendError(VideoError, ImportError):
+    """A decoding backend was asked for by name and can't be used in this environment."""
+
+
+class SamplingError(HFVideoError, ValueError):
+    """Sampler arguments that describe no choice of frames: an unknown name, a count below 1, an energy of another length."""
+
+
 class ShortVideoError(VideoError, ValueError):
     """The video has fewer frames than the sampler needs and `short="error"` was asked for."""
 
