@@ -61,7 +61,7 @@ class BackendError(VideoError, ImportError):
 
 
 class SamplingError(HFVideoError, ValueError):
-    """Sampler arguments that describe no choice of frames: an unknown name, a count below 1, an energy of another length."""
+    """Sampler arguments that describe no choice of frames: an unknown name, a count below 1."""
 
 
 class ShortVideoError(VideoError, ValueError):

@@ -1,0 +1,96 @@
+"""What every video model's configuration has in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from contextvars import ContextVar
+from typing import Any
+
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from hf_video.errors import ConfigError
+
+logger = logging.get_logger(__name__)
+
+# Files may carry keys of other versions and libraries; only what a person types is checked for spelling.
+_reading_file: ContextVar[bool] = ContextVar("reading_file", default=False)
+
+
+def pair(value: int | list[int] | tuple[int, int], name: str = "size") -> tuple[int, int]:
+    """`n` or `(height, width)` -> (height, width), in pixels."""
+    if isinstance(value, int):
+        return value, value
+    if len(value) != 2:
+        raise ConfigError(f"{name} must be one number or (height, width), got {value!r}.")
+    return int(value[0]), int(value[1])
+
+
+class VideoConfig(PreTrainedConfig):
+    """Base of our configurations: a `PreTrainedConfig` whose values are checked together and whose misspelt keywords
+    are errors that name the field that was meant.
+
+    Fields every model has: `num_frames` (frames a clip has), `image_size` (pixels, one number or height and width),
+    `num_channels`. Sizes are those the checkpoint was made for; models read the real ones from the tensor.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not _reading_file.get():
+            self._check_spelling(kwargs)
+        super().__post_init__(**kwargs)
+        self.check()
+
+    @classmethod
+    def _check_spelling(cls, names) -> None:
+        fields = [f.name for f in dataclasses.fields(cls)]
+        for name in names:
+            close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
+            if name not in fields and close:
+                raise ConfigError(f"{cls.__name__} has no field {name!r}. Did you mean {close[0]!r}?")
+
+    def check(self) -> None:
+        """Raises ConfigError for values that make no model. Subclasses extend it."""
+        for name in ("num_frames", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            value = getattr(self, name, 1)
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}.")
+        self._check_heads("hidden_size", "num_attention_heads")
+
+    def _check_heads(self, width: str, heads: str) -> None:
+        if getattr(self, width, 0) % getattr(self, heads, 1):
+            raise ConfigError(
+                f"{width}={getattr(self, width)} is not a multiple of {heads}={getattr(self, heads)}: "
+                "every head needs the same whole number of channels."
+            )
+
+    def validate_output_attentions(self) -> None:
+        """Stock transformers refuses attentions under SDPA; our models return them under every implementation."""
+
+    @property
+    def output_attentions(self):
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As `PreTrainedConfig.from_dict`; also remembers the grid that positions were made for when a file is loaded
+        with another `num_frames` or size, and checks the spelling of overrides."""
+        cls._check_spelling(kwargs)
+        token = _reading_file.set(True)
+        try:
+            config_dict = cls.upgrade_file(dict(config_dict), kwargs)
+            result = super().from_dict(config_dict, **kwargs)
+        finally:
+            _reading_file.reset(token)
+        config = result[0] if isinstance(result, tuple) else result
+        config.check()
+        return result
+
+    @classmethod
+    def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        """Hook: what a file of another origin means in our fields. `overrides` are the keywords of `from_pretrained`."""
+        return config_dict

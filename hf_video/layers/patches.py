@@ -1,0 +1,45 @@
+"""Cutting videos into patches and tubelets, and the linear maps that embed them.
+
+A convolution whose stride is its kernel is a matrix product over non-overlapping patches. Written as such it can embed
+just the patches that are visible, and needs no layout change to (batch, channels, frames, ...).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def patch_view(video: torch.Tensor, patch: tuple[int, int, int]) -> torch.Tensor:
+    """(B, T, C, H, W) -> view (B, T/t, H/p, W/q, C, t, p, q) without a copy; `patch` is (t, p, q) and must divide."""
+    b, frames, channels, height, width = video.shape
+    t, p, q = patch
+    video = video.view(b, frames // t, t, channels, height // p, p, width // q, q)
+    return video.permute(0, 1, 4, 6, 3, 2, 5, 7)
+
+
+def take_patches(view: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Patches of a `patch_view` by token number (order frame, row, column): index (B, n) -> (B, n, C, t, p, q)."""
+    b, _, rows, columns = view.shape[:4]
+    batch = torch.arange(b, device=index.device)[:, None]
+    return view[batch, index // (rows * columns), index // columns % rows, index % columns]
+
+
+class PatchEmbedding(nn.Module):
+    """Linear embedding of patches (t, p, q), kept as the convolution `projection` that checkpoints hold.
+
+    `dims=3`: Conv3d weight (D, C, t, p, q), tubelets. `dims=2`: Conv2d weight (D, C, p, q), t = 1, frame by frame.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, patch: tuple[int, int, int], dims: int = 3) -> None:
+        super().__init__()
+        self.patch = patch
+        conv, kernel = (nn.Conv3d, patch) if dims == 3 else (nn.Conv2d, patch[1:])
+        self.projection = conv(channels, hidden_size, kernel_size=kernel, stride=kernel)
+
+    def forward(self, video: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, C, H, W) -> (B, tokens, D) in order frame, row, column; only the tokens in `index` (B, n) if given."""
+        view = patch_view(video, self.patch)
+        patches = view.flatten(1, 3) if index is None else take_patches(view, index)
+        return F.linear(patches.flatten(2), self.projection.weight.flatten(1), self.projection.bias)

@@ -1,0 +1,53 @@
+"""Position tables and their resizing to other grids."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def sinusoid_table(positions: int, width: int) -> torch.Tensor:
+    """Sine-cosine table (positions, width), float32, after Vaswani et al. (2017): even columns sine, odd ones cosine of
+    position / 10000^(2·(column//2)/width), in double precision before it is rounded, as VideoMAE's official code."""
+    column = torch.arange(width, device="cpu")
+    rate = torch.pow(10000.0, (2 * (column // 2)).double() / width)
+    angle = torch.arange(positions, device="cpu").double()[:, None] / rate
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def resize_grid(table: torch.Tensor, old: tuple[int, ...], new: tuple[int, ...], mode: str = "linear") -> torch.Tensor:
+    """Interpolates (1, prod(old), D) to (1, prod(new), D) over a (time, rows, columns) or (rows, columns) grid.
+
+    Time and space are axes of their own here, never one flattened row. `mode`: "linear" (bi- or trilinear) or "nearest".
+    """
+    if tuple(old) == tuple(new):
+        return table
+    grid = table.unflatten(1, tuple(old)).movedim(-1, 1)
+    name = mode if mode == "nearest" else {1: "linear", 2: "bilinear", 3: "trilinear"}[len(old)]
+    return F.interpolate(grid.float(), size=tuple(new), mode=name).to(table.dtype).flatten(2).transpose(1, 2)
+
+
+class SinusoidPositions(nn.Module):
+    """Fixed sine-cosine positions of a (time, rows, columns) grid, numbered along the flattened grid.
+
+    A buffer that is not saved: it is worked out once, and anew when a model is built without memory (meta device) and
+    filled from a checkpoint (`reset_buffers`). Another grid than `grid` is interpolated from it.
+    """
+
+    def __init__(self, grid: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.grid = tuple(grid)
+        self.width = width
+        self.register_buffer("table", self.make_table(), persistent=False)
+
+    def make_table(self) -> torch.Tensor:
+        t, h, w = self.grid
+        return sinusoid_table(t * h * w, self.width)[None]
+
+    def reset_buffers(self) -> dict[str, torch.Tensor]:
+        return {"table": self.make_table()}
+
+    def forward(self, grid: tuple[int, int, int]) -> torch.Tensor:
+        """(1, t·h·w, width) for a grid (t, h, w)."""
+        return resize_grid(self.table, self.grid, grid)

@@ -1,0 +1,100 @@
+"""The base class of every model: input check, initialisation of buffers, features, layer groups."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from hf_video.configuration import VideoConfig
+from hf_video.errors import ModelInputError
+from hf_video.outputs import VideoFeatures
+
+
+class VideoPreTrainedModel(PreTrainedModel):
+    """A `PreTrainedModel` for clips `pixel_values` (B, T, C, H, W).
+
+    A model says with `layer_patterns` how deep a parameter lies; layer-wise learning-rate decay, freezing and the
+    like are then written once, over `layer_groups()`.
+    """
+
+    config_class = VideoConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    # Parameters that match stand before the first block; the block number is the group of `blocks_pattern`.
+    stem_pattern = r"embeddings\.|mask_token"
+    blocks_pattern = r"encoder\.layer\.(\d+)\."
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if hasattr(module, "reset_buffers"):
+            for name, value in module.reset_buffers().items():
+                init.copy_(getattr(module, name), value)
+
+    def check_input(self, pixel_values: torch.Tensor) -> None:
+        """Raises ModelInputError unless `pixel_values` is a floating (B, T, C, H, W) with the config's channels."""
+        if pixel_values is None:
+            raise ModelInputError(
+                "pixel_values is missing. Pass a float tensor (batch, frames, channels, height, width)."
+            )
+        if pixel_values.ndim != 5:
+            raise ModelInputError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected five dimensions (batch, frames, channels, "
+                "height, width). One clip: add the batch with [None]."
+            )
+        if pixel_values.shape[2] != self.config.num_channels:
+            hint = " They look like (batch, channels, frames, ...): permute(0, 2, 1, 3, 4)."
+            swapped = pixel_values.shape[1] == self.config.num_channels
+            raise ModelInputError(
+                f"pixel_values has {pixel_values.shape[2]} channels in shape {tuple(pixel_values.shape)}; expected "
+                f"(batch, frames, {self.config.num_channels}, height, width).{hint if swapped else ''}"
+            )
+        if not pixel_values.is_floating_point():
+            raise ModelInputError(
+                f"pixel_values is {pixel_values.dtype}; expected normalised floats. Run the frames through the model's "
+                "image processor first."
+            )
+
+    def wants(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+        """The call's wishes, or the config's where the call has none."""
+        config = self.config
+        attentions = config.output_attentions if output_attentions is None else output_attentions
+        hidden = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return bool(attentions), bool(hidden)
+
+    def finish(self, output, return_dict: bool | None = None):
+        """A ModelOutput as it is, or as a tuple where the call or the config asks for one."""
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """One vector per clip and the feature map: `embedding` (B, D), `feature_map` (B, T', H', W', D)."""
+        raise NotImplementedError(f"{type(self).__name__} has no features.")
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of all parameters by depth: group 0 the embeddings, group i+1 block i, the last one what follows (norms,
+        heads, decoders). Each parameter stands in exactly one group (BEiT's layer-wise decay, as VideoMAE uses it)."""
+        blocks = self.config.num_hidden_layers
+        groups: list[list[str]] = [[] for _ in range(blocks + 2)]
+        for name, _ in self.named_parameters():
+            block = re.search(self.blocks_pattern, name)
+            if block:
+                groups[int(block.group(1)) + 1].append(name)
+            else:
+                groups[0 if re.search(self.stem_pattern, name) else -1].append(name)
+        return groups
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that recipes leave out of weight decay: all of one dimension, and tokens and positions."""
+        tokens = r"(cls_token|mask_token|position_embeddings|time_embeddings)$"
+        return {n for n, p in self.named_parameters() if p.ndim <= 1 or re.search(tokens, n)}

@@ -1,0 +1,264 @@
+"""TimeSformer (Bertasius, Wang, Torresani, 2021, arXiv:2102.05095), section 3, after the authors' `models/vit.py`.
+
+A clip of T frames is cut into N patches a frame. One class token stands for the whole clip. Tokens are ordered class
+token first, then patch by patch with time fastest: 1 + patch·T + t. In `divided_space_time` each block attends over
+time (each patch place on its own, the class token left out), then over space (each frame on its own, with the class
+token; what it gathers is averaged over frames), then applies the MLP.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import logging
+
+from hf_video.errors import ModelInputError
+from hf_video.layers.attention import FusedSelfAttention
+from hf_video.layers.drop_path import DropPath, drop_path_rates
+from hf_video.layers.patches import PatchEmbedding
+from hf_video.layers.positions import resize_grid
+from hf_video.layers.vit import Attention, ViTBlock, run_blocks
+from hf_video.losses import classification_loss
+from hf_video.modeling import VideoPreTrainedModel
+from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+
+logger = logging.get_logger(__name__)
+
+
+class TimesformerEmbeddings(nn.Module):
+    """Patches, class token, and learned positions in space and time. Other sizes than the config's take the nearest
+    learned position, as the official code does; time and space are resized apart."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        frames, rows, columns = config.grid
+        self.patch_embeddings = PatchEmbedding(config.num_channels, config.hidden_size, config.patch, dims=2)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.hidden_size))
+        self.time_embeddings = None
+        if config.attention_type != "space_only":
+            self.time_embeddings = nn.Parameter(torch.zeros(1, frames, config.hidden_size))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+        """(B, T, C, H, W) -> (B, 1 + N·T, D), or (B·T, 1 + N, D) for space_only."""
+        frames, rows, columns = grid
+        _, p, q = self.patch_embeddings.patch
+        patches = self.patch_embeddings(pixel_values[..., : rows * p, : columns * q])
+        patches = patches.unflatten(1, (frames, rows * columns))
+        places = resize_grid(self.position_embeddings[:, 1:], self.grid[1:], grid[1:], mode="nearest")
+        cls = self.cls_token + self.position_embeddings[:, :1]
+        patches = self.dropout(patches + places[:, None])
+        if self.time_embeddings is None:
+            patches = patches.flatten(0, 1)
+        else:
+            times = resize_grid(self.time_embeddings, self.grid[:1], grid[:1], mode="nearest")
+            patches = self.dropout(patches + times[:, :, None]).transpose(1, 2).flatten(1, 2)
+        return torch.cat([self.dropout(cls.expand(len(patches), -1, -1)), patches], dim=1)
+
+
+def block_parts(config: TimesformerConfig, drop_path: float) -> dict:
+    """What every block of the three attention types is made of."""
+    return {
+        "attention": FusedSelfAttention(config, config.hidden_size, config.num_attention_heads, config.qkv_bias),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "act": config.hidden_act,
+        "eps": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+        "mlp_dropout": config.hidden_dropout_prob,
+        "drop_path": drop_path,
+    }
+
+
+class DividedSpaceTimeBlock(ViTBlock):
+    """A ViT block over space with attention over time before it: (B, 1 + N·T, D) -> the same, and the spatial
+    (B·T, heads, 1+N, 1+N) and temporal (B·N, heads, T, T) probabilities or None."""
+
+    def __init__(self, config: TimesformerConfig, drop_path: float) -> None:
+        super().__init__(**block_parts(config, drop_path))
+        width = config.hidden_size
+        core = FusedSelfAttention(config, width, config.num_attention_heads, config.qkv_bias)
+        self.temporal_layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.temporal_attention = Attention(core, width, config.hidden_dropout_prob)
+        self.temporal_dense = nn.Linear(width, width)
+        self.row_drop_path = DropPath(drop_path, dims=2)  # the official code drops each place and each frame on its own
+
+    def attend_time(self, patches: torch.Tensor, output_attentions: bool):
+        """(B, N, T, D): each of the N places attends over its T frames."""
+        b, n = patches.shape[:2]
+        update, probs = self.temporal_attention(self.temporal_layernorm(patches).flatten(0, 1), output_attentions)
+        return self.temporal_dense(self.row_drop_path(update.unflatten(0, (b, n)))), probs
+
+    def attend_space(self, tokens: torch.Tensor, frames: int, output_attentions: bool):
+        """(B, 1 + N·T, D): each frame's N patches and the class token attend to each other. The class token is the same
+        for all frames: it is projected once, and its T answers are averaged."""
+        core = self.attention.attention
+        qkv = core.project(self.layernorm_before(tokens))
+        cls = qkv[:, None, :1].expand(-1, frames, -1, -1)
+        patches = qkv[:, 1:].unflatten(1, (-1, frames)).transpose(1, 2)
+        per_frame = torch.cat([cls, patches], dim=2).flatten(0, 1)
+        context, probs = core.attend(*core.split_heads(per_frame), output_attentions)
+        update = self.row_drop_path(self.attention.output(context).unflatten(0, (-1, frames)))
+        cls, patches = update[:, :, 0].mean(1, keepdim=True), update[:, :, 1:].transpose(1, 2).flatten(1, 2)
+        return torch.cat([cls, patches], dim=1), probs
+
+    def forward(self, tokens: torch.Tensor, output_attentions: bool = False, frames: int = 1):
+        cls, patches = tokens[:, :1], tokens[:, 1:].unflatten(1, (-1, frames))
+        update, temporal_probs = self.attend_time(patches, output_attentions)
+        tokens = torch.cat([cls, (patches + update).flatten(1, 2)], dim=1)
+        update, probs = self.attend_space(tokens, frames, output_attentions)
+        tokens = tokens + update
+        return tokens + self.drop_path(self.mlp(tokens)), (probs, temporal_probs)
+
+
+class TimesformerEncoder(nn.Module):
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__()
+        rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+        divided = config.attention_type == "divided_space_time"
+        self.layer = nn.ModuleList(
+            [
+                DividedSpaceTimeBlock(config, rate) if divided else ViTBlock(**block_parts(config, rate))
+                for rate in rates
+            ]
+        )
+
+
+class TimesformerPreTrainedModel(VideoPreTrainedModel):
+    """Initialisation after the official code (or Xavier, see the config)."""
+
+    config_class = TimesformerConfig
+    base_model_prefix = "timesformer"
+    _no_split_modules = ["DividedSpaceTimeBlock", "ViTBlock", "TimesformerEmbeddings"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        config = self.config
+        if isinstance(module, nn.Linear) and config.initializer == "xavier":
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.trunc_normal_(module.weight, std=config.initializer_range)
+        elif isinstance(module, DividedSpaceTimeBlock) and config.initializer == "official":
+            init.zeros_(module.temporal_dense.weight)
+            init.zeros_(module.temporal_dense.bias)
+        elif isinstance(module, TimesformerEmbeddings):
+            init.trunc_normal_(module.cls_token, std=config.initializer_range)
+            init.trunc_normal_(module.position_embeddings, std=config.initializer_range)
+            if module.time_embeddings is not None:
+                init.normal_(module.time_embeddings, std=config.time_embedding_init_std)
+
+
+class TimesformerModel(TimesformerPreTrainedModel):
+    """The encoder with its final norm: (B, T, C, H, W) -> (B, 1 + N·T, D); for space_only (B, 1 + N, D), the mean over
+    frames. T, H and W come from the tensor."""
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = TimesformerEmbeddings(config)
+        self.encoder = TimesformerEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embeddings
+
+    def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
+        """(T, rows, columns) of patches in a clip. A rest smaller than a patch is left out, as by the official
+        convolution; a clip smaller than one patch is refused."""
+        self.check_input(pixel_values)
+        frames, _, height, width = pixel_values.shape[1:]
+        _, p, q = self.config.patch
+        if height < p or width < q:
+            raise ModelInputError(
+                f"Frames of {height}x{width} pixels hold no patch of {p}x{q}. Resize them to at least that."
+            )
+        if (height % p or width % q) and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"Frames of {height}x{width} pixels are no multiple of the patch {p}x{q}; the rest at the bottom and "
+                "right is not seen."
+            )
+        return frames, height // p, width // q
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VideoModelOutput | tuple:
+        grid = self.token_grid(pixel_values)
+        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        tokens = self.embeddings(pixel_values, grid)
+        divided = self.config.attention_type == "divided_space_time"
+        options = {"frames": grid[0]} if divided else {}
+        tokens, hidden_states, probs = run_blocks(
+            self.encoder.layer,
+            tokens,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            **options,
+        )
+        if self.config.attention_type == "space_only":
+            tokens = tokens.unflatten(0, (-1, grid[0])).mean(1)
+        output = VideoModelOutput(
+            last_hidden_state=self.layernorm(tokens),
+            hidden_states=hidden_states,
+            attentions=tuple(p[0] for p in probs) if divided and probs else probs,
+            temporal_attentions=tuple(p[1] for p in probs) if divided and probs else None,
+        )
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """`embedding` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only."""
+        tokens = self(pixel_values, return_dict=True).last_hidden_state
+        frames, rows, columns = self.token_grid(pixel_values)
+        frames = 1 if self.config.attention_type == "space_only" else frames
+        feature_map = tokens[:, 1:].unflatten(1, (rows, columns, frames)).movedim(3, 1)
+        return VideoFeatures(embedding=tokens[:, 0], feature_map=feature_map)
+
+
+class TimesformerForVideoClassification(TimesformerPreTrainedModel):
+    """A linear classifier on the class token. Labels: (B,) class numbers, or (B, classes) floats."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: TimesformerConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.timesformer = TimesformerModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        outputs = self.timesformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+        logits = self.classifier(outputs.last_hidden_state[:, 0])
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        output = VideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            temporal_attentions=outputs.temporal_attentions,
+        )
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        return self.timesformer.get_video_features(pixel_values)
+
+
+__all__ = ["TimesformerForVideoClassification", "TimesformerModel", "TimesformerPreTrainedModel"]

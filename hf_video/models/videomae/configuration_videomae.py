@@ -1,0 +1,106 @@
+"""VideoMAE (Tong et al., 2022, arXiv:2203.12602) and v2 (Wang et al., 2023, arXiv:2303.16727): configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.utils import logging
+
+from hf_video.configuration import VideoConfig, pair
+from hf_video.errors import ConfigError
+
+logger = logging.get_logger(__name__)
+
+
+@strict
+class VideoMAEConfig(VideoConfig):
+    r"""Fields and defaults are those of `transformers.VideoMAEConfig`, so files are interchangeable; ours beyond them:
+
+    Args:
+        drop_path_rate: stochastic depth, rising linearly from 0 to this at the last block (fine-tuning recipes: 0.1).
+        classifier_dropout: dropout before the classifier (`fc_drop_rate` of the official code).
+        head_norm_eps: epsilon of `fc_norm` and `decoder.norm`. 1e-5 is what plain transformers has hard-coded;
+            `from_official` sets the official 1e-6.
+        cosine_attention: VideoMAE v2's cosine attention in encoder and decoder.
+        image_mean, image_std: statistics the processor normalised with; pretraining targets undo them.
+        position_grid: (time, rows, columns) that the sine-cosine positions were made for, if not the one of
+            `num_frames` and `image_size`; positions are then interpolated. Set when a checkpoint is loaded with other
+            sizes.
+    """
+
+    model_type = "videomae"
+
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int | list[int] | tuple[int, int] = 16
+    num_channels: int = 3
+    num_frames: int = 16
+    tubelet_size: int = 2
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    qv_bias: bool = True
+    use_mean_pooling: bool = True
+    decoder_num_attention_heads: int = 6
+    decoder_hidden_size: int = 384
+    decoder_num_hidden_layers: int = 4
+    decoder_intermediate_size: int = 1536
+    norm_pix_loss: bool = True
+    drop_path_rate: float | int = 0.0
+    classifier_dropout: float | int = 0.0
+    head_norm_eps: float = 1e-5
+    cosine_attention: bool = False
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    position_grid: list[int] | tuple[int, int, int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if "qkv_bias" in kwargs:  # the name in older files
+            self.qv_bias = kwargs.pop("qkv_bias")
+        super().__post_init__(**kwargs)
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """(frames, rows, columns) of one tubelet, in frames and pixels."""
+        return (self.tubelet_size, *pair(self.patch_size, "patch_size"))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(time, rows, columns) of tokens that `num_frames` and `image_size` make."""
+        height, width = pair(self.image_size, "image_size")
+        t, p, q = self.patch
+        return self.num_frames // t, height // p, width // q
+
+    def check(self) -> None:
+        super().check()
+        self._check_heads("decoder_hidden_size", "decoder_num_attention_heads")
+        if min(self.patch) < 1 or min(self.grid) < 1:
+            raise ConfigError(
+                f"num_frames={self.num_frames}, image_size={self.image_size} hold no tubelet of tubelet_size="
+                f"{self.tubelet_size}, patch_size={self.patch_size}."
+            )
+        if self.hidden_size == 384 and self.num_attention_heads == 16:
+            logger.warning_once(
+                "This VideoMAE-small config has 16 attention heads; the official model has 6, and files converted "
+                "with 16 lose half of their accuracy. Pass num_attention_heads=6."
+            )
+
+    @classmethod
+    def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        sizes = ("num_frames", "image_size", "tubelet_size", "patch_size")
+        if not config_dict.get("position_grid") and any(name in overrides for name in sizes[:2]):
+            made_for = cls(**{name: config_dict[name] for name in sizes if name in config_dict})
+            wanted = cls(**{name: {**config_dict, **overrides}.get(name, getattr(made_for, name)) for name in sizes})
+            if made_for.grid != wanted.grid:
+                logger.warning(
+                    f"The checkpoint's positions were made for a grid {made_for.grid} of (time, rows, columns) tokens; "
+                    f"they are interpolated to {wanted.grid}. Fine-tune before you trust the scores."
+                )
+                config_dict["position_grid"] = list(made_for.grid)
+        return config_dict

@@ -1,0 +1,98 @@
+"""THE table: which classes stand for a model type, and the one loop that hands them to transformers' Auto classes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+
+from hf_video.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Where a model's classes live: `package` is its folder, the rest are class names; `auto` maps an Auto class to
+    ours. `stock` tells that transformers has classes of the same names, which ours stand in for."""
+
+    package: str
+    config: str
+    auto: dict[str, str]
+    image_processor: str
+    video_processor: str
+    stock: bool = False
+
+    def load(self, name: str):
+        """The class of that name, from the model's folder."""
+        paper = self.package.rsplit(".", 1)[-1]
+        kind = {self.config: "configuration", self.image_processor: "image_processing"}.get(name, "modeling")
+        kind = "image_processing" if name == self.video_processor else kind
+        return getattr(importlib.import_module(f"{self.package}.{kind}_{paper}"), name)
+
+    @property
+    def class_names(self) -> list[str]:
+        return [self.config, *self.auto.values(), self.image_processor, self.video_processor]
+
+
+MODELS: dict[str, ModelEntry] = {
+    "timesformer": ModelEntry(
+        package="hf_video.models.timesformer",
+        config="TimesformerConfig",
+        auto={
+            "AutoModel": "TimesformerModel",
+            "AutoModelForVideoClassification": "TimesformerForVideoClassification",
+        },
+        image_processor="TimesformerImageProcessor",
+        video_processor="TimesformerVideoProcessor",
+        stock=True,
+    ),
+    "videomae": ModelEntry(
+        package="hf_video.models.videomae",
+        config="VideoMAEConfig",
+        auto={
+            "AutoModel": "VideoMAEModel",
+            "AutoModelForPreTraining": "VideoMAEForPreTraining",
+            "AutoModelForVideoClassification": "VideoMAEForVideoClassification",
+        },
+        image_processor="VideoMAEImageProcessor",
+        video_processor="VideoMAEVideoProcessor",
+        stock=True,
+    ),
+}
+
+
+def entry(model_type: str) -> ModelEntry:
+    """The table's row; raises CheckpointError naming the known types."""
+    if model_type not in MODELS:
+        raise CheckpointError(f"Unknown model type {model_type!r}. Known are: {', '.join(sorted(MODELS))}.")
+    return MODELS[model_type]
+
+
+def override_wanted() -> bool:
+    """HF_VIDEO_OVERRIDE=0 leaves transformers' own classes where a model type is in both."""
+    return os.environ.get("HF_VIDEO_OVERRIDE", "1").lower() not in ("0", "false", "no", "off")
+
+
+def register_auto_classes(override: bool | None = None) -> None:
+    """Registers every model with AutoConfig, AutoModel…, AutoImageProcessor and AutoVideoProcessor.
+
+    `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
+    type, in every Auto class where those stood, so that existing checkpoints load into ours. `override=False` leaves
+    the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
+    """
+    import transformers
+
+    override = override_wanted() if override is None else override
+    for model_type, model in MODELS.items():
+        if model.stock and not override:
+            continue
+        config = model.load(model.config)
+        transformers.AutoConfig.register(model_type, config, exist_ok=True)
+        for auto, name in model.auto.items():
+            getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
+        processor = model.load(model.image_processor)
+        transformers.AutoImageProcessor.register(
+            config, image_processor_classes={"pil": processor, "torchvision": processor}, exist_ok=True
+        )
+        transformers.AutoVideoProcessor.register(
+            config, video_processor_class=model.load(model.video_processor), exist_ok=True
+        )
