@@ -1,0 +1,217 @@
+"""Geometry and statistics of clips, on torch tensors, the whole clip in each call.
+
+One layout: **(..., height, width, 3)**, as a reader returns it, uint8 (0..255) or float; any dimensions may stand in
+front (frames; clips and frames; batch, clips and frames) and all are treated alike. `normalize` is the last step: it
+returns (..., 3, height, width) float, which is what models take. Crops and flips are views or one copy; nothing here
+loops over frames. Sizes are (height, width) in pixels.
+
+Do geometry on uint8 and normalise last: a float clip is four times the memory, and resizing it is slower and no more
+exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.video.resize import resize_frames, shortest_edge_size
+
+Size = int | tuple[int, int]
+
+
+def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", antialias: bool = True) -> torch.Tensor:
+    """Resize to exactly `size`: (..., H, W, C) to (..., height, width, C), same dtype.
+
+    uint8 on the CPU is within one level of PIL's `Image.resize` (two for bicubic enlarging; see
+    `hf_video.video.resize`). Float clips, and clips on another device, are resized in float32; uint8 there is rounded
+    back.
+
+    Raises VideoArrayError on another shape, VideoOptionError on an unknown interpolation or a size below 1.
+    """
+    _check(clip)
+    size = _pair(size)
+    if tuple(clip.shape[-3:-1]) == size:
+        return clip
+    flat = clip.reshape(-1, *clip.shape[-3:])
+    if clip.dtype == torch.uint8 and clip.device.type == "cpu":
+        resized = resize_frames(flat, size, interpolation=interpolation, antialias=antialias)
+    else:
+        resized = _resize_float(flat, size, interpolation, antialias)
+    return resized.reshape(*clip.shape[:-3], *size, clip.shape[-1])
+
+
+def resize_short_side(
+    clip: torch.Tensor, edge: int, *, interpolation: str = "bilinear", antialias: bool = True
+) -> torch.Tensor:
+    """Resize so that the shorter side has `edge` pixels and the longer one int(long · edge / short).
+
+    Otherwise as `resize`.
+    """
+    _check(clip)
+    size = shortest_edge_size(clip.shape[-3], clip.shape[-2], _whole("edge", edge))
+    return resize(clip, size, interpolation=interpolation, antialias=antialias)
+
+
+def center_crop(clip: torch.Tensor, size: Size, *, pad: bool = False) -> torch.Tensor:
+    """The middle `size` of every frame, starting at floor((H - height) / 2): a view.
+
+    A clip that is smaller is an error; with `pad=True` it is put on black, ceil((height - H) / 2) from the top, as
+    transformers' processors do.
+
+    Raises VideoArrayError where the clip is too small, VideoOptionError on a size below 1.
+    """
+    _check(clip)
+    height, width = _pair(size)
+    if pad:
+        clip = _on_black(clip, height, width)
+    _check_fits(clip, height, width)
+    return crop(clip, (clip.shape[-3] - height) // 2, (clip.shape[-2] - width) // 2, (height, width))
+
+
+def three_crops(clip: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Left, middle and right crop of a wide clip, or top, middle and bottom of a tall one: three views.
+
+    Along the longer side crop j starts at int(j · (long - crop) / 2), in the middle of the other one: the spatial views
+    of VideoMAE and TimeSformer. Raises as `center_crop`.
+    """
+    _check(clip)
+    height, width = _pair(size)
+    _check_fits(clip, height, width)
+    down, across = clip.shape[-3] - height, clip.shape[-2] - width
+    if clip.shape[-3] > clip.shape[-2]:
+        return tuple(crop(clip, int(j * down / 2), across // 2, (height, width)) for j in range(3))
+    return tuple(crop(clip, down // 2, int(j * across / 2), (height, width)) for j in range(3))
+
+
+def random_crop(clip: torch.Tensor, size: Size, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One crop at a random place, the same in all frames: a view.
+
+    `generator` makes it repeatable. Raises as `center_crop`.
+    """
+    _check(clip)
+    height, width = _pair(size)
+    _check_fits(clip, height, width)
+    top = int(torch.randint(clip.shape[-3] - height + 1, (), generator=generator))
+    left = int(torch.randint(clip.shape[-2] - width + 1, (), generator=generator))
+    return crop(clip, top, left, (height, width))
+
+
+def crop(clip: torch.Tensor, top: int, left: int, size: Size) -> torch.Tensor:
+    """Rows `top` to `top + height`, columns `left` to `left + width`: a view. Outside the clip is a VideoArrayError."""
+    _check(clip)
+    height, width = _pair(size)
+    if not (0 <= top <= clip.shape[-3] - height and 0 <= left <= clip.shape[-2] - width):
+        raise VideoArrayError(
+            f"A {height}x{width} crop at row {top}, column {left} leaves frames of {clip.shape[-3]}x{clip.shape[-2]}."
+        )
+    return clip[..., top : top + height, left : left + width, :]
+
+
+def horizontal_flip(clip: torch.Tensor) -> torch.Tensor:
+    """Mirror left and right (one copy). Not for classes that tell left from right, as in Something-Something."""
+    _check(clip)
+    return clip.flip(-2)
+
+
+def flip_channels(clip: torch.Tensor) -> torch.Tensor:
+    """RGB to BGR and back (one copy)."""
+    _check(clip)
+    return clip.flip(-1)
+
+
+def normalize(
+    clip: torch.Tensor,
+    mean: Sequence[float] | float = 0.0,
+    std: Sequence[float] | float = 1.0,
+    *,
+    scale: float = 1 / 255,
+    dtype: torch.dtype = torch.float32,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(clip · scale - mean) / std, as one multiply-add, from (..., H, W, C) to (..., C, H, W).
+
+    Args:
+        clip: uint8, or float (then `scale=1` unless its values go to 255).
+        mean, std: Per channel, or one number for all.
+        scale: What brings the values to 0..1.
+        dtype: Of the result; ignored with `out`.
+        out: Where to write, of the result's shape: a slice of a batch saves a copy.
+
+    Raises VideoArrayError on another shape, VideoOptionError on a `std` of 0 or a wrong number of statistics.
+    """
+    _check(clip)
+    factor, shift = _multiply_add(mean, std, scale, clip.shape[-1])
+    planar = clip.movedim(-1, -3)
+    if out is None:
+        out = torch.empty(planar.shape, dtype=dtype, device=clip.device)
+    elif out.shape != planar.shape:
+        raise VideoArrayError(f"out has shape {tuple(out.shape)} and the result has {tuple(planar.shape)}.")
+    # Reordering bytes and then widening them is a third faster than doing both in one strided copy, and two broadcast
+    # in-place operations are a fifth of one addcmul.
+    out.copy_(planar.contiguous() if clip.dtype == torch.uint8 else planar)
+    factor, shift = (torch.tensor(v, dtype=out.dtype, device=out.device)[:, None, None] for v in (factor, shift))
+    return out.mul_(factor).add_(shift)
+
+
+def _multiply_add(mean, std, scale: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and shift of each channel, in float64 so that only the last rounding counts."""
+    mean, std = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (mean, std))
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise VideoOptionError(f"{name} has {len(values)} numbers and the clip has {channels} channels.")
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise VideoOptionError(f"std must be above 0 and mean a number; mean={mean.tolist()}, std={std.tolist()} came.")
+    return np.broadcast_to(scale / std, channels).copy(), np.broadcast_to(-mean / std, channels).copy()
+
+
+def _resize_float(flat: torch.Tensor, size: tuple[int, int], interpolation: str, antialias: bool) -> torch.Tensor:
+    if interpolation not in ("bilinear", "bicubic"):
+        raise VideoOptionError(f"interpolation must be bilinear or bicubic, got {interpolation!r}")
+    planes = flat.permute(0, 3, 1, 2)
+    wide = planes if planes.is_floating_point() else planes.float()
+    resized = functional.interpolate(wide, size=size, mode=interpolation, antialias=antialias)
+    if not flat.is_floating_point():
+        resized = resized.round_().clamp_(0, 255).to(flat.dtype)
+    return resized.permute(0, 2, 3, 1)
+
+
+def _on_black(clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    missing = max(height - clip.shape[-3], 0), max(width - clip.shape[-2], 0)
+    if missing == (0, 0):
+        return clip
+    top, left = (math.ceil(m / 2) for m in missing)
+    sides = (0, 0, left, missing[1] - left, top, missing[0] - top)  # F.pad counts from the last dimension
+    return functional.pad(clip, sides)
+
+
+def _check(clip: torch.Tensor) -> None:
+    if not isinstance(clip, torch.Tensor):
+        raise VideoArrayError(f"A clip is a torch tensor here and a {type(clip).__name__} came: use torch.from_numpy.")
+    if clip.ndim < 3 or clip.shape[-1] not in (1, 2, 3, 4) or 0 in clip.shape:
+        hint = " Channels come last: use movedim(-3, -1)." if clip.ndim >= 3 and clip.shape[-3] in (1, 3) else ""
+        raise VideoArrayError(f"A clip has shape (..., height, width, channels) and {tuple(clip.shape)} came.{hint}")
+
+
+def _check_fits(clip: torch.Tensor, height: int, width: int) -> None:
+    if clip.shape[-3] < height or clip.shape[-2] < width:
+        raise VideoArrayError(
+            f"Frames of {clip.shape[-3]}x{clip.shape[-2]} are too small for a {height}x{width} crop. Resize them first."
+        )
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise VideoOptionError(f"size={size!r} must be one number or (height, width), in pixels.")
+    return _whole("size", pair[0]), _whole("size", pair[1])
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise VideoOptionError(f"{name}={value!r} must be a whole number of pixels, 1 or more.")
+    return int(value)
