@@ -1,0 +1,162 @@
+"""One door for official checkpoints: `from_official(model_type, state_dict)`.
+
+Each model's folder has a `convert_<model>.py` that knows its official key layouts. It reads what the shapes tell, names
+our class, and renames; this module unwraps files, builds the model and refuses what does not fit to the last key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.errors import CheckpointError
+from hf_video.registry import entry
+
+StateDict = dict[str, torch.Tensor]
+
+WRAPPERS = ("model_state", "state_dict", "model_state_dict", "module", "model", "net")
+PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+@dataclass
+class Converted:
+    """What a layout makes of an official state dict: our class's name, configuration values and renamed tensors.
+
+    `optional` are keys of ours that official files may lack because they are worked out (index tables)."""
+
+    class_name: str
+    config: dict[str, Any]
+    state_dict: StateDict
+    optional: set[str] = field(default_factory=set)
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
+    """The tensors of a checkpoint: wrapper dictionaries opened, prefixes that all keys share taken off."""
+    while not any(isinstance(value, torch.Tensor) for value in checkpoint.values()):
+        inner = [name for name in WRAPPERS if isinstance(checkpoint.get(name), Mapping)]
+        if not inner:
+            raise CheckpointError(
+                f"No tensors found: the checkpoint holds {sorted(map(str, checkpoint))[:10]}. Expected a state dict, or "
+                f"one inside {', '.join(WRAPPERS)}."
+            )
+        checkpoint = checkpoint[inner[0]]
+    state = {str(key): value for key, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overrides: Any):
+    """A model of ours from the authors' checkpoint.
+
+    Args:
+        model_type: a row of `hf_video.MODELS`, such as "videomae" or "timesformer".
+        state_dict: the official state dict, or the dictionary that was saved around it; `module.` and `model.`
+            prefixes are recognised.
+        config_overrides: configuration fields that shapes don't tell (`num_attention_heads`, `image_size`,
+            `num_frames`, …), under our names or the official ones. What shapes do tell must not contradict them.
+
+    Returns:
+        The `PreTrainedModel` that the keys call for (classification, pretraining or plain encoder), in eval mode.
+
+    Raises:
+        CheckpointError: tensors are left over or missing, or differ in shape; all of them are named.
+    """
+    model_entry = entry(model_type)
+    module = importlib.import_module(f"{model_entry.package}.convert_{model_entry.package.rsplit('.', 1)[-1]}")
+    converted: Converted = module.convert(unwrap(state_dict), config_overrides)
+    config = model_entry.load(model_entry.config)(**converted.config)
+    model = model_entry.load(converted.class_name)(config)
+    load_exactly(model, converted)
+    return model.eval()
+
+
+def load_exactly(model: torch.nn.Module, converted: Converted) -> None:
+    """Loads every tensor; raises CheckpointError that lists keys left over, missing or of another shape."""
+    ours, theirs = model.state_dict(), converted.state_dict
+    left_over = sorted(set(theirs) - set(ours))
+    missing = sorted(set(ours) - set(theirs) - converted.optional)
+    shapes = [
+        f"{key}: {tuple(theirs[key].shape)} in the file, {tuple(ours[key].shape)} in the model"
+        for key in sorted(set(ours) & set(theirs))
+        if ours[key].shape != theirs[key].shape
+    ]
+    problems = {"left over": left_over, "missing": missing, "of another shape": shapes}
+    if any(problems.values()):
+        lines = [f"{len(keys)} {what}:\n  " + "\n  ".join(keys) for what, keys in problems.items() if keys]
+        raise CheckpointError(
+            f"The checkpoint does not fit {type(model).__name__}. Tensors " + "\nTensors ".join(lines) + "\nCheck the "
+            "model type, and pass configuration values that shapes don't tell (image_size, num_attention_heads)."
+        )
+    model.load_state_dict(theirs, strict=not converted.optional)
+
+
+def rename(state: StateDict, rules: Callable[[str], str]) -> StateDict:
+    """New names for all keys; two that would fall together are an error."""
+    renamed = {rules(key): value for key, value in state.items()}
+    if len(renamed) != len(state):
+        raise CheckpointError("Two tensors of the checkpoint would get the same name; its layout is not known.")
+    return renamed
+
+
+def our_names(overrides: Mapping[str, Any], aliases: Mapping[str, str | None]) -> dict[str, Any]:
+    """Overrides under our field names. `aliases` maps official names to ours, or to None for what shapes tell."""
+    named = {aliases.get(key, key): value for key, value in overrides.items()}
+    named.pop(None, None)
+    return named
+
+
+def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
+    """Heads of an official model of that width: from `known`, else 64 channels each as in every other ViT."""
+    if width in known:
+        return known[width]
+    if width % 64:
+        raise CheckpointError(
+            f"The number of heads can't be read from the shapes, and a width of {width} is no official model. Pass {name}=..."
+        )
+    return width // 64
+
+
+def load_official_file(path: str | Path) -> dict[str, Any]:
+    """An official checkpoint file: `.safetensors`, or a PyTorch file read with `weights_only=True`, so that a file can
+    only hold tensors and plain data. Raises CheckpointError for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"No file at {path}.")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    # Training scripts keep their arguments and a few numpy numbers in the file: plain data, no code.
+    scalar = np.float64(0).__reduce__()[0]
+    plain = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
+    try:
+        with torch.serialization.safe_globals(plain):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is refused: it is no PyTorch file of plain tensors ({str(error).splitlines()[0][:200]}). Files that "
+            "need arbitrary pickled code are never loaded; save the state dict alone, best as .safetensors."
+        ) from error
+
+
+def convert_file(path: str | Path, *, model_type: str, output: str | Path, **config_overrides: Any):
+    """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
+    model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
+    processor_values = config_overrides.pop("processor", {})
+    model = from_official(model_type, load_official_file(path), **config_overrides)
+    model_entry = entry(model_type)
+    model.save_pretrained(output)
+    processor_class = model_entry.load(model_entry.image_processor)
+    size = model.config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    values = {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
+    processor_class(**{**values, **processor_values}).save_pretrained(output)
+    return model

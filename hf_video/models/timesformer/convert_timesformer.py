@@ -1,0 +1,87 @@
+"""Official TimeSformer checkpoints (facebookresearch/TimeSformer: `{"model_state": {"model.…": …}}`) to ours."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.errors import CheckpointError
+
+OFFICIAL_NAMES = {
+    "img_size": "image_size",
+    "num_classes": "num_labels",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_ratio": None,
+}
+
+RENAMES = (
+    (r"^cls_token", "timesformer.embeddings.cls_token"),
+    (r"^pos_embed", "timesformer.embeddings.position_embeddings"),
+    (r"^time_embed", "timesformer.embeddings.time_embeddings"),
+    (r"^patch_embed\.proj", "timesformer.embeddings.patch_embeddings.projection"),
+    (r"^blocks\.", "timesformer.encoder.layer."),
+    (r"\.temporal_norm1\.", ".temporal_layernorm."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.temporal_fc\.", ".temporal_dense."),
+    (r"\.(temporal_)?attn\.qkv\.", r".\1attention.attention.qkv."),
+    (r"\.(temporal_)?attn\.proj\.", r".\1attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"^norm\.", "timesformer.layernorm."),
+    (r"^head\.", "classifier."),
+)
+
+
+def new_name(key: str) -> str:
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Configuration values that an official state dict tells, and the official constants."""
+    if "cls_token" not in state or "patch_embed.proj.weight" not in state:
+        raise CheckpointError(f"No TimeSformer checkpoint: keys begin {sorted(state)[:5]}, cls_token is missing.")
+    width, channels, p, q = state["patch_embed.proj.weight"].shape
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    places = state["pos_embed"].shape[1] - 1
+    side = math.isqrt(places)
+    config: dict[str, Any] = {
+        "hidden_size": width,
+        "num_channels": channels,
+        "patch_size": p if p == q else [p, q],
+        "num_hidden_layers": depth,
+        "intermediate_size": state["blocks.0.mlp.fc1.weight"].shape[0],
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state,
+        "layer_norm_eps": 1e-6,
+    }
+    if side * side == places:
+        config["image_size"] = p * side if p == q else [p * side, q * side]
+    elif "image_size" not in overrides:
+        raise CheckpointError(f"{places} patch positions are no square; pass image_size=(height, width).")
+    if any(".temporal_attn." in key for key in state):
+        config["attention_type"] = "divided_space_time"
+    else:
+        config["attention_type"] = "joint_space_time" if "time_embed" in state else "space_only"
+    if "time_embed" in state:
+        config["num_frames"] = state["time_embed"].shape[1]
+    if "head.weight" in state:
+        config["num_labels"] = state["head.weight"].shape[0]
+    return config
+
+
+def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
+    """See `hf_video.from_official`. Heads have 64 channels in all official models; others need `num_attention_heads`."""
+    overrides = our_names(overrides, OFFICIAL_NAMES)
+    config = read_shapes(state, overrides) | overrides
+    if "num_attention_heads" not in config:
+        config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
+    state = rename(state, new_name)
+    if "classifier.weight" in state:
+        return Converted("TimesformerForVideoClassification", config, state)
+    return Converted("TimesformerModel", config, rename(state, lambda key: key.removeprefix("timesformer.")))

@@ -1,0 +1,136 @@
+"""Official VideoMAE and VideoMAE v2 checkpoints (MCG-NJU/VideoMAE, OpenGVLab/VideoMAEv2) to ours: fine-tuned
+(`{"module": …}` or `{"model": …}`, keys `blocks.…`, `fc_norm`, `head`), pretrained (`encoder.…`, `decoder.…`,
+`mask_token`), and plain encoders."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.errors import CheckpointError
+from hf_video.layers.positions import sinusoid_table
+
+OFFICIAL_NAMES = {
+    "img_size": "image_size",
+    "all_frames": "num_frames",
+    "num_classes": "num_labels",
+    "embed_dim": "hidden_size",
+    "encoder_embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "encoder_depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "encoder_num_heads": "num_attention_heads",
+    "decoder_embed_dim": "decoder_hidden_size",
+    "decoder_depth": "decoder_num_hidden_layers",
+    "decoder_num_heads": "decoder_num_attention_heads",
+    "qkv_bias": "qv_bias",
+    "cos_attn": "cosine_attention",
+    "normlize_target": "norm_pix_loss",
+    "mlp_ratio": None,
+    "decoder_num_classes": None,
+    "encoder_num_classes": None,
+}
+
+# Huge and giant have heads of 80 and 88 channels; small has 6 heads (transformers' own converter says 16).
+ENCODER_HEADS = {1280: 16, 1408: 16}
+DECODER_HEADS = {640: 8}
+
+RENAMES = (
+    (r"^(encoder\.)?patch_embed\.proj", "videomae.embeddings.patch_embeddings.projection"),
+    (r"^(encoder\.)?blocks\.", "videomae.encoder.layer."),
+    (r"^(encoder\.)?norm\.", "videomae.layernorm."),
+    (r"^decoder\.blocks\.", "decoder.decoder_layers."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.(q_bias|v_bias|scale|qkv\.weight)$", r".attention.attention.\1"),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"^head\.", "classifier."),
+)
+
+
+def new_name(key: str) -> str:
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def split_qkv(state: StateDict) -> StateDict:
+    """`qkv.weight` (3·D, D) as the three weights that our files hold."""
+    split: StateDict = {}
+    for key, value in state.items():
+        if key.endswith(".qkv.weight"):
+            stem = key.removesuffix("qkv.weight")
+            split |= {f"{stem}{n}.weight": v for n, v in zip(("query", "key", "value"), value.chunk(3), strict=True)}
+        else:
+            split[key] = value
+    return split
+
+
+def blocks_of(state: StateDict, prefix: str) -> dict[str, int]:
+    """Width, depth, intermediate size and, with cosine attention, heads of a stack of blocks."""
+    first = f"{prefix}0."
+    found = {
+        "hidden_size": state[f"{first}norm1.weight"].shape[0],
+        "num_hidden_layers": 1 + max(int(k[len(prefix) :].split(".")[0]) for k in state if k.startswith(prefix)),
+        "intermediate_size": state[f"{first}mlp.fc1.weight"].shape[0],
+    }
+    if f"{first}attn.scale" in state:
+        found["num_attention_heads"] = state[f"{first}attn.scale"].shape[0]
+    return found
+
+
+def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Configuration values that an official state dict tells, and the official constants."""
+    pretraining = "mask_token" in state
+    stem = "encoder." if pretraining or "encoder.patch_embed.proj.weight" in state else ""
+    if f"{stem}patch_embed.proj.weight" not in state or state[f"{stem}patch_embed.proj.weight"].ndim != 5:
+        raise CheckpointError(f"No VideoMAE checkpoint: keys begin {sorted(state)[:5]}, no tubelet embedding found.")
+    _, channels, tubelet, p, q = state[f"{stem}patch_embed.proj.weight"].shape
+    config: dict[str, Any] = {
+        **blocks_of(state, f"{stem}blocks."),
+        "num_channels": channels,
+        "tubelet_size": tubelet,
+        "patch_size": p if p == q else [p, q],
+        "qv_bias": f"{stem}blocks.0.attn.q_bias" in state,
+        "cosine_attention": f"{stem}blocks.0.attn.scale" in state,
+        "use_mean_pooling": f"{stem}norm.weight" not in state,
+        "layer_norm_eps": 1e-6,
+        "head_norm_eps": 1e-6,
+    }
+    if "head.weight" in state:
+        config["num_labels"] = state["head.weight"].shape[0]
+    if pretraining:
+        config |= {f"decoder_{name}": value for name, value in blocks_of(state, "decoder.blocks.").items()}
+    config |= overrides
+    for name, width, known in (
+        ("num_attention_heads", "hidden_size", ENCODER_HEADS),
+        ("decoder_num_attention_heads", "decoder_hidden_size", DECODER_HEADS),
+    ):
+        if width in config and name not in config:
+            config[name] = number_of_heads(config[width], known, name)
+    return config
+
+
+def is_our_table(key: str, value: torch.Tensor) -> bool:
+    """A saved position table that is the sine-cosine one we work out; a learnt one is left in, to be refused."""
+    if key not in ("pos_embed", "encoder.pos_embed", "decoder.pos_embed"):
+        return False
+    return torch.allclose(value[0].float(), sinusoid_table(*value.shape[1:]), atol=1e-4)
+
+
+def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
+    """See `hf_video.from_official`. `image_size` and `num_frames` (224, 16) are in no shape; pass them where they differ."""
+    config = read_shapes(state, our_names(overrides, OFFICIAL_NAMES))
+    renamed = split_qkv(rename({k: v for k, v in state.items() if not is_our_table(k, v)}, new_name))
+    if "mask_token" in renamed:
+        return Converted("VideoMAEForPreTraining", config, renamed)
+    if "fc_norm.weight" in renamed and "classifier.weight" not in renamed:
+        config["num_labels"] = 0  # a fine-tuned encoder without its classifier still pools through fc_norm
+    if "fc_norm.weight" in renamed or "classifier.weight" in renamed:
+        return Converted("VideoMAEForVideoClassification", config, renamed)
+    return Converted("VideoMAEModel", config, rename(renamed, lambda key: key.removeprefix("videomae.")))
