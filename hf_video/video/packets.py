@@ -1,0 +1,277 @@
+"""The table of a video's frames, made from its packets without decoding them.
+
+Frame *i* is the *i*-th frame that a full sequential decode yields. Containers don't say which one that is: they store
+packets in decoding order, with presentation times (pts) that may be missing, repeated, wrong or cut by an edit list.
+`build_table` finds the cheapest way that is still right:
+
+1. mp4/mov whose sample table is complete and regular: no packet is read (only the last few, to check the end).
+2. one pass over the packets, no decoding: pts in display order, and which of them are keyframes.
+3. one full decode, where packets and frames are known to disagree: no or repeated pts, avi with B-frames, timestamps
+   that jump back. Then frames can only be told apart by counting them.
+
+A cut-off end, or a beginning that is no clean keyframe, is settled by decoding just that part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from hf_video.errors import NoFramesError
+from hf_video.video.container import OpenVideo
+
+# Demuxers whose seek was measured to land on, or before, the keyframe that was asked for.
+SEEKABLE = ("mov", "matroska", "avi", "flv", "asf")
+# Demuxers that can't seek exactly, but whose keyframe flags are right: packets before the keyframe are passed over.
+PASSABLE = ("mpegts", "mpeg", "ivf")
+# More frames than any codec may hold back for reordering; what lies further apart was not reordered by a codec.
+REORDER = 32
+# A coded MPEG-4 frame of this size or less may be a placeholder that yields no frame of its own.
+PLACEHOLDER_BYTES = 16
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """`pts` (int64, in display order) names frames by timestamp; it is None if they can only be counted.
+
+    `seconds` (float64) are presentation times, `keys` (int64) the indices of keyframes, `end` is when the last frame
+    ends, in seconds. `access` says how to start at a keyframe: `seek` to it, `pass` over the packets before it, or
+    decode from the `start`. `origin` is `index`, `packets` or `decode`: what the table was made from.
+    """
+
+    pts: np.ndarray | None
+    seconds: np.ndarray
+    keys: np.ndarray
+    end: float
+    access: str
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def key_before(self, index: int) -> int:
+        """Position in `keys` of the last keyframe at or before frame `index`."""
+        return int(np.searchsorted(self.keys, index, side="right")) - 1
+
+
+def build_table(video: OpenVideo, label: str, *, trust_index: bool = True) -> FrameTable:
+    """The table of an opened video; packets may be read, so the video stands anywhere afterwards.
+
+    Raises `NoFramesError` if there is nothing to decode.
+    """
+    table = _from_index(video) if trust_index else None
+    if table is None:
+        table = _from_packets(video)
+    if table is None:
+        table = _from_decode(video)
+    if not len(table):
+        raise NoFramesError(f"{label}: not one frame of its {video.decoder.name} video stream can be decoded")
+    return table
+
+
+def _from_index(video: OpenVideo) -> FrameTable | None:
+    """The sample table of mp4 and mov, which FFmpeg has parsed already, or None if it leaves a doubt."""
+    stream = video.stream
+    count = stream.frames
+    if not video.kind.startswith("mov") or not count or stream.start_time is None or video.touched:
+        return None
+    entries = stream.index_entries
+    if len(entries) != count:
+        return None
+    size = video.container.size
+    stamps = np.empty(count, np.int64)
+    keys = []
+    for number, entry in enumerate(entries):
+        stamps[number] = entry.timestamp
+        if entry.is_discard or (size > 0 and entry.pos + entry.size > size):
+            return None
+        if entry.is_keyframe:
+            keys.append(number)
+    step = int(stamps[1] - stamps[0]) if count > 1 else int(stream.duration or 1)
+    if step <= 0 or np.any(np.diff(stamps) != step) or not keys or keys[0] != 0:
+        return None
+    pts = stream.start_time + step * np.arange(count, dtype=np.int64)
+    if not _end_is_regular(video, pts):
+        return None
+    # Index entries are in decoding order. For a keyframe that is its display rank too, unless frames that follow it
+    # in the file are shown before it (open GOP); the decoder notices that and asks for a table from the packets.
+    return _timed(video, pts, np.array(keys, np.int64), int(step), "index")
+
+
+def _end_is_regular(video: OpenVideo, pts: np.ndarray) -> bool:
+    """Decoding times are presentation times shifted by the reorder delay, so equal steps of the first leave only the
+    last few presentation times open; those are read."""
+    near = max(0, len(pts) - 2 * REORDER)
+    video.touched = True
+    try:
+        video.container.seek(int(pts[near]), stream=video.stream, backward=True, any_frame=True)
+        found = sorted(p.pts for p in video.packets() if p.size and p.pts is not None)
+    except av.FFmpegError:
+        return False
+    # Frames near the seek point may lie on either side of it; the last ones are all there.
+    tail = pts[-min(REORDER, len(pts)) :].tolist()
+    return found[-len(tail) :] == tail
+
+
+def _timed(video: OpenVideo, pts: np.ndarray, keys: np.ndarray, last: int, origin: str) -> FrameTable:
+    tick = video.stream.time_base
+    seconds = pts * tick.numerator / tick.denominator
+    end = float((int(pts[-1]) + last) * tick) if len(pts) else 0.0
+    kind = video.kind
+    access = "seek" if kind.startswith(SEEKABLE) else "pass" if kind.startswith(PASSABLE) else "start"
+    return FrameTable(pts, seconds, keys, end, access, origin)
+
+
+@dataclass
+class _Scan:
+    """What one pass over the packets saw, in decoding order. `whole` is False if the file is cut off or damaged;
+    `countable` is False if a packet showed that packets and frames can't be told to agree."""
+
+    pts: np.ndarray
+    keys: np.ndarray
+    last_duration: int
+    whole: bool
+    countable: bool
+
+
+def _from_packets(video: OpenVideo) -> FrameTable | None:
+    """A table from one demuxing pass, or None if frames have to be counted by decoding."""
+    scan = _scan(video)
+    pts, keys = scan.pts, scan.keys
+    if not scan.countable or len(np.unique(pts)) != len(pts):
+        return None
+    if not len(pts):
+        return _timed(video, pts, np.empty(0, np.int64), 0, "packets")
+    if video.kind == "avi" and not keys.all() and (video.decoder.has_b_frames or np.any(np.diff(pts) <= 0)):
+        return None  # avi stores no presentation times; what FFmpeg guesses is wrong for reordered frames
+    order = np.argsort(pts)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    if not _is_codec_order(pts, keys, rank):
+        return None
+    key_ranks = np.sort(rank[keys])
+    table = _timed(video, pts[order], key_ranks, _last_duration(pts[order], scan), "packets")
+    clean = scan.whole and keys[0] and rank[0] == 0
+    return table if clean else _trim(video, table, head=not (keys[0] and rank[0] == 0), tail=not scan.whole)
+
+
+def _scan(video: OpenVideo) -> _Scan:
+    pts: list[int] = []
+    keys: list[bool] = []
+    whole = countable = True
+    last = (-(2**63), 0)
+    codec = video.decoder.name
+    if video.touched:
+        video.reopen()
+    try:
+        for packet in video.packets():
+            if packet.size == 0:
+                countable &= packet.dts is None  # an empty packet that is not the last one stops some decoders
+                continue
+            if packet.is_discard or (codec == "vp8" and _is_hidden_vp8(packet)):
+                continue
+            if packet.pts is None or (codec == "mpeg4" and packet.size <= PLACEHOLDER_BYTES):
+                countable = False
+                break
+            whole &= not packet.is_corrupt
+            pts.append(packet.pts)
+            keys.append(packet.is_keyframe)
+            last = max(last, (packet.pts, packet.duration or 0))
+    except av.FFmpegError:
+        whole = False
+    return _Scan(np.array(pts, np.int64), np.array(keys, bool), last[1], whole and not _is_cut(video), countable)
+
+
+def _is_hidden_vp8(packet: av.Packet) -> bool:
+    """VP8 stores frames that are only referred to as packets of their own (RFC 6386, 9.1: show_frame is bit 4)."""
+    return not memoryview(packet)[0] & 0x10
+
+
+def _is_cut(video: OpenVideo) -> bool:
+    """Whether the sample table of an mp4 or mov promises bytes past the end of the file."""
+    size = video.container.size
+    if not video.kind.startswith("mov") or size <= 0:
+        return False
+    return any(entry.pos + entry.size > size for entry in video.stream.index_entries)
+
+
+def _is_codec_order(pts: np.ndarray, keys: np.ndarray, rank: np.ndarray) -> bool:
+    """Whether decoding and display order differ only as codecs make them differ.
+
+    Streams joined without care have timestamps that jump back; sorting them would not give the order of a decode.
+    Nothing before a keyframe in the file may be shown after it, and no frame may move further than codecs allow.
+    """
+    if np.abs(rank - np.arange(len(rank))).max() > REORDER:
+        return False
+    latest = np.maximum.accumulate(pts)
+    return bool(np.all(latest[:-1][keys[1:]] < pts[1:][keys[1:]]))
+
+
+def _last_duration(pts: np.ndarray, scan: _Scan) -> int:
+    if scan.last_duration > 0:
+        return scan.last_duration
+    return int(np.median(np.diff(pts))) if len(pts) > 1 else 1
+
+
+def _trim(video: OpenVideo, table: FrameTable, *, head: bool, tail: bool) -> FrameTable:
+    """Leave out the packets at either end that yield no frame in a sequential decode."""
+    keep = np.ones(len(table), bool)
+    if head:
+        until = int(table.keys[1]) if len(table.keys) > 1 else len(table)
+        keep[:until] &= np.isin(table.pts[:until], _decoded_pts(video, None, int(table.pts[until - 1])))
+    if tail and len(table.keys):
+        start = int(table.keys[-2]) if len(table.keys) > 1 else 0
+        keep[start:] &= np.isin(table.pts[start:], _decoded_pts(video, start and int(table.pts[start]), None))
+    keys = np.zeros(len(table), bool)
+    keys[table.keys] = True
+    last = table.end - table.seconds[-1]
+    seconds = table.seconds[keep]
+    end = float(seconds[-1] + last) if len(seconds) else 0.0
+    return FrameTable(table.pts[keep], seconds, np.flatnonzero(keys[keep]), end, table.access, table.origin)
+
+
+def _decoded_pts(video: OpenVideo, start: int | None, until: int | None) -> np.ndarray:
+    """Timestamps of the frames that come out between two times (None: from the first packet, to the last)."""
+    video.reopen(strict=False)
+    if start and video.kind.startswith(SEEKABLE):
+        video.seek(start)
+    found = []
+    for frame in decode_all(video):
+        if frame.pts is not None:
+            found.append(frame.pts)
+            if until is not None and frame.pts > until:
+                break
+    return np.array(found, np.int64)
+
+
+def decode_all(video: OpenVideo) -> Iterator[av.VideoFrame]:
+    """Every frame from the present position, as a plain sequential decode yields them; packets that can't be decoded
+    are passed over, and a cut-off end is the end."""
+    try:
+        for packet in video.packets():
+            with contextlib.suppress(av.FFmpegError):
+                yield from packet.decode()
+    except av.FFmpegError:
+        with contextlib.suppress(av.FFmpegError):
+            yield from video.decoder.decode(None)
+
+
+def _from_decode(video: OpenVideo) -> FrameTable:
+    """Count the frames by decoding them all."""
+    video.reopen(strict=False)
+    stamps, keys = [], []
+    for frame in decode_all(video):
+        stamps.append(frame.pts)
+        keys.append(bool(frame.key_frame))
+    rate = video.stream.average_rate or video.stream.guessed_rate or 25
+    step = float(1 / rate)
+    if None in stamps or any(b <= a for a, b in zip(stamps, stamps[1:], strict=False)):
+        seconds = step * np.arange(len(stamps))
+    else:
+        seconds = np.array(stamps, np.float64) * float(video.stream.time_base)
+    end = float(seconds[-1]) + step if len(stamps) else 0.0
+    return FrameTable(None, seconds, np.flatnonzero(np.array(keys, bool)), end, "start", "decode")

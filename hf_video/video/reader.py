@@ -1,0 +1,335 @@
+"""`VideoReader`: any source, exact frames by number or by second, and what is known of the video."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import DamagedVideoError, FrameIndexError, NoFramesError, VideoOptionError
+from hf_video.video.frames import VideoFrames, VideoMetadata
+from hf_video.video.sources import Source, open_source
+
+ON_ERROR = ("raise", "skip", "repeat")
+BACKENDS = ("auto", "pyav", "torchcodec")
+SCALERS = ("exact", "swscale")
+# Timestamps are fractions; a time that was computed in floating point may fall this much short of one.
+SECONDS_TOLERANCE = 1e-6
+
+
+class VideoReader:
+    """Reads frames of a video.
+
+    `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
+    folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
+    (frames, height, width, 3), a list of PIL images, or another `VideoReader`. It is opened at once, so that a wrong
+    source fails here.
+
+    **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where
+    the file carries a display matrix. Indices may repeat, come in any order, and be negative (from the end). Only
+    frames that have to be decoded are: from the nearest keyframe, without those that nothing refers to.
+
+    Options:
+      `size`           (height, width) in pixels to which every frame is resized as soon as it is decoded, or
+      `shortest_edge`  length in pixels of the shorter side; the longer one is `int(long * edge / short)`.
+      `scaler`         `"exact"`: antialiased, at most one level from PIL. `"swscale"`: within FFmpeg's conversion to
+                       RGB; cheaper from about 1080p on, up to tens of levels different at edges.
+      `on_error`       for frames that can't be decoded: `"raise"` a `DamagedVideoError` that names them, `"skip"`
+                       them, or `"repeat"` the nearest good frame and name them in `.repeated`.
+      `snap`           `"keyframe"`: instead of each frame asked for, read the keyframe nearest in time (cheap: one
+                       frame decoded for each). Results carry the indices and seconds really read.
+      `backend`        `"pyav"`, `"torchcodec"` (only used for files on which it is exact; see `.backend`), or
+                       `"auto"`, which is pyav: it is faster here and exact on every file.
+      `num_threads`    of the decoder. One is best for single frames; more help iterating over large frames. 0: auto.
+      `fps`            frames per second of sources that carry no times (folder, array, list); default 25.
+
+    A reader can be pickled (source, options and the table of frames, not the open file) and used after a fork; it
+    opens the source again there. `close()` it or use it in `with`. Threads may share one: they take turns.
+
+    Raises `VideoSourceError` (missing path, unknown kind, URL that doesn't answer), `EmptyFileError`,
+    `NotAVideoError`, `NoVideoStreamError`, `NoFramesError`, `VideoArrayError`, `VideoOptionError`, `BackendError`.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        size: tuple[int, int] | None = None,
+        shortest_edge: int | None = None,
+        on_error: str = "raise",
+        snap: str | None = None,
+        backend: str = "auto",
+        num_threads: int = 1,
+        fps: float | None = None,
+        scaler: str = "exact",
+    ):
+        _check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
+        self._size = _checked_size(size, shortest_edge)
+        self._shortest_edge = shortest_edge
+        self._on_error = on_error
+        self._snap = snap
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._metadata: VideoMetadata | None = None
+        given = source._source.again() if isinstance(source, VideoReader) else source
+        self._source: Source = open_source(
+            given, size=self._size, shortest_edge=shortest_edge, scaler=scaler, threads=num_threads, fps=fps,
+            backend=backend,
+        )  # fmt: skip
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def metadata(self) -> VideoMetadata:
+        """Frame count, average fps, duration, size after rotation, rotation and codec (see `VideoMetadata`).
+
+        The height and width are the video's own, before `size` or `shortest_edge`.
+        """
+        with self._guard():
+            if self._metadata is None:
+                self._metadata = self._source.describe()
+            return self._metadata
+
+    @property
+    def backend(self) -> str:
+        """What decodes: `"pyav"`, `"torchcodec"`, or `"none"` for sources that were never encoded."""
+        return self._source.backend
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """Presentation time of every frame in seconds, float64 of shape (frames,)."""
+        with self._guard():
+            return self._source.seconds.copy()
+
+    def __len__(self) -> int:
+        with self._guard():
+            return len(self._source.seconds)
+
+    # -- frames -----------------------------------------------------------------------------------------------------
+
+    def get_frames(self, indices: Iterable[int] | int | slice) -> VideoFrames:
+        """The frames with these numbers, in this order; duplicates are honoured, negative ones count from the end.
+
+        `indices` is a sequence of integers, one integer, a slice, or a boolean-free integer array or tensor.
+        Returns `VideoFrames` with `data` uint8 (len(indices), height, width, 3).
+        Raises `FrameIndexError` (out of range, or no integers) and, with `on_error="raise"`, `DamagedVideoError`.
+        """
+        with self._guard():
+            asked = _whole_numbers(indices, len(self), self._source.label)
+            if self._snap is not None:
+                asked = self._source.nearest_keyframes(asked)
+            return self._read(asked)
+
+    def get_frames_at(self, seconds: Iterable[float] | float) -> VideoFrames:
+        """The frames that are on screen at these times, in seconds of the file's own time line.
+
+        Frame i is shown from its own time until that of the next; the last until the end of the video.
+        Raises `FrameIndexError` for a time before the first frame or from the end on.
+        """
+        with self._guard():
+            times = np.atleast_1d(np.asarray(seconds, np.float64))
+            known, end = self._source.seconds, self._source.end
+            begin = float(known[0])
+            wrong = ~((times >= begin - SECONDS_TOLERANCE) & (times < end))
+            if wrong.any():
+                raise FrameIndexError(
+                    f"{self._source.label}: no frame is shown at {times[wrong][0]:g} s; "
+                    f"the video runs from {begin:g} s to (not including) {end:g} s"
+                )
+            return self.get_frames(np.maximum(np.searchsorted(known, times + SECONDS_TOLERANCE, side="right") - 1, 0))
+
+    def __getitem__(self, index: int | slice) -> VideoFrames:
+        return self.get_frames(index)
+
+    def __iter__(self) -> Iterator[VideoFrames]:
+        """Every frame in display order, one at a time (`data` is (1, height, width, 3)); one is in memory at once."""
+        return self.chunks(1)
+
+    def chunks(self, frames: int) -> Iterator[VideoFrames]:
+        """The whole video in display order, `frames` frames at a time (the last chunk may be shorter).
+
+        One sequential decode; memory is that of one chunk. `on_error` is honoured, `snap` is not: nothing is cheaper
+        than decoding on.
+        """
+        if frames < 1:
+            raise VideoOptionError(f"a chunk must have at least 1 frame, got {frames}")
+        held: list[tuple[int, np.ndarray, bool]] = []
+        for item in self._good_frames():
+            held.append(item)
+            if len(held) == frames:
+                yield self._pack(held)
+                held = []
+        if held:
+            yield self._pack(held)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _read(self, asked: np.ndarray) -> VideoFrames:
+        rows: dict[int, list[int]] = {}
+        for row, index in enumerate(asked.tolist()):
+            rows.setdefault(index, []).append(row)
+        data: np.ndarray | None = None
+        done: set[int] = set()
+
+        def deliver(index: int, pixels: np.ndarray) -> None:
+            nonlocal data
+            if data is None:
+                data = np.empty((len(asked), *pixels.shape), np.uint8)
+            for row in rows[index]:
+                data[row] = pixels
+            done.add(index)
+
+        self._source.fetch(sorted(rows), deliver, keyframes=self._snap is not None)
+        missing = [index for index in rows if index not in done]
+        if data is None:
+            if missing and self._on_error != "skip":
+                raise self._damaged(missing)
+            meta = self.metadata
+            data = np.empty((0, *self._source.target(meta.height, meta.width), 3), np.uint8)
+            return VideoFrames(data=data, indices=asked[:0], seconds=np.empty(0))
+        if missing:
+            return self._mend(data, asked, rows, missing, done)
+        return VideoFrames(data=data, indices=asked, seconds=self._source.seconds[asked])
+
+    def _mend(
+        self, data: np.ndarray, asked: np.ndarray, rows: dict[int, list[int]], missing: list[int], done: set[int]
+    ) -> VideoFrames:
+        """What `on_error` says about frames that could not be decoded."""
+        if self._on_error == "raise":
+            raise self._damaged(missing)
+        if self._on_error == "skip":
+            kept = ~np.isin(asked, missing)
+            return VideoFrames(data=data[kept], indices=asked[kept], seconds=self._source.seconds[asked[kept]])
+        good = np.array(sorted(done))
+        for index in missing:
+            nearest = int(good[np.abs(good - index).argmin()])
+            for row in rows[index]:
+                data[row] = data[rows[nearest][0]]
+        return VideoFrames(
+            data=data, indices=asked, seconds=self._source.seconds[asked], repeated=tuple(sorted(missing))
+        )
+
+    def _damaged(self, missing: list[int]) -> DamagedVideoError:
+        missing = sorted(missing)
+        seconds = self._source.seconds[missing]
+        if len(missing) == len(self):
+            return NoFramesError(f"{self._source.label}: not one frame can be decoded")
+        some = ", ".join(f"{i} ({t:.3f} s)" for i, t in zip(missing[:5], seconds[:5], strict=True))
+        more = f" and {len(missing) - 5} more, up to {seconds[-1]:.3f} s" if len(missing) > 5 else ""
+        return DamagedVideoError(
+            f"{self._source.label} is damaged: frame {some}{more} can't be decoded; "
+            'read it with on_error="skip" or on_error="repeat", or repair the file',
+            seconds=tuple(seconds.tolist()),
+            indices=tuple(missing),
+        )
+
+    def _good_frames(self) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """(index, pixels, repeated) of every frame in order, with gaps treated as `on_error` says."""
+        expected, latest = 0, None
+        for index, pixels in self._source.frames():
+            if index < expected:
+                continue
+            yield from self._gap(range(expected, index), latest if latest is not None else pixels)
+            yield index, pixels, False
+            expected, latest = index + 1, pixels
+        yield from self._gap(range(expected, len(self)), latest)
+
+    def _gap(self, gap: range, pixels: np.ndarray | None) -> Iterator[tuple[int, np.ndarray, bool]]:
+        if not gap or self._on_error == "skip":
+            return
+        if self._on_error == "raise" or pixels is None:
+            raise self._damaged(list(gap))
+        for index in gap:
+            yield index, pixels, True
+
+    def _pack(self, held: list[tuple[int, np.ndarray, bool]]) -> VideoFrames:
+        indices = np.array([index for index, _, _ in held], np.int64)
+        return VideoFrames(
+            data=np.stack([pixels for _, pixels, _ in held]),
+            indices=indices,
+            seconds=self._source.seconds[indices],
+            repeated=tuple(index for index, _, repeated in held if repeated),
+        )
+
+    def _guard(self) -> threading.RLock:
+        # A lock that some thread of the parent held at the fork would never be released here.
+        if self._pid != os.getpid():
+            self._pid, self._lock = os.getpid(), threading.RLock()
+        return self._lock
+
+    def close(self) -> None:
+        """Close the source. Reading again opens it again."""
+        with self._guard():
+            self._source.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._guard():
+            return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pid")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pid, self._lock = os.getpid(), threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"VideoReader({self._source.label!r})"
+
+
+def _check_options(
+    *, on_error: str, snap: str | None, backend: str, scaler: str, num_threads: int, fps: float | None
+) -> None:
+    for name, value, allowed in (
+        ("on_error", on_error, ON_ERROR),
+        ("snap", snap, (None, "keyframe")),
+        ("backend", backend, BACKENDS),
+        ("scaler", scaler, SCALERS),
+    ):
+        if value not in allowed:
+            raise VideoOptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
+        raise VideoOptionError(f"num_threads must be a whole number, 0 (FFmpeg chooses) or more, got {num_threads!r}")
+    if fps is not None and not (0 < fps < float("inf")):
+        raise VideoOptionError(f"fps must be a positive number of frames per second, got {fps!r}")
+
+
+def _checked_size(size: tuple[int, int] | None, shortest_edge: int | None) -> tuple[int, int] | None:
+    if size is not None and shortest_edge is not None:
+        raise VideoOptionError("give size or shortest_edge, not both")
+    numbers = [] if size is None else list(size) if isinstance(size, Iterable) else [size]
+    if size is not None and len(numbers) != 2:
+        raise VideoOptionError(f"size must be (height, width) in pixels, got {size!r}")
+    for number in [*numbers, *([shortest_edge] if shortest_edge is not None else [])]:
+        if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
+            raise VideoOptionError(f"size and shortest_edge are whole numbers of pixels from 1 on, got {number!r}")
+    return (int(numbers[0]), int(numbers[1])) if numbers else None
+
+
+def _whole_numbers(indices: Any, count: int, label: str) -> np.ndarray:
+    """`indices` as non-negative int64 array, or `FrameIndexError`."""
+    if isinstance(indices, slice):
+        return np.arange(*indices.indices(count), dtype=np.int64)
+    if isinstance(indices, Iterable) and not hasattr(indices, "__array__"):
+        indices = list(indices)
+    try:
+        numbers = np.atleast_1d(np.asarray(indices))
+    except (TypeError, ValueError):
+        numbers = np.empty(0, object)
+    if numbers.size == 0 and numbers.dtype != object:
+        return np.empty(0, np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise FrameIndexError(f"frame indices must be whole numbers in one dimension, got {indices!r:.100}")
+    numbers = numbers.astype(np.int64)
+    wrong = (numbers < -count) | (numbers >= count)
+    if wrong.any():
+        raise FrameIndexError(
+            f"{label} has {count} frames: index {numbers[wrong][0]} is out of range, allowed are {-count} to {count - 1}"
+        )
+    return np.where(numbers < 0, numbers + count, numbers)

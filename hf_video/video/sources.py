@@ -1,0 +1,248 @@
+"""From whatever the user holds to one interface the reader works on: `Source`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
+from hf_video.video.decoding import EncodedVideo, nearest_keyframes
+from hf_video.video.frames import VideoMetadata
+from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
+from hf_video.video.pixels import Painter, clockwise_degrees
+from hf_video.video.resize import resize_frames
+from hf_video.video.stills import DEFAULT_FPS, AnimatedImage, ArrayVideo, ImageFolder, Stills, images_from_list
+
+DeliverPixels = Callable[[int, np.ndarray], None]
+
+# Text files that name other media: FFmpeg would follow them, out of the file that was given.
+PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]")
+STILL_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
+# Motion JPEG streams begin like a JPEG image.
+MOTION_JPEG_ENDINGS = (".mjpg", ".mjpeg")
+
+
+class EncodedSource:
+    """A source that FFmpeg decodes."""
+
+    backend = "pyav"
+
+    def __init__(self, media: Media, *, size, shortest_edge, scaler, threads):
+        self.label = media.label
+        self._video = EncodedVideo(media, threads=threads)
+        self._paint = {"size": size, "shortest_edge": shortest_edge, "scaler": scaler}
+        self._painter: Painter | None = None
+        self._first: tuple[int, int, int] | None = None  # coded height, width, rotation of the first frame
+        self._video.video  # noqa: B018 - opens it: a wrong file is refused now
+
+    @property
+    def seconds(self) -> np.ndarray:
+        return self._video.table.seconds
+
+    @property
+    def end(self) -> float:
+        return self._video.table.end
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        return Painter(**self._paint).target(height, width)
+
+    def describe(self) -> VideoMetadata:
+        seconds, end = self.seconds, self.end
+        height, width, rotation = self._first_frame()
+        if rotation in (90, 270):
+            height, width = width, height
+        duration = end - float(seconds[0])
+        return VideoMetadata(
+            num_frames=len(seconds), fps=len(seconds) / duration if duration > 0 else 0.0, duration=duration,
+            height=height, width=width, begin=float(seconds[0]), rotation=rotation,
+            codec=self._codec(), source=self.label,
+        )  # fmt: skip
+
+    def _codec(self) -> str:
+        return self._video.codec
+
+    def _first_frame(self) -> tuple[int, int, int]:
+        # The display matrix and the true size are only certain on a decoded frame.
+        if self._first is None:
+            frame = self._video.first_frame()
+            if frame is None:
+                raise NoFramesError(f"{self.label}: not one frame of its video stream can be decoded")
+            self._first = frame.height, frame.width, clockwise_degrees(frame)
+        return self._first
+
+    def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
+        return nearest_keyframes(self._video.table, indices)
+
+    def _brush(self) -> Painter:
+        if self._painter is None:
+            self._painter = Painter(**self._paint)
+        return self._painter
+
+    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+        painter = self._brush()
+
+        def paint(index: int, frame: Any) -> None:
+            if painter.coded_size is None:
+                painter.coded_size = self._coded_size(frame)
+            deliver(index, painter.rgb(frame))
+
+        (self._video.fetch_keyframes if keyframes else self._video.fetch)(wanted, paint)
+
+    def _coded_size(self, frame: Any) -> tuple[int, int]:
+        """The size of the first frame. A frame of the size that the header states needs no look at the first one."""
+        if self._first is not None:
+            return self._first[:2]
+        if (frame.height, frame.width) == self._video.stated_size:
+            return frame.height, frame.width
+        with_own_container = EncodedVideo(self._video.media, threads=1, table=self._video.table)
+        try:
+            first = with_own_container.first_frame()
+        finally:
+            with_own_container.close()
+        return (first.height, first.width) if first is not None else (frame.height, frame.width)
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        painter = Painter(**self._paint)
+        for index, frame in self._video.frames():
+            if painter.coded_size is None:
+                painter.coded_size = self._coded_size(frame)
+            yield index, painter.rgb(frame)
+
+    def again(self) -> Media:
+        return self._video.media
+
+    def close(self) -> None:
+        self._video.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_painter": None}
+
+
+class StillSource:
+    """A source of ready pixels."""
+
+    backend = "none"
+
+    def __init__(self, stills: Stills, given: Any, *, size, shortest_edge):
+        self._stills = stills
+        self._given = given
+        self._sizing = Painter(size=size, shortest_edge=shortest_edge, scaler="exact").target
+        self.label = stills.label
+        self.seconds = stills.seconds
+        self.end = stills.end
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        return self._sizing(height, width)
+
+    def describe(self) -> VideoMetadata:
+        height, width = self._stills.pixels(0).shape[:2]
+        count = len(self.seconds)
+        return VideoMetadata(
+            num_frames=count, fps=count / self.end, duration=self.end, height=height, width=width,
+            codec=self._stills.codec, source=self.label,
+        )  # fmt: skip
+
+    def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
+        return indices  # every frame stands alone
+
+    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+        self._stills.fetch(wanted, lambda index, pixels: deliver(index, self._sized(pixels)))
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        for index, pixels in self._stills.frames():
+            yield index, self._sized(pixels)
+
+    def _sized(self, pixels: np.ndarray) -> np.ndarray:
+        target = self.target(*pixels.shape[:2])
+        return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
+
+    def again(self) -> Any:
+        return self._given
+
+    def close(self) -> None:
+        self._stills.close()
+
+
+Source = EncodedSource | StillSource
+
+
+def open_source(
+    given: Any,
+    *,
+    size: tuple[int, int] | None,
+    shortest_edge: int | None,
+    scaler: str,
+    threads: int,
+    fps: float | None,
+    backend: str,
+) -> Source:
+    """The `Source` for what the user gave. Raises as `VideoReader` documents."""
+    sizing = {"size": size, "shortest_edge": shortest_edge}
+    rate = fps or DEFAULT_FPS
+    stills = _stills(given, rate)
+    if stills is None:
+        media = given if isinstance(given, Media) else _media(given)
+        if not _is_still(media, media.head()):
+            return _encoded(media, backend, scaler=scaler, threads=threads, **sizing)
+        stills, given = AnimatedImage(media, rate), media
+    return StillSource(stills, given, **sizing)
+
+
+def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:
+    if backend != "torchcodec":
+        return EncodedSource(media, **options)
+    from hf_video.video.torchcodec_backend import TorchcodecSource
+
+    return TorchcodecSource(media, **options)
+
+
+def _stills(given: Any, fps: float) -> Stills | None:
+    """Sources that hold ready frames, or None."""
+    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
+        return ImageFolder(os.fspath(given), fps)
+    if isinstance(given, np.ndarray) or _is_tensor(given):
+        return ArrayVideo(given, fps)
+    if isinstance(given, (list, tuple)):
+        return images_from_list(list(given), fps)
+    return None
+
+
+def _is_tensor(given: Any) -> bool:
+    torch = sys.modules.get("torch")  # who gives a tensor has imported torch
+    return torch is not None and isinstance(given, torch.Tensor)
+
+
+def _media(given: Any) -> Media:
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return media_from_bytes(given)
+    if isinstance(given, (str, os.PathLike)):
+        text = os.fsdecode(given)
+        if text.startswith(("http://", "https://")):
+            return media_from_url(text)
+        if "://" in text:
+            raise VideoSourceError(f"{text!r}: of addresses only http:// and https:// are read; download it first")
+        if not os.path.exists(text):
+            raise VideoSourceError(f"{text!r} does not exist (looked in {os.getcwd()}); check the path")
+        return media_from_path(text)
+    if hasattr(given, "read"):
+        return media_from_file(given)
+    raise VideoSourceError(
+        f"a {type(given).__name__} is not a video source; give a path, bytes, a binary file object, an http(s) URL, "
+        "a folder of images, a uint8 array (frames, height, width, 3) or a list of PIL images"
+    )
+
+
+def _is_still(media: Media, head: bytes) -> bool:
+    """Whether PIL has to read it: a still image, or an animated webp, which FFmpeg can't play.
+
+    Raises `NotAVideoError` for playlists.
+    """
+    if head.lstrip().startswith(PLAYLIST_HEADS):
+        raise NotAVideoError(f"{media.label} is a playlist, not a video; give one of the files that it names")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return True
+    return head.startswith(STILL_HEADS) and not media.label.lower().endswith(MOTION_JPEG_ENDINGS)

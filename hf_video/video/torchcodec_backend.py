@@ -1,0 +1,115 @@
+"""torchcodec as decoder, for those who ask for it by name.
+
+It is used only where its frames were measured to be those of a sequential decode: 8-bit 4:2:0 video in mp4/mov or
+matroska/webm whose frames have a timestamp each, without rotation and without a change of size. It is wrong or fails
+on avi with B-frames, mpeg-ts, mpeg-ps, raw streams and joined sizes, and converts 10-bit colour in its own way; there
+the frames come from PyAV, and `VideoReader.backend` says so.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import BackendError
+from hf_video.video.media import Media
+from hf_video.video.resize import resize_frames
+from hf_video.video.sources import DeliverPixels, EncodedSource
+
+EXACT_CONTAINERS = ("mov", "matroska")
+EXACT_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
+EXACT_FORMATS = frozenset({"yuv420p"})
+
+
+def load_torchcodec() -> Any:
+    """`torchcodec.decoders.VideoDecoder`. The package can be installed and still not load (it needs an FFmpeg of the
+    system), so it is imported to find out. Raises `BackendError`."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackendError(
+            f"backend='torchcodec' can't be used here ({reason}); install torchcodec and FFmpeg, or leave "
+            "backend='auto', which is exact on every file and needs neither"
+        ) from None
+    return VideoDecoder
+
+
+class TorchcodecSource(EncodedSource):
+    """Frames from torchcodec where it is exact, else from PyAV; times and counts are always those of the table."""
+
+    def __init__(self, media: Media, **options: Any):
+        load_torchcodec()
+        super().__init__(media, **options)
+        self._decoder: Any = None
+        self._decoder_pid: int | None = None
+        self._exact: bool | None = None
+
+    @property
+    def backend(self) -> str:
+        return "torchcodec" if self._is_exact() else "pyav"
+
+    def _is_exact(self) -> bool:
+        if self._exact is None:
+            self._exact = self._looks_exact() and self._agrees()
+        return self._exact
+
+    def _looks_exact(self) -> bool:
+        video, table = self._video.video, self._video.table
+        return (
+            video.kind.startswith(EXACT_CONTAINERS)
+            and self._codec() in EXACT_CODECS
+            and video.decoder.pix_fmt in EXACT_FORMATS
+            and table.pts is not None
+            and self._paint["scaler"] == "exact"
+            and video.media.kind != "url"
+        )
+
+    def _agrees(self) -> bool:
+        """Whether it counts the same frames, of the same size and upright."""
+        height, width, rotation = self._first_frame()
+        if rotation or (height, width) != self._video.stated_size:
+            return False
+        try:
+            about = self._open().metadata
+        except (RuntimeError, ValueError):
+            return False
+        same_start = abs((about.begin_stream_seconds or 0.0) - float(self.seconds[0])) < 1e-3
+        return about.num_frames == len(self.seconds) and (about.height, about.width) == (height, width) and same_start
+
+    def _open(self) -> Any:
+        if self._decoder is None or self._decoder_pid != os.getpid():
+            media = self._video.media
+            given = media.value if media.kind in ("path", "bytes") else media.stream()
+            threads = self._video.threads
+            self._decoder_pid = os.getpid()
+            self._decoder = load_torchcodec()(
+                given, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
+            )
+        return self._decoder
+
+    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+        if keyframes or not self._is_exact():
+            super().fetch(wanted, deliver, keyframes=keyframes)
+            return
+        decoder = self._open()
+        for done, index in enumerate(wanted):
+            try:
+                pixels = decoder.get_frame_at(index).data.numpy()
+            except RuntimeError:  # a damaged part: PyAV says which frames are lost
+                super().fetch(wanted[done:], deliver)
+                return
+            deliver(index, self._sized(pixels))
+
+    def _sized(self, pixels: np.ndarray) -> np.ndarray:
+        target = self.target(*pixels.shape[:2])
+        return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
+
+    def close(self) -> None:
+        self._decoder = None
+        super().close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_decoder": None}
