@@ -1,0 +1,64 @@
+"""How much moves when: the signal that adaptive sampling follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import VideoOptionError
+
+_CHUNK = 64  # frames in memory at once; at 32 pixels they are a few hundred kilobytes
+_ENOUGH = 512  # differences that are plenty to place a few dozen frames
+
+
+def motion_energy(source: Any, *, shortest_edge: int = 32, every: int | None = None) -> np.ndarray:
+    """Frame-difference energy of a whole video, from one cheap pass at thumbnail size.
+
+    Args:
+        source: A `VideoReader` (it is opened a second time, small) or whatever one takes.
+        shortest_edge: Height or width, whichever is smaller, of the frames that are compared, in pixels. Small frames
+            don't see noise.
+        every: Compare every so-manieth frame; the value stands for all frames in between. None compares all up to 1023
+            frames and fewer in longer videos, so that about 512 to 1023 differences are taken.
+
+    Returns:
+        (N,) float64: the mean absolute difference from the frame before, per frame, in units of the full range (0 to
+        1). Frame 0, which has none before it, gets the value of frame 1. A hard cut is a single high value. Frames that
+        can't be decoded count as still.
+
+    Raises:
+        VideoOptionError on an `every` below 1, and what `VideoReader` raises.
+    """
+    from hf_video.video.reader import VideoReader
+
+    with VideoReader(source, shortest_edge=shortest_edge, scaler="swscale", on_error="repeat") as reader:
+        total = reader.metadata.num_frames
+        step = max(total // _ENOUGH, 1) if every is None else every
+        if isinstance(step, bool) or int(step) != step or step < 1:
+            raise VideoOptionError(f"every={every!r} must be a whole number of frames, 1 or more.")
+        return _energy(_thumbnails(reader, total, int(step)), total, int(step))
+
+
+def _thumbnails(reader: Any, total: int, step: int) -> Iterator[np.ndarray]:
+    if step == 1:
+        return (frames.data for frames in reader.chunks(_CHUNK))
+    wanted = np.arange(0, total, step)
+    return (reader.get_frames(wanted[i : i + _CHUNK]).data for i in range(0, len(wanted), _CHUNK))
+
+
+def _energy(chunks: Iterator[np.ndarray], total: int, step: int) -> np.ndarray:
+    differences, last = [], None
+    for chunk in chunks:
+        small = chunk.astype(np.int16)
+        if last is not None:
+            small = np.concatenate([last, small])
+        differences.append(np.abs(np.diff(small, axis=0)).mean(axis=(1, 2, 3)))
+        last = small[-1:]
+    difference = np.concatenate(differences) / (255 * step)
+    if len(difference) == 0:
+        return np.zeros(total)
+    # difference j lies between frames j·step and (j+1)·step: it belongs to the frames after the first, up to the second
+    owner = np.clip((np.arange(total) - 1) // step, 0, len(difference) - 1)
+    return difference[owner]
