@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
@@ -21,6 +22,24 @@ def eager_attention(module, query, key, value, attention_mask=None, scaling=None
     probs = scores.softmax(dim=-1)
     context = F.dropout(probs, p=dropout, training=module.training) @ value
     return context.transpose(1, 2).contiguous(), probs
+
+
+def sdpa_attention(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
+    """PyTorch's fused attention; shapes as in `eager_attention`, no probabilities.
+
+    Stands in for transformers' function of the same name, which branches on the number of tokens: that number may come
+    out of a mask (masked autoencoding), and a compiled or exported graph can't branch on data.
+    """
+    context = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    return context.transpose(1, 2).contiguous(), None
+
+
+def attention_function(name: str | None):
+    """The function for `config._attn_implementation`: transformers' registry, with our own for eager and plain SDPA."""
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    return sdpa_attention if function is sdpa_attention_forward else function
 
 
 class SelfAttention(nn.Module):
@@ -49,9 +68,7 @@ class SelfAttention(nn.Module):
 
     def attend(self, query, key, value, output_attentions: bool = False, scaling: float | None = None):
         """Three (batch, heads, tokens, head_dim) -> context (batch, tokens, D) and probabilities or None."""
-        attention = eager_attention
-        if not output_attentions:
-            attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attention = eager_attention if output_attentions else attention_function(self.config._attn_implementation)
         context, probs = attention(
             self,
             query,

@@ -43,36 +43,60 @@ def random_mask(
     return _draw(batch, t * h * w, _check_ratio(ratio, h * w) * t, generator)
 
 
-def running_cell_mask(batch: int, grid: Grid, ratio: float = 0.5) -> torch.Tensor:
+def running_cell_mask(
+    batch: int, grid: Grid, ratio: float = 0.5, *, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Tokens that the decoder leaves out (v2): in every cell of 2×2 places, int(4·ratio) are dropped, and which ones
-    moves on with time, so that each place is decoded at some times. The same for all samples."""
+    moves on by one place with time, so that each place is decoded at some times. Each sample starts at a place of its
+    own, as in the official code."""
     t, h, w = grid
     if h % 2 or w % 2:
         raise ModelInputError(f"Running cells are 2x2 places; a grid of {h}x{w} places does not divide into them.")
-    kept = 4 - int(4 * ratio)
-    if not 0 < kept < 4:
+    dropped = int(4 * ratio)
+    if not 0 < dropped < 4:
         raise ModelInputError(
-            f"A decoder mask ratio of {ratio} keeps {kept} of 4 places a cell; use 0.25, 0.5 or 0.75."
+            f"A decoder mask ratio of {ratio} drops {dropped} of 4 places a cell; use 0.25, 0.5 or 0.75."
         )
-    place = torch.arange(4).view(1, 2, 2)
-    cell = (place - torch.arange(t).view(t, 1, 1)) % 4 >= kept
-    return cell.repeat(1, h // 2, w // 2).flatten()[None].repeat(batch, 1)
+    start = torch.randint(4, (batch, 1, 1, 1), generator=generator)
+    place, time = torch.arange(4).view(2, 2), torch.arange(t)[:, None, None]
+    return ((start + time + place) % 4 < dropped).repeat(1, 1, h // 2, w // 2).flatten(1)
+
+
+def _uneven(name: str, counts: object) -> str:
+    return (
+        f"{name} hides {counts} tokens in the samples of one batch; every sample must hide the same number. tube_mask "
+        "and random_mask do."
+    )
+
+
+def _count_tokens(mask: torch.Tensor, name: str) -> tuple[int, int]:
+    """How many tokens each row of bool (B, n) leaves and hides; raises ModelInputError unless rows agree.
+
+    In a compiled or exported graph the two numbers are symbols that come out of the mask at run time, each known to be
+    at least 1 (no kernel is asked for zero tokens), and the check is part of the graph.
+    """
+    counts = mask.sum(1)
+    if torch.compiler.is_compiling():
+        torch._assert_async((counts == counts[0]).all(), _uneven(name, "different numbers of"))
+        seen, hidden = (~mask[0]).sum().item(), counts[0].item()
+        for count in (seen, hidden):
+            torch._check(count >= 1)
+            torch._check(count < mask.shape[1])
+        return seen, hidden
+    counts = counts.tolist()  # the one time that a GPU is waited for
+    if len(set(counts)) > 1:
+        raise ModelInputError(_uneven(name, counts))
+    if counts[0] == mask.shape[1]:
+        raise ModelInputError(f"{name} hides all {counts[0]} tokens; at least one must be seen.")
+    return mask.shape[1] - counts[0], counts[0]
 
 
 def split_by_mask(mask: torch.Tensor, name: str = "bool_masked_pos") -> tuple[torch.Tensor, torch.Tensor]:
     """bool (B, n) -> token numbers of the False and of the True places, (B, seen) and (B, hidden), in order.
 
     Sorting keeps shapes regular without boolean indexing, which would break compiled graphs. Raises ModelInputError if
-    the rows hide different numbers of tokens.
+    the rows hide different numbers of tokens, or all.
     """
-    counts = mask.sum(1)
-    if not torch.compiler.is_compiling() and not torch.equal(counts, counts[:1].expand_as(counts)):
-        raise ModelInputError(
-            f"{name} hides {counts.tolist()} tokens in the samples of one batch; every sample must hide the same number. "
-            "tube_mask and random_mask do."
-        )
-    hidden = counts[0].item()
-    torch._check(hidden >= 0)
-    torch._check(hidden <= mask.shape[1])
+    seen, hidden = _count_tokens(mask, name)
     order = mask.to(torch.uint8).argsort(dim=1, stable=True)
-    return order.tensor_split((mask.shape[1] - hidden,), dim=1)
+    return order.narrow(1, 0, seen), order.narrow(1, seen, hidden)

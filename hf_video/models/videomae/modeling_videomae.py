@@ -318,6 +318,8 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             raise ModelInputError("bool_masked_pos is missing: pretraining needs a mask, e.g. masking.tube_mask.")
         mask = check_mask(bool_masked_pos, pixel_values, grid)
         visible, predicted = split_by_mask(mask)
+        if predicted.shape[1] == 0:
+            raise ModelInputError("bool_masked_pos hides no token: there is nothing to predict.")
         if decoder_masked_pos is not None:
             dropped = check_mask(decoder_masked_pos, pixel_values, grid, "decoder_masked_pos")
             predicted, _ = split_by_mask(dropped, "decoder_masked_pos")
