@@ -80,6 +80,8 @@ def register_auto_classes(override: bool | None = None) -> None:
     the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
     """
     import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
 
     override = override_wanted() if override is None else override
     for model_type, model in MODELS.items():
@@ -89,10 +91,13 @@ def register_auto_classes(override: bool | None = None) -> None:
         transformers.AutoConfig.register(model_type, config, exist_ok=True)
         for auto, name in model.auto.items():
             getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
-        processor = model.load(model.image_processor)
-        transformers.AutoImageProcessor.register(
-            config, image_processor_classes={"pil": processor, "torchvision": processor}, exist_ok=True
-        )
-        transformers.AutoVideoProcessor.register(
-            config, video_processor_class=model.load(model.video_processor), exist_ok=True
-        )
+        processors = {
+            IMAGE_PROCESSOR_MAPPING: model.load(model.image_processor),
+            VIDEO_PROCESSOR_MAPPING: model.load(model.video_processor),
+        }
+        # Into the mappings themselves: the Auto classes' `register` would first import transformers' own processors of
+        # these names, which asks for torchvision. Ours is the same class whatever is installed.
+        for mapping, processor in processors.items():
+            mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
+    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none.
+    transformers.AutoVideoProcessor = AutoVideoProcessor

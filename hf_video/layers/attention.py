@@ -81,8 +81,10 @@ class SelfAttention(nn.Module):
         )
         return context.flatten(2), probs if output_attentions else None
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False):
-        return self.attend(*self.split_heads(self.project(x)), output_attentions)
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
+        """(batch, tokens, D) -> context of all tokens, or of the first one, and probabilities or None."""
+        query, key, value = self.split_heads(self.project(x))
+        return self.attend(query[:, :, :1] if first_only else query, key, value, output_attentions)
 
 
 class FusedSelfAttention(SelfAttention):
@@ -131,7 +133,8 @@ class CosineSelfAttention(SplitSelfAttention):
         super().__init__(config, hidden_size, num_heads, bias)
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log())
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False):
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
         query, key, value = self.split_heads(self.project(x))
+        query = query[:, :, :1] if first_only else query
         query = F.normalize(query, dim=-1) * self.scale.clamp(max=self.max_scale).exp()
         return self.attend(query.to(value.dtype), F.normalize(key, dim=-1), value, output_attentions, scaling=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -33,8 +34,8 @@ class Attention(nn.Module):
         self.attention = attention
         self.output = Dense(hidden_size, hidden_size, dropout=dropout)
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False):
-        context, probs = self.attention(x, output_attentions)
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
+        context, probs = self.attention(x, output_attentions, first_only)
         return self.output(context), probs
 
 
@@ -67,18 +68,37 @@ class ViTBlock(GradientCheckpointingLayer):
     def mlp(self, x: torch.Tensor) -> torch.Tensor:
         return self.output(self.intermediate(self.layernorm_after(x)))
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False):
-        attended, probs = self.attention(self.layernorm_before(x), output_attentions)
-        x = x + self.drop_path(attended)
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
+        """`first_only` returns just the first token, (batch, 1, D), and leaves out what only the others would need: a
+        classifier that reads the class token wants no more of the last block."""
+        attended, probs = self.attention(self.layernorm_before(x), output_attentions, first_only)
+        x = x[:, : attended.shape[1]] + self.drop_path(attended)
         return x + self.drop_path(self.mlp(x)), probs
 
 
-def run_blocks(blocks, x, *, output_hidden_states: bool = False, output_attentions: bool = False, **options):
+def chain(x: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
+    """second(first(x)) for two linear maps with nothing between them: as one map where that is fewer operations, which
+    it is as soon as there are more rows than channels. Wrapped layers (adapters, quantised, hooked) are left alone."""
+    plain = all(type(m) is nn.Linear and not m._forward_hooks and "forward" not in m.__dict__ for m in (first, second))
+    if not plain or x.shape[:-1].numel() <= first.out_features:
+        return second(first(x))
+    return F.linear(x, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
+
+
+def run_blocks(
+    blocks,
+    x,
+    *,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+    first_only: bool = False,
+    **options,
+):
     """Applies blocks in turn: the last hidden state, every hidden state (the input first) or None, and what each block
-    returns beside it (attention probabilities) or None."""
+    returns beside it (attention probabilities) or None. `first_only` goes to the last block; `options` to all."""
     hidden_states, attentions = (x,), ()
-    for block in blocks:
-        x, probs = block(x, output_attentions, **options)
+    for i, block in enumerate(blocks):
+        x, probs = block(x, output_attentions, first_only and i == len(blocks) - 1, **options)
         if output_hidden_states:
             hidden_states += (x,)
         if output_attentions:

