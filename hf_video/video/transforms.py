@@ -17,11 +17,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError
 from hf_video.video.resize import resize_frames, shortest_edge_size
 
 Size = int | tuple[int, int]
+# Filters that only PIL has: slower, frame by frame, and exactly PIL's result.
+_PIL_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "lanczos", "box", "hamming")}
 
 
 def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", antialias: bool = True) -> torch.Tensor:
@@ -29,7 +32,7 @@ def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", a
 
     uint8 on the CPU is within one level of PIL's `Image.resize` (two for bicubic enlarging; see
     `hf_video.video.resize`). Float clips, and clips on another device, are resized in float32; uint8 there is rounded
-    back.
+    back. `interpolation` is "bilinear" or "bicubic", or for uint8 one of PIL's "nearest", "lanczos", "box", "hamming".
 
     Raises VideoArrayError on another shape, VideoOptionError on an unknown interpolation or a size below 1.
     """
@@ -38,7 +41,9 @@ def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", a
     if tuple(clip.shape[-3:-1]) == size:
         return clip
     flat = clip.reshape(-1, *clip.shape[-3:])
-    if clip.dtype == torch.uint8 and clip.device.type == "cpu":
+    if interpolation in _PIL_FILTERS:
+        resized = _resize_pil(flat, size, interpolation)
+    elif clip.dtype == torch.uint8 and clip.device.type == "cpu":
         resized = resize_frames(flat, size, interpolation=interpolation, antialias=antialias)
     else:
         resized = _resize_float(flat, size, interpolation, antialias)
@@ -167,6 +172,18 @@ def _multiply_add(mean, std, scale: float, channels: int) -> tuple[np.ndarray, n
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise VideoOptionError(f"std must be above 0 and mean a number; mean={mean.tolist()}, std={std.tolist()} came.")
     return np.broadcast_to(scale / std, channels).copy(), np.broadcast_to(-mean / std, channels).copy()
+
+
+def _resize_pil(flat: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:
+    if flat.dtype != torch.uint8:
+        raise VideoOptionError(
+            f"interpolation={interpolation!r} needs uint8 frames; float ones take bilinear or bicubic."
+        )
+    frames = [
+        np.asarray(Image.fromarray(frame).resize(size[::-1], _PIL_FILTERS[interpolation]))
+        for frame in flat.cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack(frames)).to(flat.device)
 
 
 def _resize_float(flat: torch.Tensor, size: tuple[int, int], interpolation: str, antialias: bool) -> torch.Tensor:

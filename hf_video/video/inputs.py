@@ -1,0 +1,249 @@
+"""Whatever a person hands over as "a video" or "some videos", as clips of one shape."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
+from hf_video.video.frames import VideoFrames
+from hf_video.video.sampling import sample_video
+
+_FORMS = (
+    "a path, URL, bytes, file object, VideoReader or VideoFrames; a list of PIL images or of (H, W, 3) or (3, H, W) "
+    "arrays; an array or tensor (frames, height, width, 3) or (frames, 3, height, width); or a list or 5-d array of "
+    "those"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: `frames` (T, H, W, 3), uint8, or float32 where floats came; which frames of the source they are
+    (`indices`, int64 (T,)) and when they are shown (`seconds`, float64 (T,), None if unknown), and what is known of the
+    source (`fps`, `span` in seconds)."""
+
+    frames: torch.Tensor
+    indices: np.ndarray
+    seconds: np.ndarray | None = None
+    span: tuple[float, float] | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How sources are read. `num_frames` frames by `sampler`; where that is None, `fps` frames for each second; with
+    `whole`, every frame. `arrays` says that ready-made frames are sampled too. `resize` are `VideoReader`'s `size` or
+    `shortest_edge`: the same pixels as resizing afterwards, without ever holding the large ones."""
+
+    num_frames: int | None = None
+    sampler: Any = "uniform"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fps: float | None = None
+    arrays: bool = False
+    whole: bool = False
+    resize: Mapping[str, Any] = field(default_factory=dict)
+
+
+def split_videos(given: Any) -> list[Any]:
+    """The single videos in `given`, unread. Raises VideoSourceError or VideoArrayError for what is none."""
+    kind = _kind(given)
+    if kind in ("source", "clip"):
+        return [given]
+    if kind == "frame":
+        return [[given]]
+    if kind == "batch":
+        return list(given)
+    if isinstance(given, (np.ndarray, torch.Tensor)):
+        raise VideoArrayError(f"An array of shape {tuple(given.shape)} is not a video. Give {_FORMS}.")
+    if not isinstance(given, Sequence):
+        raise VideoSourceError(f"A {type(given).__name__} is not a video. Give {_FORMS}.")
+    if len(given) == 0:
+        raise VideoArrayError("The list is empty: there is no video and no frame in it.")
+    kinds = {_kind(item) for item in given}
+    if kinds == {"frame"}:
+        return [given]
+    if kinds <= {"source", "clip", "list"}:
+        return list(given)
+    names = sorted({type(item).__name__ for item in given})
+    raise VideoArrayError(f"The list mixes things that make no video together ({', '.join(names)}). Give {_FORMS}.")
+
+
+def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Clip]:
+    """One video of `split_videos` as clips: one, or several where the sampler takes several.
+
+    `layout` is `"channels_first"`, `"channels_last"` or None to tell by the channel count. Raises VideoArrayError
+    (shapes, dtypes), VideoOptionError (nothing says how many frames), and what reading and sampling raise.
+    """
+    if _kind(video) == "source":
+        return _read_source(video, plan)
+    frames = as_tensor(video, layout=layout)
+    known = video.seconds if isinstance(video, VideoFrames) else None
+    if not plan.arrays:
+        numbers = video.indices if isinstance(video, VideoFrames) else np.arange(len(frames))
+        span = (float(known.min()), float(known.max())) if known is not None and len(known) else None
+        return [Clip(frames, np.asarray(numbers, dtype=np.int64), known, span)]
+    return _sample_array(frames, known, plan)
+
+
+def _read_source(video: Any, plan: Plan) -> list[Clip]:
+    from hf_video.video.reader import VideoReader
+
+    if isinstance(video, Mapping):  # an undecoded row of a `datasets` Video column
+        video = video["bytes"] if video.get("bytes") is not None else video["path"]
+    ready = isinstance(video, VideoReader)
+    reader = video if ready else VideoReader(video, **plan.resize)
+    try:
+        sample = _sample(reader, plan)
+        read = reader.get_frames(sample.indices.ravel())
+        if len(read) != sample.indices.size:
+            raise VideoArrayError(
+                f"{reader!r} skipped {sample.indices.size - len(read)} damaged frames, so its clips are incomplete. "
+                'Open it with on_error="repeat".'
+            )
+        frames = torch.from_numpy(read.data).reshape(*sample.indices.shape, *read.data.shape[1:])
+        shape = sample.indices.shape
+        return _clips(
+            frames, read.indices.reshape(shape), read.seconds.reshape(shape), sample.spans, reader.metadata.fps
+        )
+    finally:
+        if not ready:
+            reader.close()
+
+
+def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Plan) -> list[Clip]:
+    from hf_video.video.reader import VideoReader
+
+    pixels = frames if frames.dtype == torch.uint8 else (frames.clamp(0, 1) * 255).to(torch.uint8)
+    options = dict(plan.options) if seconds is None else {"timestamps": seconds, **plan.options}
+    with VideoReader(pixels) as reader:
+        sample = _sample(reader, plan, options)
+    known = (sample.seconds, sample.spans) if seconds is not None else (None, None)
+    return _clips(frames[torch.from_numpy(sample.indices)], sample.indices, *known, None)
+
+
+def _sample(reader: Any, plan: Plan, options: Mapping[str, Any] | None = None) -> Any:
+    if plan.whole:
+        return sample_video(reader, reader.metadata.num_frames, sampler="uniform", mode="floor")
+    count = plan.num_frames
+    if count is None:
+        if plan.fps is None:
+            raise VideoOptionError(
+                "How many frames should be taken? Pass num_frames= (a model's is model.config.num_frames), or fps=."
+            )
+        count = max(int(reader.metadata.duration * plan.fps), 1)
+    return sample_video(reader, count, sampler=plan.sampler, **(plan.options if options is None else options))
+
+
+def _clips(frames, indices, seconds, spans, fps) -> list[Clip]:
+    return [
+        Clip(
+            frames[k],
+            indices[k],
+            None if seconds is None else seconds[k],
+            None if spans is None else (float(spans[k][0]), float(spans[k][1])),
+            fps,
+        )
+        for k in range(len(indices))
+    ]
+
+
+# --- kinds and tensors -----------------------------------------------------------------------------------------------
+
+
+def _kind(item: Any) -> str:
+    """ "source", "clip", "frame", "batch", "list" or "unknown"."""
+    if isinstance(item, VideoFrames):
+        return "clip"
+    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "get_frames"):
+        return "source"
+    if isinstance(item, Mapping):
+        return "source" if item.get("bytes") is not None or item.get("path") is not None else "unknown"
+    if isinstance(item, Image.Image):
+        return "frame"
+    if isinstance(item, (np.ndarray, torch.Tensor)):
+        return {2: "frame", 3: "frame", 4: "clip", 5: "batch"}.get(item.ndim, "unknown")
+    if hasattr(item, "read"):
+        return "source"
+    return "list" if isinstance(item, (list, tuple)) else "unknown"
+
+
+def as_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
+    """One clip of ready-made frames as (T, H, W, 3), uint8 or float32 (floats keep their values)."""
+    if isinstance(video, VideoFrames):
+        tensor = _tensor(video.data)
+    elif isinstance(video, (np.ndarray, torch.Tensor)):
+        tensor = _tensor(video)
+    else:
+        tensor = _stack(video)
+    if 0 in tensor.shape:
+        raise VideoArrayError(f"A clip of shape {tuple(tensor.shape)} has no pixels.")
+    return _channels_last(_pixels(tensor), layout)
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array.detach()
+    if array.dtype.kind not in "uif":
+        raise VideoArrayError(f"Frames of dtype {array.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    return torch.from_numpy(array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy())
+
+
+def _stack(frames: Sequence[Any]) -> torch.Tensor:
+    if len(frames) == 0:
+        raise VideoArrayError("A clip without a single frame came.")
+    wrong = [type(f).__name__ for f in frames if _kind(f) != "frame"]
+    if wrong:
+        raise VideoArrayError(f"A {wrong[0]} stands among the frames of a clip. Give {_FORMS}.")
+    arrays = [np.asarray(f.convert("RGB")) if isinstance(f, Image.Image) else f for f in frames]
+    first = arrays[0]
+    for number, array in enumerate(arrays):
+        if tuple(array.shape) != tuple(first.shape):
+            raise VideoArrayError(
+                f"Frame {number} of a clip has shape {tuple(array.shape)} and the first {tuple(first.shape)}. All "
+                "frames of a clip have one size: resize them first."
+            )
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return _tensor(np.stack(arrays))
+    return torch.stack([_tensor(array) for array in arrays])
+
+
+def _pixels(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype == torch.uint8:
+        return tensor
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise VideoArrayError(f"Frames of dtype {tensor.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed.")
+    low, high = (float(v) for v in tensor.aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise VideoArrayError("The frames hold NaN or infinity. Mend the pixels before processing them.")
+    if tensor.is_floating_point():
+        return tensor.to(torch.float32)
+    if low < 0 or high > 255:
+        raise VideoArrayError(f"Whole-number pixels must lie in 0..255; they run from {low:g} to {high:g}.")
+    return tensor.to(torch.uint8)
+
+
+def _channels_last(tensor: torch.Tensor, layout: str | None) -> torch.Tensor:
+    if tensor.ndim != 4:
+        raise VideoArrayError(f"A clip of shape {tuple(tensor.shape)} came. Give {_FORMS}.")
+    first, last = tensor.shape[1] == 3, tensor.shape[3] == 3
+    if layout is None:
+        if first and last:
+            raise VideoArrayError(
+                f"It can't be told which dimension of {tuple(tensor.shape)} holds the channels: pass "
+                'input_data_format="channels_first" or "channels_last".'
+            )
+        layout = "channels_first" if first else "channels_last"
+    if not (first if layout == "channels_first" else last):
+        raise VideoArrayError(
+            f"A clip of shape {tuple(tensor.shape)} came, and (frames, height, width, 3) or (frames, 3, height, width) "
+            "is needed. Three channels: repeat a grey one three times, drop an alpha channel."
+        )
+    return tensor.movedim(1, -1) if layout == "channels_first" else tensor
