@@ -25,13 +25,32 @@ from hf_video.video.packets import FrameTable, build_table, decode_all
 
 Deliver = Callable[[int, av.VideoFrame], None]
 
+# A short video whose frames had to be decoded to be counted is kept decoded, up to so many bytes, so that counting
+# and reading cost one decode together.
+KEPT_BYTES = 48 << 20
 
-class _Doubt(Exception):
+
+class _DoubtError(Exception):
     """Something is not as the table says."""
 
 
-class _WrongTable(_Doubt):
+class _WrongTableError(_DoubtError):
     """The table itself is wrong: it was made from an index that hides something."""
+
+
+class _Kept:
+    """Decoded frames of a short video, or none if they are too large to keep."""
+
+    def __init__(self) -> None:
+        self.frames: list[av.VideoFrame] = []
+        self._room = KEPT_BYTES
+
+    def add(self, frame: av.VideoFrame) -> None:
+        self._room -= sum(plane.buffer_size for plane in frame.planes)
+        if self._room < 0:
+            self.frames = []
+        else:
+            self.frames.append(frame)
 
 
 class EncodedVideo:
@@ -48,22 +67,24 @@ class EncodedVideo:
         self._packets: Iterator[av.Packet] | None = None
         self._passed: int | None = None
         self._skip = "DEFAULT"
+        self._kept = _Kept()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_video": None, "_packets": None}
+        return {**self.__dict__, "_video": None, "_packets": None, "_kept": _Kept()}
 
     @property
     def video(self) -> OpenVideo:
         """The open container of this process; after a fork or `close`, a new one."""
         if self._video is None or not self._video.usable():
-            self.close()
+            self._release()
             self._video = OpenVideo(self.media, threads=self.threads)
         return self._video
 
     @property
     def table(self) -> FrameTable:
         if self._table is None:
-            self._table = build_table(self.video, self.media.label)
+            self._kept = _Kept()
+            self._table = build_table(self.video, self.media.label, on_frame=self._kept.add)
         return self._table
 
     @property
@@ -78,6 +99,10 @@ class EncodedVideo:
         return decoder.height, decoder.width
 
     def close(self) -> None:
+        self._release()
+        self._kept = _Kept()
+
+    def _release(self) -> None:
         self._packets = None
         if self._video is not None:
             self._video.close()
@@ -89,14 +114,22 @@ class EncodedVideo:
         An index may be delivered twice; the second frame is the right one. One that can't be decoded is not delivered.
         """
         if self.table.pts is None:
+            if len(self._kept.frames) == len(self.table):
+                for index in wanted:
+                    deliver(index, self._kept.frames[index])
+            else:
+                self._from_start(wanted, deliver)
+            return
+        if self.table.access == "plain":
             self._from_start(wanted, deliver)
             return
         doubtful = []
         try:
             for key, indices in self._segments(wanted):
                 doubtful += self._segment(key, indices, deliver)
-        except _WrongTable:
-            self._table = build_table(self.video, self.media.label, trust_index=False)
+        except _WrongTableError:
+            self._kept = _Kept()
+            self._table = build_table(self.video, self.media.label, trust_index=False, on_frame=self._kept.add)
             self.fetch([i for i in wanted if i < len(self._table)], deliver)
             return
         if doubtful:
@@ -105,14 +138,14 @@ class EncodedVideo:
     def fetch_keyframes(self, wanted: list[int], deliver: Deliver) -> None:
         """As `fetch`, for indices that are all keyframes: of each of them one packet is decoded."""
         table = self.table
-        if table.pts is None or table.access == "start":
+        if table.pts is None or table.access in ("start", "plain"):
             self.fetch(wanted, deliver)
             return
         left = []
         for index in wanted:
             try:
                 frame = self._single(int(table.pts[index]), table.key_before(index))
-            except (_Doubt, av.FFmpegError):
+            except (_DoubtError, av.FFmpegError):
                 frame = None
             if frame is None:
                 left.append(index)
@@ -157,7 +190,7 @@ class EncodedVideo:
                     deliver(index, frame)
                 if index >= last:
                     break
-        self.close()
+        self._release()
 
     def _segments(self, wanted: list[int]) -> list[tuple[int, list[int]]]:
         """(position in `keys`, indices): what is read from one start."""
@@ -180,9 +213,9 @@ class EncodedVideo:
         for start in (key, key - 1) if key > 0 else (key,):
             try:
                 self._walk(start, left, deliver)
-            except _WrongTable:
+            except _WrongTableError:
                 raise
-            except (_Doubt, av.FFmpegError):
+            except (_DoubtError, av.FFmpegError):
                 left = {int(self.table.pts[i]): i for i in indices}
                 continue
             if not left:
@@ -191,7 +224,7 @@ class EncodedVideo:
 
     def _walk(self, key: int, left: dict[int, int], deliver: Deliver) -> None:
         """Decode from keyframe number `key` until every pts in `left` was delivered and removed."""
-        video, decoder = self._at(key)
+        _, decoder = self._at(key)
         start = int(self.table.pts[self.table.keys[key]])
         targets = set(left)
         first_target = min(targets)
@@ -221,7 +254,7 @@ class EncodedVideo:
 
     def _check_packet(self, packet: av.Packet, pts: int | None, first_target: int, arrived: bool) -> bool:
         if pts is None or (not arrived and pts > first_target):
-            raise _Doubt  # landed behind the target
+            raise _DoubtError  # landed behind the target
         if self.table.origin == "index" and not packet.is_discard:
             self._check_against_index(packet, pts)
         if packet.is_keyframe:
@@ -232,9 +265,9 @@ class EncodedVideo:
         stamps, keys = self.table.pts, self.table.keys
         rank = bisect_left(stamps, pts)
         if rank == len(stamps) or stamps[rank] != pts:
-            raise _WrongTable
+            raise _WrongTableError
         if packet.is_keyframe and keys[self.table.key_before(rank)] != rank:
-            raise _WrongTable
+            raise _WrongTableError
 
     def _single(self, pts: int, key: int) -> av.VideoFrame | None:
         """The keyframe with this pts, decoded from its own packet alone."""
@@ -278,7 +311,7 @@ class EncodedVideo:
                 self._packets = _chain(packet, self._packets)
                 return
         self._packets, self._passed = None, None
-        raise _Doubt
+        raise _DoubtError
 
 
 def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
@@ -291,7 +324,7 @@ def _take(frames: list[av.VideoFrame], left: dict[int, int], deliver: Deliver, p
     for frame in frames:
         pts = frame.pts
         if pts is None or (previous is not None and pts <= previous) or (frame.is_corrupt and pts in left):
-            raise _Doubt
+            raise _DoubtError
         previous = pts
         index = left.pop(pts, None)
         if index is not None:

@@ -15,8 +15,9 @@ A cut-off end, or a beginning that is no clean keyframe, is settled by decoding 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -40,7 +41,8 @@ class FrameTable:
 
     `seconds` (float64) are presentation times, `keys` (int64) the indices of keyframes, `end` is when the last frame
     ends, in seconds. `access` says how to start at a keyframe: `seek` to it, `pass` over the packets before it, or
-    decode from the `start`. `origin` is `index`, `packets` or `decode`: what the table was made from.
+    decode from the `start`; `plain` is for streams with damage inside: decode from the start and skip nothing, because
+    what is concealed depends on everything before it. `origin` is `index`, `packets` or `decode`: what the table was made from.
     """
 
     pts: np.ndarray | None
@@ -58,16 +60,23 @@ class FrameTable:
         return int(np.searchsorted(self.keys, index, side="right")) - 1
 
 
-def build_table(video: OpenVideo, label: str, *, trust_index: bool = True) -> FrameTable:
+def build_table(
+    video: OpenVideo,
+    label: str,
+    *,
+    trust_index: bool = True,
+    on_frame: Callable[[av.VideoFrame], None] = lambda _: None,
+) -> FrameTable:
     """The table of an opened video; packets may be read, so the video stands anywhere afterwards.
 
+    If all frames have to be decoded for it, `on_frame` sees them in order.
     Raises `NoFramesError` if there is nothing to decode.
     """
     table = _from_index(video) if trust_index else None
     if table is None:
         table = _from_packets(video)
     if table is None:
-        table = _from_decode(video)
+        table = _from_decode(video, on_frame)
     if not len(table):
         raise NoFramesError(f"{label}: not one frame of its {video.decoder.name} video stream can be decoded")
     return table
@@ -129,13 +138,15 @@ def _timed(video: OpenVideo, pts: np.ndarray, keys: np.ndarray, last: int, origi
 @dataclass
 class _Scan:
     """What one pass over the packets saw, in decoding order. `whole` is False if the file is cut off or damaged;
-    `countable` is False if a packet showed that packets and frames can't be told to agree."""
+    `countable` is False if a packet showed that packets and frames can't be told to agree; `damaged_inside` is True if
+    the demuxer marked a packet before the last one as corrupt."""
 
     pts: np.ndarray
     keys: np.ndarray
     last_duration: int
     whole: bool
     countable: bool
+    damaged_inside: bool
 
 
 def _from_packets(video: OpenVideo) -> FrameTable | None:
@@ -155,14 +166,19 @@ def _from_packets(video: OpenVideo) -> FrameTable | None:
         return None
     key_ranks = np.sort(rank[keys])
     table = _timed(video, pts[order], key_ranks, _last_duration(pts[order], scan), "packets")
-    clean = scan.whole and keys[0] and rank[0] == 0
-    return table if clean else _trim(video, table, head=not (keys[0] and rank[0] == 0), tail=not scan.whole)
+    if scan.damaged_inside:
+        table = replace(table, access="plain")
+    clean_start = bool(keys[0]) and rank[0] == 0
+    if clean_start and scan.whole:
+        return table
+    return _trim(video, table, head=not clean_start, tail=not scan.whole)
 
 
 def _scan(video: OpenVideo) -> _Scan:
     pts: list[int] = []
     keys: list[bool] = []
     whole = countable = True
+    damaged_inside = False
     last = (-(2**63), 0)
     codec = video.decoder.name
     if video.touched:
@@ -177,13 +193,21 @@ def _scan(video: OpenVideo) -> _Scan:
             if packet.pts is None or (codec == "mpeg4" and packet.size <= PLACEHOLDER_BYTES):
                 countable = False
                 break
+            damaged_inside |= not whole
             whole &= not packet.is_corrupt
             pts.append(packet.pts)
             keys.append(packet.is_keyframe)
             last = max(last, (packet.pts, packet.duration or 0))
     except av.FFmpegError:
         whole = False
-    return _Scan(np.array(pts, np.int64), np.array(keys, bool), last[1], whole and not _is_cut(video), countable)
+    return _Scan(
+        pts=np.array(pts, np.int64),
+        keys=np.array(keys, bool),
+        last_duration=last[1],
+        whole=whole and not _is_cut(video),
+        countable=countable,
+        damaged_inside=damaged_inside,
+    )
 
 
 def _is_hidden_vp8(packet: av.Packet) -> bool:
@@ -260,16 +284,17 @@ def decode_all(video: OpenVideo) -> Iterator[av.VideoFrame]:
             yield from video.decoder.decode(None)
 
 
-def _from_decode(video: OpenVideo) -> FrameTable:
+def _from_decode(video: OpenVideo, on_frame: Callable[[av.VideoFrame], None]) -> FrameTable:
     """Count the frames by decoding them all."""
     video.reopen(strict=False)
     stamps, keys = [], []
     for frame in decode_all(video):
         stamps.append(frame.pts)
         keys.append(bool(frame.key_frame))
+        on_frame(frame)
     rate = video.stream.average_rate or video.stream.guessed_rate or 25
     step = float(1 / rate)
-    if None in stamps or any(b <= a for a, b in zip(stamps, stamps[1:], strict=False)):
+    if None in stamps or any(b <= a for a, b in itertools.pairwise(stamps)):
         seconds = step * np.arange(len(stamps))
     else:
         seconds = np.array(stamps, np.float64) * float(video.stream.time_base)

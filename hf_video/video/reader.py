@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import DamagedVideoError, FrameIndexError, NoFramesError, VideoOptionError
+from hf_video.errors import FrameIndexError, VideoOptionError
+from hf_video.video.arguments import check_options, checked_size, whole_numbers
+from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.sources import Source, open_source
 
-ON_ERROR = ("raise", "skip", "repeat")
-BACKENDS = ("auto", "pyav", "torchcodec")
-SCALERS = ("exact", "swscale")
 # Timestamps are fractions; a time that was computed in floating point may fall this much short of one.
 SECONDS_TOLERANCE = 1e-6
 
@@ -66,8 +65,8 @@ class VideoReader:
         fps: float | None = None,
         scaler: str = "exact",
     ):
-        _check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
-        self._size = _checked_size(size, shortest_edge)
+        check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
+        self._size = checked_size(size, shortest_edge)
         self._shortest_edge = shortest_edge
         self._on_error = on_error
         self._snap = snap
@@ -118,7 +117,7 @@ class VideoReader:
         Raises `FrameIndexError` (out of range, or no integers) and, with `on_error="raise"`, `DamagedVideoError`.
         """
         with self._guard():
-            asked = _whole_numbers(indices, len(self), self._source.label)
+            asked = whole_numbers(indices, len(self), self._source.label)
             if self._snap is not None:
                 asked = self._source.nearest_keyframes(asked)
             return self._read(asked)
@@ -168,63 +167,16 @@ class VideoReader:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _read(self, asked: np.ndarray) -> VideoFrames:
-        rows: dict[int, list[int]] = {}
-        for row, index in enumerate(asked.tolist()):
-            rows.setdefault(index, []).append(row)
-        data: np.ndarray | None = None
-        done: set[int] = set()
-
-        def deliver(index: int, pixels: np.ndarray) -> None:
-            nonlocal data
-            if data is None:
-                data = np.empty((len(asked), *pixels.shape), np.uint8)
-            for row in rows[index]:
-                data[row] = pixels
-            done.add(index)
-
-        self._source.fetch(sorted(rows), deliver, keyframes=self._snap is not None)
-        missing = [index for index in rows if index not in done]
-        if data is None:
-            if missing and self._on_error != "skip":
-                raise self._damaged(missing)
-            meta = self.metadata
-            data = np.empty((0, *self._source.target(meta.height, meta.width), 3), np.uint8)
-            return VideoFrames(data=data, indices=asked[:0], seconds=np.empty(0))
-        if missing:
-            return self._mend(data, asked, rows, missing, done)
-        return VideoFrames(data=data, indices=asked, seconds=self._source.seconds[asked])
-
-    def _mend(
-        self, data: np.ndarray, asked: np.ndarray, rows: dict[int, list[int]], missing: list[int], done: set[int]
-    ) -> VideoFrames:
-        """What `on_error` says about frames that could not be decoded."""
-        if self._on_error == "raise":
-            raise self._damaged(missing)
-        if self._on_error == "skip":
-            kept = ~np.isin(asked, missing)
-            return VideoFrames(data=data[kept], indices=asked[kept], seconds=self._source.seconds[asked[kept]])
-        good = np.array(sorted(done))
-        for index in missing:
-            nearest = int(good[np.abs(good - index).argmin()])
-            for row in rows[index]:
-                data[row] = data[rows[nearest][0]]
-        return VideoFrames(
-            data=data, indices=asked, seconds=self._source.seconds[asked], repeated=tuple(sorted(missing))
-        )
-
-    def _damaged(self, missing: list[int]) -> DamagedVideoError:
-        missing = sorted(missing)
-        seconds = self._source.seconds[missing]
-        if len(missing) == len(self):
-            return NoFramesError(f"{self._source.label}: not one frame can be decoded")
-        some = ", ".join(f"{i} ({t:.3f} s)" for i, t in zip(missing[:5], seconds[:5], strict=True))
-        more = f" and {len(missing) - 5} more, up to {seconds[-1]:.3f} s" if len(missing) > 5 else ""
-        return DamagedVideoError(
-            f"{self._source.label} is damaged: frame {some}{more} can't be decoded; "
-            'read it with on_error="skip" or on_error="repeat", or repair the file',
-            seconds=tuple(seconds.tolist()),
-            indices=tuple(missing),
-        )
+        collector = Collector(asked)
+        self._source.fetch(sorted(collector.rows), collector.deliver, keyframes=self._snap is not None)
+        missing = collector.missing
+        if missing and self._on_error == "raise":
+            raise damage(self._source, missing)
+        if missing and self._on_error == "repeat":
+            return collector.repeating(self._source)
+        if missing or not len(asked):
+            return collector.without_missing(self._source)
+        return collector.whole(self._source)
 
     def _good_frames(self) -> Iterator[tuple[int, np.ndarray, bool]]:
         """(index, pixels, repeated) of every frame in order, with gaps treated as `on_error` says."""
@@ -241,7 +193,7 @@ class VideoReader:
         if not gap or self._on_error == "skip":
             return
         if self._on_error == "raise" or pixels is None:
-            raise self._damaged(list(gap))
+            raise damage(self._source, list(gap))
         for index in gap:
             yield index, pixels, True
 
@@ -281,55 +233,3 @@ class VideoReader:
 
     def __repr__(self) -> str:
         return f"VideoReader({self._source.label!r})"
-
-
-def _check_options(
-    *, on_error: str, snap: str | None, backend: str, scaler: str, num_threads: int, fps: float | None
-) -> None:
-    for name, value, allowed in (
-        ("on_error", on_error, ON_ERROR),
-        ("snap", snap, (None, "keyframe")),
-        ("backend", backend, BACKENDS),
-        ("scaler", scaler, SCALERS),
-    ):
-        if value not in allowed:
-            raise VideoOptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
-        raise VideoOptionError(f"num_threads must be a whole number, 0 (FFmpeg chooses) or more, got {num_threads!r}")
-    if fps is not None and not (0 < fps < float("inf")):
-        raise VideoOptionError(f"fps must be a positive number of frames per second, got {fps!r}")
-
-
-def _checked_size(size: tuple[int, int] | None, shortest_edge: int | None) -> tuple[int, int] | None:
-    if size is not None and shortest_edge is not None:
-        raise VideoOptionError("give size or shortest_edge, not both")
-    numbers = [] if size is None else list(size) if isinstance(size, Iterable) else [size]
-    if size is not None and len(numbers) != 2:
-        raise VideoOptionError(f"size must be (height, width) in pixels, got {size!r}")
-    for number in [*numbers, *([shortest_edge] if shortest_edge is not None else [])]:
-        if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-            raise VideoOptionError(f"size and shortest_edge are whole numbers of pixels from 1 on, got {number!r}")
-    return (int(numbers[0]), int(numbers[1])) if numbers else None
-
-
-def _whole_numbers(indices: Any, count: int, label: str) -> np.ndarray:
-    """`indices` as non-negative int64 array, or `FrameIndexError`."""
-    if isinstance(indices, slice):
-        return np.arange(*indices.indices(count), dtype=np.int64)
-    if isinstance(indices, Iterable) and not hasattr(indices, "__array__"):
-        indices = list(indices)
-    try:
-        numbers = np.atleast_1d(np.asarray(indices))
-    except (TypeError, ValueError):
-        numbers = np.empty(0, object)
-    if numbers.size == 0 and numbers.dtype != object:
-        return np.empty(0, np.int64)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise FrameIndexError(f"frame indices must be whole numbers in one dimension, got {indices!r:.100}")
-    numbers = numbers.astype(np.int64)
-    wrong = (numbers < -count) | (numbers >= count)
-    if wrong.any():
-        raise FrameIndexError(
-            f"{label} has {count} frames: index {numbers[wrong][0]} is out of range, allowed are {-count} to {count - 1}"
-        )
-    return np.where(numbers < 0, numbers + count, numbers)

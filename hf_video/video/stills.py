@@ -106,7 +106,8 @@ class ImageFolder(Stills):
         names = [n for n in os.listdir(folder) if n.lower().endswith(IMAGE_ENDINGS) and not n.startswith(".")]
         if not names:
             raise NoVideoStreamError(
-                f"the folder {folder} has no images ({', '.join(IMAGE_ENDINGS)}); a video folder holds one image per frame"
+                f"the folder {folder} has no images ({', '.join(IMAGE_ENDINGS)}); "
+                "a video folder holds one image per frame"
             )
         self._paths = [os.path.join(folder, n) for n in sorted(names, key=natural_key)]
         super().__init__(len(names), fps, folder)
