@@ -1,0 +1,82 @@
+"""The command `hf-video`: one file per verb, imported when its verb is used, so that help answers at once.
+
+Exit codes: 0 all is well; 1 some of the files failed (each is named on stderr); 2 wrong usage, or a model, checkpoint
+or option that doesn't work; 3 a bug in here; 130 interrupted; 141 whoever read our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from hf_video._version import __version__
+from hf_video.errors import HFVideoError
+
+DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+
+VERBS = {
+    "classify": "label videos with a model",
+    "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
+    "info": "versions and backends, or what is known of video files",
+}
+
+
+class CommandError(HFVideoError):
+    """A command that can't be carried out as asked: exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `hf-video` with these arguments (default: the process's own) and returns the exit code.
+
+    Nothing is raised: faults become a line on stderr, a traceback only with `--debug`.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as exit_of_argparse:
+        return int(exit_of_argparse.code or 0)
+    try:
+        code = import_module(f"hf_video.cli.{options.verb}").run(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer has no reader; Python would complain about it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if options.debug:
+            raise
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    known = isinstance(error, HFVideoError)
+    what = str(error) if known else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+    print(f"hf-video: error: {what}", file=sys.stderr)
+    return WRONG if known else BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hf-video",
+        description="Video models from the command line.",
+        epilog="exit codes: 0 all is well, 1 some files failed, 2 wrong usage or model, 3 a bug, 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"hf-video {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, summary in VERBS.items():
+        module = import_module(f"hf_video.cli.{verb}")
+        below = verbs.add_parser(
+            verb,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        below.add_argument("--debug", action="store_true", help="show tracebacks")
+        module.add_arguments(below)
+    return parser

@@ -1,0 +1,166 @@
+"""Versions and backends, and why one is off; or, with FILEs, what is known of them.
+
+hf-video info
+hf-video info --json
+hf-video info clip.mp4
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+from importlib import import_module, metadata
+from typing import Any
+
+from hf_video._version import __version__
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.files import expand
+from hf_video.errors import HFVideoError
+
+PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
+OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu", "gradio")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="videos to describe, instead of this installation")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.files:
+        return describe_files(expand(options.files), as_json=options.json)
+    found = gather()
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(_lines(found)))
+    return DONE
+
+
+def gather() -> dict[str, Any]:
+    """What is installed and what works, as plain JSON values. Every backend is tried, not looked up."""
+    return {
+        "hf_video": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "ffmpeg": _ffmpeg(),
+        "optional": {name: _version(name) for name in OPTIONAL},
+        "backends": {
+            "pyav": _try("av", "reads every file"),
+            "torchcodec": _try("torchcodec.decoders", 'the same frames; only used with backend="torchcodec"'),
+            "torchvision": _torchvision(),
+            **_devices(),
+            "flash-attn": _try("flash_attn", 'usable with attn_implementation="flash_attention_2"'),
+        },
+        "models": _models(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ffmpeg() -> dict[str, str]:
+    try:
+        import av
+    except Exception:
+        return {}
+    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+
+
+def _try(module: str, use: str) -> dict[str, Any]:
+    """Whether a backend can be imported; if not, the first line of the reason."""
+    try:
+        import_module(module)
+    except Exception as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        return {"works": False, "why": "not installed" if absent else _first_line(error)}
+    return {"works": True, "why": use}
+
+
+def _torchvision() -> dict[str, Any]:
+    tried = _try("torchvision", "")
+    return {"works": tried["works"], "why": "never used" + ("" if tried["works"] else f" ({tried['why']})")}
+
+
+def _devices() -> dict[str, dict[str, Any]]:
+    try:
+        import torch
+    except Exception as error:
+        return {"cuda": {"works": False, "why": _first_line(error)}}
+    mps = torch.backends.mps
+    no_mps = "not a Mac, or macOS too old" if mps.is_built() else "torch is built without MPS"
+    return {
+        "cuda": {"works": torch.cuda.is_available(), "why": _cuda(torch)},
+        "mps": {
+            "works": mps.is_available(),
+            "why": "" if mps.is_available() else no_mps,
+        },
+    }
+
+
+def _cuda(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "torch is a CPU build" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
+
+
+def _models() -> dict[str, Any]:
+    from hf_video.registry import MODELS, override_wanted
+
+    stock = override_wanted()
+    return {
+        name: "ours" if stock or not row.stock else "transformers' own (HF_VIDEO_OVERRIDE=0)"
+        for name, row in MODELS.items()
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    packages = {"hf_video": found["hf_video"], "python": found["python"], **found["packages"]}
+    ffmpeg = ", ".join(f"{name} {version}" for name, version in found["ffmpeg"].items())
+    lines = [f"{name:<17} {version or 'NOT INSTALLED'}" for name, version in packages.items()]
+    lines += [f"{'ffmpeg':<17} {ffmpeg}", "", "backends"]
+    lines += [f"  {name:<15} {'on ' if b['works'] else 'off'}  {b['why']}" for name, b in found["backends"].items()]
+    lines += ["", "models"] + [f"  {name:<15} {state}" for name, state in found["models"].items()]
+    lines += ["", "optional packages"]
+    return lines + [f"  {name:<24} {version or '-'}" for name, version in found["optional"].items()]
+
+
+def describe_files(files: list[str], *, as_json: bool) -> int:
+    """Prints the metadata of each file. Exit code 1 if some can't be read; those are named on stderr."""
+    from hf_video.video.reader import VideoReader
+
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            with VideoReader(file) as reader:
+                rows.append({"file": file, **dataclasses.asdict(reader.metadata)})
+        except HFVideoError as error:
+            print(f"hf-video: {file}: {error}", file=sys.stderr)
+            rows.append({"file": file, "error": type(error).__name__, "message": str(error)})
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print("\n".join(_describe(row) for row in rows if "error" not in row))
+    return SOME_FAILED if any("error" in row for row in rows) else DONE
+
+
+def _describe(row: dict[str, Any]) -> str:
+    turned = f", turned by {row['rotation']} degrees" if row["rotation"] else ""
+    begin = f", begins at {row['begin']:.3f} s" if row["begin"] else ""
+    return (
+        f"{row['file']}  {row['num_frames']} frames, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "
+        f"{row['width']}x{row['height']}{turned}, {row['codec']}"
+    )

@@ -1,0 +1,130 @@
+"""One video to the clips that a model sees: open it once, choose frames, decode them once, process clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.errors import BackendError, VideoError, VideoOptionError
+from hf_video.tasks.clip_processors import ClipProcessor
+from hf_video.tasks.sources import open_video
+from hf_video.tasks.views import Sampling, Views
+from hf_video.tasks.windows import Segment, Windows, cut
+from hf_video.video.frame_sample import FrameSample
+from hf_video.video.reader import VideoReader
+from hf_video.video.resize import shortest_edge_size
+
+# Raw frames held at once. Beyond it a video is decoded in several stretches: memory stays bounded for any length.
+FRAME_BUDGET = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that decides which pixels a video becomes. See `VideoClassificationPipeline` for the values; `decode`
+    are options of `VideoReader` that resize while decoding."""
+
+    sampling: Sampling
+    views: Views = field(default_factory=Views)
+    windows: Windows | None = None
+    on_error: str = "raise"
+    backend: str = "auto"
+    fps: float | None = None
+    decode: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A window: its (start, end) in seconds and the frames that its clips see, numbered in the whole video."""
+
+    seconds: tuple[float, float]
+    sample: FrameSample
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One clip of window number `window`, as model inputs with one row per crop; `repeated` frames are damaged."""
+
+    window: int
+    inputs: dict[str, torch.Tensor]
+    repeated: tuple[int, ...] = ()
+
+
+Event = list[Seen] | Piece | VideoError
+
+
+def read_clips(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[list[Seen] | Piece]:
+    """First the windows (without `windows` one, the whole video), then the clips of each in order.
+
+    Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
+    """
+    options = {"on_error": reading.on_error, "backend": reading.backend, **reading.decode}
+    with open_video(source, fps=reading.fps, **options) as video:
+        segments = cut(video, reading.windows)
+        energy = _motion(source, reading)
+        seen = [Seen(s.seconds, _sample(s, reading, energy)) for s in segments]
+        yield seen
+        clips = [(number, indices) for number, window in enumerate(seen) for indices in window.sample.indices]
+        decode = reading.decode if isinstance(video, VideoReader) and video is not source else {}
+        for group in _groups(clips, max(FRAME_BUDGET // _frame_bytes(video, decode), 1)):
+            numbers = np.unique(np.concatenate([indices for _, indices in group]))
+            frames = video.get_frames(numbers)
+            for window, indices in group:
+                data = frames.data[np.searchsorted(numbers, indices)]
+                repeated = tuple(set(frames.repeated) & set(indices.tolist()))
+                yield Piece(window, process(data, reading.views.crops), repeated)
+
+
+def read_events(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[Event]:
+    """As `read_clips`, with the fault of a video as the last event and not as an exception, so that it can cross from a
+    worker process and other videos go on. Options that fit no video still raise."""
+    try:
+        yield from read_clips(source, reading, process)
+    except (VideoOptionError, BackendError):
+        raise
+    except VideoError as error:
+        yield error
+
+
+def _sample(segment: Segment, reading: Reading, energy: np.ndarray | None) -> FrameSample:
+    sampling = reading.sampling
+    if energy is not None:
+        sampling = sampling.with_options(energy=energy[segment.first : segment.first + len(segment)])
+    return segment.in_video(sampling.choose(segment, reading.views))
+
+
+def _motion(source: Any, reading: Reading) -> np.ndarray | None:
+    """The motion of the whole video where the sampler follows it: one pass, however many windows there are."""
+    if not reading.sampling.wants_motion():
+        return None
+    from hf_video.video.motion import motion_energy
+
+    return motion_energy(source)
+
+
+def _frame_bytes(video: Any, decode: Mapping[str, Any]) -> int:
+    """Bytes of a frame as it is decoded; `decode` is what the reader was opened with."""
+    height, width = video.metadata.height, video.metadata.width
+    if "size" in decode:
+        height, width = decode["size"]
+    elif "shortest_edge" in decode:
+        height, width = shortest_edge_size(height, width, decode["shortest_edge"])
+    return height * width * 3
+
+
+def _groups(clips: list[tuple[int, np.ndarray]], limit: int) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Consecutive clips that have at most `limit` different frames together, each at least one clip."""
+    group: list[tuple[int, np.ndarray]] = []
+    numbers: set[int] = set()
+    for clip in clips:
+        more = numbers | set(clip[1].tolist())
+        if group and len(more) > limit:
+            yield group
+            group, more = [], set(clip[1].tolist())
+        group.append(clip)
+        numbers = more
+    if group:
+        yield group
