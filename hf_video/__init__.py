@@ -8,6 +8,8 @@ names below load when they are first used.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 
 from hf_video._version import __version__
 from hf_video.errors import HFVideoError
@@ -38,7 +40,10 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-try:
+def _is_command() -> bool:
+    # `hf-video` registers when a verb needs a model, so that `hf-video --help` answers at once.
+    return os.path.splitext(os.path.basename(getattr(sys, "argv", [""])[0]))[0] == "hf-video"
+
+
+if not _is_command():
     register_auto_classes()
-except ModuleNotFoundError:
-    pass

@@ -73,11 +73,11 @@ def override_wanted() -> bool:
 
 
 def register_auto_classes(override: bool | None = None) -> None:
-    """Registers every model with AutoConfig, AutoModel…, AutoImageProcessor and AutoVideoProcessor.
+    """Registers every model with AutoConfig, AutoModel…, AutoImageProcessor and AutoVideoProcessor, and the pipelines.
 
     `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
-    type, in every Auto class where those stood, so that existing checkpoints load into ours. `override=False` leaves
-    the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
+    type, in every Auto class where those stood, so that existing checkpoints load into ours, and our pipeline over
+    theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
     """
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
@@ -91,13 +91,17 @@ def register_auto_classes(override: bool | None = None) -> None:
         transformers.AutoConfig.register(model_type, config, exist_ok=True)
         for auto, name in model.auto.items():
             getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
-        processors = {
-            IMAGE_PROCESSOR_MAPPING: model.load(model.image_processor),
-            VIDEO_PROCESSOR_MAPPING: model.load(model.video_processor),
-        }
+        processors = (
+            (IMAGE_PROCESSOR_MAPPING, model.load(model.image_processor)),
+            (VIDEO_PROCESSOR_MAPPING, model.load(model.video_processor)),
+        )
         # Into the mappings themselves: the Auto classes' `register` would first import transformers' own processors of
         # these names, which asks for torchvision. Ours is the same class whatever is installed.
-        for mapping, processor in processors.items():
+        for mapping, processor in processors:
             mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
     # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none.
     transformers.AutoVideoProcessor = AutoVideoProcessor
+    if override:
+        from hf_video.tasks.registration import register_pipelines
+
+        register_pipelines()

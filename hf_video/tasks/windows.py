@@ -16,6 +16,8 @@ from hf_video.video.frames import VideoMetadata
 
 # Times are fractions of the container's clock; sums of them in floating point may miss by less than this.
 TOLERANCE = 1e-6
+# An end of the video that is shorter than this part of a window belongs to the window before it.
+SLIVER = 0.1
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,10 @@ class Segment:
 def cut(video: Any, windows: Windows | None) -> list[Segment]:
     """The segments of a video, in order; the whole video as one without `windows`.
 
-    Windows start at the video's first frame and every `step` seconds after it. Where the end of the video is not
-    covered by a whole window, the last one is shorter; a video shorter than one window is one segment. A segment
-    holds the frames that are on screen during it, so the first one may have been shown a little earlier.
+    Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
+    whole windows leave an end uncovered it is shorter, or, for an end of less than a tenth of a window, that much
+    longer. A video shorter than one window is one segment. A segment holds the frames that are on screen during it, so
+    the first one may have been shown a little earlier.
     """
     meta = video.metadata
     begin, end = meta.begin, meta.begin + meta.duration
@@ -91,9 +94,10 @@ def cut(video: Any, windows: Windows | None) -> list[Segment]:
         return [Segment(video, 0, meta.num_frames, begin, end)]
     starts = video.timestamps
     segments = []
-    for k in range(count_windows(meta.duration, windows)):
+    count = count_windows(meta.duration, windows)
+    for k in range(count):
         start = begin + k * windows.step
-        stop = min(start + windows.length, end)
+        stop = end if k == count - 1 else start + windows.length
         first = max(int(np.searchsorted(starts, start + TOLERANCE, side="right")) - 1, 0)
         last = max(int(np.searchsorted(starts, stop - TOLERANCE, side="left")), first + 1)
         segments.append(Segment(video, first, last, start, stop))
@@ -101,6 +105,6 @@ def cut(video: Any, windows: Windows | None) -> list[Segment]:
 
 
 def count_windows(duration: float, windows: Windows) -> int:
-    """Windows that cover `duration` seconds: the whole ones, and one more where an end is left over."""
-    beyond = duration - windows.length - TOLERANCE
+    """Windows that cover `duration` seconds: the whole ones, and one more where more than a sliver is left over."""
+    beyond = duration - windows.length - windows.length * SLIVER - TOLERANCE
     return 1 if beyond <= 0 else 1 + math.ceil(beyond / windows.step)
