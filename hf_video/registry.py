@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from dataclasses import dataclass
 
 from hf_video.errors import CheckpointError
@@ -99,8 +100,10 @@ def register_auto_classes(override: bool | None = None) -> None:
         # these names, which asks for torchvision. Ours is the same class whatever is installed.
         for mapping, processor in processors:
             mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
-    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none.
-    transformers.AutoVideoProcessor = AutoVideoProcessor
+    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
+    # import above may have made transformers' module anew: a user holds the old object or will get the new one.
+    for module in (transformers, sys.modules["transformers"]):
+        module.AutoVideoProcessor = AutoVideoProcessor
     if override:
         from hf_video.tasks.registration import register_pipelines
 
