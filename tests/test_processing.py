@@ -496,22 +496,19 @@ def test_auto_class_resolves_to_ours(config, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(240, 320), (480, 640)])
 def test_a_quarter_of_transformers_cpu_time(shape):
-    def cpu_seconds(call):
-        call()
-        spent = []
-        for _ in range(9):
-            begin = time.process_time()
-            call()
-            spent.append(time.process_time() - begin)
-        return sorted(spent)[4]
-
+    """CPU seconds of one thread, turn and turn about; the least of each, which a busy machine disturbs least."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         frames = list(noise(16, *shape, 3))
-        stock, ours = VideoMAEImageProcessorPil(), VideoMAEImageProcessor()
-        assert cpu_seconds(lambda: ours(frames, return_tensors="pt")) <= 0.25 * cpu_seconds(
-            lambda: stock(frames, return_tensors="pt")
-        )
+        spent = {VideoMAEImageProcessorPil: [], VideoMAEImageProcessor: []}
+        for _ in range(12):
+            for cls, seconds in spent.items():
+                processor = cls()
+                begin = time.process_time()
+                processor(frames, return_tensors="pt")
+                seconds.append(time.process_time() - begin)
+        stock, ours = (min(seconds) for seconds in spent.values())
+        assert ours <= 0.25 * stock
     finally:
         torch.set_num_threads(threads)

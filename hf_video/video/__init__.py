@@ -9,11 +9,15 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "FrameSample": "frame_sample",
     "VideoFrames": "frames",
     "VideoMetadata": "frames",
     "VideoReader": "reader",
+    "motion_energy": "motion",
     "resize_frames": "resize",
+    "sample_video": "sampling",
     "shortest_edge_size": "resize",
+    "write_video": "writer",
 }
 
 __all__ = sorted(_HOME)
