@@ -104,7 +104,11 @@ class OpenVideo:
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the video stream from the present position; the last one is empty and drains the decoder."""
         self.touched = True
-        return self.container.demux(self.stream)
+        try:
+            yield from self.container.demux(self.stream)
+        except IndexError:
+            # Streams that appear late (joined recordings) trip PyAV when it drains the others, after ours.
+            return
 
     def seek(self, pts: int) -> None:
         """Go to the last keyframe that the demuxer knows at or before `pts`; the decoder forgets what it held."""

@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+from hf_video.errors import FrameIndexError
 from hf_video.video.container import OpenVideo
 from hf_video.video.media import Media
 from hf_video.video.packets import FrameTable, build_table, decode_all
@@ -130,7 +131,12 @@ class EncodedVideo:
         except _WrongTableError:
             self._kept = _Kept()
             self._table = build_table(self.video, self.media.label, trust_index=False, on_frame=self._kept.add)
-            self.fetch([i for i in wanted if i < len(self._table)], deliver)
+            if wanted[-1] >= len(self._table):
+                raise FrameIndexError(
+                    f"{self.media.label}: its index promises more frames than the {len(self._table)} that are there; "
+                    f"frame {wanted[-1]} is not"
+                ) from None
+            self.fetch(wanted, deliver)
             return
         if doubtful:
             self._from_start(doubtful, deliver)
@@ -351,7 +357,10 @@ def _hevc_layers(extradata: bytes) -> int:
 
 
 def nearest_keyframes(table: FrameTable, indices: np.ndarray) -> np.ndarray:
-    """For each frame index the keyframe whose time is nearest; of two equally near ones the earlier."""
+    """For each frame index the keyframe whose time is nearest; of two equally near ones the earlier.
+    A video without keyframes (some recordings refresh a part of every picture instead) keeps the frames asked for."""
+    if not len(table.keys):
+        return indices
     times = table.seconds[table.keys]
     after = np.clip(np.searchsorted(times, table.seconds[indices]), 0, len(times) - 1)
     before = np.maximum(after - 1, 0)

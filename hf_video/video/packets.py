@@ -42,7 +42,8 @@ class FrameTable:
     `seconds` (float64) are presentation times, `keys` (int64) the indices of keyframes, `end` is when the last frame
     ends, in seconds. `access` says how to start at a keyframe: `seek` to it, `pass` over the packets before it, or
     decode from the `start`; `plain` is for streams with damage inside: decode from the start and skip nothing, because
-    what is concealed depends on everything before it. `origin` is `index`, `packets` or `decode`: what the table was made from.
+    what is concealed depends on everything before it. `origin` is what the table was made from: `index`, `packets` or
+    `decode`.
     """
 
     pts: np.ndarray | None
@@ -255,7 +256,10 @@ def _trim(video: OpenVideo, table: FrameTable, *, head: bool, tail: bool) -> Fra
     last = table.end - table.seconds[-1]
     seconds = table.seconds[keep]
     end = float(seconds[-1] + last) if len(seconds) else 0.0
-    return FrameTable(table.pts[keep], seconds, np.flatnonzero(keys[keep]), end, table.access, table.origin)
+    keys = np.flatnonzero(keys[keep])
+    # What is shown before the first keyframe can only be had from the first packet on.
+    access = table.access if len(keys) and keys[0] == 0 else "plain"
+    return FrameTable(table.pts[keep], seconds, keys, end, access, table.origin)
 
 
 def _decoded_pts(video: OpenVideo, start: int | None, until: int | None) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
@@ -36,42 +38,59 @@ def clockwise_degrees(frame: av.VideoFrame) -> int:
     return round(-frame.rotation / 90) * 90 % 360
 
 
-class Painter:
-    """Turns frames of one video into uint8 RGB arrays (height, width, 3).
+@dataclass(frozen=True)
+class Sizing:
+    """The size that frames are asked for in: `size` (height, width), or the `shortest_edge`, or as they are."""
 
-    `coded_size` (height, width) is that of the video's first frame before rotation; later frames of another size are
-    scaled to it, as a player does. `size` or `shortest_edge` ask for a resize afterwards, by antialiased torch
-    (`scaler="exact"`) or within FFmpeg's swscale on the way to RGB (`"swscale"`: cheaper from about 1080p on, up to
-    33 levels away from the exact one at edges).
-    """
-
-    def __init__(self, *, size: tuple[int, int] | None, shortest_edge: int | None, scaler: str):
-        self.size = size
-        self.shortest_edge = shortest_edge
-        self.scaler = scaler
-        self.coded_size: tuple[int, int] | None = None
-        self._reformatter = VideoReformatter()
+    size: tuple[int, int] | None = None
+    shortest_edge: int | None = None
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size that upright frames of this height and width come out with."""
+        """The size (height, width) that upright frames of this height and width come out with."""
         if self.size is not None:
             return self.size
         if self.shortest_edge is not None:
             return shortest_edge_size(height, width, self.shortest_edge)
         return height, width
 
-    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """One frame (height, width, 3), resized if need be."""
+        target = self.target(*pixels.shape[:2])
+        return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
+
+
+class Painter:
+    """Turns frames of one video into uint8 RGB arrays (height, width, 3).
+
+    `coded_size` (height, width) is that of the video's first frame before rotation; later frames of another size are
+    scaled to it, as a player does. `sizing` may ask for a resize afterwards, by antialiased torch (`scaler="exact"`)
+    or within FFmpeg's swscale on the way to RGB (`"swscale"`: cheaper from about 1080p on, up to 33 levels away from
+    the exact one at edges).
+    """
+
+    def __init__(self, sizing: Sizing, scaler: str):
+        self.sizing = sizing
+        self.scaler = scaler
+        self.coded_size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray | None:
+        """The frame upright, in the size asked for; None if damage left it in a form that FFmpeg can't convert."""
+        try:
+            return self._rgb(frame)
+        except (OSError, ValueError):  # FFmpeg's errors are OSErrors
+            return None
+
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = self.coded_size or (frame.height, frame.width)
         matrix = display_matrix(frame)
         turned = abs(matrix[1]) > abs(matrix[0])
         upright = (width, height) if turned else (height, width)
-        target = self.target(*upright)
+        target = self.sizing.target(*upright)
         if self.scaler == "swscale":
             height, width = target[::-1] if turned else target
         converted = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
         plane = converted.planes[0]
         pixels = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * 3]
         pixels = turn(pixels.reshape(height, width, 3), matrix)
-        if pixels.shape[:2] != target:
-            pixels = resize_frames(pixels[None], target)[0]
-        return pixels
+        return self.sizing.apply(pixels)

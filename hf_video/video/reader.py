@@ -13,6 +13,7 @@ from hf_video.errors import FrameIndexError, VideoOptionError
 from hf_video.video.arguments import check_options, checked_size, whole_numbers
 from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
+from hf_video.video.pixels import Sizing
 from hf_video.video.sources import Source, open_source
 
 # Timestamps are fractions; a time that was computed in floating point may fall this much short of one.
@@ -66,8 +67,7 @@ class VideoReader:
         scaler: str = "exact",
     ):
         check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
-        self._size = checked_size(size, shortest_edge)
-        self._shortest_edge = shortest_edge
+        sizing = Sizing(checked_size(size, shortest_edge), shortest_edge)
         self._on_error = on_error
         self._snap = snap
         self._pid = os.getpid()
@@ -75,9 +75,8 @@ class VideoReader:
         self._metadata: VideoMetadata | None = None
         given = source._source.again() if isinstance(source, VideoReader) else source
         self._source: Source = open_source(
-            given, size=self._size, shortest_edge=shortest_edge, scaler=scaler, threads=num_threads, fps=fps,
-            backend=backend,
-        )  # fmt: skip
+            given, sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend
+        )
 
     # -- what is known ----------------------------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
 from hf_video.video.decoding import EncodedVideo, nearest_keyframes
 from hf_video.video.frames import VideoMetadata
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
-from hf_video.video.pixels import Painter, clockwise_degrees
-from hf_video.video.resize import resize_frames
+from hf_video.video.pixels import Painter, Sizing, clockwise_degrees
 from hf_video.video.stills import DEFAULT_FPS, AnimatedImage, ArrayVideo, ImageFolder, Stills, images_from_list
 
 DeliverPixels = Callable[[int, np.ndarray], None]
@@ -31,10 +30,11 @@ class EncodedSource:
 
     backend = "pyav"
 
-    def __init__(self, media: Media, *, size, shortest_edge, scaler, threads):
+    def __init__(self, media: Media, *, sizing: Sizing, scaler: str, threads: int):
         self.label = media.label
         self._video = EncodedVideo(media, threads=threads)
-        self._paint = {"size": size, "shortest_edge": shortest_edge, "scaler": scaler}
+        self._sizing = sizing
+        self._scaler = scaler
         self._painter: Painter | None = None
         self._first: tuple[int, int, int] | None = None  # coded height, width, rotation of the first frame
         self._video.video  # noqa: B018 - opens it: a wrong file is refused now
@@ -48,7 +48,7 @@ class EncodedSource:
         return self._video.table.end
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        return Painter(**self._paint).target(height, width)
+        return self._sizing.target(height, width)
 
     def describe(self) -> VideoMetadata:
         seconds, end = self.seconds, self.end
@@ -79,7 +79,7 @@ class EncodedSource:
 
     def _brush(self) -> Painter:
         if self._painter is None:
-            self._painter = Painter(**self._paint)
+            self._painter = Painter(self._sizing, self._scaler)
         return self._painter
 
     def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
@@ -88,7 +88,9 @@ class EncodedSource:
         def paint(index: int, frame: Any) -> None:
             if painter.coded_size is None:
                 painter.coded_size = self._coded_size(frame)
-            deliver(index, painter.rgb(frame))
+            pixels = painter.rgb(frame)
+            if pixels is not None:
+                deliver(index, pixels)
 
         (self._video.fetch_keyframes if keyframes else self._video.fetch)(wanted, paint)
 
@@ -106,11 +108,13 @@ class EncodedSource:
         return (first.height, first.width) if first is not None else (frame.height, frame.width)
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        painter = Painter(**self._paint)
+        painter = Painter(self._sizing, self._scaler)
         for index, frame in self._video.frames():
             if painter.coded_size is None:
                 painter.coded_size = self._coded_size(frame)
-            yield index, painter.rgb(frame)
+            pixels = painter.rgb(frame)
+            if pixels is not None:
+                yield index, pixels
 
     def again(self) -> Media:
         return self._video.media
@@ -127,16 +131,16 @@ class StillSource:
 
     backend = "none"
 
-    def __init__(self, stills: Stills, given: Any, *, size, shortest_edge):
+    def __init__(self, stills: Stills, given: Any, *, sizing: Sizing):
         self._stills = stills
         self._given = given
-        self._sizing = Painter(size=size, shortest_edge=shortest_edge, scaler="exact").target
+        self._sizing = sizing
         self.label = stills.label
         self.seconds = stills.seconds
         self.end = stills.end
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        return self._sizing(height, width)
+        return self._sizing.target(height, width)
 
     def describe(self) -> VideoMetadata:
         height, width = self._stills.pixels(0).shape[:2]
@@ -150,15 +154,11 @@ class StillSource:
         return indices  # every frame stands alone
 
     def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
-        self._stills.fetch(wanted, lambda index, pixels: deliver(index, self._sized(pixels)))
+        self._stills.fetch(wanted, lambda index, pixels: deliver(index, self._sizing.apply(pixels)))
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         for index, pixels in self._stills.frames():
-            yield index, self._sized(pixels)
-
-    def _sized(self, pixels: np.ndarray) -> np.ndarray:
-        target = self.target(*pixels.shape[:2])
-        return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
+            yield index, self._sizing.apply(pixels)
 
     def again(self) -> Any:
         return self._given
@@ -173,23 +173,21 @@ Source = EncodedSource | StillSource
 def open_source(
     given: Any,
     *,
-    size: tuple[int, int] | None,
-    shortest_edge: int | None,
+    sizing: Sizing,
     scaler: str,
     threads: int,
     fps: float | None,
     backend: str,
 ) -> Source:
     """The `Source` for what the user gave. Raises as `VideoReader` documents."""
-    sizing = {"size": size, "shortest_edge": shortest_edge}
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate)
     if stills is None:
         media = given if isinstance(given, Media) else _media(given)
         if not _is_still(media, media.head()):
-            return _encoded(media, backend, scaler=scaler, threads=threads, **sizing)
+            return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing)
         stills, given = AnimatedImage(media, rate), media
-    return StillSource(stills, given, **sizing)
+    return StillSource(stills, given, sizing=sizing)
 
 
 def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:

@@ -11,11 +11,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
 from hf_video.errors import BackendError
 from hf_video.video.media import Media
-from hf_video.video.resize import resize_frames
 from hf_video.video.sources import DeliverPixels, EncodedSource
 
 EXACT_CONTAINERS = ("mov", "matroska")
@@ -63,7 +60,7 @@ class TorchcodecSource(EncodedSource):
             and self._codec() in EXACT_CODECS
             and video.decoder.pix_fmt in EXACT_FORMATS
             and table.pts is not None
-            and self._paint["scaler"] == "exact"
+            and self._scaler == "exact"
             and video.media.kind != "url"
         )
 
@@ -101,11 +98,7 @@ class TorchcodecSource(EncodedSource):
             except RuntimeError:  # a damaged part: PyAV says which frames are lost
                 super().fetch(wanted[done:], deliver)
                 return
-            deliver(index, self._sized(pixels))
-
-    def _sized(self, pixels: np.ndarray) -> np.ndarray:
-        target = self.target(*pixels.shape[:2])
-        return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
+            deliver(index, self._sizing.apply(pixels))
 
     def close(self) -> None:
         self._decoder = None
