@@ -7,19 +7,22 @@ one core below, on torch and PIL, so the same file gives the same `pixel_values`
 from __future__ import annotations
 
 import copy
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video import processing_config as config
-from hf_video.errors import VideoArrayError, VideoOptionError
-from hf_video.video import transforms
+from hf_video.errors import VideoOptionError
+from hf_video.processing_pixels import layout_name, pixel_values, views
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
+
+# Files carry keys of other versions and tools, which are kept; only what a person types is checked for spelling.
+_reading_file: ContextVar[bool] = ContextVar("reading_file", default=False)
 
 
 class ImageKwargs(ImagesKwargs, total=False):
@@ -113,7 +116,34 @@ class ClipProcessing:
             if value is None:
                 value = copy.deepcopy(getattr(type(self), name))
             setattr(self, name, config.standard(name, value))
+        if not _reading_file.get():
+            self._check_spelling(given)
         super().__init__(**given)  # keeps what it doesn't know, for the file to be saved again as it was
+
+    @classmethod
+    def _check_spelling(cls, names: Any) -> None:
+        known = (*cls._settings_names, *cls._idle_names)
+        for name in names:
+            if name not in known and config.nearest(name, known, cutoff=0.8):
+                config.refuse_unknown(name, known, cls.__name__)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any], **kwargs: Any):
+        """As transformers'; the spelling of `kwargs`, which override the file's settings, is checked."""
+        cls._check_spelling(kwargs)
+        token = _reading_file.set(True)
+        try:
+            return super().from_dict(settings, **kwargs)
+        finally:
+            _reading_file.reset(token)
+
+    @classmethod
+    def from_json_file(cls, json_file: Any):
+        token = _reading_file.set(True)
+        try:
+            return super().from_json_file(json_file)
+        finally:
+            _reading_file.reset(token)
 
     def __call__(self, videos: Any = None, *, images: Any = None, **kwargs: Any) -> BatchFeature:
         return self.preprocess(images if videos is None else videos, **kwargs)
@@ -123,10 +153,10 @@ class ClipProcessing:
         settings = self._resolve(kwargs)
         plan = self._plan(settings, kwargs)
         layout = settings.input_data_format
-        layout = None if layout is None else _layout("input_data_format", layout)
+        layout = None if layout is None else layout_name("input_data_format", layout)
         clips = [clip for video in split_videos(videos) for clip in read_clips(video, plan, layout=layout)]
-        views = [view for clip in clips for view in _views(clip.frames, settings)]
-        data = {"pixel_values": _pixel_values(views, settings)}
+        rows = [view for clip in clips for view in views(clip.frames, settings)]
+        data = {"pixel_values": pixel_values(rows, settings)}
         if settings.return_metadata:
             data["video_metadata"] = [_metadata(clip) for clip in clips]
         return BatchFeature(data=data)
@@ -228,89 +258,6 @@ def _with_frames_of_model(found: dict[str, Any], pretrained: Any, hub: dict[str,
         return found
     count = config.frames_of_model(pretrained, hub)
     return found if count is None else {**found, "num_frames": count, "_num_frames_of_model": count}
-
-
-# --- pixels ----------------------------------------------------------------------------------------------------------
-
-
-def _views(frames: torch.Tensor, settings: SimpleNamespace) -> list[torch.Tensor]:
-    """The crops of a clip: (T, H, W, 3) to a list of (T, height, width, 3), still uint8 where they were."""
-    if settings.do_rescale and frames.is_floating_point():
-        _check_unit_range(frames)
-    if settings.do_resize:
-        interpolation = config.RESAMPLE[settings.resample]
-        if (edge := settings.size.get("shortest_edge")) is not None:
-            frames = transforms.resize_short_side(frames, edge, interpolation=interpolation)
-        else:
-            frames = transforms.resize(
-                frames, (settings.size["height"], settings.size["width"]), interpolation=interpolation
-            )
-    if not settings.do_center_crop:
-        return [frames]
-    size = settings.crop_size["height"], settings.crop_size["width"]
-    if settings.num_crops == 3:
-        return list(transforms.three_crops(frames, size))
-    return [transforms.center_crop(frames, size, pad=True)]
-
-
-def _check_unit_range(frames: torch.Tensor) -> None:
-    low, high = (float(v) for v in frames.aminmax())
-    if low < 0 or high > 1:
-        raise VideoArrayError(
-            f"Float frames must lie in 0..1 and these run from {low:g} to {high:g}. (Floats are not divided by 255 a "
-            "second time.) For values up to 255 pass frames.round().astype('uint8'); for pixels that are normalised "
-            "already, do_rescale=False and do_normalize=False."
-        )
-
-
-def _pixel_values(views: list[torch.Tensor], settings: SimpleNamespace) -> Any:
-    """One tensor (rows, T, 3, height, width), or a list of arrays without `return_tensors`."""
-    last = _layout("data_format", settings.data_format or "channels_first") == "channels_last"
-    if settings.return_tensors is None:
-        return [_finish(view, settings, last).numpy() for view in views]
-    shapes = {tuple(view.shape) for view in views}
-    if len(shapes) > 1:
-        raise VideoArrayError(
-            f"Clips of the shapes (frames, height, width, channels) {sorted(shapes)} don't stack into one tensor. Give "
-            "them one number of frames (num_frames=) and one size (do_center_crop=True), or use return_tensors=None."
-        )
-    if len(views) == 1:
-        rows = _finish(views[0], settings, last)[None]
-    else:
-        first = _finish(views[0], settings, last)
-        rows = first.new_empty(len(views), *first.shape)
-        rows[0] = first
-        for row, view in zip(rows[1:], views[1:], strict=True):
-            _finish(view, settings, last, out=row)
-    if settings.return_tensors == "np":
-        return rows.cpu().numpy()
-    return rows if settings.device is None else rows.to(settings.device)
-
-
-def _finish(view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Channel order, scale and statistics, and the model's layout."""
-    if settings.do_flip_channel_order:
-        view = transforms.flip_channels(view)
-    plain = not (settings.do_rescale or settings.do_normalize)
-    if out is not None and last:
-        out = out.movedim(-1, -3)
-    if plain:
-        planar = view.movedim(-1, -3)
-        result = planar.contiguous() if out is None else out.copy_(planar)
-    else:
-        scale = settings.rescale_factor if settings.do_rescale else 1.0
-        if settings.do_rescale and view.is_floating_point():
-            scale *= 255  # floats are at 0..1 already; a factor other than 1/255 still means something
-        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else (0.0, 1.0)
-        result = transforms.normalize(view, mean, std, scale=scale, out=out)
-    return result.movedim(-3, -1).contiguous() if last else result
-
-
-def _layout(name: str, value: Any) -> str:
-    value = getattr(value, "value", value)  # transformers' ChannelDimension
-    if value not in ("channels_first", "channels_last"):
-        raise VideoOptionError(f'{name}={value!r} must be "channels_first" or "channels_last".')
-    return value
 
 
 def _metadata(clip: Clip) -> dict[str, Any]:

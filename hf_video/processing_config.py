@@ -53,9 +53,13 @@ def standard(name: str, value: Any) -> Any:
     return value
 
 
+def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
 def refuse_unknown(name: str, known: Iterable[str], owner: str) -> None:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    hint = f" Did you mean {close[0]!r}?" if close else f" It has: {', '.join(sorted(known))}."
+    close = nearest(name, known, cutoff=0.6)
+    hint = f" Did you mean {close!r}?" if close else f" It has: {', '.join(sorted(known))}."
     raise VideoOptionError(f"{owner} has no option {name!r}.{hint}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -337,6 +338,34 @@ def test_wrong_videos(cls, given, error, message):
 def test_wrong_options(clip, options, message):
     with pytest.raises(VideoOptionError, match=message):
         VideoMAEImageProcessor()(clip, **{"return_tensors": "pt", **options})
+
+
+@pytest.mark.parametrize("cls", [VideoMAEImageProcessor, VideoMAEVideoProcessor])
+def test_misspelt_settings(cls, tmp_path):
+    with pytest.raises(VideoOptionError, match="Did you mean 'num_crops'"):
+        cls(num_crop=3)
+    cls().save_pretrained(tmp_path)
+    with pytest.raises(VideoOptionError, match="Did you mean 'do_resize'"):
+        cls.from_pretrained(tmp_path, do_resise=False)
+    file = next(tmp_path.glob("*.json"))
+    write_json(file, {"num_crop": 3, "do_resise": False})  # in a file it is another tool's business
+    for processor in (cls.from_pretrained(tmp_path), cls.from_json_file(file)):
+        assert (processor.num_crop, processor.num_crops) == (3, 1)
+
+
+def test_adaptive_sampling_of_a_file(tmp_path):
+    frames = np.zeros((60, 48, 64, 3), np.uint8)
+    for i in range(20, 40):
+        frames[i:, 10:30, i : i + 20] = 6 * i
+    path = write_video(tmp_path / "a.mkv", frames, 10, "ffv1")
+    batch = VideoMAEImageProcessor()(path, num_frames=12, sampler="adaptive", return_metadata=True)
+    chosen = batch["video_metadata"][0]["frames_indices"]
+    assert ((chosen >= 20) & (chosen < 40)).sum() >= 8
+
+
+def test_a_processor_travels_to_a_worker(clip):
+    processor = pickle.loads(pickle.dumps(VideoMAEImageProcessor(size=32, crop_size=32)))
+    assert torch.equal(values(processor, clip), values(VideoMAEImageProcessor(size=32, crop_size=32), clip))
 
 
 def test_floats_of_any_range_without_rescaling(clip):
