@@ -177,6 +177,13 @@ class EncodedVideo:
             return found[-1]
         return next((frame for _, frame in self.frames()), None)
 
+    def starts_cleanly(self, index: int) -> bool:
+        """Whether keyframe `index` can be decoded from its own packet alone."""
+        try:
+            return self._single(int(self.table.pts[index]), self.table.key_before(index)) is not None
+        except (_DoubtError, av.FFmpegError):
+            return False
+
     # -- ways to get at frames ------------------------------------------------------------------------------------
 
     def _numbered(self, video: OpenVideo, table: FrameTable) -> Iterator[tuple[int, av.VideoFrame]]:

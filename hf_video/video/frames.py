@@ -49,4 +49,6 @@ class VideoFrames:
         return len(self.data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is None:  # numpy 1 knows no "copy if needed" here
+            return np.asarray(self.data, dtype=dtype)
         return np.array(self.data, dtype=dtype, copy=copy)

@@ -37,6 +37,7 @@ class EncodedSource:
         self._scaler = scaler
         self._painter: Painter | None = None
         self._first: tuple[int, int, int] | None = None  # coded height, width, rotation of the first frame
+        self._interlaced = False
         self._video.video  # noqa: B018 - opens it: a wrong file is refused now
 
     @property
@@ -72,6 +73,7 @@ class EncodedSource:
             if frame is None:
                 raise NoFramesError(f"{self.label}: not one frame of its video stream can be decoded")
             self._first = frame.height, frame.width, clockwise_degrees(frame)
+            self._interlaced = frame.interlaced_frame
         return self._first
 
     def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:

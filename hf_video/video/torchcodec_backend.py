@@ -1,9 +1,13 @@
 """torchcodec as decoder, for those who ask for it by name.
 
-It is used only where its frames were measured to be those of a sequential decode: 8-bit 4:2:0 video in mp4/mov or
-matroska/webm whose frames have a timestamp each, without rotation and without a change of size. It is wrong or fails
-on avi with B-frames, mpeg-ts, mpeg-ps, raw streams and joined sizes, and converts 10-bit colour in its own way; there
-the frames come from PyAV, and `VideoReader.backend` says so.
+It is used only where its frames were measured to be those of a sequential decode: progressive 8-bit 4:2:0 video in
+mp4/mov or matroska/webm whose frames have a timestamp each, with clean keyframes, without rotation and without a change
+of size. It is wrong or fails on avi with B-frames, mpeg-ts, mpeg-ps, raw streams, intra refresh and joined sizes, and
+converts 10-bit and interlaced colour in its own way; there the frames come from PyAV, and `VideoReader.backend` says
+so.
+
+One difference can't be seen beforehand: in a file with damaged bits inside, what can't be decoded is guessed in its own
+way. PyAV, the default, gives what a sequential decode gives there too.
 """
 
 from __future__ import annotations
@@ -67,7 +71,10 @@ class TorchcodecSource(EncodedSource):
     def _agrees(self) -> bool:
         """Whether it counts the same frames, of the same size and upright."""
         height, width, rotation = self._first_frame()
-        if rotation or (height, width) != self._video.stated_size:
+        keys = self._video.table.keys
+        if rotation or self._interlaced or (height, width) != self._video.stated_size:
+            return False
+        if not all(self._video.starts_cleanly(int(key)) for key in {keys[len(keys) // 2], keys[-1]}):
             return False
         try:
             about = self._open().metadata

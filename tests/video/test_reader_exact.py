@@ -51,20 +51,6 @@ def sequential(path: Path) -> list[tuple[int | None, np.ndarray]]:
     return [(pts, image) for pts, image, _ in found]
 
 
-@pytest.fixture(scope="session")
-def odd(tmp_path_factory):
-    """Makes an odd file by name, once."""
-    folder = tmp_path_factory.mktemp("odd")
-    made: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        if name not in made:
-            made[name] = {**ODD, **DAMAGED}[name](folder / name)
-        return made[name]
-
-    return make
-
-
 def some_indices(count: int, seed: int):
     rng = random.Random(seed)
     for size in (1, 1, 1, 2, 3, 5, 16, 16):
