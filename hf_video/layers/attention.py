@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 def eager_attention(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
-    """softmax(scaling · q kᵀ + mask) v for (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim), probs."""
+    """softmax(scaling · q kᵀ + mask) v: (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim), probs."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scaling) @ key.transpose(-2, -1)
     if attention_mask is not None:

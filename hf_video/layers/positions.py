@@ -19,7 +19,7 @@ def sinusoid_table(positions: int, width: int) -> torch.Tensor:
 def resize_grid(table: torch.Tensor, old: tuple[int, ...], new: tuple[int, ...], mode: str = "linear") -> torch.Tensor:
     """Interpolates (1, prod(old), D) to (1, prod(new), D) over a (time, rows, columns) or (rows, columns) grid.
 
-    Time and space are axes of their own here, never one flattened row. `mode`: "linear" (bi- or trilinear) or "nearest".
+    Time and space are axes of their own here, never one flattened row. `mode`: "linear" (bi-, trilinear) or "nearest".
     """
     if tuple(old) == tuple(new):
         return table

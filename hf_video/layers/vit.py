@@ -1,4 +1,4 @@
-"""The pre-norm transformer block of ViT (Dosovitskiy et al., 2021), under the names that transformers writes to disk."""
+"""The pre-norm transformer block of ViT (Dosovitskiy et al., 2021), under the names transformers writes to disk."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def chain(x: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
     """second(first(x)) for two linear maps with nothing between them: as one map where that is fewer operations, which
     it is as soon as there are more rows than channels. Wrapped layers (adapters, quantised, hooked) are left alone."""
     plain = all(type(m) is nn.Linear and not m._forward_hooks and "forward" not in m.__dict__ for m in (first, second))
-    if not plain or x.shape[:-1].numel() <= first.out_features:
+    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    # Rows of one sample: a batch must not change its samples' rounding, nor a graph with a dynamic batch ask its size.
+    if not plain or exporting or x.shape[1:-1].numel() <= first.out_features:
         return second(first(x))
     return F.linear(x, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
 

@@ -13,7 +13,7 @@ INITIALIZERS = ("official", "xavier")
 
 @strict
 class TimesformerConfig(VideoConfig):
-    r"""Fields and defaults are those of `transformers.TimesformerConfig`, so files are interchangeable; ours beyond them:
+    r"""Fields and defaults are those of `transformers.TimesformerConfig`, so files are interchangeable; ours beyond:
 
     Args:
         drop_path_rate: stochastic depth, rising linearly from 0 to this at the last block; any number (official 0.1).

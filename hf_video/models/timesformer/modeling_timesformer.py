@@ -8,6 +8,8 @@ token; what it gathers is averaged over frames), then applies the MLP.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -57,7 +59,7 @@ class TimesformerEmbeddings(nn.Module):
         else:
             times = resize_grid(self.time_embeddings, self.grid[:1], grid[:1], mode="nearest")
             patches = self.dropout(patches + times[:, :, None]).transpose(1, 2).flatten(1, 2)
-        return torch.cat([self.dropout(cls.expand(len(patches), -1, -1)), patches], dim=1)
+        return torch.cat([self.dropout(cls.expand(patches.shape[0], -1, -1)), patches], dim=1)
 
 
 def block_parts(config: TimesformerConfig, drop_path: float) -> dict:
@@ -85,6 +87,8 @@ class DividedSpaceTimeBlock(ViTBlock):
         self.temporal_layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.temporal_attention = Attention(core, width, config.hidden_dropout_prob)
         self.temporal_dense = nn.Linear(width, width)
+        # Told to the layer itself: transformers initialises only modules that own parameters, and this block has none.
+        self.temporal_dense.starts_at_zero = config.initializer == "official"
         self.row_drop_path = DropPath(drop_path, dims=2)  # the official code drops each place and each frame on its own
 
     def attend_time(self, patches: torch.Tensor, output_attentions: bool):
@@ -140,19 +144,18 @@ class TimesformerPreTrainedModel(VideoPreTrainedModel):
 
     config_class = TimesformerConfig
     base_model_prefix = "timesformer"
-    _no_split_modules = ["DividedSpaceTimeBlock", "ViTBlock", "TimesformerEmbeddings"]
+    _no_split_modules: ClassVar[list[str]] = ["DividedSpaceTimeBlock", "ViTBlock", "TimesformerEmbeddings"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         config = self.config
-        if isinstance(module, nn.Linear) and config.initializer == "xavier":
+        if getattr(module, "starts_at_zero", False):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear) and config.initializer == "xavier":
             init.xavier_uniform_(module.weight)
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
             init.trunc_normal_(module.weight, std=config.initializer_range)
-        elif isinstance(module, DividedSpaceTimeBlock) and config.initializer == "official":
-            init.zeros_(module.temporal_dense.weight)
-            init.zeros_(module.temporal_dense.bias)
         elif isinstance(module, TimesformerEmbeddings):
             init.trunc_normal_(module.cls_token, std=config.initializer_range)
             init.trunc_normal_(module.position_embeddings, std=config.initializer_range)

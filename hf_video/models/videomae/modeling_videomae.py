@@ -9,6 +9,7 @@ encoder sees the rest, a narrow decoder gets what it made and mask tokens and pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -94,7 +95,7 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
 
     config_class = VideoMAEConfig
     base_model_prefix = "videomae"
-    _no_split_modules = ["VideoMAEEmbeddings", "ViTBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["VideoMAEEmbeddings", "ViTBlock"]
     pretraining_init = False
 
     @torch.no_grad()
@@ -240,7 +241,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
 
 class VideoMAEDecoder(nn.Module):
-    """A narrow transformer that reads encoded and mask tokens and predicts the pixels of the last `predicted` tokens."""
+    """A narrow transformer that reads encoded and mask tokens and predicts the pixels of the `predicted` ones."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()

@@ -1,0 +1,388 @@
+"""What every video model must do, written once.
+
+A model's test file says what is peculiar to it and inherits the rest:
+
+    class TestTimesformer(ModelContract):
+        model_type = "timesformer"
+        tiny = {"image_size": 32, ...}
+
+Each test runs for every class that the registry names for the model type (`head` is the Auto class).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import transformers
+
+import hf_video
+from hf_video import MODELS
+from hf_video.errors import ModelInputError
+
+CLASSES = 5
+
+
+def randomise(model: torch.nn.Module, seed: int = 0, gain: float = 1.0) -> torch.nn.Module:
+    """Every parameter drawn anew, so that nothing hides behind zeros and ones: matrices keep the size of what passes
+    through them (times `gain`), biases and tokens .2, norms 1 ± .2."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in sorted(model.named_parameters()):
+            t = torch.randn(p.shape, generator=generator)
+            if "token" in name or "embeddings" in name.rsplit(".", 1)[-1]:
+                t *= 0.2
+            elif p.ndim >= 2:
+                t *= gain / p[0].numel() ** 0.5
+            else:
+                t = t * 0.2 + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            p.copy_(t)
+    return model.eval()
+
+
+def first_tensor(output) -> torch.Tensor:
+    """Logits, or the last hidden state of a model without a head."""
+    return output.last_hidden_state if "last_hidden_state" in output else output.logits
+
+
+def assert_close(a, b, atol=1e-5):
+    torch.testing.assert_close(a, b, atol=atol, rtol=0)
+
+
+class ModelContract:
+    """The contract. Subclasses set the attributes and may extend `inputs`."""
+
+    model_type: ClassVar[str]
+    tiny: ClassVar[dict[str, Any]]
+    clip: ClassVar[tuple[int, int, int]] = (4, 32, 32)
+    other_clips: ClassVar[list[tuple[int, int, int]]] = []
+    refused_clips: ClassVar[list[tuple[int, int, int]]] = []
+    tokens: ClassVar[int]
+    hidden_rows: ClassVar[int] = 1  # rows of a hidden state per clip (space-only attention has one per frame)
+    variant: ClassVar[bool] = False  # of a model whose contract runs whole elsewhere: fewer of the slow tests
+
+    def pytest_generate_tests(self, metafunc):
+        heads = list(MODELS[self.model_type].auto)
+        if "head" in metafunc.fixturenames:
+            metafunc.parametrize("head", heads)
+        if "graph" in metafunc.fixturenames:
+            metafunc.parametrize("graph", ["AutoModelForVideoClassification"] if self.variant else heads)
+
+    # -- making things
+
+    def config(self, **changes):
+        return MODELS[self.model_type].load(MODELS[self.model_type].config)(
+            **{"num_labels": CLASSES, **self.tiny, **changes}
+        )
+
+    def model(self, head: str, **changes):
+        entry = MODELS[self.model_type]
+        return randomise(entry.load(entry.auto[head])(self.config(**changes)))
+
+    def video(self, batch: int = 2, clip: tuple[int, int, int] | None = None) -> torch.Tensor:
+        frames, height, width = clip or self.clip
+        generator = torch.Generator().manual_seed(frames)
+        return torch.randn(8, frames, 3, height, width, generator=generator)[:batch].contiguous()
+
+    def inputs(self, head: str, batch: int = 2, clip=None) -> dict[str, torch.Tensor]:
+        """What a call needs to give an output and, but for the bare model, a loss."""
+        inputs = {"pixel_values": self.video(batch, clip)}
+        if head == "AutoModelForVideoClassification":
+            inputs["labels"] = torch.arange(batch) % CLASSES
+        return inputs
+
+    def loss(self, model, inputs) -> torch.Tensor:
+        output = model(**inputs)
+        if "loss" in output:
+            return output.loss
+        state = output.last_hidden_state
+        return (state * torch.linspace(-1, 1, state.numel()).view_as(state)).mean()
+
+    # -- forward
+
+    def test_shapes(self, head):
+        output = self.model(head)(**self.inputs(head))
+        value = first_tensor(output)
+        assert torch.isfinite(value).all()
+        if head == "AutoModelForVideoClassification":
+            assert value.shape == (2, CLASSES)
+        if head == "AutoModel":
+            assert value.shape == (2, self.tokens, self.tiny["hidden_size"])
+        if head != "AutoModel":
+            assert output.loss.shape == () and output.loss.dtype == torch.float32
+
+    def test_batch_is_samples_one_by_one(self, head):
+        model, inputs = self.model(head), self.inputs(head, batch=3)
+        whole = first_tensor(model(**inputs))
+        for i in range(3):
+            assert_close(first_tensor(model(**{k: v[i : i + 1] for k, v in inputs.items()})), whole[i : i + 1])
+
+    def test_other_sizes(self, head):
+        model = self.model(head)
+        for clip in self.other_clips:
+            assert torch.isfinite(first_tensor(model(**self.inputs(head, clip=clip)))).all(), clip
+
+    def test_refused_sizes(self):
+        model = self.model("AutoModel")
+        for clip in self.refused_clips:
+            with pytest.raises(ModelInputError, match=str(clip[1])):
+                model(self.video(clip=clip))
+
+    def test_wrong_inputs(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        video = inputs.pop("pixel_values")
+        for wrong, message in (
+            (video[0], "five dimensions"),
+            (video[:, :, :2], "channels"),
+            (video.transpose(1, 2), "permute"),
+            (video.to(torch.uint8), "image processor"),
+            (None, "missing"),
+        ):
+            with pytest.raises(ModelInputError, match=message):
+                model(pixel_values=wrong, **inputs)
+
+    def test_bfloat16_is_close(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        exact = first_tensor(model(**inputs))
+        model, inputs["pixel_values"] = model.bfloat16(), inputs["pixel_values"].bfloat16()
+        output = model(**inputs)
+        assert first_tensor(output).dtype == torch.bfloat16
+        assert (first_tensor(output).float() - exact).norm() / exact.norm() < 0.03
+        if "loss" in output:
+            assert output.loss.dtype == torch.float32
+
+    # -- attention and hidden states
+
+    def test_eager_equals_sdpa(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        answers = []
+        for name in ("eager", "sdpa"):
+            model.set_attn_implementation(name)
+            answers.append(first_tensor(model(**inputs)))
+        assert_close(*answers, atol=3e-6)
+
+    def test_attentions_under_every_implementation(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        seen = []
+        for name in ("eager", "sdpa"):
+            model.set_attn_implementation(name)
+            output = model(**inputs, output_attentions=True)
+            assert_close(first_tensor(output), first_tensor(model(**inputs)), atol=3e-6)
+            maps = [output.attentions]
+            if "temporal_attentions" in output:
+                maps.append(output.temporal_attentions)
+            for attentions in maps:
+                assert len(attentions) == self.tiny["num_hidden_layers"]
+                for probs in attentions:
+                    assert probs.shape[1] == self.tiny["num_attention_heads"]
+                    assert_close(probs.sum(-1), torch.ones(probs.shape[:-1]))
+            seen.append(maps)
+        for eager, sdpa in zip(*seen, strict=True):
+            assert_close(eager, sdpa)
+
+    def test_hidden_states(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        plain = model(**inputs)
+        output = model(**inputs, output_hidden_states=True)
+        assert "hidden_states" not in plain and "attentions" not in plain
+        assert_close(first_tensor(output), first_tensor(plain))
+        assert len(output.hidden_states) == 1 + self.tiny["num_hidden_layers"]
+        for before, after in itertools.pairwise(output.hidden_states):
+            assert before.shape == after.shape and not torch.equal(before, after)
+        assert output.hidden_states[0].shape[0] == 2 * self.hidden_rows
+
+    def test_config_asks_like_the_call(self, head):
+        inputs = self.inputs(head)
+        asked = self.model(head)(**inputs, output_attentions=True, output_hidden_states=True)
+        model = self.model(head, output_attentions=True, output_hidden_states=True)
+        configured = model(**inputs)
+        assert list(configured) == list(asked)
+        assert_close(configured.hidden_states, asked.hidden_states, atol=0)
+        assert_close(configured.attentions, asked.attentions, atol=0)
+        assert "attentions" not in model(**inputs, output_attentions=False)
+
+    def test_tuples_are_the_outputs_in_order(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        options = {"output_attentions": True, "output_hidden_states": True}
+        named, values = model(**inputs, **options), model(**inputs, **options, return_dict=False)
+        assert isinstance(values, tuple) and len(values) == len(named)
+        main = ["last_hidden_state"] if head == "AutoModel" else ["loss", "logits"]
+        assert list(named)[: len(main) + 2] == [*main, "hidden_states", "attentions"]
+        for value, (name, expected) in zip(values, named.items(), strict=True):
+            assert_close(value, expected, atol=0), name
+        model.config.return_dict = False
+        assert isinstance(model(**inputs), tuple)
+
+    # -- training
+
+    def test_gradient_reaches_every_parameter(self, head):
+        model = self.model(head).train()
+        self.loss(model, self.inputs(head)).backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert not without
+
+    def test_gradient_checkpointing_changes_nothing(self, head):
+        results = []
+        for checkpointing in (False, True):
+            model = self.model(head).train()
+            if checkpointing:
+                model.gradient_checkpointing_enable()
+                assert model.is_gradient_checkpointing
+            loss = self.loss(model, self.inputs(head))
+            loss.backward()
+            results.append((loss, {n: p.grad for n, p in model.named_parameters()}))
+        assert_close(results[0], results[1], atol=1e-7)
+
+    def test_layer_groups_cover_each_parameter_once(self, head):
+        model = self.model(head)
+        groups = model.layer_groups()
+        assert len(groups) == self.tiny["num_hidden_layers"] + 2
+        assert sorted(itertools.chain(*groups)) == sorted(n for n, _ in model.named_parameters())
+        assert all(groups) or head == "AutoModel"
+        assert all("patch_embeddings" not in n for g in groups[1:] for n in g)
+        assert all(".layer.0." in n for n in groups[1])
+
+    def test_no_weight_decay(self, head):
+        model = self.model(head)
+        names = model.no_weight_decay()
+        for name, p in model.named_parameters():
+            undecayed = p.ndim <= 1 or name.endswith(("_token", "position_embeddings", "time_embeddings"))
+            assert (name in names) == undecayed, name
+
+    # -- files
+
+    def test_auto_classes_save_and_load(self, head, tmp_path):
+        model, inputs = self.model(head), self.inputs(head)
+        model.save_pretrained(tmp_path)
+        assert type(transformers.AutoConfig.from_pretrained(tmp_path)) is type(model.config)
+        loaded, info = getattr(transformers, head).from_pretrained(tmp_path, output_loading_info=True)
+        assert type(loaded) is type(model)
+        assert not any(info.values()), info
+        for ours, theirs in ((model.named_parameters(), loaded.named_parameters()),
+                             (model.named_buffers(), loaded.named_buffers())):  # fmt: skip
+            assert_close(dict(ours), dict(theirs), atol=0)
+        assert_close(first_tensor(loaded(**inputs)), first_tensor(model(**inputs)), atol=2e-6)
+
+    def test_load_in_bfloat16_and_back(self, head, tmp_path):
+        model = self.model(head)
+        model.save_pretrained(tmp_path)
+        half = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+        for (name, p), q in zip(model.named_parameters(), half.parameters(), strict=True):
+            assert q.dtype == torch.bfloat16
+            assert torch.equal(p.bfloat16(), q), name
+        half.save_pretrained(tmp_path / "half")
+        back = type(model).from_pretrained(tmp_path / "half", dtype=torch.float32)
+        assert_close([p.float() for p in half.parameters()], list(back.parameters()), atol=0)
+        assert_close(dict(back.named_buffers()), dict(model.named_buffers()), atol=0)
+
+    def test_copy_and_pickle(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        expected = first_tensor(model(**inputs))
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert_close(first_tensor(twin(**inputs)), expected, atol=2e-6)
+
+    # -- features
+
+    def test_features(self, head):
+        model, video = self.model(head), self.video()
+        if head == "AutoModelForPreTraining":
+            return
+        features = model.get_video_features(video)
+        width = self.tiny["hidden_size"]
+        assert features.embedding.shape == (2, width)
+        assert features.feature_map.ndim == 5 and features.feature_map.shape[::4] == (2, width)
+        if head == "AutoModelForVideoClassification":
+            assert_close(model.classifier(features.embedding), model(video).logits, atol=3e-6)
+
+    # -- graphs
+
+    def compile(self, model, **options):
+        torch._dynamo.reset()
+        return torch.compile(model, fullgraph=True, **options)
+
+    def test_compile(self, graph):
+        model, inputs = self.model(graph), self.inputs(graph)
+        compiled = self.compile(model, backend="aot_eager")
+        assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
+
+    def check_dynamic(self, head, *, attentions, **changes):
+        model = self.model(head, **changes)
+        compiled = self.compile(model, backend="aot_eager", dynamic=True)
+        for batch in (2, 3):
+            inputs = {**self.inputs(head, batch), "output_hidden_states": True, "output_attentions": attentions}
+            got, expected = compiled(**inputs), model(**inputs)
+            assert list(got) == list(expected)
+            assert_close(first_tensor(got), first_tensor(expected))
+            assert_close(got.hidden_states, expected.hidden_states)
+
+    def test_compile_dynamic_with_hidden_states(self):
+        if not self.variant:
+            self.check_dynamic(sorted(MODELS[self.model_type].auto)[1], attentions=False, num_hidden_layers=1)
+
+    @pytest.mark.slow
+    def test_compile_dynamic_every_head(self, head):
+        self.check_dynamic(head, attentions=True)
+
+    @pytest.mark.slow
+    def test_compile_to_kernels_and_train(self, head):
+        grads = []
+        for compiled in (False, True):
+            model = self.model(head).train()
+            loss = self.loss(self.compile(model) if compiled else model, self.inputs(head))
+            loss.backward()
+            grads.append((loss, [p.grad for p in model.parameters()]))
+        assert_close(*grads)
+
+    def test_export_with_dynamic_batch(self, graph):
+        head = graph
+        model, inputs = self.model(head), self.inputs(head)
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(model, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
+        for size in (1, 5):
+            inputs = self.inputs(head, size)
+            assert_close(first_tensor(program.module()(**inputs)), first_tensor(model(**inputs)))
+
+
+class TrainerContract:
+    """Gradient accumulation through a real Trainer, mixed into a model's contract."""
+
+    def train_once(self, head, folder, samples, batch_size, steps, **changes):
+        model = self.model(head, **changes)
+        inputs = self.inputs(head, samples)
+        rows = [{k: v[i] for k, v in inputs.items()} for i in range(samples)]
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+            learning_rate=0.1,
+            optim="sgd",
+            lr_scheduler_type="constant",
+            max_grad_norm=0,
+            weight_decay=0.0,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            dataloader_num_workers=0,
+        )
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+        loss = trainer.train().training_loss
+        return loss, {n: p.detach() for n, p in model.named_parameters()}
+
+    @pytest.mark.parametrize("samples", [8, 7])
+    def test_gradient_accumulation(self, tmp_path, samples):
+        """bs 2 × 4 steps = bs 8, also where the last micro-batch is smaller."""
+        head = "AutoModelForVideoClassification"
+        start = {n: p.detach() for n, p in self.model(head).named_parameters()}
+        whole = self.train_once(head, tmp_path, samples, 8, 1)
+        parts = self.train_once(head, tmp_path, samples, 2, 4)
+        assert_close(parts, whole, atol=1e-6)
+        assert any(not torch.equal(start[n], p) for n, p in whole[1].items())
+
+
+assert hf_video  # registers the models: every test here relies on that import
