@@ -119,6 +119,7 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     import transformers
 
     import hf_video
+    from hf_video.tasks.video_classification import VideoClassificationPipeline
 
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty() or options.quiet:
@@ -132,6 +133,7 @@ def load_pipeline(options: argparse.Namespace) -> Any:
             revision=options.revision,
             device=options.device,
             dtype=DTYPES[options.dtype],
+            pipeline_class=VideoClassificationPipeline,  # also with HF_VIDEO_OVERRIDE=0
         )
     except Exception as error:
         if options.debug or isinstance(error, hf_video.HFVideoError):

@@ -171,6 +171,10 @@ class VideoClassificationPipeline(Pipeline):
         return {name: torch.cat([p.inputs[name] for p in pieces]) for name in pieces[0].inputs}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        name = self.model.main_input_name
+        if name not in model_inputs and len(model_inputs) == 1:
+            # Some models call their clips otherwise than the processor; there is only one thing that can be meant.
+            model_inputs = {name: next(iter(model_inputs.values()))}
         floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in model_inputs.items()}
         training = self.model.training
         self.model.eval()
