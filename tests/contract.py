@@ -113,7 +113,8 @@ class ModelContract:
         if head == "AutoModel":
             assert value.shape == (2, self.tokens, self.tiny["hidden_size"])
         if head != "AutoModel":
-            assert output.loss.shape == () and output.loss.dtype == torch.float32
+            assert output.loss.shape == ()
+            assert output.loss.dtype == torch.float32
 
     def test_batch_is_samples_one_by_one(self, head):
         model, inputs = self.model(head), self.inputs(head, batch=3)
@@ -188,11 +189,13 @@ class ModelContract:
         model, inputs = self.model(head), self.inputs(head)
         plain = model(**inputs)
         output = model(**inputs, output_hidden_states=True)
-        assert "hidden_states" not in plain and "attentions" not in plain
+        assert "hidden_states" not in plain
+        assert "attentions" not in plain
         assert_close(first_tensor(output), first_tensor(plain))
         assert len(output.hidden_states) == 1 + self.tiny["num_hidden_layers"]
         for before, after in itertools.pairwise(output.hidden_states):
-            assert before.shape == after.shape and not torch.equal(before, after)
+            assert before.shape == after.shape
+            assert not torch.equal(before, after)
         assert output.hidden_states[0].shape[0] == 2 * self.hidden_rows
 
     def test_config_asks_like_the_call(self, head):
@@ -209,7 +212,8 @@ class ModelContract:
         model, inputs = self.model(head), self.inputs(head)
         options = {"output_attentions": True, "output_hidden_states": True}
         named, values = model(**inputs, **options), model(**inputs, **options, return_dict=False)
-        assert isinstance(values, tuple) and len(values) == len(named)
+        assert isinstance(values, tuple)
+        assert len(values) == len(named)
         main = ["last_hidden_state"] if head == "AutoModel" else ["loss", "logits"]
         assert list(named)[: len(main) + 2] == [*main, "hidden_states", "attentions"]
         for value, (name, expected) in zip(values, named.items(), strict=True):
@@ -294,7 +298,8 @@ class ModelContract:
         features = model.get_video_features(video)
         width = self.tiny["hidden_size"]
         assert features.embedding.shape == (2, width)
-        assert features.feature_map.ndim == 5 and features.feature_map.shape[::4] == (2, width)
+        assert features.feature_map.ndim == 5
+        assert features.feature_map.shape[::4] == (2, width)
         if head == "AutoModelForVideoClassification":
             assert_close(model.classifier(features.embedding), model(video).logits, atol=3e-6)
 

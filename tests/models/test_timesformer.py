@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from contract import ModelContract, TrainerContract, assert_close, randomise
@@ -32,7 +34,7 @@ class TestDivided(TrainerContract, ModelContract):
 class TestJoint(ModelContract):
     variant = True
     model_type = "timesformer"
-    tiny = {**TINY, "attention_type": "joint_space_time", "patch_size": (16, 8)}
+    tiny: ClassVar = {**TINY, "attention_type": "joint_space_time", "patch_size": (16, 8)}
     clip = (4, 32, 48)
     tokens = 1 + 12 * 4
     other_clips = ((8, 32, 48), (5, 48, 16))
@@ -41,7 +43,7 @@ class TestJoint(ModelContract):
 class TestSpaceOnly(ModelContract):
     variant = True
     model_type = "timesformer"
-    tiny = {**TINY, "attention_type": "space_only"}
+    tiny: ClassVar = {**TINY, "attention_type": "space_only"}
     clip = (4, 32, 48)
     tokens = 1 + 6
     hidden_rows = 4
@@ -88,10 +90,12 @@ def test_official_initialisation_is_an_image_model():
     """Zero temporal projections in every block: at step 0 the order of frames is invisible."""
     model = TimesformerModel(TimesformerConfig(**TINY)).eval()
     for block in model.encoder.layer:
-        assert not block.temporal_dense.weight.any() and not block.temporal_dense.bias.any()
+        assert not block.temporal_dense.weight.any()
+        assert not block.temporal_dense.bias.any()
     assert not model.embeddings.time_embeddings.any()
     assert 0.01 < model.encoder.layer[1].intermediate.dense.weight.std() < 0.03
-    assert model.embeddings.cls_token.any() and model.embeddings.position_embeddings.any()
+    assert model.embeddings.cls_token.any()
+    assert model.embeddings.position_embeddings.any()
     video = torch.randn(1, 4, 3, 32, 48)
     cls = model(video).last_hidden_state[:, 0]
     assert_close(model(video.flip(1)).last_hidden_state[:, 0], cls, atol=1e-6)

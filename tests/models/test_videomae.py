@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -65,14 +66,14 @@ class TestCosineAttention(VideoMAEContract):
     """v2's attention, without query and value biases, on tubelets that are not square."""
 
     variant = True
-    tiny = {**TINY, "cosine_attention": True, "qv_bias": False, "patch_size": [16, 8]}
+    tiny: ClassVar = {**TINY, "cosine_attention": True, "qv_bias": False, "patch_size": [16, 8]}
     tokens = 32
     other_clips = ((8, 32, 64),)
 
 
 class TestMeanPooling(VideoMAEContract):
     variant = True
-    tiny = {**TINY, "use_mean_pooling": True, "num_hidden_layers": 1}
+    tiny: ClassVar = {**TINY, "use_mean_pooling": True, "num_hidden_layers": 1}
 
 
 VIDEO = torch.randn(2, 4, 3, 32, 64, generator=torch.Generator().manual_seed(0))
@@ -87,7 +88,8 @@ def tiny(cls, **changes):
 
 def test_tubes_are_constant_over_time_and_equal_in_number():
     mask = tube_mask(50, (8, 14, 14), 0.9)
-    assert mask.shape == (50, 1568) and set(mask.sum(1).tolist()) == {1408}
+    assert mask.shape == (50, 1568)
+    assert set(mask.sum(1).tolist()) == {1408}
     per_time = mask.view(50, 8, 196)
     assert (per_time == per_time[:, :1]).all()
     assert len({tuple(m.tolist()) for m in per_time[:, 0]}) == 50
@@ -98,7 +100,8 @@ def test_random_masks_hide_as_many_and_differ_over_time():
     assert set(mask.sum(1).tolist()) == {1408}
     per_time = mask.view(50, 8, 196)
     assert not (per_time == per_time[:, :1]).all(-1).all(-1).any()
-    assert abs(mask.float().mean(0).mean() - 1408 / 1568) < 1e-6 and mask.float().mean(0).min() > 0.6
+    assert abs(mask.float().mean(0).mean() - 1408 / 1568) < 1e-6
+    assert mask.float().mean(0).min() > 0.6
 
 
 @pytest.mark.parametrize(("ratio", "dropped"), [(0.25, 1), (0.5, 2), (0.75, 3)])
@@ -115,7 +118,8 @@ def test_running_cells(ratio, dropped):
 @pytest.mark.parametrize("make", [tube_mask, random_mask, running_cell_mask])
 def test_masks_repeat_with_a_generator(make):
     first, again = (make(4, (4, 4, 4), 0.5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(first, again) and first.dtype == torch.bool
+    assert torch.equal(first, again)
+    assert first.dtype == torch.bool
 
 
 def test_impossible_masks():
@@ -228,7 +232,8 @@ def test_another_size_interpolates_positions_says_so_and_survives_saving(changes
     logging.getLogger("transformers").propagate = True
     with caplog.at_level(logging.WARNING):
         wider = VideoMAEModel.from_pretrained(tmp_path / "a", **changes)
-    assert "interpolated" in caplog.text and "(2, 2, 4)" in caplog.text
+    assert "interpolated" in caplog.text
+    assert "(2, 2, 4)" in caplog.text
     grid = wider.config.grid
     table = sinusoid_table(16, 24)[None]
     assert_close(wider.embeddings.positions(grid), resize_grid(table, (2, 2, 4), grid), atol=0)
@@ -258,7 +263,8 @@ def test_32_frames_on_a_16_frame_checkpoint_keep_time_and_space_apart(tmp_path):
 def test_classifier_initialisation_is_truncated_normal():
     model = VideoMAEForVideoClassification(VideoMAEConfig(**{**TINY, "hidden_size": 96}))
     weight = model.videomae.encoder.layer[0].attention.attention.query.weight
-    assert 0.018 < weight.std() < 0.022 and weight.abs().max() <= 2
+    assert 0.018 < weight.std() < 0.022
+    assert weight.abs().max() <= 2
     assert not model.classifier.bias.any()
 
 
@@ -269,7 +275,8 @@ def test_pretraining_initialisation_is_xavier(part):
     for linear in (block.intermediate.dense, block.attention.attention.query, block.output.dense):
         bound = (6 / sum(linear.weight.shape)) ** 0.5
         assert 0.95 * bound < linear.weight.abs().max() <= bound
-    assert not block.intermediate.dense.bias.any() and not block.attention.attention.q_bias.any()
+    assert not block.intermediate.dense.bias.any()
+    assert not block.attention.attention.q_bias.any()
     assert 0.01 < model.mask_token.std() < 0.03
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 
 from hf_video.configuration import VideoConfig, pair
@@ -64,3 +66,17 @@ class TimesformerConfig(VideoConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
         if min(self.patch) < 1 or min(self.grid) < 1:
             raise ConfigError(f"image_size={self.image_size} holds no patch of patch_size={self.patch_size}.")
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What a file holds. Plain transformers types `drop_path_rate` as an integer and refuses a file with 0.1, so a
+        fraction is written under a name of its own."""
+        values = super().to_diff_dict()
+        if self.drop_path_rate % 1:
+            values |= {"drop_path_rate": 0, "stochastic_depth": self.drop_path_rate}
+        return values
+
+    @classmethod
+    def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        if "stochastic_depth" in config_dict:
+            config_dict["drop_path_rate"] = config_dict.pop("stochastic_depth")
+        return config_dict

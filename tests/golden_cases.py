@@ -1,0 +1,66 @@
+"""Numbers that the authors' own code answered, in `golden/`: outputs only. Weights and inputs are functions of a name,
+a shape and a seed, made here anew, and a stored checksum says whether this machine draws the same numbers.
+
+A case's tolerance is the largest of 30 times what float32 rounding does to the official code, 2e-5 of its largest
+output, and 1e-6. It is not to be widened: every weight that matters moves the outputs by far more.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+FOLDER = Path(__file__).parent / "golden"
+CASES = json.loads((FOLDER / "index.json").read_text())["cases"]
+
+
+def weight(key: str, shape: list[int], seed: int, gain: float) -> torch.Tensor:
+    """One tensor of an official state dict, standard normal t scaled by what the name says it is."""
+    name = key.rsplit(".", 1)[-1]
+    t = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(key.encode()) ^ seed))
+    if len(shape) >= 2:
+        return gain * t / prod(shape[1:]) ** 0.5
+    if len(shape) == 1 and name.endswith("weight"):
+        return 1 + 0.1 * t
+    if len(shape) == 1 and "bias" in name:
+        return 0.1 * t
+    return 0.2 * t
+
+
+class Golden:
+    """A case: `config` (official names), `checkpoint` (as published, with its wrapper), `inputs` (video as (batch,
+    frames, channels, height, width), masks as bool)."""
+
+    def __init__(self, name: str) -> None:
+        self.case = CASES[name]
+        self.config = self.case["config"]
+        stored = load_file(FOLDER / self.case["file"])
+        self.expected = {k[4:]: v for k, v in stored.items() if k.startswith("out.")}
+        self.inputs = {k[3:]: v.bool() for k, v in stored.items() if k.startswith("in.")}
+        for key, value in self.case["inputs"].items():
+            if "made_by" in value:
+                generator = torch.Generator().manual_seed(value["seed"])
+                self.inputs[key] = torch.randn(tuple(value["shape"]), generator=generator).transpose(1, 2)
+
+    @property
+    def checkpoint(self) -> dict:
+        keys = json.loads((FOLDER / self.case["keys_file"]).read_text())
+        state = {k: weight(k, shape, self.case["seed"], self.case["gain"]) for k, shape in keys.items()}
+        total = float(sum(t.double().abs().sum() for t in state.values()))
+        if abs(total - self.case["weights_checksum"]) > 1e-6 * total:
+            raise ValueError(f"This machine draws other random numbers: {total}, not {self.case['weights_checksum']}.")
+        return {self.case["checkpoint_wrapper"]: state}
+
+    def compare(self, outputs: dict[str, torch.Tensor]) -> None:
+        """Fails unless every stored output is there and within its tolerance."""
+        assert set(outputs) == set(self.expected)
+        for name, want in self.expected.items():
+            got = outputs[name].detach()
+            assert got.shape == want.shape, name
+            difference = (got.double() - want.double()).abs().max().item()
+            assert difference <= self.case["outputs"][name]["tolerance"], (name, difference)
