@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -138,8 +139,13 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     except Exception as error:
         if options.debug or isinstance(error, hf_video.HFVideoError):
             raise
-        reason = " ".join(str(error).split())
-        raise CommandError(f"the model {options.model!r} can't be loaded: {reason[:600]}") from error
+        raise CommandError(f"the model {options.model!r} can't be loaded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    # transformers puts the tracebacks of all classes that it tried into the message; the first one's end says why.
+    inner = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)", str(error), re.MULTILINE)
+    return " ".join((inner.group(1) if inner else str(error)).split())[:600]
 
 
 def _check_model(model: str) -> None:

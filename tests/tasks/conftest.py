@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from transformers import pipeline
-
 import tiny
+from transformers import pipeline
 
 
 @pytest.fixture(scope="session")

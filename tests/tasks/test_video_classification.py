@@ -11,14 +11,14 @@ import threading
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from transformers import AutoModelForVideoClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_video
-import tiny
-from hf_video.errors import CheckpointError, SamplingError, VideoOptionError, VideoSourceError
+from hf_video.errors import CheckpointError, DamagedVideoError, SamplingError, VideoOptionError, VideoSourceError
 from hf_video.video import VideoReader
 
 
@@ -100,7 +100,9 @@ def test_every_form_of_a_video_has_the_same_scores(classify, lossless, served, t
         }
         expected = classify(str(lossless))
         # Floats are resized as floats, without rounding to whole levels: up to half a level away.
-        differing = [n for n, form in forms.items() if not same(classify(form), expected, 2e-2 if n == "floats" else 1e-5)]
+        differing = [
+            n for n, form in forms.items() if not same(classify(form), expected, 2e-2 if n == "floats" else 1e-5)
+        ]
     assert differing == []
 
 
@@ -184,10 +186,7 @@ def test_clips_of_different_sizes_share_no_batch(videomae, tmp_path):
         tiny.write_clip(tmp_path / "a.mp4", height=48, width=48),
         tiny.write_clip(tmp_path / "b.mp4", height=48, width=96),
     ]
-    try:
-        alone = [classify(file) for file in files]
-    except hf_video.HFVideoError:
-        pytest.skip("the model takes one size")
+    alone = [classify(file) for file in files]
     assert all(same(a, b) for a, b in zip(classify(files, batch_size=2), alone, strict=True))
 
 
@@ -350,20 +349,25 @@ def test_bad_files_raise_ours_or_are_reported(classify, clips, bad):
 
 
 def test_damaged_frames_raise_or_repeat(classify, tmp_path):
-    good = tiny.write_clip(tmp_path / "good.mkv", 24)
-    data = bytearray(good.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + len(data) // 8] = bytes(len(data) // 8)
-    damaged = tmp_path / "damaged.mkv"
+    data = bytearray(tiny.write_clip(tmp_path / "good.mp4").read_bytes())
+    start = len(data) // 2
+    data[start : start + len(data) // 8] = bytes(len(data) // 8)
+    damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(data)
-    try:
-        answer = classify(damaged, frame_sampling_rate=1)
-    except hf_video.HFVideoError as error:
-        assert "damaged.mkv" in str(error)
-        mended = classify(damaged, frame_sampling_rate=1, on_error="repeat")
-        assert len(mended) == 5
-    else:
-        assert len(answer) == 5
+    with VideoReader(damaged) as reader, pytest.raises(DamagedVideoError) as caught:
+        reader.get_frames(range(24))
+    bad = caught.value.indices[-1]
+
+    def on_damage(total, count):
+        return [0, 0, bad, bad]
+
+    with pytest.raises(DamagedVideoError, match=r"damaged\.mp4"):
+        classify(damaged, sampler=on_damage)
+    mended = classify(damaged, sampler=on_damage, on_error="repeat")
+    assert mended.repeated == (bad,)
+    assert classify(damaged, sampler=lambda total, count: [0] * count).repeated == ()
+    report = classify([damaged], sampler=on_damage, bad_files="report")[0]
+    assert report["error"] == "DamagedVideoError"
 
 
 # --- models and processors -------------------------------------------------------------------------------------------
