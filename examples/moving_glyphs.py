@@ -56,6 +56,7 @@ def small_model(seed: int):
         num_attention_heads=4,
         intermediate_size=256,
         layer_norm_eps=1e-6,
+        initializer_range=0.1,  # the paper's 0.02 is for 768 channels; 64 channels learn three times slower from it
         id2label=dict(enumerate(LABELS)),
         label2id={name: i for i, name in enumerate(LABELS)},
     )
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo_output"))
     parser.add_argument("--train-clips", type=int, default=1200)
     parser.add_argument("--test-clips", type=int, default=80)
-    parser.add_argument("--epochs", type=float, default=7)
+    parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.perf_counter()
@@ -155,7 +156,7 @@ def draw_sheet(held_out, answers, backwards, reversed_answers):
             with hf_video.VideoReader(path) as reader:
                 frames = reader.get_frames(range(len(reader))).data
             tone = "good" if label == truth else "bad"
-            cells.append(SheetClip(frames, f"{label}  {score:.0%}", f"{note}moves {truth}", tone))
+            cells.append(SheetClip(frames[:5], f"{label}  {score:.0%}", f"{note}moves {truth}", tone))
     return contact_sheet(
         cells, columns=4, title="hf_video: predicted direction of held-out clips, time from left to right"
     )

@@ -1,0 +1,62 @@
+"""The Python in README and model cards is run as it stands, on a tiny model and clips in place of the named ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hf_video
+from hf_video.video import write_video
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "model_cards/videomae.md", "model_cards/timesformer.md")
+NAMES = {
+    "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
+    "facebook/timesformer-base-finetuned-k400": "Timesformer",
+}
+
+
+def code_blocks():
+    for page in PAGES:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)):
+            yield pytest.param(code, id=f"{page}-{number}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Clips and tiny models, where the pages say clip.mp4 and name models on the Hub."""
+    folder = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    for name in ("clip.mp4", "other.mp4"):
+        write_video(folder / name, rng.integers(0, 255, (40, 48, 64, 3), dtype=np.uint8), fps=10)
+    for hub_name, model in NAMES.items():
+        config = getattr(hf_video, f"{model}Config")(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=5, image_size=32
+        )
+        getattr(hf_video, f"{model}ForVideoClassification")(config).save_pretrained(folder / hub_name)
+        sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+        getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)
+    return folder
+
+
+@pytest.mark.parametrize("code", code_blocks())
+def test_code_block_runs(code, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    exec(compile(code, "README", "exec"), {})
+
+
+def test_commands_are_real():
+    """Every `make` target and `hf-video` verb that the README names exists."""
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^make (\w+)", readme, re.M))
+    assert targets
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+    from hf_video.cli import VERBS
+
+    verbs = set(re.findall(r"^hf-video (\w+)", readme, re.M))
+    assert verbs
+    assert verbs <= set(VERBS)
