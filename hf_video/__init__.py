@@ -1,8 +1,8 @@
 """Video models with the Hugging Face treatment.
 
 `import hf_video` registers every model with transformers' Auto classes and the video pipelines (see
-`register_auto_classes`; the environment variable HF_VIDEO_OVERRIDE=0 leaves transformers' own classes alone). All public
-names below load when they are first used.
+`register_auto_classes`; the environment variable HF_VIDEO_OVERRIDE=0 leaves transformers' own classes alone). All
+public names below load when they are first used.
 """
 
 from __future__ import annotations

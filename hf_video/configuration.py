@@ -92,5 +92,5 @@ class VideoConfig(PreTrainedConfig):
 
     @classmethod
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        """Hook: what a file of another origin means in our fields. `overrides` are the keywords of `from_pretrained`."""
+        """Hook: what a file of another origin means in our fields. `overrides`: the keywords of `from_pretrained`."""
         return config_dict

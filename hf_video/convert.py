@@ -43,8 +43,8 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
         inner = [name for name in WRAPPERS if isinstance(checkpoint.get(name), Mapping)]
         if not inner:
             raise CheckpointError(
-                f"No tensors found: the checkpoint holds {sorted(map(str, checkpoint))[:10]}. Expected a state dict, or "
-                f"one inside {', '.join(WRAPPERS)}."
+                f"No tensors found: the checkpoint holds {sorted(map(str, checkpoint))[:10]}. Expected a state dict, "
+                f"or one inside {', '.join(WRAPPERS)}."
             )
         checkpoint = checkpoint[inner[0]]
     state = {str(key): value for key, value in checkpoint.items() if isinstance(value, torch.Tensor)}
@@ -119,7 +119,8 @@ def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
         return known[width]
     if width % 64:
         raise CheckpointError(
-            f"The number of heads can't be read from the shapes, and a width of {width} is no official model. Pass {name}=..."
+            f"The number of heads can't be read from the shapes, and a width of {width} is no official model. "
+            f"Pass {name}=..."
         )
     return width // 64
 
@@ -142,8 +143,8 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{path} is refused: it is no PyTorch file of plain tensors ({str(error).splitlines()[0][:200]}). Files that "
-            "need arbitrary pickled code are never loaded; save the state dict alone, best as .safetensors."
+            f"{path} is refused: it is no PyTorch file of plain tensors ({str(error).splitlines()[0][:200]}). Files "
+            "that need arbitrary pickled code are never loaded; save the state dict alone, best as .safetensors."
         ) from error
 
 

@@ -49,8 +49,8 @@ class VideoPreTrainedModel(PreTrainedModel):
             )
         if pixel_values.ndim != 5:
             raise ModelInputError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected five dimensions (batch, frames, channels, "
-                "height, width). One clip: add the batch with [None]."
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected five dimensions (batch, frames, "
+                "channels, height, width). One clip: add the batch with [None]."
             )
         if pixel_values.shape[2] != self.config.num_channels:
             hint = " They look like (batch, channels, frames, ...): permute(0, 2, 1, 3, 4)."
@@ -82,8 +82,9 @@ class VideoPreTrainedModel(PreTrainedModel):
         raise NotImplementedError(f"{type(self).__name__} has no features.")
 
     def layer_groups(self) -> list[list[str]]:
-        """Names of all parameters by depth: group 0 the embeddings, group i+1 block i, the last one what follows (norms,
-        heads, decoders). Each parameter stands in exactly one group (BEiT's layer-wise decay, as VideoMAE uses it)."""
+        """Names of all parameters by depth: group 0 the embeddings, group i+1 block i, the last one what follows
+        (norms, heads, decoders). Each parameter stands in exactly one group (BEiT's layer-wise decay, as VideoMAE
+        uses it)."""
         blocks = self.config.num_hidden_layers
         groups: list[list[str]] = [[] for _ in range(blocks + 2)]
         for name, _ in self.named_parameters():
@@ -95,6 +96,6 @@ class VideoPreTrainedModel(PreTrainedModel):
         return groups
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that recipes leave out of weight decay: all of one dimension, and tokens and positions."""
+        """Names of parameters that recipes leave out of weight decay: those of one dimension, tokens, positions."""
         tokens = r"(cls_token|mask_token|position_embeddings|time_embeddings)$"
         return {n for n, p in self.named_parameters() if p.ndim <= 1 or re.search(tokens, n)}

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class VideoModelOutput(ModelOutput):
-    """`last_hidden_state` (B, tokens, D); `hidden_states`: the embeddings and every block's output, each (B, tokens, D);
+    """`last_hidden_state` (B, tokens, D); `hidden_states`: the embeddings and every block's output, each of that shape;
     `attentions`: each block's probabilities (rows, heads, queries, keys); `temporal_attentions`: those over time, where
     a model attends over time and space apart."""
 

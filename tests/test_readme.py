@@ -33,9 +33,8 @@ def folder(tmp_path_factory):
     for name in ("clip.mp4", "other.mp4"):
         write_video(folder / name, rng.integers(0, 255, (40, 48, 64, 3), dtype=np.uint8), fps=10)
     for hub_name, model in NAMES.items():
-        config = getattr(hf_video, f"{model}Config")(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=5, image_size=32
-        )
+        tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = getattr(hf_video, f"{model}Config")(**tiny, num_labels=5, image_size=32)
         getattr(hf_video, f"{model}ForVideoClassification")(config).save_pretrained(folder / hub_name)
         sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
         getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)

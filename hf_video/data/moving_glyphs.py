@@ -1,8 +1,8 @@
 """Generated clips whose class needs time: a glyph drifts over a torus, and the label is its direction.
 
 Start places, shapes and colours are drawn alike for all classes and the picture wraps around, so a single frame says
-nothing (chance is 1 in 4), and a clip played backwards is a clip of the opposite class. A model that scores above chance
-here has learnt the order of frames. Used by the demo and by tests; no download needed.
+nothing (chance is 1 in 4), and a clip played backwards is a clip of the opposite class. A model that scores above
+chance here has learnt the order of frames. Used by the demo and by tests; no download needed.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def moving_glyph(
     shape: str | None = None,
     color: str | None = None,
 ) -> GlyphClip:
-    """One clip. `size` and `speed` are in pixels and pixels a frame; `noise` is a deviation in grey levels. Shape, colour,
-    place and background are drawn from `rng` where not given."""
+    """One clip. `size` and `speed` are in pixels and pixels a frame; `noise` is a deviation in grey levels. Shape,
+    colour, place and background are drawn from `rng` where not given."""
     shape = shape or str(rng.choice(list(SHAPES)))
     color = color or str(rng.choice(list(COLORS)))
     side = size * 9 // 32
@@ -103,7 +103,7 @@ def moving_glyphs(clips: int, seed: int = 0, **options) -> list[GlyphClip]:
 
 
 def write_moving_glyphs(folder: str | Path, clips: int, seed: int = 0, *, fps: float = 8.0, **options) -> list[Path]:
-    """Encodes clips as `folder/<direction>/<number>.mp4` (H.264) and returns the paths, in the order of `moving_glyphs`."""
+    """Encodes clips as `folder/<direction>/<number>.mp4` (H.264); returns the paths in the order of `moving_glyphs`."""
     paths = []
     for number, clip in enumerate(moving_glyphs(clips, seed, **options)):
         path = Path(folder) / clip.direction / f"{number:05d}.mp4"

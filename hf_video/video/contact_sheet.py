@@ -35,8 +35,8 @@ def contact_sheet(
 ) -> Image.Image:
     """A PIL image that shows `frames_per_clip` evenly spread frames of each clip side by side, time from left to right.
 
-    `cell` is the width of one frame in pixels; heights follow the first clip's shape. Raises VideoArrayError for no clips
-    or frames that are not uint8 (T, H, W, 3).
+    `cell` is the width of one frame in pixels; heights follow the first clip's shape. Raises VideoArrayError for no
+    clips or frames that are not uint8 (T, H, W, 3).
     """
     if not clips:
         raise VideoArrayError("A contact sheet needs at least one clip; the list is empty.")

@@ -76,7 +76,7 @@ def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
-    """See `hf_video.from_official`. Heads have 64 channels in all official models; others need `num_attention_heads`."""
+    """See `hf_video.from_official`. Official heads have 64 channels; other models need `num_attention_heads`."""
     overrides = our_names(overrides, OFFICIAL_NAMES)
     config = read_shapes(state, overrides) | overrides
     if "num_attention_heads" not in config:
