@@ -24,6 +24,7 @@ import numpy as np
 
 from hf_video.errors import NoFramesError
 from hf_video.video.container import OpenVideo
+from hf_video.video.frame_table import FrameTable
 
 # Demuxers whose seek was measured to land on, or before, the keyframe that was asked for.
 SEEKABLE = ("mov", "matroska", "avi", "flv", "asf")
@@ -33,32 +34,6 @@ PASSABLE = ("mpegts", "mpeg", "ivf")
 REORDER = 32
 # A coded MPEG-4 frame of this size or less may be a placeholder that yields no frame of its own.
 PLACEHOLDER_BYTES = 16
-
-
-@dataclass(frozen=True)
-class FrameTable:
-    """`pts` (int64, in display order) names frames by timestamp; it is None if they can only be counted.
-
-    `seconds` (float64) are presentation times, `keys` (int64) the indices of keyframes, `end` is when the last frame
-    ends, in seconds. `access` says how to start at a keyframe: `seek` to it, `pass` over the packets before it, or
-    decode from the `start`; `plain` is for streams with damage inside: decode from the start and skip nothing, because
-    what is concealed depends on everything before it. `origin` is what the table was made from: `index`, `packets` or
-    `decode`.
-    """
-
-    pts: np.ndarray | None
-    seconds: np.ndarray
-    keys: np.ndarray
-    end: float
-    access: str
-    origin: str
-
-    def __len__(self) -> int:
-        return len(self.seconds)
-
-    def key_before(self, index: int) -> int:
-        """Position in `keys` of the last keyframe at or before frame `index`."""
-        return int(np.searchsorted(self.keys, index, side="right")) - 1
 
 
 def build_table(
@@ -78,6 +53,8 @@ def build_table(
         table = _from_packets(video)
     if table is None:
         table = _from_decode(video, on_frame)
+    if not video.strict:
+        video.reopen(strict=True)
     if not len(table):
         raise NoFramesError(f"{label}: not one frame of its {video.decoder.name} video stream can be decoded")
     return table

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
-from hf_video.video.decoding import EncodedVideo, nearest_keyframes
+from hf_video.video.decoding import EncodedVideo
 from hf_video.video.frames import VideoMetadata
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
 from hf_video.video.pixels import Painter, Sizing, clockwise_degrees
@@ -77,7 +77,7 @@ class EncodedSource:
         return self._first
 
     def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
-        return nearest_keyframes(self._video.table, indices)
+        return self._video.nearest_keyframes(indices)
 
     def _brush(self) -> Painter:
         if self._painter is None:

@@ -132,11 +132,11 @@ class TestMetadata:
 
     def test_few_frames_are_decoded(self, clip, monkeypatch):
         """Frames 40 and 41 of a clip with keyframes every 16: nothing before frame 32 is touched."""
-        from hf_video.video import decoding
+        from hf_video.video import walking
 
         decoded = []
-        original = decoding._take
-        monkeypatch.setattr(decoding, "_take", lambda frames, *a: decoded.extend(frames) or original(frames, *a))
+        original = walking._take
+        monkeypatch.setattr(walking, "_take", lambda frames, *a: decoded.extend(frames) or original(frames, *a))
         with VideoReader(clip) as reader:
             reader.get_frames([40, 41])
         assert 2 <= len(decoded) <= 12
@@ -158,6 +158,16 @@ class TestKeyframes:
             assert np.array_equal(got.data, exact.get_frames(got.indices).data)
             assert set(got.indices) <= {0, 16, 32, 48, 64}
             assert snapped.get_frames_at([0.6]).indices.tolist() == [16]
+
+    @pytest.mark.parametrize("name", ["h264_open_gop", "h264_open_gop_mkv", "h264_open_gop_ts", "hevc_open_gop", "gif"])
+    def test_open_gops_too(self, odd, name):
+        """Where frames that follow a keyframe in the file are shown before it."""
+        with av.open(str(odd(name))) as container:
+            keys = {i for i, frame in enumerate(container.decode(video=0)) if frame.key_frame}
+        with VideoReader(odd(name), snap="keyframe") as reader, VideoReader(odd(name)) as exact:
+            got = reader.get_frames(range(0, COUNT, 5))
+            assert set(got.indices) <= keys
+            assert np.array_equal(got.data, exact.get_frames(got.indices).data)
 
     def test_one_packet_for_each(self, clip, monkeypatch):
         with VideoReader(clip, snap="keyframe") as reader:
