@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from contextvars import ContextVar
 from typing import Any
 
@@ -55,6 +56,10 @@ class VideoConfig(PreTrainedConfig):
             value = getattr(self, name, 1)
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}.")
+        for name in (f.name for f in dataclasses.fields(self) if re.search(r"drop(out|_path)", f.name)):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, got {value}.")
         self._check_heads("hidden_size", "num_attention_heads")
 
     def _check_heads(self, width: str, heads: str) -> None:

@@ -55,6 +55,8 @@ def test_files_may_hold_keys_of_other_versions(cls, tmp_path):
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"hidden_size": 100, "num_attention_heads": 7}, "multiple"),
         ({"image_size": 8}, "no (patch|tubelet)"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate"),
+        ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob"),
         ({"patch_size": [16, 16, 2]}, "patch_size"),
     ],
 )

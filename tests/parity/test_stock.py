@@ -184,9 +184,9 @@ def test_pretrained_file_starts_a_classifier(source, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("VideoMAEForVideoClassification", {"num_frames": 16, "image_size": 224}),
+        ("VideoMAEForVideoClassification", {"num_frames": 16, "image_size": 224, "num_labels": 400}),
         ("VideoMAEForPreTraining", {"num_frames": 16, "image_size": 224, "use_mean_pooling": False}),
-        ("TimesformerForVideoClassification", {"num_frames": 8, "image_size": 224}),
+        ("TimesformerForVideoClassification", {"num_frames": 8, "image_size": 224, "num_labels": 400}),
     ],
 )
 def test_base_size(name, options):
