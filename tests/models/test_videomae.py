@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 from contract import ModelContract, TrainerContract, assert_close, randomise
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.positions import resize_grid, sinusoid_table
@@ -183,6 +184,18 @@ def test_masked_encoder_sees_only_visible_tokens():
     visible = model(VIDEO, bool_masked_pos=mask, output_hidden_states=True).hidden_states[0]
     everything = model(VIDEO, output_hidden_states=True).hidden_states[0]
     assert_close(visible, everything[~mask].view(2, 8, -1), atol=1e-6)
+
+
+def test_pretraining_works_only_on_what_is_visible():
+    """Stock embeds all tokens and then drops most; here three quarters hidden cost a quarter, embedding included."""
+    model = tiny(VideoMAEModel)
+    operations = []
+    for mask in (None, tube_mask(2, (2, 2, 4), 0.75)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(VIDEO, bool_masked_pos=mask)
+        operations.append(counter.get_flop_counts()["VideoMAEModel.embeddings"])
+    (everything,), (visible,) = (o.values() for o in operations)
+    assert visible * 4 == everything
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+import transformers
 from contract import assert_close, randomise
+from safetensors.torch import load_file
 from transformers.models.timesformer import configuration_timesformer as stock_timesformer_config
 from transformers.models.timesformer import modeling_timesformer as stock_timesformer
 from transformers.models.videomae import configuration_videomae as stock_videomae_config
@@ -118,8 +122,6 @@ def test_our_file_in_stock(case, tmp_path):
 @pytest.mark.parametrize("case", ["videomae classifier", "videomae pretraining", "timesformer divided"])
 def test_files_are_the_same_to_the_byte_of_each_tensor(case, tmp_path):
     """Same keys, shapes, dtypes and values on disk, through stock and back."""
-    from safetensors.torch import load_file
-
     name, options = CASES[case]
     stock_model(name, options).save_pretrained(tmp_path / "stock")
     getattr(hf_video, name).from_pretrained(tmp_path / "stock").save_pretrained(tmp_path / "ours")
@@ -149,8 +151,6 @@ def test_trained_with_drop_path_still_loads_in_stock(tmp_path):
 
 def test_old_bias_names_and_qkv_bias_load(tmp_path):
     """Files of the Hub: `q_bias`/`v_bias` (also what stock still writes), and `qkv_bias` in old configurations."""
-    import json
-
     name, options = CASES["videomae classifier"]
     stock = stock_model(name, options)
     stock.save_pretrained(tmp_path)
@@ -202,3 +202,13 @@ def test_base_size(name, options):
         got, expected = ours(**inputs), stock(**inputs)
     assert_close(got.logits, expected.logits, atol=TOLERANCE)
     assert_close(got.loss, expected.loss, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", ["videomae classifier", "videomae pretraining", "timesformer joint"])
+def test_auto_classes_read_stock_folders_into_ours(case, tmp_path):
+    name, options = CASES[case]
+    stock_model(name, options).save_pretrained(tmp_path)
+    head = "AutoModelForPreTraining" if name.endswith("PreTraining") else "AutoModelForVideoClassification"
+    for auto, expected in ((head, name), ("AutoModel", name.split("For")[0] + "Model")):
+        model = getattr(transformers, auto).from_pretrained(tmp_path)
+        assert type(model) is getattr(hf_video, expected)
