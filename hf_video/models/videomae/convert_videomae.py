@@ -124,7 +124,7 @@ def is_our_table(key: str, value: torch.Tensor) -> bool:
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
-    """See `hf_video.from_official`. No shape tells `image_size` and `num_frames` (224, 16): pass them if they differ."""
+    """See `hf_video.from_official`. No shape tells `image_size` and `num_frames`: pass them if not 224 and 16."""
     config = read_shapes(state, our_names(overrides, OFFICIAL_NAMES))
     renamed = split_qkv(rename({k: v for k, v in state.items() if not is_our_table(k, v)}, new_name))
     if "mask_token" in renamed:
