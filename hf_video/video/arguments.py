@@ -65,3 +65,16 @@ def whole_numbers(indices: Any, count: int, label: str) -> np.ndarray:
             f"allowed are {-count} to {count - 1}"
         )
     return np.where(numbers < 0, numbers + count, numbers)
+
+
+def plain_seconds(seconds: Any) -> np.ndarray:
+    """`seconds` as float64 array of one dimension, or `FrameIndexError`."""
+    if isinstance(seconds, Iterable) and not hasattr(seconds, "__array__"):
+        seconds = list(seconds)
+    try:
+        times = np.atleast_1d(np.asarray(seconds, np.float64))
+    except (TypeError, ValueError):
+        times = np.empty((0, 0))
+    if times.ndim != 1:
+        raise FrameIndexError(f"seconds must be numbers in one dimension, got {seconds!r:.100}")
+    return times

@@ -74,7 +74,18 @@ class EncodedVideo:
 
     def _make_table(self, *, trust_index: bool = True) -> None:
         self._kept, self._walker = _Kept(), None
-        self._table = build_table(self.video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
+        promised = self._table
+        table = build_table(self.video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
+        self._table = table if promised is None else promised.corrected(table)
+
+    def _correct_table(self, last: int) -> None:
+        """Make the table from the packets; raises `FrameIndexError` if frame `last` turns out not to be there."""
+        self._make_table(trust_index=False)
+        if last >= len(self.table):
+            raise FrameIndexError(
+                f"{self.media.label}: its index promises more frames than the {len(self.table)} that are there; "
+                f"frame {last} is not"
+            )
 
     def _walk(self) -> Walker:
         video = self.video
@@ -123,12 +134,7 @@ class EncodedVideo:
             for key, indices in segments(self.table, wanted):
                 doubtful += self._walk().read(key, indices, deliver)
         except WrongTableError:
-            self._make_table(trust_index=False)
-            if wanted[-1] >= len(self._table):
-                raise FrameIndexError(
-                    f"{self.media.label}: its index promises more frames than the {len(self._table)} that are there; "
-                    f"frame {wanted[-1]} is not"
-                ) from None
+            self._correct_table(wanted[-1])
             self.fetch(wanted, deliver)
             return
         if doubtful:
@@ -138,7 +144,7 @@ class EncodedVideo:
         """For each frame index that of the keyframe nearest in time; see `FrameTable.nearest_keyframes`."""
         keys = self.table.nearest_keyframes(indices)
         if self.table.origin == "index" and not all(map(self._walk().confirms, set(keys.tolist()))):
-            self._make_table(trust_index=False)
+            self._correct_table(int(indices.max()))
             keys = self.table.nearest_keyframes(indices)
         return keys
 

@@ -46,3 +46,14 @@ class FrameTable:
         goal = self.seconds[indices]
         nearer = np.where(goal - times[before] <= times[after] - goal, before, after)
         return self.keys[nearer]
+
+    def corrected(self, seen: FrameTable) -> FrameTable:
+        """This table, made from an index, after the packets were `seen`.
+
+        Where they only lack some of the frames, the index was right and the file is damaged: frames keep their numbers,
+        and the lost ones are found out when they are read.
+        """
+        if self.pts is None or seen.pts is None or len(seen) >= len(self) or not np.isin(seen.pts, self.pts).all():
+            return seen
+        keys = np.searchsorted(self.pts, seen.pts[seen.keys])
+        return FrameTable(self.pts, self.seconds, keys, self.end, "plain", seen.origin)

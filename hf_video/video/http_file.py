@@ -32,14 +32,17 @@ class HttpFile(io.RawIOBase):
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._copy = None
-        first = self._request(0)
-        with first:
+        with self._request(0) as first:
             total = (first.headers.get("Content-Range") or "").rpartition("/")[2]
-            if first.status == 206 and total.isdigit():
+            ranges, partial = total.isdigit(), first.status == 206
+            if ranges and partial:
                 self._size = int(total)
                 self._blocks[0] = self._drain(first)
-            else:
+            elif not partial:
                 self._size = self._download(first)
+        if partial and not ranges:  # a part, but of what?
+            with self._request(None) as whole:
+                self._size = self._download(whole)
 
     def readable(self) -> bool:
         return True
@@ -88,8 +91,11 @@ class HttpFile(io.RawIOBase):
         self._blocks.move_to_end(number)
         return self._blocks[number]
 
-    def _request(self, start: int) -> HTTPResponse:
-        headers = {"Range": f"bytes={start}-{start + BLOCK - 1}", "User-Agent": f"hf_video/{__version__}"}
+    def _request(self, start: int | None) -> HTTPResponse:
+        """The answer to a request for the block that starts at byte `start`, or for everything."""
+        headers = {"User-Agent": f"hf_video/{__version__}"}
+        if start is not None:
+            headers["Range"] = f"bytes={start}-{start + BLOCK - 1}"
         with self._translated():
             return urllib.request.urlopen(urllib.request.Request(self._url, headers=headers), timeout=TIMEOUT_SECONDS)
 

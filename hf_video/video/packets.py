@@ -243,7 +243,10 @@ def _decoded_pts(video: OpenVideo, start: int | None, until: int | None) -> np.n
     """Timestamps of the frames that come out between two times (None: from the first packet, to the last)."""
     video.reopen(strict=False)
     if start and video.kind.startswith(SEEKABLE):
-        video.seek(start)
+        try:
+            video.seek(start)
+        except av.FFmpegError:
+            video.reopen()
     found = []
     for frame in decode_all(video):
         if frame.pts is not None:

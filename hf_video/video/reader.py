@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import FrameIndexError, VideoOptionError
-from hf_video.video.arguments import check_options, checked_size, whole_numbers
+from hf_video.video.arguments import check_options, checked_size, plain_seconds, whole_numbers
 from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.pixels import Sizing
@@ -128,7 +128,7 @@ class VideoReader:
         Raises `FrameIndexError` for a time before the first frame or from the end on.
         """
         with self._guard():
-            times = np.atleast_1d(np.asarray(seconds, np.float64))
+            times = plain_seconds(seconds)
             known, end = self._source.seconds, self._source.end
             begin = float(known[0])
             wrong = ~((times >= begin - SECONDS_TOLERANCE) & (times < end))

@@ -136,7 +136,7 @@ def read_image(path: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise EmptyFileError(f"{path} is empty (0 bytes)") from None
         raise NotAVideoError(f"{path} can't be read as an image: {error}") from None

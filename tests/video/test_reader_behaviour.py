@@ -94,6 +94,11 @@ class TestTimes:
         with VideoReader(clip) as reader, pytest.raises(errors.FrameIndexError, match="runs from 0 s to"):
             reader.get_frames_at([0.1, second])
 
+    @pytest.mark.parametrize("seconds", [["soon"], "1.0", None, [[0.1, 0.2]], [None]])
+    def test_only_numbers(self, clip, seconds):
+        with VideoReader(clip) as reader, pytest.raises(errors.FrameIndexError, match=r"seconds|no frame is shown"):
+            reader.get_frames_at(seconds)
+
     def test_one_number(self, clip):
         with VideoReader(clip) as reader:
             assert reader.get_frames_at(1.0).indices.tolist() == [30]
@@ -108,16 +113,12 @@ class TestMetadata:
         assert meta.source == str(clip)
 
     def test_metadata_costs_no_pass_over_the_packets(self, clip, monkeypatch):
-        read = []
-        original = av.container.InputContainer
         monkeypatch.setattr(
             "hf_video.video.packets._scan", lambda *_: pytest.fail("the index of an mp4 says everything")
         )
-        assert original is not None
         with VideoReader(clip) as reader:
             assert reader.metadata.num_frames == COUNT
             reader.get_frames([50])
-        assert not read
 
     def test_one_open_serves_metadata_and_frames(self, tmp_path, monkeypatch):
         path = encode(tmp_path / "clip.mkv", options=x264())

@@ -90,7 +90,7 @@ class TestUrls:
         """Serves the clip on the loopback interface, with or without ranges; yields a function to its address."""
         servers = []
 
-        def start(ranges: bool) -> tuple[str, list[str]]:
+        def start(ranges: bool | str) -> tuple[str, list[str]]:
             log: list[str] = []
             handler = partial(Handler, clip.parent, ranges, log)
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -102,6 +102,12 @@ class TestUrls:
         for server in servers:
             server.shutdown()
             server.server_close()
+
+    def test_ranges_of_unknown_length(self, serve, clip, expected):
+        address, log = serve("unknown")
+        with VideoReader(f"{address}/{clip.name}") as reader:
+            assert np.array_equal(reader.get_frames([60]).data, expected[[60]])
+        assert log[-1] is None, "everything is asked for"
 
     @pytest.mark.parametrize("ranges", [True, False])
     def test_same_frames(self, serve, clip, expected, ranges):
@@ -159,7 +165,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.ranges and wanted:
             start, end = (int(x) for x in wanted.removeprefix("bytes=").split("-"))
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}")
+            total = "*" if self.ranges == "unknown" else len(data)
+            self.send_header("Content-Range", f"bytes {start}-{min(end, len(data) - 1)}/{total}")
             data = data[start : end + 1]
         else:
             self.send_response(200)
