@@ -19,7 +19,7 @@ from hf_video.video.reader import VideoReader
 from hf_video.video.resize import shortest_edge_size
 
 # Raw frames held at once. Beyond it a video is decoded in several stretches: memory stays bounded for any length.
-FRAME_BUDGET = 256 * 2**20
+FRAME_BUDGET = 128 * 2**20
 
 
 @dataclass(frozen=True)
