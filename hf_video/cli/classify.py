@@ -20,7 +20,7 @@ from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.files import expand
-from hf_video.cli.printing import json_result, table
+from hf_video.cli.printing import fault, json_result, table
 
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -88,7 +88,7 @@ def show(files: list[str], results: Iterator[Any], options: argparse.Namespace) 
     for file, result in zip(files, results, strict=True):
         if isinstance(result, dict) and "error" in result:
             failed += 1
-            progress.write(f"hf-video: {file}: {result['message']}")
+            progress.write(fault(file, result["message"]))
         if options.json:
             collected.append(json_result(file, result))
         elif options.jsonl:

@@ -18,6 +18,7 @@ from typing import Any
 from hf_video._version import __version__
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.files import expand
+from hf_video.cli.printing import fault
 from hf_video.errors import HFVideoError
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
@@ -148,7 +149,7 @@ def describe_files(files: list[str], *, as_json: bool) -> int:
             with VideoReader(file) as reader:
                 rows.append({"file": file, **dataclasses.asdict(reader.metadata)})
         except HFVideoError as error:
-            print(f"hf-video: {file}: {error}", file=sys.stderr)
+            print(fault(file, str(error)), file=sys.stderr)
             rows.append({"file": file, "error": type(error).__name__, "message": str(error)})
     if as_json:
         print(json.dumps(rows, indent=2))

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def fault(file: str, message: str) -> str:
+    """The line on stderr for a file that can't be read; most messages name it themselves."""
+    return f"hf-video: {message}" if file in message else f"hf-video: {file}: {message}"
+
+
 def json_result(file: str, result: Any) -> dict[str, Any]:
     """A pipeline's result for one file as plain JSON values.
 
