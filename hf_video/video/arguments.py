@@ -72,9 +72,9 @@ def plain_seconds(seconds: Any) -> np.ndarray:
     if isinstance(seconds, Iterable) and not hasattr(seconds, "__array__"):
         seconds = list(seconds)
     try:
-        times = np.atleast_1d(np.asarray(seconds, np.float64))
+        times = np.atleast_1d(np.asarray(seconds))
     except (TypeError, ValueError):
-        times = np.empty((0, 0))
-    if times.ndim != 1:
+        times = np.empty(0, object)
+    if times.ndim != 1 or times.dtype.kind not in "iuf":
         raise FrameIndexError(f"seconds must be numbers in one dimension, got {seconds!r:.100}")
-    return times
+    return times.astype(np.float64)
