@@ -49,6 +49,8 @@ class OpenVideo:
         try:
             self.stream = self._pick(media)
             self.decoder = self.stream.codec_context
+            # As the header has it; the decoder's own changes with every frame of another size.
+            self.stated_size = self.decoder.height, self.decoder.width
             self.decoder.thread_count = threads
             if threads != 1:
                 self.decoder.thread_type = "AUTO"

@@ -101,8 +101,7 @@ class EncodedVideo:
     @property
     def stated_size(self) -> tuple[int, int]:
         """(height, width) in pixels that the container's header states, before rotation."""
-        decoder = self.video.decoder
-        return decoder.height, decoder.width
+        return self.video.stated_size
 
     def close(self) -> None:
         self._release()

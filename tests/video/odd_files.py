@@ -278,6 +278,8 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "h264_edit_list": lambda b: _mp4(b, shift=-17, container_options={"avoid_negative_ts": "disabled"}),
     "h264_fragmented": lambda b: _mp4(b, container_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
     "h264_mkv": lambda b: encode(b.with_suffix(".mkv"), options=x264()),
+    "h264_live_mkv": lambda b: encode(b.with_suffix(".mkv"), options=x264(), container_options={"live": "1"}),
+    "vp9_ivf": lambda b: encode(b.with_suffix(".ivf"), "libvpx-vp9", options=_VP9),
     "h264_ts": lambda b: encode(b.with_suffix(".ts"), options=x264()),
     "h264_open_gop_ts": lambda b: encode(
         b.with_suffix(".ts"), options=x264(**{"x264-params": "open-gop=1:b-pyramid=normal:keyint=16"})

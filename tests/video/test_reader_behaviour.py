@@ -286,6 +286,16 @@ class TestProcesses:
             assert np.array_equal(copy.get_frames([40]).data, reader.get_frames([40]).data)
             copy.close()
 
+    @pytest.mark.parametrize("name", ["h264_two_sizes", "h264_open_gop", "h264_ts", "h264_mkv", "gif", "mpeg4_avi_b"])
+    def test_a_copy_reads_the_same_at_once(self, odd, name):
+        """A copy knows the table but has opened nothing: the first thing that it reads lies in the middle."""
+        with VideoReader(odd(name)) as reader:
+            expected = reader.get_frames(range(COUNT)).data
+            for index in (60, 11, 37):
+                copy = pickle.loads(pickle.dumps(reader))
+                assert np.array_equal(copy.get_frames([index]).data[0], expected[index])
+                copy.close()
+
     @pytest.mark.parametrize("make", [lambda p: p.read_bytes(), lambda p: p.open("rb"), lambda p: [stamp(3), stamp(4)]])
     def test_other_sources_pickle_too(self, clip, make):
         with VideoReader(make(clip)) as reader:
