@@ -314,23 +314,27 @@ class ModelContract:
         compiled = self.compile(model, backend="aot_eager")
         assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
 
-    def check_dynamic(self, head, *, attentions, **changes):
-        model = self.model(head, **changes)
-        compiled = self.compile(model, backend="aot_eager", dynamic=True)
+    def check_dynamic(self, model, compiled, head, **options):
         for batch in (2, 3):
-            inputs = {**self.inputs(head, batch), "output_hidden_states": True, "output_attentions": attentions}
-            got, expected = compiled(**inputs), model(**inputs)
+            inputs = self.inputs(head, batch)
+            for value in inputs.values():
+                torch._dynamo.mark_dynamic(value, 0)
+            got, expected = compiled(**inputs, **options), model(**inputs, **options)
             assert list(got) == list(expected)
             assert_close(first_tensor(got), first_tensor(expected))
             assert_close(got.hidden_states, expected.hidden_states)
 
-    def test_compile_dynamic_with_hidden_states(self):
+    def test_compile_dynamic_batch_with_hidden_states(self):
         if not self.variant:
-            self.check_dynamic(sorted(MODELS[self.model_type].auto)[1], attentions=False, num_hidden_layers=1)
+            head = sorted(MODELS[self.model_type].auto)[1]
+            model = self.model(head, num_hidden_layers=1)
+            self.check_dynamic(model, self.compile(model, backend="aot_eager"), head, output_hidden_states=True)
 
     @pytest.mark.slow
-    def test_compile_dynamic_every_head(self, head):
-        self.check_dynamic(head, attentions=True)
+    def test_compile_all_sizes_dynamic_with_attentions(self, head):
+        model = self.model(head)
+        compiled = self.compile(model, backend="aot_eager", dynamic=True)
+        self.check_dynamic(model, compiled, head, output_hidden_states=True, output_attentions=True)
 
     @pytest.mark.slow
     def test_compile_to_kernels_and_train(self, head):
