@@ -56,7 +56,9 @@ def resize_frames(
     if len(frames) == 0:
         shape = (0, *size, frames.shape[3])
         return np.empty(shape, np.uint8) if isinstance(frames, np.ndarray) else frames.new_empty(shape)
-    given = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
+    given = frames
+    if isinstance(frames, np.ndarray):  # torch warns of arrays that it may not write to, such as a PIL image's
+        given = torch.from_numpy(np.require(frames, requirements=("C", "W")))
     planes = given.contiguous().permute(0, 3, 1, 2)
     resized = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=antialias)
     resized = resized.permute(0, 2, 3, 1).contiguous()
