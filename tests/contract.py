@@ -69,6 +69,8 @@ class ModelContract:
         heads = list(MODELS[self.model_type].auto)
         if "head" in metafunc.fixturenames:
             metafunc.parametrize("head", heads)
+        if "own_head" in metafunc.fixturenames:
+            metafunc.parametrize("own_head", [] if self.variant else heads)
         if "graph" in metafunc.fixturenames:
             metafunc.parametrize("graph", ["AutoModelForVideoClassification"] if self.variant else heads)
 
@@ -331,17 +333,17 @@ class ModelContract:
             self.check_dynamic(model, self.compile(model, backend="aot_eager"), head, output_hidden_states=True)
 
     @pytest.mark.slow
-    def test_compile_all_sizes_dynamic_with_attentions(self, head):
-        model = self.model(head)
+    def test_compile_all_sizes_dynamic_with_attentions(self, own_head):
+        model = self.model(own_head)
         compiled = self.compile(model, backend="aot_eager", dynamic=True)
-        self.check_dynamic(model, compiled, head, output_hidden_states=True, output_attentions=True)
+        self.check_dynamic(model, compiled, own_head, output_hidden_states=True, output_attentions=True)
 
     @pytest.mark.slow
-    def test_compile_to_kernels_and_train(self, head):
+    def test_compile_to_kernels_and_train(self, own_head):
         grads = []
         for compiled in (False, True):
-            model = self.model(head).train()
-            loss = self.loss(self.compile(model) if compiled else model, self.inputs(head))
+            model = self.model(own_head).train()
+            loss = self.loss(self.compile(model) if compiled else model, self.inputs(own_head))
             loss.backward()
             grads.append((loss, [p.grad for p in model.parameters()]))
         assert_close(*grads)
