@@ -99,3 +99,21 @@ class VideoConfig(PreTrainedConfig):
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         """Hook: what a file of another origin means in our fields. `overrides`: the keywords of `from_pretrained`."""
         return config_dict
+
+    @classmethod
+    def remember_grid(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        """For models with positions on a grid of tokens: a file that is loaded with another `num_frames` or size keeps
+        the grid its positions were made for in `position_grid`; the model interpolates from there, and this says so."""
+        sizes = ("num_frames", "image_size", "tubelet_size", "patch_size")
+        if config_dict.get("position_grid") or not {"num_frames", "image_size"} & set(overrides):
+            return config_dict
+        given = {name: value for name, value in config_dict.items() if name in sizes}
+        changed = {name: value for name, value in overrides.items() if name in sizes}
+        made_for, wanted = cls(**given).grid, cls(**{**given, **changed}).grid
+        if made_for != wanted:
+            logger.warning(
+                f"The checkpoint's positions were made for a grid {made_for} of (time, rows, columns) tokens; they are "
+                f"interpolated to {wanted}. Fine-tune before you trust the scores."
+            )
+            config_dict["position_grid"] = list(made_for)
+        return config_dict

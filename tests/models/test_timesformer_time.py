@@ -40,3 +40,16 @@ def test_temporal_maps_are_over_frames_of_one_place():
     output = timesformer()(torch.randn(2, 4, 3, 32, 48), output_attentions=True)
     assert output.temporal_attentions[0].shape == (2 * 6, 4, 4, 4)
     assert output.attentions[0].shape == (2 * 4, 4, 7, 7)
+
+
+def test_a_file_loads_with_another_number_of_frames_and_size(tmp_path):
+    """The learned positions keep their grid and the nearest are taken, as if such a clip were fed to the old model."""
+    model = timesformer(TimesformerForVideoClassification)
+    model.save_pretrained(tmp_path)
+    loaded = TimesformerForVideoClassification.from_pretrained(tmp_path, num_frames=8, image_size=(48, 64))
+    assert loaded.config.num_frames == 8
+    clip = torch.randn(2, 8, 3, 48, 64)
+    assert_close(loaded(clip).logits, model(clip).logits)
+    loaded.save_pretrained(tmp_path / "again")
+    again = TimesformerForVideoClassification.from_pretrained(tmp_path / "again")
+    assert_close(again(clip).logits, model(clip).logits)

@@ -12,6 +12,7 @@ from hf_video.errors import NoFramesError, SamplingError, ShortVideoError
 from hf_video.video import sampling
 from hf_video.video.frame_sample import FrameSample
 from hf_video.video.frames import VideoMetadata
+from hf_video.video.sample_video import sample_video
 
 TOTALS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 64, 100, 301)
 COUNTS = (1, 2, 3, 8, 16, 32)
@@ -258,16 +259,16 @@ class FakeReader:
 
 
 def test_sample_video():
-    sample = sampling.sample_video(FakeReader(), 4, sampler="dense", stride=2, num_clips=3)
+    sample = sample_video(FakeReader(), 4, sampler="dense", stride=2, num_clips=3)
     assert sample.indices.shape == (3, 4)
     assert sample.seconds == pytest.approx(sample.indices / 10)
-    own = sampling.sample_video(FakeReader(), 3, sampler=lambda total, count: [total - 1] * count)
+    own = sample_video(FakeReader(), 3, sampler=lambda total, count: [total - 1] * count)
     assert own.indices.tolist() == [[19, 19, 19]]
     assert own.seconds == pytest.approx(np.full((1, 3), 1.9))
     kept = FrameSample(np.array([[1, 2]]))
-    assert sampling.sample_video(FakeReader(), 2, sampler=lambda *_: kept).seconds is not None
+    assert sample_video(FakeReader(), 2, sampler=lambda *_: kept).seconds is not None
     with pytest.raises(SamplingError, match="strides"):
-        sampling.sample_video(FakeReader(), 4, sampler="dense", strides=2)
+        sample_video(FakeReader(), 4, sampler="dense", strides=2)
     for wrong in ([20], [-1], [0.5], [], [[[1]]]):
         with pytest.raises(SamplingError, match="0 to 19"):
-            sampling.sample_video(FakeReader(), 1, sampler=lambda *_, w=wrong: w)
+            sample_video(FakeReader(), 1, sampler=lambda *_, w=wrong: w)

@@ -24,6 +24,8 @@ class TimesformerConfig(VideoConfig):
             saddle on which the order of frames is not learnt. "xavier" draws all linear maps Xavier-uniform: use it
             to train from scratch, with `time_embedding_init_std` about 0.5.
         time_embedding_init_std: standard deviation of initial time embeddings; 0 as in the official code.
+        position_grid: (time, rows, columns) that the learned positions have, if not that of `num_frames` and
+            `image_size`. Set when a checkpoint is loaded with other sizes; the nearest positions are taken then.
     """
 
     model_type = "timesformer"
@@ -46,6 +48,7 @@ class TimesformerConfig(VideoConfig):
     drop_path_rate: float | int = 0
     initializer: str = "official"
     time_embedding_init_std: float | int = 0.0
+    position_grid: list[int] | tuple[int, int, int] | None = None
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -79,4 +82,4 @@ class TimesformerConfig(VideoConfig):
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         if "stochastic_depth" in config_dict:
             config_dict["drop_path_rate"] = config_dict.pop("stochastic_depth")
-        return config_dict
+        return cls.remember_grid(config_dict, overrides)

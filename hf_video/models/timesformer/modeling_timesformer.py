@@ -35,8 +35,8 @@ class TimesformerEmbeddings(nn.Module):
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__()
-        self.grid = config.grid
-        frames, rows, columns = config.grid
+        self.grid = tuple(config.position_grid or config.grid)
+        frames, rows, columns = self.grid
         self.patch_embeddings = PatchEmbedding(config.num_channels, config.hidden_size, config.patch, dims=2)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.hidden_size))

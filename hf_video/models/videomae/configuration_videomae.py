@@ -93,14 +93,4 @@ class VideoMAEConfig(VideoConfig):
 
     @classmethod
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        sizes = ("num_frames", "image_size", "tubelet_size", "patch_size")
-        if not config_dict.get("position_grid") and any(name in overrides for name in sizes[:2]):
-            made_for = cls(**{name: config_dict[name] for name in sizes if name in config_dict})
-            wanted = cls(**{name: {**config_dict, **overrides}.get(name, getattr(made_for, name)) for name in sizes})
-            if made_for.grid != wanted.grid:
-                logger.warning(
-                    f"The checkpoint's positions were made for a grid {made_for.grid} of (time, rows, columns) tokens; "
-                    f"they are interpolated to {wanted.grid}. Fine-tune before you trust the scores."
-                )
-                config_dict["position_grid"] = list(made_for.grid)
-        return config_dict
+        return cls.remember_grid(config_dict, overrides)
