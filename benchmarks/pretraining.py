@@ -39,7 +39,7 @@ def run(setting: Setting) -> list[Row]:
         "hf_video autocast bf16": lambda: step(ours, clip, masks, autocast=True),
         "hf_video autocast bf16, decoder masked": lambda: step(ours, clip, cells, autocast=True),
     }
-    times = race(candidates, max(1, setting.rounds // 2))
+    times = race(candidates, (setting.rounds + 1) // 2)
     job = f"pretraining step, {'small VideoMAE' if setting.quick else 'VideoMAE-B 16x224²'}, batch {BATCH}"
     compared = [
         ("hf_video fp32", "stock fp32", TARGET, note),

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks import clips, memory, readers
 from benchmarks.measure import Row, Times, absent, compare, race, require_close
@@ -19,6 +20,16 @@ MEMORY_LIMIT_MB = 150
 
 
 def run(setting: Setting) -> list[Row]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # torchcodec copies with torch, whose idle threads would burn CPU time on its account
+    try:
+        return file_rows(setting)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def file_rows(setting: Setting) -> list[Row]:
+    """Every clip, then memory."""
     recipes = clips.QUICK if setting.quick else clips.FULL
     missing = {name: reason for name, package in NEEDS.items() if (reason := why_absent(package))}
     rows = []
@@ -34,6 +45,7 @@ def read_rows(
     setting: Setting, job: str, path: Path, missing: dict[str, str], *, slow: bool = False, gop: int = 30
 ) -> list[Row]:
     """One file. On `slow` ones the stock reader runs once: it decodes everything up to the last frame."""
+    print(f"  {job}", flush=True)
     names = [name for name in READERS if name not in missing and not (slow and name == STOCK)]
     begin = time.process_time(), time.perf_counter()
     truth = readers.stock(path)
