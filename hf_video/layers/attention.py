@@ -6,11 +6,15 @@ never form the probabilities, so such a call takes the eager path.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+SCORES_IN_CACHE = 2_500_000
 
 
 def eager_attention(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
@@ -30,10 +34,40 @@ def sdpa_attention(module, query, key, value, attention_mask=None, scaling=None,
     Stands in for transformers' function of the same name, which branches on the number of tokens: that number may come
     out of a mask (masked autoencoding), and a compiled or exported graph can't branch on data.
     """
+    if attention_mask is None and dropout == 0.0 and plain_products_pay(query):
+        return attention_by_heads(query, key, value, scaling), None
     context = F.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
     return context.transpose(1, 2).contiguous(), None
+
+
+def plain_products_pay(query: torch.Tensor) -> bool:
+    """bfloat16 on a CPU that multiplies bfloat16 vectors but not tiles (AVX512-BF16 without AMX): PyTorch's fused
+    kernel is then as slow as in float32, forward and backward, which matrix products are not. While training they keep
+    the probabilities, batch · heads · tokens² · 2 bytes a layer, as eager attention does."""
+    return (
+        query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and has_bf16_vectors()
+    )
+
+
+@functools.lru_cache
+def has_bf16_vectors() -> bool:
+    vectors, tiles = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    return vectors and not tiles
+
+
+def attention_by_heads(query, key, value, scaling=None):
+    """softmax(scaling · q kᵀ) v, a few heads at a time, so that their scores stay in the cache; (batch, heads, tokens,
+    head_dim) -> (batch, tokens, heads, head_dim). Scores are rounded to the inputs' type, as in `eager_attention`."""
+    batch, _, tokens, head_dim = query.shape
+    heads = max(1, SCORES_IN_CACHE // max(batch * tokens * key.shape[2], 1))
+    query = query * (head_dim**-0.5 if scaling is None else scaling)
+    groups = zip(query.split(heads, 1), key.transpose(-2, -1).split(heads, 1), value.split(heads, 1), strict=True)
+    return torch.cat([(q @ k).softmax(-1) @ v for q, k, v in groups], dim=1).transpose(1, 2).contiguous()
 
 
 def attention_function(name: str | None):
