@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from configs import TIMESFORMER
 from contract import ModelContract, TrainerContract
-from tiny import TIMESFORMER
 
 
 class TestDivided(TrainerContract, ModelContract):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from configs import timesformer
 from contract import assert_close
-from tiny import timesformer
 
 from hf_video.models.timesformer.modeling_timesformer import TimesformerForVideoClassification
 

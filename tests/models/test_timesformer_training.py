@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from configs import TIMESFORMER, timesformer
 from contract import assert_close
-from tiny import TIMESFORMER, timesformer
 
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 from hf_video.models.timesformer.modeling_timesformer import TimesformerModel

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from configs import VIDEOMAE, half_hidden
 from contract import ModelContract, TrainerContract, assert_close
-from tiny import VIDEOMAE, half_hidden
 
 
 class VideoMAEContract(ModelContract):

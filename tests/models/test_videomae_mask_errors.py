@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from configs import CLIP, half_hidden, videomae
 from contract import assert_close
-from tiny import CLIP, half_hidden, videomae
 
 from hf_video.errors import ModelInputError
 from hf_video.models.videomae.masking import tube_mask

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from configs import CLIP, half_hidden, videomae
 from contract import assert_close
-from tiny import CLIP, half_hidden, videomae
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_video.models.videomae.masking import running_cell_mask, tube_mask

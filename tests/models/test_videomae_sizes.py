@@ -6,8 +6,8 @@ import logging
 
 import pytest
 import torch
+from configs import CLIP, videomae
 from contract import assert_close
-from tiny import CLIP, videomae
 
 from hf_video.layers.positions import resize_grid, sinusoid_table
 from hf_video.models.videomae.modeling_videomae import (

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 import torch
+from configs import CLIP, VIDEOMAE, videomae
 from contract import assert_close
-from tiny import CLIP, VIDEOMAE, videomae
 
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.modeling_videomae import (
