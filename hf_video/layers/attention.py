@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from hf_video.layers.linear import side_by_side
+
 SCORES_IN_CACHE = 2_500_000
 
 
@@ -150,11 +152,10 @@ class SplitSelfAttention(SelfAttention):
         self.v_bias = nn.Parameter(torch.zeros(hidden_size)) if bias else None
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        weight = torch.cat([self.query.weight, self.key.weight, self.value.weight])
         bias = None
         if self.q_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return F.linear(x, weight, bias)
+        return side_by_side(x, (self.query, self.key, self.value), bias)
 
 
 class CosineSelfAttention(SplitSelfAttention):

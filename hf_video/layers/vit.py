@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -74,17 +73,6 @@ class ViTBlock(GradientCheckpointingLayer):
         attended, probs = self.attention(self.layernorm_before(x), output_attentions, first_only)
         x = x[:, : attended.shape[1]] + self.drop_path(attended)
         return x + self.drop_path(self.mlp(x)), probs
-
-
-def chain(x: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
-    """second(first(x)) for two linear maps with nothing between them: as one map where that is fewer operations, which
-    it is as soon as there are more rows than channels. Wrapped layers (adapters, quantised, hooked) are left alone."""
-    plain = all(type(m) is nn.Linear and not m._forward_hooks and "forward" not in m.__dict__ for m in (first, second))
-    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-    # Rows of one sample: a batch must not change its samples' rounding, nor a graph with a dynamic batch ask its size.
-    if not plain or exporting or x.shape[1:-1].numel() <= first.out_features:
-        return second(first(x))
-    return F.linear(x, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
 
 
 def run_blocks(

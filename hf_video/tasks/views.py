@@ -15,7 +15,7 @@ import torch
 
 from hf_video.errors import SamplingError, VideoOptionError
 from hf_video.video.frame_sample import FrameSample
-from hf_video.video.sample_video import sample_video
+from hf_video.video.sample_reader import sample_video
 from hf_video.video.sampling import (
     SAMPLERS,
     adaptive,

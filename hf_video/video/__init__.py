@@ -15,7 +15,7 @@ _HOME = {
     "VideoReader": "reader",
     "motion_energy": "motion",
     "resize_frames": "resize",
-    "sample_video": "sample_video",
+    "sample_video": "sample_reader",
     "shortest_edge_size": "resize",
     "write_video": "writer",
 }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.frames import VideoFrames
-from hf_video.video.sample_video import sample_video
+from hf_video.video.sample_reader import sample_video
 
 _FORMS = (
     "a path, URL, bytes, file object, VideoReader or VideoFrames; a list of PIL images or of (H, W, 3) or (3, H, W) "

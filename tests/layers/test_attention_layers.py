@@ -11,7 +11,8 @@ from transformers import AttentionInterface
 
 from hf_video.layers import attention
 from hf_video.layers.attention import CosineSelfAttention, FusedSelfAttention, SplitSelfAttention
-from hf_video.layers.vit import Dense, ViTBlock, chain, run_blocks
+from hf_video.layers.linear import chain
+from hf_video.layers.vit import Dense, ViTBlock, run_blocks
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 
 X = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
@@ -164,3 +165,25 @@ def test_plain_products_are_for_bfloat16_on_some_cpus_only(monkeypatch):
     assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16, device="meta"))
     monkeypatch.setattr(attention, "has_bf16_vectors", lambda: False)
     assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("cls", [SplitSelfAttention, CosineSelfAttention])
+def test_adapters_around_query_and_value_are_not_passed_by(cls):
+    """PEFT replaces `query` and `value` by layers of its own that still have a `.weight`."""
+
+    class Adapter(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.weight, self.extra = layer, layer.weight, nn.Linear(12, 12, bias=False)
+
+        def forward(self, x):
+            return self.layer(x) + self.extra(x)
+
+    layer = make(cls)
+    plain, _ = layer(X)
+    layer.query, layer.value = Adapter(layer.query), Adapter(layer.value)
+    adapted, _ = layer(X)
+    assert (adapted - plain).abs().max() > 1e-3
+    for projection in (layer.query, layer.value):
+        nn.init.zeros_(projection.extra.weight)
+    assert_close(layer(X)[0], plain, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from hf_video.errors import VideoOptionError
 from hf_video.video.motion import motion_energy
 from hf_video.video.reader import VideoReader
-from hf_video.video.sample_video import sample_video
+from hf_video.video.sample_reader import sample_video
 from hf_video.video.sampling import uniform
 from hf_video.video.writer import write_video
 

@@ -18,9 +18,10 @@ from transformers.utils import logging
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
+from hf_video.layers.linear import chain
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.positions import resize_grid
-from hf_video.layers.vit import Attention, ViTBlock, chain, run_blocks
+from hf_video.layers.vit import Attention, ViTBlock, run_blocks
 from hf_video.losses import classification_loss
 from hf_video.modeling import VideoPreTrainedModel
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
