@@ -1,7 +1,7 @@
 """Several linear maps as one product, where that is the same and less work.
 
-A layer that is more than its weight (an adapter of PEFT around it, a quantised one, a hooked one) must be called: reading
-its weight would silently pass by what was added. Such layers are recognised and called one by one.
+A layer that is more than its weight (an adapter of PEFT around it, a quantised one, a hooked one) must be called:
+reading its weight would silently pass by what was added. Such layers are recognised and called one by one.
 """
 
 from __future__ import annotations
