@@ -46,6 +46,16 @@ MODELS: dict[str, ModelEntry] = {
         video_processor="TimesformerVideoProcessor",
         stock=True,
     ),
+    "video_swin": ModelEntry(
+        package="hf_video.models.video_swin",
+        config="VideoSwinConfig",
+        auto={
+            "AutoModel": "VideoSwinModel",
+            "AutoModelForVideoClassification": "VideoSwinForVideoClassification",
+        },
+        image_processor="VideoSwinImageProcessor",
+        video_processor="VideoSwinVideoProcessor",
+    ),
     "videomae": ModelEntry(
         package="hf_video.models.videomae",
         config="VideoMAEConfig",

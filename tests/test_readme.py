@@ -12,10 +12,17 @@ import hf_video
 from hf_video.video import write_video
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "model_cards/videomae.md", "model_cards/timesformer.md")
+PAGES = (
+    "README.md",
+    "model_cards/videomae.md",
+    "model_cards/timesformer.md",
+    "model_cards/video_swin.md",
+    "model_cards/vivit.md",
+)
 NAMES = {
     "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
     "facebook/timesformer-base-finetuned-k400": "Timesformer",
+    "google/vivit-b-16x2-kinetics400": "Vivit",
 }
 
 
