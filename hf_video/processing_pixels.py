@@ -80,7 +80,9 @@ def _finish(view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torc
         scale = settings.rescale_factor if settings.do_rescale else 1.0
         if settings.do_rescale and view.is_floating_point():
             scale *= 255  # floats are at 0..1 already; a factor other than 1/255 still means something
-        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else (0.0, 1.0)
+        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else ([0.0], 1.0)
+        if settings.do_rescale and getattr(settings, "offset", False):  # ViViT's x · factor - 1
+            mean = [m + 1 for m in mean]
         result = transforms.normalize(view, mean, std, scale=scale, out=out)
     return result.movedim(-3, -1).contiguous() if last else result
 

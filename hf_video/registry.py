@@ -68,6 +68,17 @@ MODELS: dict[str, ModelEntry] = {
         video_processor="VideoMAEVideoProcessor",
         stock=True,
     ),
+    "vivit": ModelEntry(
+        package="hf_video.models.vivit",
+        config="VivitConfig",
+        auto={
+            "AutoModel": "VivitModel",
+            "AutoModelForVideoClassification": "VivitForVideoClassification",
+        },
+        image_processor="VivitImageProcessor",
+        video_processor="VivitVideoProcessor",
+        stock=True,
+    ),
 }
 
 
