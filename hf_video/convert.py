@@ -233,5 +233,6 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     margin = min(height, width) / min(processor.crop_size.values())
     resized = {side: round(edge * margin) for side, edge in processor.size.items()}
     values = {"size": resized, "crop_size": {"height": height, "width": width}}
+    values |= processor.values_for(model.config)
     type(processor)(**{**values, **processor_values}).save_pretrained(output)
     return model
