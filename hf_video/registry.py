@@ -35,6 +35,20 @@ class ModelEntry:
 
 
 MODELS: dict[str, ModelEntry] = {
+    "c3d": ModelEntry(
+        package="hf_video.models.c3d",
+        config="C3DConfig",
+        auto={"AutoModel": "C3DModel", "AutoModelForVideoClassification": "C3DForVideoClassification"},
+        image_processor="C3DImageProcessor",
+        video_processor="C3DVideoProcessor",
+    ),
+    "i3d": ModelEntry(
+        package="hf_video.models.i3d",
+        config="I3DConfig",
+        auto={"AutoModel": "I3DModel", "AutoModelForVideoClassification": "I3DForVideoClassification"},
+        image_processor="I3DImageProcessor",
+        video_processor="I3DVideoProcessor",
+    ),
     "timesformer": ModelEntry(
         package="hf_video.models.timesformer",
         config="TimesformerConfig",
