@@ -49,6 +49,16 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="I3DImageProcessor",
         video_processor="I3DVideoProcessor",
     ),
+    "mvit": ModelEntry(
+        package="hf_video.models.mvit",
+        config="MViTConfig",
+        auto={
+            "AutoModel": "MViTModel",
+            "AutoModelForVideoClassification": "MViTForVideoClassification",
+        },
+        image_processor="MViTImageProcessor",
+        video_processor="MViTVideoProcessor",
+    ),
     "timesformer": ModelEntry(
         package="hf_video.models.timesformer",
         config="TimesformerConfig",

@@ -16,6 +16,7 @@ PAGES = (
     "README.md",
     "model_cards/videomae.md",
     "model_cards/timesformer.md",
+    "model_cards/mvit.md",
     "model_cards/video_swin.md",
     "model_cards/vivit.md",
 )
