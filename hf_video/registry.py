@@ -70,6 +70,16 @@ MODELS: dict[str, ModelEntry] = {
         video_processor="TimesformerVideoProcessor",
         stock=True,
     ),
+    "two_stream": ModelEntry(
+        package="hf_video.models.two_stream",
+        config="TwoStreamConfig",
+        auto={
+            "AutoModel": "TwoStreamModel",
+            "AutoModelForVideoClassification": "TwoStreamForVideoClassification",
+        },
+        image_processor="TwoStreamImageProcessor",
+        video_processor="TwoStreamVideoProcessor",
+    ),
     "video_swin": ModelEntry(
         package="hf_video.models.video_swin",
         config="VideoSwinConfig",
