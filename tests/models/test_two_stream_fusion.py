@@ -7,8 +7,9 @@ import torch
 from contract import assert_close, randomise
 from test_two_stream import RESNET, VGG
 from torch.nn import functional as F
+from transformers import AutoImageProcessor
 
-from hf_video.convert import from_official
+from hf_video.convert import convert_file, from_official
 from hf_video.errors import CheckpointError, ConfigError, ModelInputError
 from hf_video.models.two_stream.configuration_two_stream import TwoStreamConfig
 from hf_video.models.two_stream.convert_two_stream import across_modality, join, load_image_weights
@@ -132,17 +133,9 @@ def test_streams_that_were_trained_apart_are_fused():
 def test_streams_that_are_video_models_add_their_logits():
     """Two-stream I3D: the frame stream on RGB, the flow stream on x and y, logits summed."""
     i3d = pytest.importorskip("hf_video.models.i3d.modeling_i3d", reason="I3D is a model of its own")
-    fused = randomise(
-        TwoStreamForVideoClassification(
-            TwoStreamConfig(
-                spatial_config={"model_type": "i3d"},
-                temporal_config={"model_type": "i3d"},
-                fusion="sum_logits",
-                flow_length=1,
-                num_labels=4,
-            )
-        )
-    )
+    streams = {"spatial_config": {"model_type": "i3d"}, "temporal_config": {"model_type": "i3d"}}
+    config = TwoStreamConfig(**streams, fusion="sum_logits", flow_length=1, num_labels=4)
+    fused = TwoStreamForVideoClassification(config).eval()
     frames, flow = torch.randn(1, 9, 3, 32, 32), torch.randn(1, 9, 2, 32, 32)
     expected = 0
     for name, clip in (("spatial", frames), ("temporal", flow)):
@@ -248,6 +241,17 @@ def test_old_files_without_counters_and_two_files_together():
         assert_close(both(FRAMES, FLOW).logits, expected)
     named = {f"rgb.{k}": v for k, v in spatial.items()} | {f"flow.{k}": v for k, v in temporal.items()}
     assert_close(from_official("two_stream", named)(FRAMES, FLOW).logits, both(FRAMES, FLOW).logits / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "stream"), [(3, "spatial"), (8, "temporal")])
+def test_a_converted_file_has_a_processor_of_its_stream(tmp_path, channels, stream):
+    torch.save({"state_dict": official_resnet(channels), "arch": "rgb_resnet"}, tmp_path / "model_best.pth.tar")
+    convert_file(tmp_path / "model_best.pth.tar", model_type="two_stream", output=tmp_path / "out", image_size=32)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert processor.streams == stream
+    assert processor.crop_size == {"height": 32, "width": 32}
+    assert processor.size == {"height": 37, "width": 49}
+    assert processor.flow_length == (4 if stream == "temporal" else 10)
 
 
 def test_what_does_not_fit_is_named():
