@@ -59,6 +59,13 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="MViTImageProcessor",
         video_processor="MViTVideoProcessor",
     ),
+    "slowfast": ModelEntry(
+        package="hf_video.models.slowfast",
+        config="SlowFastConfig",
+        auto={"AutoModel": "SlowFastModel", "AutoModelForVideoClassification": "SlowFastForVideoClassification"},
+        image_processor="SlowFastImageProcessor",
+        video_processor="SlowFastVideoProcessor",
+    ),
     "timesformer": ModelEntry(
         package="hf_video.models.timesformer",
         config="TimesformerConfig",
@@ -112,6 +119,13 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="VivitImageProcessor",
         video_processor="VivitVideoProcessor",
         stock=True,
+    ),
+    "x3d": ModelEntry(
+        package="hf_video.models.x3d",
+        config="X3DConfig",
+        auto={"AutoModel": "X3DModel", "AutoModelForVideoClassification": "X3DForVideoClassification"},
+        image_processor="X3DImageProcessor",
+        video_processor="X3DVideoProcessor",
     ),
 }
 

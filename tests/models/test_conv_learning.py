@@ -16,6 +16,19 @@ RESNET = {"architecture": "resnet", "depths": [1, 1, 1], "temporal_kernels": [[3
 SMALL = {
     "inception": ("I3D", {"stem_channels": 8, "num_frames": 8, "image_size": 32}),
     "resnet": ("I3D", {**RESNET, "stem_channels": 8, "num_frames": 8, "image_size": 32}),
+    "slowfast": (
+        "SlowFast",
+        {
+            "stem_channels": 16,
+            "depths": [1, 1, 1],
+            "slow_kernels": [1, 3, 3],
+            "alpha": 2,
+            "fast_kernels": [3, 3, 3],
+            "num_frames": 8,
+            "image_size": 32,
+        },
+    ),
+    "x3d": ("X3D", {"stem_channels": 8, "depth_factor": 0.5, "head_size": 128, "num_frames": 8, "image_size": 32}),
     "c3d": ("C3D", {"stem_channels": 8, "fc_size": 64, "num_frames": 16, "image_size": 32}),
 }
 
