@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from contract import assert_close
@@ -72,11 +74,22 @@ def convert(shapes: dict[str, list[int]], wrapper: str = "model", prefix: str = 
 SIZE_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
 
 
-@pytest.mark.parametrize(("size", "count"), [("small", 22_033_936), ("base", 86_534_800), ("large", 304_270_736)])
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("small", 22_033_936),
+        ("base", 86_534_800),
+        ("large", 304_270_736),
+        ("huge", 632_119_440),
+        ("giant", 1_012_174_352),
+    ],
+)
 def test_presets_have_the_published_numbers_of_parameters(size, count):
+    """And the key list of these tests adds up to as many."""
     config = VideoMAEConfig.preset(size, num_labels=400)
     with torch.device("meta"):
         assert VideoMAEForVideoClassification(config).num_parameters() == count
+    assert sum(math.prod(shape) for shape in finetuned(config, 400).values()) == count
 
 
 @pytest.mark.parametrize(("size", "count"), [("small", 24_029_376), ("base", 94_210_944), ("large", 342_996_992)])
