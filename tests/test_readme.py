@@ -21,6 +21,10 @@ PAGES = (
     "model_cards/mvit.md",
     "model_cards/video_swin.md",
     "model_cards/vivit.md",
+    "model_cards/i3d.md",
+    "model_cards/c3d.md",
+    "model_cards/slowfast.md",
+    "model_cards/x3d.md",
 )
 NAMES = {
     "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
