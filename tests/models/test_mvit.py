@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from contract import ModelContract, TrainerContract
 
 TINY = {
@@ -37,6 +38,13 @@ class MViTContract(ModelContract):
     heads = (1, 2, 2)
     other_clips = OTHER_CLIPS
     refused_clips = ((4, 0, 48),)
+
+    @pytest.mark.slow
+    def test_compile_all_sizes_dynamic_with_attentions(self, head):
+        """One block: with every size a symbol, the compiler's time multiplies from block to block."""
+        model = self.model(head, **self.shallow)
+        compiled = self.compile(model, backend="aot_eager", dynamic=True)
+        self.check_dynamic(model, compiled, head, **self.wishes())
 
 
 class TestVersion1(TrainerContract, MViTContract):
