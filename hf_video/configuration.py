@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -34,7 +34,19 @@ class VideoConfig(PreTrainedConfig):
 
     Fields every model has: `num_frames` (frames a clip has), `image_size` (pixels, one number or height and width),
     `num_channels`. Sizes are those the checkpoint was made for; models read the real ones from the tensor.
+
+    `presets` names the published sizes of a model; `preset(name)` makes one.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any):
+        """The configuration of a published size: `VideoSwinConfig.preset("base", num_labels=400)`. `changes` are other
+        fields. Raises ConfigError naming the sizes there are."""
+        if name not in cls.presets:
+            raise ConfigError(f"{cls.__name__} has no preset {name!r}. There are: {', '.join(cls.presets) or 'none'}.")
+        return cls(**{**cls.presets[name], **changes})
 
     def __post_init__(self, **kwargs: Any) -> None:
         if not _reading_file.get():

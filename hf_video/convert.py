@@ -23,6 +23,8 @@ StateDict = dict[str, torch.Tensor]
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "module", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
+# Where the parameters hang in the trees that flax training states are saved as; beside them lie optimiser states.
+FLAX_ROOTS = ("optimizer/target/params/", "optimizer/target/", "params/params/", "params/", "target/")
 
 
 @dataclass
@@ -38,8 +40,11 @@ class Converted:
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
-    """The tensors of a checkpoint: wrapper dictionaries opened, prefixes that all keys share taken off."""
-    while not any(isinstance(value, torch.Tensor) for value in checkpoint.values()):
+    """The tensors of a checkpoint: wrapper dictionaries opened, prefixes that all keys share taken off, arrays as
+    tensors; flax trees as `flax_tree` has them."""
+    if tree := flax_tree(checkpoint):
+        return tree
+    while not any(is_array(value) for value in checkpoint.values()):
         inner = [name for name in WRAPPERS if isinstance(checkpoint.get(name), Mapping)]
         if not inner:
             raise CheckpointError(
@@ -47,10 +52,38 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
                 f"or one inside {', '.join(WRAPPERS)}."
             )
         checkpoint = checkpoint[inner[0]]
-    state = {str(key): value for key, value in checkpoint.items() if isinstance(value, torch.Tensor)}
+    state = {str(key): as_tensor(value) for key, value in checkpoint.items() if is_array(value)}
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, np.ndarray))
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+
+
+def leaves(tree: Mapping[str, Any], stem: str = "") -> StateDict:
+    """All arrays of a tree of dictionaries, under keys joined by "/"."""
+    found: StateDict = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{stem}{key}/")
+        elif is_array(value):
+            found[f"{stem}{key}"] = value
+    return found
+
+
+def flax_tree(checkpoint: Mapping[str, Any]) -> StateDict | None:
+    """The parameters of a flax checkpoint, nested or flat, keys joined by "/"; None for what is no flax tree."""
+    state = leaves(checkpoint)
+    if not any(key.endswith("/kernel") for key in state):
+        return None
+    root = next((r for r in FLAX_ROOTS if any(k.startswith(r) and k.endswith("/kernel") for k in state)), "")
+    return {key.removeprefix(root): as_tensor(value) for key, value in state.items() if key.startswith(root)}
 
 
 def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overrides: Any):
@@ -59,7 +92,7 @@ def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overr
     Args:
         model_type: a row of `hf_video.MODELS`, such as "videomae" or "timesformer".
         state_dict: the official state dict, or the dictionary that was saved around it; `module.` and `model.`
-            prefixes are recognised.
+            prefixes are recognised. Arrays may be tensors or numpy's; flax trees may be nested or joined by "/".
         config_overrides: configuration fields that shapes don't tell (`num_attention_heads`, `image_size`,
             `num_frames`, …), under our names or the official ones. What shapes do tell must not contradict them.
 
@@ -126,8 +159,9 @@ def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
 
 
 def load_official_file(path: str | Path) -> dict[str, Any]:
-    """An official checkpoint file: `.safetensors`, or a PyTorch file read with `weights_only=True`, so that a file can
-    only hold tensors and plain data. Raises CheckpointError for anything else."""
+    """An official checkpoint file: `.safetensors`, a flax checkpoint (needs the package msgpack), or a PyTorch file
+    read with `weights_only=True`. So a file can only hold tensors and plain data. Raises CheckpointError for anything
+    else."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"No file at {path}.")
@@ -135,6 +169,8 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
         from safetensors.torch import load_file
 
         return load_file(path)
+    if is_flax_file(path):
+        return load_flax_file(path)
     # Training scripts keep their arguments and a few numpy numbers in the file: plain data, no code.
     scalar = np.float64(0).__reduce__()[0]
     plain = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
@@ -148,6 +184,41 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def is_flax_file(path: Path) -> bool:
+    """Whether a file begins like a msgpack dictionary: PyTorch's begin with a zip's or a pickle's mark."""
+    with path.open("rb") as file:
+        first = file.read(1)
+    return b"\x81" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")
+
+
+def load_flax_file(path: Path) -> dict[str, Any]:
+    """A flax checkpoint (`flax.serialization.to_bytes`) as nested dictionaries of numpy arrays. Raises CheckpointError
+    where the package msgpack is missing, or for a file that is none."""
+    try:
+        import msgpack
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} looks like a flax checkpoint, and reading those needs msgpack: pip install msgpack."
+        ) from error
+
+    def extension(code: int, data: bytes) -> Any:
+        """flax writes arrays as extension 1, numpy scalars as 3: (shape, name of the dtype, bytes)."""
+        if code not in (1, 3):
+            return None
+        shape, name, raw = msgpack.unpackb(data, raw=False)
+        if name == "bfloat16":  # numpy has none; the upper half of a float32
+            values = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = np.frombuffer(raw, np.dtype(name))
+        return values.reshape(shape)
+
+    try:
+        tree = msgpack.unpackb(path.read_bytes(), ext_hook=extension, raw=False, strict_map_key=False)
+    except Exception as error:
+        raise CheckpointError(f"{path} is no flax checkpoint: {str(error)[:200] or type(error).__name__}.") from error
+    return tree
+
+
 def convert_file(path: str | Path, *, model_type: str, output: str | Path, **config_overrides: Any):
     """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
@@ -155,9 +226,13 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     model = from_official(model_type, load_official_file(path), **config_overrides)
     model_entry = entry(model_type)
     model.save_pretrained(output)
-    processor_class = model_entry.load(model_entry.image_processor)
+    processor = model_entry.load(model_entry.image_processor)()
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    values = {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
-    processor_class(**{**values, **processor_values}).save_pretrained(output)
+    # Some models resize to more than they crop: by the same share at every size.
+    margin = min(height, width) / min(processor.crop_size.values())
+    resized = {side: round(edge * margin) for side, edge in processor.size.items()}
+    values = {"size": resized, "crop_size": {"height": height, "width": width}}
+    values |= processor.values_for(model.config)
+    type(processor)(**{**values, **processor_values}).save_pretrained(output)
     return model

@@ -152,14 +152,26 @@ class ClipProcessing:
         """As a call; see the class."""
         settings = self._resolve(kwargs)
         plan = self._plan(settings, kwargs)
-        layout = settings.input_data_format
-        layout = None if layout is None else layout_name("input_data_format", layout)
-        clips = [clip for video in split_videos(videos) for clip in read_clips(video, plan, layout=layout)]
-        rows = [view for clip in clips for view in views(clip.frames, settings)]
-        data = {"pixel_values": pixel_values(rows, settings)}
+        clips = [clip for video in split_videos(videos) for clip in self._clips(video, plan, settings)]
+        data = self._inputs(clips, settings)
         if settings.return_metadata:
             data["video_metadata"] = [_metadata(clip) for clip in clips]
         return BatchFeature(data=data)
+
+    @classmethod
+    def values_for(cls, config: Any) -> dict[str, Any]:
+        """Settings, besides sizes, that a model's configuration decides: what a converted model's processor gets."""
+        return {}
+
+    def _clips(self, video: Any, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
+        """One video as clips, before any geometry."""
+        layout = settings.input_data_format
+        return read_clips(video, plan, layout=None if layout is None else layout_name("input_data_format", layout))
+
+    def _inputs(self, clips: list[Clip], settings: SimpleNamespace) -> dict[str, Any]:
+        """The model's inputs, one row for each view of each clip."""
+        rows = [view for clip in clips for view in views(clip.frames, settings)]
+        return {"pixel_values": pixel_values(rows, settings)}
 
     def _resolve(self, given: dict[str, Any]) -> SimpleNamespace:
         """Settings of this call: what was passed, else what the processor holds. None means "as it is"."""

@@ -22,7 +22,9 @@ _NOT_SETTINGS = (
     "_valid_processor_keys",
     "_valid_kwargs_names",
 )
-_SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order", "do_sample_frames")
+_SWITCHES = (
+    "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order", "do_sample_frames", "offset",
+)  # fmt: skip
 
 
 def clean(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,18 +12,22 @@ from hf_video.processing_config import RESAMPLE
 from hf_video.video import transforms
 
 
+def resized(frames: torch.Tensor, settings: SimpleNamespace) -> torch.Tensor:
+    """(T, H, W, 3) at the settings' size, or as it is without `do_resize`."""
+    if not settings.do_resize:
+        return frames
+    interpolation = RESAMPLE[settings.resample]
+    if (edge := settings.size.get("shortest_edge")) is not None:
+        return transforms.resize_short_side(frames, edge, interpolation=interpolation)
+    size = settings.size["height"], settings.size["width"]
+    return transforms.resize(frames, size, interpolation=interpolation)
+
+
 def views(frames: torch.Tensor, settings: SimpleNamespace) -> list[torch.Tensor]:
     """The crops of a clip: (T, H, W, 3) to a list of (T, height, width, 3), still uint8 where they were."""
     if settings.do_rescale and frames.is_floating_point():
         _check_unit_range(frames)
-    if settings.do_resize:
-        interpolation = RESAMPLE[settings.resample]
-        if (edge := settings.size.get("shortest_edge")) is not None:
-            frames = transforms.resize_short_side(frames, edge, interpolation=interpolation)
-        else:
-            frames = transforms.resize(
-                frames, (settings.size["height"], settings.size["width"]), interpolation=interpolation
-            )
+    frames = resized(frames, settings)
     if not settings.do_center_crop:
         return [frames]
     size = settings.crop_size["height"], settings.crop_size["width"]
@@ -80,7 +84,9 @@ def _finish(view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torc
         scale = settings.rescale_factor if settings.do_rescale else 1.0
         if settings.do_rescale and view.is_floating_point():
             scale *= 255  # floats are at 0..1 already; a factor other than 1/255 still means something
-        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else (0.0, 1.0)
+        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else ([0.0], 1.0)
+        if settings.do_rescale and getattr(settings, "offset", False):  # ViViT's x · factor - 1
+            mean = [m + 1 for m in mean]
         result = transforms.normalize(view, mean, std, scale=scale, out=out)
     return result.movedim(-3, -1).contiguous() if last else result
 

@@ -35,6 +35,37 @@ class ModelEntry:
 
 
 MODELS: dict[str, ModelEntry] = {
+    "c3d": ModelEntry(
+        package="hf_video.models.c3d",
+        config="C3DConfig",
+        auto={"AutoModel": "C3DModel", "AutoModelForVideoClassification": "C3DForVideoClassification"},
+        image_processor="C3DImageProcessor",
+        video_processor="C3DVideoProcessor",
+    ),
+    "i3d": ModelEntry(
+        package="hf_video.models.i3d",
+        config="I3DConfig",
+        auto={"AutoModel": "I3DModel", "AutoModelForVideoClassification": "I3DForVideoClassification"},
+        image_processor="I3DImageProcessor",
+        video_processor="I3DVideoProcessor",
+    ),
+    "mvit": ModelEntry(
+        package="hf_video.models.mvit",
+        config="MViTConfig",
+        auto={
+            "AutoModel": "MViTModel",
+            "AutoModelForVideoClassification": "MViTForVideoClassification",
+        },
+        image_processor="MViTImageProcessor",
+        video_processor="MViTVideoProcessor",
+    ),
+    "slowfast": ModelEntry(
+        package="hf_video.models.slowfast",
+        config="SlowFastConfig",
+        auto={"AutoModel": "SlowFastModel", "AutoModelForVideoClassification": "SlowFastForVideoClassification"},
+        image_processor="SlowFastImageProcessor",
+        video_processor="SlowFastVideoProcessor",
+    ),
     "timesformer": ModelEntry(
         package="hf_video.models.timesformer",
         config="TimesformerConfig",
@@ -45,6 +76,26 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="TimesformerImageProcessor",
         video_processor="TimesformerVideoProcessor",
         stock=True,
+    ),
+    "two_stream": ModelEntry(
+        package="hf_video.models.two_stream",
+        config="TwoStreamConfig",
+        auto={
+            "AutoModel": "TwoStreamModel",
+            "AutoModelForVideoClassification": "TwoStreamForVideoClassification",
+        },
+        image_processor="TwoStreamImageProcessor",
+        video_processor="TwoStreamVideoProcessor",
+    ),
+    "video_swin": ModelEntry(
+        package="hf_video.models.video_swin",
+        config="VideoSwinConfig",
+        auto={
+            "AutoModel": "VideoSwinModel",
+            "AutoModelForVideoClassification": "VideoSwinForVideoClassification",
+        },
+        image_processor="VideoSwinImageProcessor",
+        video_processor="VideoSwinVideoProcessor",
     ),
     "videomae": ModelEntry(
         package="hf_video.models.videomae",
@@ -57,6 +108,24 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="VideoMAEImageProcessor",
         video_processor="VideoMAEVideoProcessor",
         stock=True,
+    ),
+    "vivit": ModelEntry(
+        package="hf_video.models.vivit",
+        config="VivitConfig",
+        auto={
+            "AutoModel": "VivitModel",
+            "AutoModelForVideoClassification": "VivitForVideoClassification",
+        },
+        image_processor="VivitImageProcessor",
+        video_processor="VivitVideoProcessor",
+        stock=True,
+    ),
+    "x3d": ModelEntry(
+        package="hf_video.models.x3d",
+        config="X3DConfig",
+        auto={"AutoModel": "X3DModel", "AutoModelForVideoClassification": "X3DForVideoClassification"},
+        image_processor="X3DImageProcessor",
+        video_processor="X3DVideoProcessor",
     ),
 }
 

@@ -21,6 +21,7 @@ VERBS = {
     "classify": "label videos with a model",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "info": "versions and backends, or what is known of video files",
+    "models": "the published models: parameters, GFLOPs, input, accuracy",
 }
 
 

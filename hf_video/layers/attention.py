@@ -102,15 +102,16 @@ class SelfAttention(nn.Module):
         """(batch, tokens, 3·D) -> three views (batch, heads, tokens, head_dim)."""
         return qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def attend(self, query, key, value, output_attentions: bool = False, scaling: float | None = None):
-        """Three (batch, heads, tokens, head_dim) -> context (batch, tokens, D) and probabilities or None."""
+    def attend(self, query, key, value, output_attentions: bool = False, scaling: float | None = None, mask=None):
+        """Three (batch, heads, tokens, head_dim) -> context (batch, tokens, D) and probabilities or None. `mask` is
+        added to the scores: it must broadcast to (batch, heads, queries, keys) and have the queries' dtype."""
         attention = eager_attention if output_attentions else attention_function(self.config._attn_implementation)
         context, probs = attention(
             self,
             query,
             key,
             value,
-            None,
+            mask,
             scaling=self.scaling if scaling is None else scaling,
             dropout=self.dropout if self.training else 0.0,
             is_causal=False,
@@ -135,21 +136,21 @@ class FusedSelfAttention(SelfAttention):
 
 
 class SplitSelfAttention(SelfAttention):
-    """q, k and v from three weights on disk, `query`, `key`, `value`, and biases `q_bias`, `v_bias` (VideoMAE: a key
-    bias drops out of the softmax and is left away).
+    """q, k and v from three weights on disk, `query`, `key`, `value`. With `bias` there are biases `q_bias`, `v_bias`
+    (VideoMAE: a key bias drops out of the softmax and is left away); with `key_bias` besides, each of the three layers
+    has its own, as in ViT.
 
     The weights stay three parameters so that what lies in memory is what lies on disk: a training run that resumes by
     `load_state_dict` must find its weights under the names that were saved. They are joined when used: 0.4 % of a
     ViT-B layer's time on a CPU, and one kernel instead of three on a GPU.
     """
 
-    def __init__(self, config, hidden_size: int, num_heads: int, bias: bool = True) -> None:
+    def __init__(self, config, hidden_size: int, num_heads: int, bias: bool = True, *, key_bias: bool = False) -> None:
         super().__init__(config, hidden_size, num_heads)
-        self.query = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.key = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.value = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(hidden_size)) if bias else None
-        self.v_bias = nn.Parameter(torch.zeros(hidden_size)) if bias else None
+        for name in ("query", "key", "value"):
+            setattr(self, name, nn.Linear(hidden_size, hidden_size, bias=bias and key_bias))
+        self.q_bias = nn.Parameter(torch.zeros(hidden_size)) if bias and not key_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(hidden_size)) if bias and not key_bias else None
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         bias = None

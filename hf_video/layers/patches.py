@@ -11,10 +11,15 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def patch_view(video: torch.Tensor, patch: tuple[int, int, int]) -> torch.Tensor:
-    """(B, T, C, H, W) -> view (B, T/t, H/p, W/q, C, t, p, q) without a copy; `patch` is (t, p, q) and must divide."""
+def patch_view(video: torch.Tensor, patch: tuple[int, int, int], time_stride: int | None = None) -> torch.Tensor:
+    """(B, T, C, H, W) -> view (B, T/t, H/p, W/q, C, t, p, q) without a copy; `patch` is (t, p, q) and must divide.
+
+    With a `time_stride` below t, patches overlap in time; there are (T - t)/time_stride + 1."""
     b, frames, channels, height, width = video.shape
     t, p, q = patch
+    if time_stride not in (None, t):
+        video = video.unfold(1, t, time_stride).unflatten(4, (width // q, q)).unflatten(3, (height // p, p))
+        return video.permute(0, 1, 3, 5, 2, 7, 4, 6)
     video = video.view(b, frames // t, t, channels, height // p, p, width // q, q)
     return video.permute(0, 1, 4, 6, 3, 2, 5, 7)
 
@@ -29,17 +34,26 @@ def take_patches(view: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 class PatchEmbedding(nn.Module):
     """Linear embedding of patches (t, p, q), kept as the convolution `projection` that checkpoints hold.
 
-    `dims=3`: Conv3d weight (D, C, t, p, q), tubelets. `dims=2`: Conv2d weight (D, C, p, q), t = 1, frame by frame.
+    `dims=3`: Conv3d weight (D, C, t, p, q), tubelets; they overlap in time with a `time_stride` below t. `dims=2`:
+    Conv2d weight (D, C, p, q), t = 1, frame by frame.
     """
 
-    def __init__(self, channels: int, hidden_size: int, patch: tuple[int, int, int], dims: int = 3) -> None:
+    def __init__(
+        self,
+        channels: int,
+        hidden_size: int,
+        patch: tuple[int, int, int],
+        dims: int = 3,
+        time_stride: int | None = None,
+    ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.time_stride = patch, time_stride
         conv, kernel = (nn.Conv3d, patch) if dims == 3 else (nn.Conv2d, patch[1:])
-        self.projection = conv(channels, hidden_size, kernel_size=kernel, stride=kernel)
+        stride = kernel if time_stride is None else (time_stride, *kernel[1:])
+        self.projection = conv(channels, hidden_size, kernel_size=kernel, stride=stride)
 
     def forward(self, video: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, C, H, W) -> (B, tokens, D) in order frame, row, column; only the tokens in `index` (B, n) if given."""
-        view = patch_view(video, self.patch)
+        view = patch_view(video, self.patch, self.time_stride)
         patches = view.flatten(1, 3) if index is None else take_patches(view, index)
         return F.linear(patches.flatten(2), self.projection.weight.flatten(1), self.projection.bias)

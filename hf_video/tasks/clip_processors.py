@@ -17,7 +17,7 @@ from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.processing import ClipProcessing
 
 Rows = dict[str, torch.Tensor]
-ClipProcessor = Callable[[np.ndarray, int], Rows]
+ClipProcessor = Callable[..., Rows]
 BILINEAR = 2
 
 
@@ -26,7 +26,8 @@ def clip_processor(image_processor: Any, video_processor: Any) -> ClipProcessor:
     `{"pixel_values": (crops, T, C, H, W)}`.
 
     An image processor is preferred to a video processor: it is there in every environment. Stock processors have no
-    three crops; asking them for it raises VideoOptionError.
+    three crops; asking them for it raises VideoOptionError. A processor with `frames_needed` is called with all frames
+    that a clip needs, and third with these numbered in them.
     """
     processor = video_processor if image_processor is None else image_processor
     if isinstance(processor, ClipProcessing):
@@ -45,7 +46,15 @@ def decode_options(processor: Any) -> dict[str, Any]:
     return {"size": (size["height"], size["width"])}
 
 
-def _with_ours(processor: ClipProcessing, frames: np.ndarray, crops: int) -> Rows:
+def frames_needed(processor: Any) -> Callable[[np.ndarray, int, int], np.ndarray] | None:
+    """For a processor that looks beyond the chosen frames (optical flow): a function (indices (T,), first, last) of the
+    frames of a video from `first` to `last`, not included, to all frames that this clip needs. Else None."""
+    return getattr(processor, "frames_needed", None)
+
+
+def _with_ours(processor: ClipProcessing, frames: np.ndarray, crops: int, needed: np.ndarray | None = None) -> Rows:
+    if needed is not None:
+        return _tensors(processor.process_needed(frames, needed, num_crops=crops, return_tensors="pt"))
     # Frames that could be read either way round are not: they come from a reader, channels last.
     return _tensors(
         processor(

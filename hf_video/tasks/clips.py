@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ FRAME_BUDGET = 128 * 2**20
 @dataclass(frozen=True)
 class Reading:
     """Everything that decides which pixels a video becomes. See `VideoClassificationPipeline` for the values; `decode`
-    are options of `VideoReader` that resize while decoding."""
+    are options of `VideoReader` that resize while decoding, `frames_needed` what the processor needs beyond the chosen
+    frames."""
 
     sampling: Sampling
     views: Views = field(default_factory=Views)
@@ -34,6 +35,7 @@ class Reading:
     backend: str = "auto"
     fps: float | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
+    frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,21 @@ def read_clips(source: Any, reading: Reading, process: ClipProcessor) -> Iterato
         energy = _motion(source, reading)
         seen = [Seen(s.seconds, _sample(s, reading, energy)) for s in segments]
         yield seen
-        clips = [(number, indices) for number, window in enumerate(seen) for indices in window.sample.indices]
+        clips = [
+            (number, _needed(indices, segments[number], reading))
+            for number, window in enumerate(seen)
+            for indices in window.sample.indices
+        ]
         decode = reading.decode if isinstance(video, VideoReader) and video is not source else {}
         for group in _groups(clips, max(FRAME_BUDGET // _frame_bytes(video, decode), 1)):
-            numbers = np.unique(np.concatenate([indices for _, indices in group]))
+            numbers = np.unique(np.concatenate([indices.ravel() for _, indices in group]))
             frames = video.get_frames(numbers)
             for window, indices in group:
-                data = frames.data[np.searchsorted(numbers, indices)]
-                repeated = tuple(set(frames.repeated) & set(indices.tolist()))
-                yield Piece(window, process(data, reading.views.crops), repeated)
+                own = np.unique(indices)
+                data = frames.data[np.searchsorted(numbers, indices if reading.frames_needed is None else own)]
+                needed = () if reading.frames_needed is None else (np.searchsorted(own, indices),)
+                repeated = tuple(set(frames.repeated) & set(own.tolist()))
+                yield Piece(window, process(data, reading.views.crops, *needed), repeated)
 
 
 def read_events(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[Event]:
@@ -87,6 +95,13 @@ def read_events(source: Any, reading: Reading, process: ClipProcessor) -> Iterat
         raise
     except VideoError as error:
         yield error
+
+
+def _needed(indices: np.ndarray, segment: Segment, reading: Reading) -> np.ndarray:
+    """The frames of a clip, with those that the processor needs besides; none of them outside the window."""
+    if reading.frames_needed is None:
+        return indices
+    return reading.frames_needed(indices, segment.first, segment.first + len(segment))
 
 
 def _sample(segment: Segment, reading: Reading, energy: np.ndarray | None) -> FrameSample:
@@ -120,10 +135,10 @@ def _groups(clips: list[tuple[int, np.ndarray]], limit: int) -> Iterator[list[tu
     group: list[tuple[int, np.ndarray]] = []
     numbers: set[int] = set()
     for clip in clips:
-        more = numbers | set(clip[1].tolist())
+        more = numbers | set(clip[1].ravel().tolist())
         if group and len(more) > limit:
             yield group
-            group, more = [], set(clip[1].tolist())
+            group, more = [], set(clip[1].ravel().tolist())
         group.append(clip)
         numbers = more
     if group:

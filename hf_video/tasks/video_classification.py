@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.tasks.batching import Job, run_jobs
-from hf_video.tasks.clip_processors import clip_processor, decode_options, find_processors
+from hf_video.tasks.clip_processors import clip_processor, decode_options, find_processors, frames_needed
 from hf_video.tasks.clips import Event, Piece, Reading, read_clips, read_events
 from hf_video.tasks.results import Predictions, best, error_entry
 from hf_video.tasks.sources import each, videos_of
@@ -154,7 +154,13 @@ class VideoClassificationPipeline(Pipeline):
         if views is None:
             views = Views(1, getattr(processor, "num_crops", 1) or 1)
         sampling = Sampling(num_frames or self._frames_of_model(), sampler, frame_sampling_rate, options)
-        return Reading(sampling=sampling, views=views, decode=decode_options(processor), **rest)
+        return Reading(
+            sampling=sampling,
+            views=views,
+            decode=decode_options(processor),
+            frames_needed=frames_needed(processor),
+            **rest,
+        )
 
     def _frames_of_model(self) -> int:
         config = self.model.config

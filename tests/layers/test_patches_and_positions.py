@@ -25,6 +25,15 @@ def test_tubelets_are_the_convolution():
     assert_close(embedding(VIDEO, index), chosen, atol=3e-6)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_patches_that_overlap_in_time_are_the_strided_convolution(stride):
+    embedding = randomise(PatchEmbedding(3, 7, (3, 4, 3), time_stride=stride))
+    video = torch.randn(2, 6, 3, 8, 12)
+    expected = embedding.projection(video.transpose(1, 2)).flatten(2).transpose(1, 2)
+    assert embedding.projection.stride == (stride, 4, 3)
+    assert_close(embedding(video), expected, atol=3e-6)
+
+
 def test_frame_patches_are_the_convolution_frame_by_frame():
     embedding = randomise(PatchEmbedding(3, 7, (1, 4, 3), dims=2))
     expected = embedding.projection(VIDEO.flatten(0, 1)).flatten(2).transpose(1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
@@ -11,6 +11,33 @@ from hf_video.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError
 
 logger = logging.get_logger(__name__)
+
+
+def _size(width: int, depth: int, heads: int, intermediate: int, decoder: tuple[int, int, int]) -> dict[str, Any]:
+    """A published encoder with its decoder (width, heads, depth), and the authors' epsilon in every norm."""
+    decoder_width, decoder_heads, decoder_depth = decoder
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": intermediate,
+        "decoder_hidden_size": decoder_width,
+        "decoder_num_attention_heads": decoder_heads,
+        "decoder_num_hidden_layers": decoder_depth,
+        "decoder_intermediate_size": 4 * decoder_width,
+        "layer_norm_eps": 1e-6,
+        "head_norm_eps": 1e-6,
+    }
+
+
+SIZES = {
+    "small": _size(384, 12, 6, 1536, (192, 3, 4)),
+    "base": _size(768, 12, 12, 3072, (384, 6, 4)),
+    "large": _size(1024, 24, 16, 4096, (512, 8, 12)),
+    "huge": _size(1280, 32, 16, 5120, (640, 8, 12)),
+    # v2: patches of 14 pixels, and an MLP of 48/11 of the width.
+    "giant": {**_size(1408, 40, 16, 6144, (512, 8, 4)), "patch_size": 14},
+}
 
 
 @strict
@@ -27,9 +54,18 @@ class VideoMAEConfig(VideoConfig):
         position_grid: (time, rows, columns) that the sine-cosine positions were made for, if not the one of
             `num_frames` and `image_size`; positions are then interpolated. Set when a checkpoint is loaded with other
             sizes.
+
+    `VideoMAEConfig.preset(name)` makes the published sizes: "small" to "huge", v2's "giant", and "v2-small-k710" and
+    "v2-base-k710", which v2 distilled from the giant on Kinetics-710. v2's models are v1's but for the giant's patches;
+    cosine attention is an option that its authors' code leaves off by default.
     """
 
     model_type = "videomae"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        **SIZES,
+        "v2-small-k710": {**SIZES["small"], "num_labels": 710},
+        "v2-base-k710": {**SIZES["base"], "num_labels": 710},
+    }
 
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16

@@ -1,6 +1,7 @@
 """Official VideoMAE and VideoMAE v2 checkpoints (MCG-NJU/VideoMAE, OpenGVLab/VideoMAEv2) to ours: fine-tuned
 (`{"module": …}` or `{"model": …}`, keys `blocks.…`, `fc_norm`, `head`), pretrained (`encoder.…`, `decoder.…`,
-`mask_token`), and plain encoders."""
+`mask_token`), and plain encoders; the Hub's `OpenGVLab/VideoMAEv2-*` files (`model.blocks.…`, `model.fc_norm`, no
+head)."""
 
 from __future__ import annotations
 
@@ -29,9 +30,21 @@ OFFICIAL_NAMES = {
     "qkv_bias": "qv_bias",
     "cos_attn": "cosine_attention",
     "normlize_target": "norm_pix_loss",
+    "in_chans": "num_channels",
+    "drop_rate": "hidden_dropout_prob",
+    "attn_drop_rate": "attention_probs_dropout_prob",
+    "fc_drop_rate": "classifier_dropout",
+    "head_drop_rate": "classifier_dropout",
+    # What shapes tell, and what says nothing of a trained model; all of it stands in the Hub's `model_config`.
     "mlp_ratio": None,
     "decoder_num_classes": None,
     "encoder_num_classes": None,
+    "norm_layer": None,
+    "qk_scale": None,
+    "init_values": None,
+    "init_scale": None,
+    "use_learnable_pos_emb": None,
+    "with_cp": None,
 }
 
 # Huge and giant have heads of 80 and 88 channels; small has 6 heads (transformers' own converter says 16).

@@ -1,0 +1,172 @@
+"""Convolutions over space and time: units with batch norm, TensorFlow's padding, the bottleneck of video ResNets.
+
+Maps are (B, D, T, H, W) in here; models hand out tokens (B, T·H·W, D), see `tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+Triple = tuple[int, int, int]  # (frames, rows, columns)
+
+
+def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after one dimension under TensorFlow's SAME: they depend on the length, and an odd one lies
+    behind, so that no fixed symmetric padding stands for it."""
+    total = max(kernel - (length % stride or stride), 0)
+    return total // 2, total - total // 2
+
+
+def same_max_pool(x: torch.Tensor, kernel: Triple, stride: Triple) -> torch.Tensor:
+    """Max-pooling under SAME: (B, D, T, H, W) -> ceil(T / stride), … Places outside never win: TensorFlow pads zeros
+    where we leave them out, which is one thing for maps that a ReLU made."""
+    before = [same_padding(n, k, s)[0] for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
+    # What lies behind is at most one place more than before; ceil_mode opens that last window without a copy.
+    return F.max_pool3d(x, kernel, stride, before, ceil_mode=True)
+
+
+def window_means(feature_map: torch.Tensor, window: Sequence[int]) -> torch.Tensor:
+    """Means of all windows of (frames, rows, columns), one step apart: (B, t, h, w, D) -> (B, t', h', w', D). 0 is the
+    whole map, and a smaller map is averaged whole. (PyTorch's own pooling knows no bfloat16 on CPUs.)"""
+    for axis, size in enumerate(window, start=1):
+        length = feature_map.shape[axis]
+        feature_map = feature_map.unfold(axis, min(size, length) if size else length, 1).mean(-1)
+    return feature_map
+
+
+def tokens(x: torch.Tensor) -> torch.Tensor:
+    """(B, D, T, H, W) -> (B, T·H·W, D), in order frame, row, column: a view."""
+    return x.flatten(2).transpose(1, 2)
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """Batch norm that `frozen` keeps on its stored statistics in training too: right for fine-tuning with batches of a
+    few clips, whose own statistics are noise."""
+
+    frozen = False
+
+    def train(self, mode: bool = True):
+        return super().train(mode and not self.frozen)
+
+
+def set_batch_norm(model: nn.Module, *, eps: float, momentum: float, frozen: bool = False) -> None:
+    """The same settings for every norm of a model; `momentum` is the share of the new batch."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.eps, module.momentum, module.frozen = eps, momentum, frozen
+            module.train(module.training)
+
+
+def _plain(module: nn.Module, kind: type) -> bool:
+    """Not wrapped, quantised or hooked: its weights may be used without calling it."""
+    return type(module) is kind and not module._forward_hooks and "forward" not in module.__dict__
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch norm, ReLU: (B, C, T, H, W) -> (B, D, T', H', W').
+
+    `padding="same"` is TensorFlow's (see `same_padding`), "half" is kernel // 2 on both sides. Out of training the norm
+    is folded into the convolution's weights, which spares two passes over the map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple = (1, 1, 1),
+        stride: Triple = (1, 1, 1),
+        *,
+        padding: str = "half",
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        # With stride 1 and odd kernels the two paddings are one.
+        self.pads_by_size = padding == "same" and max(stride) > 1
+        fixed = (0, 0, 0) if self.pads_by_size else tuple(k // 2 for k in kernel)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, fixed, groups=groups, bias=False)
+        self.norm = BatchNorm(out_channels)
+        self.act = act
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        sizes = zip(x.shape[2:], self.conv.kernel_size, self.conv.stride, strict=True)
+        front_t, back_t, front_h, back_h, front_w, back_w = [n for size in sizes for n in same_padding(*size)]
+        return F.pad(x, (front_w, back_w, front_h, back_h, front_t, back_t))
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the one convolution that convolution and norm are out of training."""
+        norm = self.norm
+        scale = norm.weight.float() * (norm.running_var.float() + norm.eps).rsqrt()
+        weight = self.conv.weight.float() * scale.view(-1, 1, 1, 1, 1)
+        bias = norm.bias.float() - norm.running_mean.float() * scale
+        return weight.to(self.conv.weight.dtype), bias.to(self.conv.weight.dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.pads_by_size:
+            x = self.pad(x)
+        if not self.norm.training and _plain(self.conv, nn.Conv3d) and _plain(self.norm, BatchNorm):
+            x = F.conv3d(x, *self.folded(), self.conv.stride, self.conv.padding, groups=self.conv.groups)
+        else:
+            x = self.norm(self.conv(x))
+        return F.relu(x, inplace=True) if self.act else x
+
+
+@contextmanager
+def statistics_kept(block: nn.Module):
+    """Batch norms of the block leave their running statistics as they are, also in training."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    saved = [(m.momentum, m.num_batches_tracked) for m in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+class ConvBlock(GradientCheckpointingLayer):
+    """A block that may hold batch norms. Gradient checkpointing runs it twice; its statistics see the batch once."""
+
+    @property
+    def _gradient_checkpointing_func(self):
+        run = self.checkpoint
+        keywords = getattr(run, "keywords", {})
+        if keywords.get("use_reentrant") is not False or "context_fn" in keywords or torch.compiler.is_compiling():
+            return run
+        return partial(run, context_fn=lambda: (nullcontext(), statistics_kept(self)))
+
+    @_gradient_checkpointing_func.setter
+    def _gradient_checkpointing_func(self, run) -> None:
+        self.checkpoint = run
+
+
+class Bottleneck(ConvBlock):
+    """The residual block of video ResNets (Feichtenhofer et al., 2019, arXiv:1812.03982): 1×1 over `time` frames, 3×3,
+    1×1, and a shortcut that is a convolution where the shape changes. `pool` max-pools what comes in over that many
+    frames. (B, C, T, H, W) -> (B, D, T', H', W')."""
+
+    def __init__(self, in_channels: int, inner: int, out_channels: int, *, time: int, stride: int = 1, pool: int = 1):
+        super().__init__()
+        self.pool = (pool, 1, 1)
+        self.conv_a = ConvNormAct(in_channels, inner, (time, 1, 1))
+        self.conv_b = ConvNormAct(inner, inner, (1, 3, 3), (1, stride, stride))
+        self.conv_c = ConvNormAct(inner, out_channels, act=False)
+        # Told to the norm itself: initialisation visits only modules that own parameters.
+        self.conv_c.norm.starts_at_zero = True
+        self.shortcut = None
+        if in_channels != out_channels or stride > 1:
+            self.shortcut = ConvNormAct(in_channels, out_channels, stride=(1, stride, stride), act=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.pool[0] > 1:
+            x = F.max_pool3d(x, self.pool)
+        update = self.conv_c(self.conv_b(self.conv_a(x)))
+        return F.relu(update + (x if self.shortcut is None else self.shortcut(x)))

@@ -1,0 +1,182 @@
+"""C3D (Tran et al., 2015, arXiv:1412.0767), section 3.
+
+Eight 3×3×3 convolutions with biases, five max-poolings (the first over space only), two fully connected layers that
+read the whole last map, a classifier. After the PyTorch ports of the authors' Caffe net (jfzhang95, mmaction2). The
+paper's video descriptor is the output of fc6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.utils import logging
+
+from hf_video.errors import ModelInputError
+from hf_video.layers.convolution import ConvBlock, tokens
+from hf_video.losses import classification_loss
+from hf_video.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.models.c3d.configuration_c3d import C3DConfig
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+
+logger = logging.get_logger(__name__)
+
+# Name, channels in multiples of the stem's, and the pooling after the convolution.
+LAYERS = (
+    ("conv2a", 2, 2),
+    ("conv3a", 4, 1),
+    ("conv3b", 4, 2),
+    ("conv4a", 8, 1),
+    ("conv4b", 8, 2),
+    ("conv5a", 8, 1),
+    ("conv5b", 8, 2),
+)
+
+
+@dataclass
+class C3DModelOutput(VideoModelOutput):
+    """`last_hidden_state` (B, t·h·w, 512): pool5; `fc6`, `fc7` (B, 4096): after ReLU, before dropout."""
+
+    fc6: torch.Tensor | None = None
+    fc7: torch.Tensor | None = None
+
+
+class C3DBlock(ConvBlock):
+    """Convolution, ReLU, pooling: (B, C, T, H, W) -> (B, D, T', H', W'). `pad` is pool5's ceil or symmetric padding."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: tuple[int, int, int], pad: str | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.pool, self.pad = pool, pad
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.conv(x), inplace=True)
+        if max(self.pool) == 1:
+            return x
+        if self.pad == "ceil":
+            # One row or column of zeros behind an odd map; a zero never wins over what a ReLU made.
+            x = F.pad(x, (0, x.shape[4] % 2, 0, x.shape[3] % 2))
+        return F.max_pool3d(x, self.pool, padding=(0, 1, 1) if self.pad == "symmetric" else 0)
+
+
+class C3DEncoder(nn.Module):
+    def __init__(self, config: C3DConfig) -> None:
+        super().__init__()
+        stem = config.stem_channels
+        widths = [stem, *(multiple * stem for _, multiple, _ in LAYERS)]
+        pads = {"conv5b": config.pool5_padding}
+        self.layer = nn.ModuleList(
+            C3DBlock(before, after, (pool, pool, pool), pads.get(name))
+            for before, after, (name, _, pool) in zip(widths, widths[1:], LAYERS, strict=False)
+        )
+
+
+class C3DPreTrainedModel(ConvVideoPreTrainedModel):
+    config_class = C3DConfig
+    base_model_prefix = "c3d"
+    _no_split_modules: ClassVar[list[str]] = ["C3DBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # Without norms the size of what passes must be kept by the weights: He's fan-in, in fc6 and fc7 as well.
+        if isinstance(module, nn.Conv3d) or getattr(module, "before_relu", False):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+
+class C3DModel(C3DPreTrainedModel):
+    """The network without its classifier: (B, T, C, H, W) -> `C3DModelOutput`. `hidden_states` are the maps after the
+    first convolution with its pooling and after every other, each (B, tokens, channels) of its own size."""
+
+    def __init__(self, config: C3DConfig) -> None:
+        super().__init__(config)
+        self.embeddings = C3DBlock(config.num_channels, config.stem_channels, (1, 2, 2))
+        self.encoder = C3DEncoder(config)
+        self.fc6 = nn.Linear(prod(config.grid) * config.hidden_size, config.fc_size)
+        self.fc7 = nn.Linear(config.fc_size, config.fc_size)
+        self.fc6.before_relu = self.fc7.before_relu = True
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
+        """(time, rows, columns) of the last map; raises ModelInputError unless fc6 reads just that."""
+        self.check_input(pixel_values)
+        config = self.config
+        frames, _, height, width = pixel_values.shape[1:]
+        grid = config.grid_of(frames, height, width)
+        fits = prod(grid) == prod(config.grid) if config.any_grid else grid == config.grid
+        if not fits:
+            raise ModelInputError(
+                f"A clip of {frames} frames of {height}x{width} pixels gives a last map of {grid} (time, rows, "
+                f"columns), and fc6 reads {config.grid}: that of {config.num_frames} frames of {config.image_size} "
+                "pixels. Resize the frames; cut longer videos into clips, one view each."
+            )
+        return grid
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> C3DModelOutput | tuple:
+        self.refuse_attentions(output_attentions)
+        self.token_grid(pixel_values)
+        x = self.embeddings(pixel_values.transpose(1, 2))
+        x, hidden_states = self.run_blocks(x, output_hidden_states)
+        fc6 = F.relu(self.fc6(x.flatten(1)))  # in order channel, frame, row, column
+        fc7 = F.relu(self.fc7(self.dropout(fc6)))
+        output = C3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """`embedding` (B, 4096) is fc7, what the classifier sees (fc6 is in `forward`'s output); `feature_map`
+        (B, t, h, w, 512) is pool5."""
+        outputs = self(pixel_values, return_dict=True)
+        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        return VideoFeatures(embedding=outputs.fc7, feature_map=feature_map)
+
+
+class C3DForVideoClassification(C3DPreTrainedModel):
+    """A linear classifier (fc8) on fc7. Labels: (B,) class numbers, or (B, classes) floats."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: C3DConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.c3d = C3DModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.fc_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        outputs = self.c3d(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+        logits = self.classifier(self.dropout(outputs.fc7))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        return self.c3d.get_video_features(pixel_values)
+
+
+__all__ = ["C3DForVideoClassification", "C3DModel", "C3DPreTrainedModel"]

@@ -1,0 +1,286 @@
+"""Two-stream networks (Simonyan and Zisserman, 2014, arXiv:1406.2199), after the very deep ones of Wang et al. 2015
+(arXiv:1507.02159) in bryanyzhu/two-stream-pytorch, and convolutional fusion (Feichtenhofer, Pinz, Zisserman, 2016,
+arXiv:1604.06573) after feichtenhofer/twostreamfusion.
+
+A spatial network looks at single frames, a temporal one at stacks of 2·L channels: the optical flow of L consecutive
+pairs of frames, x1, y1, x2, y2, …. Both are image networks (VGG, ResNet) that differ in their first convolution only.
+Each is applied to its T inputs of a clip one by one and its scores are averaged over them; then the streams are fused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from hf_video.errors import ConfigError, ModelInputError
+from hf_video.losses import classification_loss
+from hf_video.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.models.two_stream.configuration_two_stream import StreamSpec, TwoStreamConfig
+from hf_video.models.two_stream.networks import StreamNetwork, make_stream
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+
+
+class ConvFusion(nn.Conv3d):
+    """3x3x3 convolution over both streams' maps and a ReLU (Feichtenhofer et al. 2016, section 3.2): places that answer
+    to each other in appearance and motion meet, also across neighbouring frames."""
+
+    def __init__(self, spatial: int, temporal: int) -> None:
+        super().__init__(spatial + temporal, spatial, 3, padding=1)
+        self.widths = spatial, temporal
+
+    def forward(self, spatial: torch.Tensor, temporal: torch.Tensor) -> torch.Tensor:
+        """Two (B, T, D, h, w) -> (B, T, D of the spatial one, h, w)."""
+        return F.relu(super().forward(torch.cat([spatial, temporal], dim=2).transpose(1, 2))).transpose(1, 2)
+
+    def initial_weight(self) -> torch.Tensor:
+        """A Gaussian over the 27 places (deviation 1, sum 1) that passes a quarter of the spatial channel and three
+        quarters of the temporal one of the same number, as the authors' code starts."""
+        axis = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2)
+        gaussian = axis[:, None, None] * axis[:, None] * axis
+        spatial, temporal = self.widths
+        mix = torch.cat([0.25 * torch.eye(spatial), 0.75 * torch.eye(spatial, temporal)], dim=1)
+        return mix[..., None, None, None] * (gaussian / gaussian.sum())
+
+
+@dataclass
+class TwoStreamModelOutput(VideoModelOutput):
+    """`pooler_output` (B, D): the streams' vectors side by side, each averaged over its T inputs. `last_hidden_state`
+    (B, T·h·w, D): their last maps side by side. `hidden_states`: of each stream in turn, (B, T·h·w, D) of the first
+    convolution and every stage."""
+
+    pooler_output: torch.Tensor | None = None
+
+
+class TwoStreamPreTrainedModel(ConvVideoPreTrainedModel):
+    """Initialisation after the official code. `load_image_weights` (in `convert_two_stream`) starts both streams from
+    an ImageNet network instead, as the papers do."""
+
+    config_class = TwoStreamConfig
+    base_model_prefix = "two_stream"
+    _no_split_modules: ClassVar[list[str]] = ["VGGStage", "ResNetStage", "StreamEmbeddings"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, ConvFusion):
+            init.copy_(module.weight, module.initial_weight())
+
+    def check_flow(self, flow_values: torch.Tensor | None) -> None:
+        """Raises ModelInputError unless `flow_values` is a floating (B, T, 2·L, H, W)."""
+        channels = 2 * self.config.flow_length
+        expected = f"(batch, stacks, {channels}, height, width): x and y of {self.config.flow_length} flow fields"
+        if flow_values is None:
+            raise ModelInputError(f"flow_values is missing. Pass a float tensor {expected}; TwoStreamImageProcessor "
+                                  "makes both inputs from a file.")  # fmt: skip
+        if flow_values.ndim != 5 or flow_values.shape[2] != channels:
+            raise ModelInputError(f"flow_values has shape {tuple(flow_values.shape)}; expected {expected}.")
+        if not flow_values.is_floating_point():
+            raise ModelInputError(f"flow_values is {flow_values.dtype}; expected normalised floats: see the processor.")
+
+    def check_size(self, name: str, values: torch.Tensor, spec: StreamSpec) -> None:
+        height, width = values.shape[-2:]
+        least = 2**spec.depth if spec.kind == "vgg" else 1  # every stage of VGG halves, without padding
+        if min(height, width, values.shape[1]) < 1 or min(height, width) < least:
+            raise ModelInputError(
+                f"{name} has {values.shape[1]} images of {height}x{width} pixels; expected at least one, of {least} or "
+                "more each way."
+            )
+
+
+class TwoStreamModel(TwoStreamPreTrainedModel):
+    """Both streams without a classifier. `pixel_values` (B, T, 3, H, W) and `flow_values` (B, T, 2·L, H, W); T, H and W
+    come from the tensors. What a model without that stream is given is not looked at."""
+
+    def __init__(self, config: TwoStreamConfig) -> None:
+        super().__init__(config)
+        specs = config.specs
+        self.spatial = make_stream(specs["spatial"]) if "spatial" in specs else None
+        self.temporal = make_stream(specs["temporal"]) if "temporal" in specs else None
+        self.fusion = None
+        if config.fusion == "conv":
+            self.fusion = ConvFusion(specs["spatial"].map_width, specs["temporal"].map_width)
+        if self.spatial is None:
+            self.main_input_name = "flow_values"
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return (self.temporal if self.spatial is None else self.spatial).embeddings
+
+    @property
+    def streams(self) -> list[StreamNetwork]:
+        return [stream for stream in (self.spatial, self.temporal) if stream is not None]
+
+    def images(self, pixel_values: torch.Tensor | None, flow_values: torch.Tensor | None) -> list[torch.Tensor]:
+        """The inputs of the streams that there are, checked."""
+        images = []
+        if self.spatial is not None:
+            self.check_input(pixel_values)
+            self.check_size("pixel_values", pixel_values, self.spatial.spec)
+            images.append(pixel_values)
+        if self.temporal is not None:
+            self.check_flow(flow_values)
+            self.check_size("flow_values", flow_values, self.temporal.spec)
+            images.append(flow_values)
+        if len(images) == 2 and images[0].shape[0] != images[1].shape[0]:
+            raise ModelInputError(
+                f"pixel_values has {len(images[0])} clips and flow_values {len(images[1])}; both are of the same clips."
+            )
+        return images
+
+    def encode(
+        self, pixel_values: torch.Tensor | None, flow_values: torch.Tensor | None
+    ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+        """The streams' feature maps (B, T, D, h, w), after fusion by convolution (B, 1, D, h, w), and all states."""
+        images = self.images(pixel_values, flow_values)
+        answers = [stream.encode(values) for stream, values in zip(self.streams, images, strict=True)]
+        maps, states = [a[0] for a in answers], tuple(state for a in answers for state in a[1])
+        if self.fusion is not None:
+            self._check_alike(maps, "fusion='conv'")
+            fused = self.fusion(*maps)
+            maps = [m.amax(1, keepdim=True) for m in (fused, maps[1])]  # 3-D pooling: here over time, below in space
+        return [stream.feature_map(m) for stream, m in zip(self.streams, maps, strict=True)], states
+
+    @staticmethod
+    def _check_alike(maps: list[torch.Tensor], what: str) -> None:
+        shapes = [(*m.shape[1:2], *m.shape[-2:]) for m in maps]
+        if shapes[0] != shapes[-1]:
+            raise ModelInputError(
+                f"{what} puts the streams' maps side by side and they have {shapes[0]} and {shapes[1]} (times, rows, "
+                "columns). Pass as many stacks as frames, of one size."
+            )
+
+    def embed(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """(B, D): each stream's mean over its inputs. The mean of scores over them is the score of this mean, as a
+        linear classifier follows."""
+        vectors = [stream.embed(m).mean(1) for stream, m in zip(self.streams, maps, strict=True)]
+        return torch.cat(vectors, dim=-1)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        flow_values: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TwoStreamModelOutput | tuple:
+        """Raises ModelInputError where the streams' maps differ in time or size, and for attentions: there are none."""
+        self.refuse_attentions(output_attentions)
+        _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        maps, states = self.encode(pixel_values, flow_values)
+        self._check_alike(maps, "last_hidden_state")
+        output = TwoStreamModelOutput(
+            last_hidden_state=torch.cat(maps, dim=2).movedim(2, -1).flatten(1, 3),
+            hidden_states=states if output_hidden_states else None,
+            pooler_output=self.embed(maps),
+        )
+        return self.finish(output, return_dict)
+
+    def get_video_features(
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None
+    ) -> VideoFeatures:
+        """`embedding` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side."""
+        maps, _ = self.encode(pixel_values, flow_values)
+        self._check_alike(maps, "feature_map")
+        return VideoFeatures(embedding=self.embed(maps), feature_map=torch.cat(maps, dim=2).movedim(2, -1))
+
+
+class TwoStreamClassifier(nn.Module):
+    """A linear classifier for each stream, and their fusion: (B, D) of both -> (B, classes)."""
+
+    def __init__(self, config: TwoStreamConfig) -> None:
+        super().__init__()
+        specs = config.specs
+        self.widths = [spec.width for spec in specs.values()]
+        self.weights = {"weighted": list(config.fusion_weights), "sum_logits": None}.get(config.fusion, [1.0, 1.0])
+        self.probabilities = config.fusion_scores == "softmax"
+        self.heads = nn.ModuleDict({name: nn.Linear(spec.width, config.num_labels) for name, spec in specs.items()})
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        vectors = embedding.split(self.widths, dim=-1)
+        logits = [head(vector) for head, vector in zip(self.heads.values(), vectors, strict=True)]
+        if len(logits) == 1:
+            return logits[0]
+        if self.weights is None:
+            return logits[0] + logits[1]
+        spatial, temporal = (w / sum(self.weights) for w in self.weights)
+        if not self.probabilities:
+            return spatial * logits[0] + temporal * logits[1]
+        shares = torch.tensor([spatial, temporal], device=embedding.device).log()
+        mixed = torch.stack([x.float().log_softmax(-1) for x in logits], dim=-1) + shares
+        return mixed.logsumexp(-1).to(embedding.dtype)
+
+
+class TwoStreamForVideoClassification(TwoStreamPreTrainedModel):
+    """Both streams with their classifiers, fused. Labels: (B,) class numbers, or (B, classes) floats.
+
+    The papers train the streams apart (a model with one stream each) and fuse them afterwards: `from_streams`."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: TwoStreamConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.two_stream = TwoStreamModel(config)
+        self.classifier = TwoStreamClassifier(config)
+        self.main_input_name = self.two_stream.main_input_name
+        self.post_init()
+
+    @classmethod
+    def from_streams(cls, spatial, temporal, **config_changes) -> TwoStreamForVideoClassification:
+        """One model of the spatial stream of one and the temporal stream of another, in eval mode; they may be models
+        of a single stream. `config_changes` are fields of the configuration, such as `fusion`; labels are those of
+        `spatial`. A fusion by convolution starts fresh. Raises ConfigError where a stream or the labels don't fit."""
+        for name, model in (("spatial", spatial), ("temporal", temporal)):
+            if getattr(model.two_stream, name, None) is None:
+                raise ConfigError(f"The model given as {name}= has no {name} stream.")
+        if spatial.config.num_labels != temporal.config.num_labels:
+            raise ConfigError(
+                f"The streams tell {spatial.config.num_labels} and {temporal.config.num_labels} classes apart; they "
+                "must be trained on the same."
+            )
+        config = spatial.config.to_dict()
+        config |= {name: getattr(temporal.config, name) for name in ("temporal_config", "flow_length")}
+        fused = cls(TwoStreamConfig.from_dict({**config, **config_changes}))
+        for name, model in (("spatial", spatial), ("temporal", temporal)):
+            getattr(fused.two_stream, name).load_state_dict(getattr(model.two_stream, name).state_dict())
+            fused.classifier.heads[name].load_state_dict(model.classifier.heads[name].state_dict())
+        return fused.eval()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        flow_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        """`pixel_values` (B, T, 3, H, W) and `flow_values` (B, S, 2·L, H, W); S and T may differ, but for fusion by
+        convolution."""
+        self.refuse_attentions(output_attentions)
+        _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        maps, states = self.two_stream.encode(pixel_values, flow_values)
+        logits = self.classifier(self.two_stream.embed(maps))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=states if output_hidden_states else None)
+        return self.finish(output, return_dict)
+
+    def get_video_features(
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None
+    ) -> VideoFeatures:
+        return self.two_stream.get_video_features(pixel_values, flow_values)
+
+
+__all__ = ["TwoStreamForVideoClassification", "TwoStreamModel", "TwoStreamPreTrainedModel"]

@@ -1,0 +1,77 @@
+"""ViViT's processors: pixels to [-1, 1], short side 256, centre 224, every second frame (google-research/scenic,
+`projects/vivit`, `zero_centering`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.utils import logging
+
+from hf_video.processing import (
+    ClipProcessing,
+    ImageKwargs,
+    VideoImageProcessor,
+    VideoKwargs,
+    VideoVideoProcessor,
+)
+from hf_video.processing_config import standard
+
+logger = logging.get_logger(__name__)
+
+HALF = (0.5, 0.5, 0.5)
+
+
+class VivitImageKwargs(ImageKwargs, total=False):
+    offset: bool | None
+
+
+class VivitVideoKwargs(VideoKwargs, total=False):
+    offset: bool | None
+
+
+class VivitProcessing:
+    """x · rescale_factor - 1 = x / 127.5 - 1, and nothing after it; see `ClipProcessing` for all else.
+
+    `offset` is the name that ViViT's files have for the 1 that is taken off, after scaling and before any mean. Files
+    of plain transformers are read as they are, but for its class defaults, which scale to [-1, 1] and then normalise
+    with mean and deviation .5 as if pixels were still in [0, 1]: no published weights want the [-3, 1] that makes, so
+    such a file gives [-1, 1], with a warning. `from_pretrained(..., do_normalize=True)` insists on it.
+    """
+
+    size: Any = {"shortest_edge": 256}  # noqa: RUF012 - copied for every instance
+    rescale_factor = 1 / 127.5
+    offset = True
+    do_normalize = False
+    image_mean: Any = HALF
+    image_std: Any = HALF
+    sampler = "dense"
+    sampler_options: dict | None = {"stride": 2}  # noqa: RUF012
+    _settings_names = (*ClipProcessing._settings_names, "offset")
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any], **kwargs: Any):
+        if kwargs.get("do_normalize") is None:
+            settings = normalised_once(settings)
+        return super().from_dict(settings, **kwargs)
+
+
+def normalised_once(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a file without the second of two normalisations to [-1, 1]."""
+    halves = all(standard(name, settings.get(name, 0.5)) == list(HALF) for name in ("image_mean", "image_std"))
+    scaled = settings.get("do_rescale", True) and settings.get("offset", True)
+    if not (settings.get("do_normalize") and scaled and halves):
+        return settings
+    logger.warning(
+        "This ViViT processor file scales pixels to [-1, 1] and then normalises them again, to [-3, 1]: the defaults "
+        "of plain transformers. The published weights want [-1, 1], which it is read as. If a model was trained on the "
+        "other, pass do_normalize=True."
+    )
+    return {**settings, "do_normalize": False, "rescale_factor": 1 / 127.5}
+
+
+class VivitImageProcessor(VivitProcessing, VideoImageProcessor):
+    valid_kwargs = VivitImageKwargs
+
+
+class VivitVideoProcessor(VivitProcessing, VideoVideoProcessor):
+    valid_kwargs = VivitVideoKwargs

@@ -1,0 +1,332 @@
+"""ViViT (Arnab et al., 2021, arXiv:2103.15691), section 3, after the authors' code (google-research/scenic,
+`projects/vivit/model.py`).
+
+A clip is cut into tubelets of 2 frames × 16 × 16 pixels: t · n tokens, n places at t times, in order time, row, column.
+Pre-norm blocks follow. What attends to what is `config.attention_type`: all tokens to all (model 1); places at each
+time, then, in a second transformer, times (model 2); times and places in turn in every block (model 3); or times in
+half of the heads and places in the other half (model 4).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput, logging
+
+from hf_video.errors import ModelInputError
+from hf_video.layers.attention import SplitSelfAttention
+from hf_video.layers.drop_path import drop_path_rates
+from hf_video.layers.vit import ViTBlock, run_blocks
+from hf_video.losses import classification_loss
+from hf_video.modeling import VideoPreTrainedModel
+from hf_video.models.vivit.configuration_vivit import VivitConfig
+from hf_video.models.vivit.embeddings import StageEmbeddings, VivitEmbeddings, at_central_frame
+from hf_video.models.vivit.factorized_attention import FactorizedDotProductAttention, FactorizedSelfAttentionBlock
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class VivitModelOutput(ModelOutput):
+    """`last_hidden_state` (B, tokens, D): model 1 class token and t·n tokens, model 2 class token and t times, models 3
+    and 4 t·n tokens; `pooler_output` (B, pooler_output_size), model 1 only; `hidden_states`: embeddings and every
+    block's output, (B, tokens, D) or, for model 2, those over space (B·t, 1 + n, D); `attentions`: each block's
+    probabilities, for models 2 to 4 those over space (B·t, heads, places, places); `temporal_attentions`: those over
+    time (B or B·n, heads, times, times). Model 4 has half of the heads in each."""
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def make_block(config: VivitConfig, drop_path: float) -> ViTBlock:
+    """One block of the kind that `attention_type` asks for."""
+    factorized_heads = config.attention_type == "factorized_dot_product_attention"
+    core = FactorizedDotProductAttention if factorized_heads else SplitSelfAttention
+    shape = (config, config.hidden_size, config.num_attention_heads, config.qkv_bias)
+    parts = {
+        "attention": core(*shape, key_bias=True),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        # The same function, tanh's approximation, in one pass over memory instead of seven.
+        "act": "gelu_pytorch_tanh" if config.hidden_act == "gelu_fast" else config.hidden_act,
+        "eps": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+        "mlp_dropout": config.hidden_dropout_prob,
+        "drop_path": drop_path,
+    }
+    if config.attention_type == "factorized_self_attention_block":
+        return FactorizedSelfAttentionBlock(SplitSelfAttention(*shape, key_bias=True), **parts)
+    return ViTBlock(**parts)
+
+
+class VivitEncoder(nn.Module):
+    def __init__(self, config: VivitConfig, depth: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(make_block(config, rate) for rate in drop_path_rates(config.drop_path_rate, depth))
+
+
+class VivitPooler(nn.Module):
+    """Linear and tanh on the class token. Nothing of ours uses it: plain transformers saves one with a bare encoder."""
+
+    def __init__(self, config: VivitConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.pooler_output_size)
+        self.activation = ACT2FN[config.pooler_act]
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.dense(tokens[:, 0]))
+
+
+class VivitPreTrainedModel(VideoPreTrainedModel):
+    """Initialisation after the official code: Xavier-uniform attention and MLP, zero biases, class tokens and
+    classifier, normal positions."""
+
+    config_class = VivitConfig
+    base_model_prefix = "vivit"
+    _no_split_modules: ClassVar[list[str]] = ["VivitEmbeddings", "ViTBlock", "FactorizedSelfAttentionBlock"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is getattr(self, "classifier", None):
+            if isinstance(module, nn.Linear):
+                init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv3d):
+            init.lecun_normal_(module.weight)
+            if self.config.tubelet_initializer == "central_frame":
+                frames = module.weight.shape[2]
+                # Fewer inputs add up to the same size of token.
+                init.copy_(module.weight, at_central_frame(module.weight[:, :, 0] * frames**0.5, frames))
+        elif isinstance(module, StageEmbeddings):
+            init.normal_(module.position_embeddings, std=self.config.initializer_range)
+            if module.cls_token is not None:
+                init.zeros_(module.cls_token)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As transformers'. With another `num_frames` or `image_size` than the file's, learned positions are
+        interpolated once, over time and space apart; what is saved then is a model of the new size."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.base_model.fit_positions()
+        return loaded
+
+    def layer_groups(self) -> list[list[str]]:
+        """See `VideoPreTrainedModel`. Model 2's second transformer goes on where the first one ends; what makes its
+        input (the first one's norm, its own class token and positions) goes with its first block."""
+        if self.config.attention_type != "factorized_encoder":
+            return super().layer_groups()
+        depth = self.config.num_hidden_layers
+        groups: list[list[str]] = [[] for _ in range(depth + self.config.num_temporal_layers + 2)]
+        for name, _ in self.named_parameters():
+            if block := re.search(r"(temporal_)?encoder\.layer\.(\d+)\.", name):
+                group = 1 + int(block[2]) + (depth if block[1] else 0)
+            elif re.search(r"temporal_embeddings\.|(^|\.)layernorm\.", name):
+                group = 1 + depth
+            else:
+                group = 0 if "embeddings." in name else -1
+            groups[group].append(name)
+        return groups
+
+
+class VivitModel(VivitPreTrainedModel):
+    """The encoder with its final norm: (B, T, C, H, W) -> `VivitModelOutput`. T, H and W come from the tensor."""
+
+    def __init__(self, config: VivitConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        grid = tuple(config.position_grid or config.grid)
+        self.two_stages = config.attention_type == "factorized_encoder"
+        self.embeddings = VivitEmbeddings(config, grid[1:] if self.two_stages else grid)
+        self.encoder = VivitEncoder(config, config.num_hidden_layers)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if self.two_stages:
+            self.temporal_embeddings = StageEmbeddings(config, grid[:1])
+            self.temporal_encoder = VivitEncoder(config, config.num_temporal_layers)
+            self.temporal_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = VivitPooler(config) if add_pooling_layer and config.attention_type == "spacetime" else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embeddings
+
+    @property
+    def position_grid(self) -> tuple[int, int, int]:
+        """(time, rows, columns) that the learned positions are made for."""
+        return (*self.temporal_embeddings.grid, *self.embeddings.grid) if self.two_stages else self.embeddings.grid
+
+    def fit_positions(self) -> None:
+        """Interpolates learned positions to the config's `num_frames` and `image_size`, for good."""
+        grid = self.config.grid
+        self.embeddings.resize(grid[1:] if self.two_stages else grid)
+        if self.two_stages:
+            self.temporal_embeddings.resize(grid[:1])
+        self.config.position_grid = None
+
+    def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
+        """(time, rows, columns) of tubelets in a clip. A rest smaller than a tubelet is left out, as by the official
+        convolution; a clip smaller than one tubelet is refused."""
+        self.check_input(pixel_values)
+        frames, _, height, width = pixel_values.shape[1:]
+        t, p, q = self.config.patch
+        if frames < t or height < p or width < q:
+            raise ModelInputError(
+                f"A clip of {frames} frames of {height}x{width} pixels holds no tubelet of {t} frames of {p}x{q}. Use "
+                "at least that."
+            )
+        if (frames % t or height % p or width % q) and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"{frames} frames of {height}x{width} pixels are no multiple of the tubelet, {t} frames of {p}x{q}; "
+                "the rest at the end, bottom and right is not seen."
+            )
+        return frames // t, height // p, width // q
+
+    def encode_places(self, pixel_values, grid: tuple[int, int, int], cls_only: bool = False, **wanted):
+        """Model 2's first transformer, each time on its own: (B·t, 1 + n, D), or (B·t, 1, D) for the class tokens
+        alone; hidden states and probabilities, or None."""
+        tokens = self.embeddings.tubelets(pixel_values, grid).unflatten(1, (grid[0], -1)).flatten(0, 1)
+        tokens = self.embeddings(tokens, grid[1:])
+        tokens, hidden_states, probs = run_blocks(self.encoder.layer, tokens, first_only=cls_only, **wanted)
+        return self.layernorm(tokens), hidden_states, probs
+
+    def encode_times(self, tokens: torch.Tensor, times: int, cls_only: bool = False, **wanted):
+        """Model 2's second transformer, over the first one's class tokens: (B·t, ≥1, D) -> (B, 1 + t, D) or (B, 1, D),
+        and probabilities or None."""
+        tokens = self.temporal_embeddings(tokens[:, 0].unflatten(0, (-1, times)), (times,))
+        tokens, _, probs = run_blocks(self.temporal_encoder.layer, tokens, first_only=cls_only, **wanted)
+        return self.temporal_layernorm(tokens), probs
+
+    def encode_in_two_stages(self, pixel_values, grid, cls_only: bool, attentions: bool, hidden: bool):
+        plain = not (attentions or hidden)
+        tokens, hidden_states, probs = self.encode_places(
+            pixel_values, grid, plain, output_attentions=attentions, output_hidden_states=hidden
+        )
+        tokens, temporal_probs = self.encode_times(tokens, grid[0], cls_only and plain, output_attentions=attentions)
+        return VivitModelOutput(
+            last_hidden_state=tokens,
+            hidden_states=hidden_states,
+            attentions=probs,
+            temporal_attentions=temporal_probs,
+        )
+
+    def encode_in_one_stage(self, pixel_values, grid, cls_only: bool, attentions: bool, hidden: bool):
+        factorized = self.config.attention_type != "spacetime"
+        tokens = self.embeddings(self.embeddings.tubelets(pixel_values, grid), grid)
+        tokens, hidden_states, probs = run_blocks(
+            self.encoder.layer,
+            tokens.unflatten(1, (grid[0], -1)) if factorized else tokens,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+            first_only=cls_only and not (factorized or attentions or hidden),
+        )
+        if factorized:
+            tokens = tokens.flatten(1, 2)
+            hidden_states = tuple(state.flatten(1, 2) for state in hidden_states) if hidden else None
+        tokens = self.layernorm(tokens)
+        return VivitModelOutput(
+            last_hidden_state=tokens,
+            pooler_output=None if self.pooler is None else self.pooler(tokens),
+            hidden_states=hidden_states,
+            attentions=tuple(p[0] for p in probs) if factorized and probs else probs,
+            temporal_attentions=tuple(p[1] for p in probs) if factorized and probs else None,
+        )
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        cls_only: bool = False,
+    ) -> VivitModelOutput | tuple:
+        """`interpolate_pos_encoding=False` refuses clips of another grid than the positions' own. `cls_only` may return
+        the class token alone, for less work."""
+        grid = self.token_grid(pixel_values)
+        if not interpolate_pos_encoding and grid != self.position_grid:
+            raise ModelInputError(
+                f"The clip makes a grid {grid} of (time, rows, columns) tokens and positions were learned for "
+                f"{self.position_grid}. Leave interpolate_pos_encoding=True to interpolate them."
+            )
+        encode = self.encode_in_two_stages if self.two_stages else self.encode_in_one_stage
+        output = encode(pixel_values, grid, cls_only, *self.wants(output_attentions, output_hidden_states))
+        return self.finish(output, return_dict)
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
+        return tokens[:, 0] if self.config.has_class_token else tokens.mean(1)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """`embedding` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D), for
+        model 2 that of its first transformer."""
+        grid = self.token_grid(pixel_values)
+        if self.two_stages:
+            tokens, _, _ = self.encode_places(pixel_values, grid)
+            clip, _ = self.encode_times(tokens, grid[0])
+            places = tokens[:, 1:].unflatten(0, (-1, grid[0])).unflatten(2, grid[1:])
+            return VideoFeatures(embedding=clip[:, 0], feature_map=places)
+        tokens = self(pixel_values, return_dict=True).last_hidden_state
+        places = tokens[:, self.embeddings.extra :].unflatten(1, grid)
+        return VideoFeatures(embedding=self.pool(tokens), feature_map=places)
+
+
+class VivitForVideoClassification(VivitPreTrainedModel):
+    """A linear classifier on the class token or the mean of tokens. Labels: (B,) class numbers, or (B, classes)
+    floats."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: VivitConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.vivit = VivitModel(config, add_pooling_layer=False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        outputs = self.vivit(
+            pixel_values,
+            interpolate_pos_encoding,
+            output_attentions,
+            output_hidden_states,
+            return_dict=True,
+            cls_only=True,
+        )
+        logits = self.classifier(self.vivit.pool(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        output = VideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            temporal_attentions=outputs.temporal_attentions,
+        )
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        return self.vivit.get_video_features(pixel_values)
+
+
+__all__ = ["VivitForVideoClassification", "VivitModel", "VivitPreTrainedModel"]

@@ -1,0 +1,186 @@
+"""X3D (Feichtenhofer, 2020, arXiv:2004.04730), table 1, after PyTorchVideo's `create_x3d`.
+
+A mobile image network expanded along one axis at a time: inverted bottlenecks (1×1, depth-wise 3×3×3, 1×1) with gates
+on every second block, few channels and no halving of time anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hf_video.errors import ModelInputError
+from hf_video.layers.convolution import ConvBlock, ConvNormAct, set_batch_norm, tokens, window_means
+from hf_video.losses import classification_loss
+from hf_video.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+
+
+@dataclass
+class X3DModelOutput(VideoModelOutput):
+    """`last_hidden_state` (B, T·h·w, 432), and `pooled` (B, h', w', 2048): the layer before the classifier, at every
+    place of the pooled map."""
+
+    pooled: torch.Tensor | None = None
+
+
+class X3DStem(nn.Module):
+    """A convolution in space, one in time for each channel, norm, ReLU: (B, C, T, H, W) -> (B, D, T, H/2, W/2)."""
+
+    def __init__(self, config: X3DConfig) -> None:
+        super().__init__()
+        width = config.widths[0]
+        self.space = nn.Conv3d(config.num_channels, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        self.time = ConvNormAct(width, width, (5, 1, 1), groups=width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.time(self.space(x))
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation (Hu et al., 2018): channels weighed by what the whole map shows."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv3d(channels, squeezed, 1)
+        self.excite = nn.Conv3d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.excite(F.relu(self.squeeze(x.mean((2, 3, 4), keepdim=True)))).sigmoid()
+
+
+class X3DBlock(ConvBlock):
+    """(B, C, T, H, W) -> (B, D, T, H', W')."""
+
+    def __init__(self, in_channels: int, inner: int, out_channels: int, *, stride: int, squeezed: int) -> None:
+        super().__init__()
+        strides = (1, stride, stride)
+        self.conv_a = ConvNormAct(in_channels, inner)
+        self.conv_b = ConvNormAct(inner, inner, (3, 3, 3), strides, groups=inner, act=False)
+        self.gate = Gate(inner, squeezed) if squeezed else None
+        self.conv_c = ConvNormAct(inner, out_channels, act=False)
+        self.conv_c.norm.starts_at_zero = True
+        self.shortcut = None
+        if in_channels != out_channels:
+            self.shortcut = ConvNormAct(in_channels, out_channels, stride=strides, act=False)
+        elif stride > 1:  # the official block has no norm where only the size changes
+            self.shortcut = nn.Conv3d(in_channels, out_channels, 1, strides, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        update = self.conv_b(self.conv_a(x))
+        update = F.silu(update if self.gate is None else self.gate(update))
+        return F.relu(self.conv_c(update) + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class X3DEncoder(nn.Module):
+    def __init__(self, config: X3DConfig) -> None:
+        super().__init__()
+        layers, width = [], config.widths[0]
+        for out, depth in zip(config.widths[1:], config.depths, strict=True):
+            inner = config.inner(out)
+            for i in range(depth):
+                squeezed = round_width(config.se_ratio * inner) if config.se_ratio and i % 2 == 0 else 0
+                layers.append(X3DBlock(width, inner, out, stride=1 if i else 2, squeezed=squeezed))
+                width = out
+        self.layer = nn.ModuleList(layers)
+
+
+class X3DPreTrainedModel(ConvVideoPreTrainedModel):
+    config_class = X3DConfig
+    base_model_prefix = "x3d"
+    _no_split_modules: ClassVar[list[str]] = ["X3DBlock", "X3DStem"]
+
+
+class X3DModel(X3DPreTrainedModel):
+    """The network without its classifier: (B, T, C, H, W) -> `X3DModelOutput`, with h = ceil(H/32), w = ceil(W/32).
+    `hidden_states` are the maps of the stem and of every block, each (B, tokens, channels) of its own size."""
+
+    def __init__(self, config: X3DConfig) -> None:
+        super().__init__(config)
+        self.embeddings = X3DStem(config)
+        self.encoder = X3DEncoder(config)
+        self.conv_5 = ConvNormAct(config.widths[-1], config.hidden_size)
+        self.fc_1 = nn.Linear(config.hidden_size, config.head_size, bias=False)
+        set_batch_norm(
+            self, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum, frozen=config.frozen_batch_norm
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
+        """(time, rows, columns) of the last map; raises ModelInputError for an empty clip."""
+        self.check_input(pixel_values)
+        frames, _, height, width = pixel_values.shape[1:]
+        if 0 in (frames, height, width):
+            raise ModelInputError(f"A clip of {frames} frames of {height}x{width} pixels is empty.")
+        return frames, -(-height // 32), -(-width // 32)
+
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """All time and windows of `head_pool` averaged, then ReLU(fc_1): (B, D, T, h, w) -> (B, h', w', head_size)."""
+        return F.relu(self.fc_1(window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> X3DModelOutput | tuple:
+        self.refuse_attentions(output_attentions)
+        self.token_grid(pixel_values)
+        x = self.embeddings(pixel_values.transpose(1, 2))
+        x, hidden_states = self.run_blocks(x, output_hidden_states)
+        x = self.conv_5(x)
+        output = X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """`embedding` (B, 2048), the mean that the classifier sees; `feature_map` (B, T, h, w, 432)."""
+        outputs = self(pixel_values, return_dict=True)
+        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        return VideoFeatures(embedding=outputs.pooled.mean((1, 2)), feature_map=feature_map)
+
+
+class X3DForVideoClassification(X3DPreTrainedModel):
+    """A linear classifier at every place of the pooled map, averaged. Labels: (B,) class numbers, or (B, classes)
+    floats."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: X3DConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.x3d = X3DModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.head_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        outputs = self.x3d(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+        logits = self.classifier(self.dropout(outputs.pooled).mean((1, 2)))
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return self.finish(output, return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        return self.x3d.get_video_features(pixel_values)
+
+
+__all__ = ["X3DForVideoClassification", "X3DModel", "X3DPreTrainedModel"]

@@ -1,0 +1,49 @@
+"""I3D: the contract, for Inception on RGB, Inception on flow with frozen norms, and the ResNet."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from contract import ModelContract, TrainerContract
+
+INCEPTION = {"stem_channels": 8, "num_frames": 10, "image_size": [40, 64], "classifier_dropout": 0.0}
+RESNET = {
+    **INCEPTION,
+    "architecture": "resnet",
+    "num_frames": 4,
+    "depths": [1, 2],
+    "temporal_kernels": [[3], [3, 1]],
+    "head_pool": [2, 3, 3],
+}
+
+
+class I3DContract(ModelContract):
+    model_type = "i3d"
+    attention = False
+    pyramid = True
+    shallow: ClassVar = {}
+    clip = (10, 40, 64)
+    tokens = 2 * 2 * 2
+
+
+class TestInception(I3DContract):
+    tiny = INCEPTION
+    other_clips = ((17, 33, 31), (1, 1, 1), (5, 64, 70), (8, 32, 32))
+    refused_clips = ((4, 0, 32),)
+
+
+class TestFlowWithFrozenNorms(TrainerContract, I3DContract):
+    """Only with frozen norms is a batch the sum of its parts, so that gradients may be accumulated."""
+
+    variant = True
+    channels = 2
+    tiny: ClassVar = {**INCEPTION, "num_channels": 2, "frozen_batch_norm": True}
+
+
+class TestResNet(I3DContract):
+    variant = True
+    tiny = RESNET
+    clip = (4, 40, 64)
+    tokens = 2 * 5 * 8
+    other_clips = ((2, 33, 31), (5, 8, 9), (9, 64, 40))
+    refused_clips = ((1, 40, 64),)

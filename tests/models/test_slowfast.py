@@ -1,0 +1,39 @@
+"""SlowFast: the contract."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from contract import ModelContract
+
+import hf_video
+
+
+class TestSlowFast(ModelContract):
+    model_type = "slowfast"
+    tiny: ClassVar = {
+        "stem_channels": 8,
+        "beta_inverse": 4,
+        "depths": [1, 2],
+        "slow_kernels": [1, 3],
+        "fast_kernels": [3, 3],
+        "num_frames": 8,
+        "image_size": 32,
+        "head_pool": [3, 3],
+        "classifier_dropout": 0.0,
+    }
+    attention = False
+    pyramid = True
+    shallow: ClassVar = {}
+    clip = (8, 32, 40)
+    tokens = 2 * 4 * 5
+    other_clips = ((4, 32, 40), (12, 17, 9))
+    refused_clips = ((6, 32, 40), (8, 0, 40))
+
+    def test_slow_frames_lie_equally_far_apart(self):
+        model, video = self.model("AutoModel"), self.video(clip=(12, 8, 8)).transpose(1, 2)
+        assert model.embeddings.slow_frames(video).equal(video[:, :, [0, 5, 11]])
+
+    def test_presets(self):
+        config = hf_video.SlowFastConfig.preset("r101")
+        assert (config.hidden_size, config.num_hidden_layers, config.fusion_kernel) == (2304, 33, 5)
