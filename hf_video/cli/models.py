@@ -121,7 +121,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['gflops']:.1f}" if row["gflops"] >= 10 else f"{row['gflops']:.2f}",
         "x".join(map(str, row["input"])),
         "-" if row["stride"] is None else str(row["stride"]),
-        "" if row["top1"] is None else f"{row['top1']:g}",
+        "" if row["top1"] is None else str(row["top1"]),
         row["data"] or "",
         row["views"] or "",
     )

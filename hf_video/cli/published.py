@@ -72,6 +72,7 @@ PUBLISHED: tuple[Published, ...] = (
     _row("MViTv2-S 16x4", "mvit", 4, 81.0, "5x1", SLOWFAST, "v2_s_16x4"),
     _row("MViTv2-B 32x3", "mvit", 3, 82.9, "5x1", SLOWFAST, "v2_b_32x3"),
     _row("MViTv2-L 40x3", "mvit", 3, 86.1, "5x3", SLOWFAST, "v2_l_40x3"),
+    # 76.94 is the model zoo's; the docstring of the same file's hub entry says 76.4.
     _row("SlowFast-R50 8x8", "slowfast", 2, 76.94, "10x3", PYTORCHVIDEO, "r50"),
     _row("SlowFast-R101 8x8", "slowfast", 2, 77.9, "10x3", PYTORCHVIDEO, "r101"),
     _row("TimeSformer", "timesformer", 32, 77.9, "1x3", TIMESFORMER),

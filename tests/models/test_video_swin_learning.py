@@ -28,7 +28,7 @@ def test_moving_glyphs():
     config = VideoSwinConfig(embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=(4, 4, 4), num_labels=4)
     torch.manual_seed(0)
     model = VideoSwinForVideoClassification(config).train()
-    steps, videos, labels = 200, *clips(2400, seed=0)
+    steps, videos, labels = 300, *clips(2400, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
