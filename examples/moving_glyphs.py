@@ -157,9 +157,8 @@ def draw_sheet(held_out, answers, backwards, reversed_answers):
                 frames = reader.get_frames(range(len(reader))).data
             tone = "good" if label == truth else "bad"
             cells.append(SheetClip(frames[:5], f"{label}  {score:.0%}", f"{note}moves {truth}", tone))
-    return contact_sheet(
-        cells, columns=4, title="hf_video: predicted direction of held-out clips, time from left to right"
-    )
+    title = "hf_video: predicted direction of held-out clips (their first five frames, time from left to right)"
+    return contact_sheet(cells, columns=4, frames_per_clip=5, cell=64, title=title)
 
 
 if __name__ == "__main__":
