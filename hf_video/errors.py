@@ -82,3 +82,7 @@ class ModelInputError(HFVideoError, ValueError):
 
 class ConfigError(HFVideoError, ValueError):
     """A configuration value that makes no model."""
+
+
+class DataError(HFVideoError, ValueError):
+    """Rows and labels that make no data set: a folder without videos, a list that can't be read, too many bad files."""

@@ -1,0 +1,104 @@
+"""What a data set is made of: rows (a video and its label), and what was left out, with the reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, overload
+
+from hf_video.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """One video.
+
+    `source` is anything that `VideoReader` opens: a path, URL, bytes, or an object with `read()` (a member of a tar, a
+    cell of a `datasets` column: nothing is held in memory until it is read). `label` is the number of its class, None
+    where it has none. `name` is what reports and seeds call it: its path relative to the root. Rows of one `group` (the
+    clips of one recording) never stand on both sides of an automatic split.
+    """
+
+    source: Any
+    label: int | None
+    name: str
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that is not used, or with `used=True` one that is used all the same and deserves a look.
+
+    `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos", "format", "hidden split".
+    """
+
+    name: str
+    reason: str
+    kind: str
+    used: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.kind}{' (used)' if self.used else ''}: {self.reason}"
+
+
+class VideoRows(Sequence[VideoRow]):
+    """The rows of one split.
+
+    `labels` are the class names in the order of their numbers (empty for unlabelled videos), `skipped` what was left
+    out. Raises DataError for a row whose label has no name.
+    """
+
+    def __init__(
+        self, rows: Iterable[VideoRow], labels: Iterable[str] = (), skipped: Iterable[Skipped] = (), *, root: str = ""
+    ):
+        self.rows = list(rows)
+        self.labels = list(labels)
+        self.skipped = list(skipped)
+        self.root = root
+        wrong = [row for row in self.rows if row.label is not None and not 0 <= row.label < len(self.labels)]
+        if wrong:
+            raise DataError(
+                f"{wrong[0].name} has label {wrong[0].label}, and the {len(self.labels)} classes are numbered from 0."
+            )
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        return dict(enumerate(self.labels))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every row has a label."""
+        return bool(self.rows) and all(row.label is not None for row in self.rows)
+
+    def counts(self) -> dict[str, int]:
+        """Videos of each class, classes without any included."""
+        found = Counter(row.label for row in self.rows)
+        return {label: found[number] for number, label in enumerate(self.labels)}
+
+    def select(self, indices: Iterable[int]) -> VideoRows:
+        """The rows with these numbers, in this order, with the same labels and the same list of what was skipped."""
+        return VideoRows((self.rows[i] for i in indices), self.labels, self.skipped, root=self.root)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> VideoRows: ...
+    def __getitem__(self, index):
+        return self.select(range(len(self))[index]) if isinstance(index, slice) else self.rows[index]
+
+    def __iter__(self) -> Iterator[VideoRow]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        return f"VideoRows({len(self)} videos, {len(self.labels)} classes, {len(self.skipped)} named as skipped)"
