@@ -76,6 +76,11 @@ class CheckpointError(HFVideoError, ValueError):
     """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused."""
 
 
+class UnsafeWeightsError(HFVideoError):
+    """Weights that are a pickle. No ValueError: a pipeline answers one by trying transformers' own class, which would
+    open the file."""
+
+
 class ModelInputError(HFVideoError, ValueError):
     """A tensor that the model can't take: wrong rank, channels, size or mask."""
 
@@ -86,3 +91,7 @@ class ConfigError(HFVideoError, ValueError):
 
 class DataError(HFVideoError, ValueError):
     """Rows and labels that make no data set: a folder without videos, a list that can't be read, too many bad files."""
+
+
+class MetricError(HFVideoError, ValueError):
+    """Scores and labels that can't be compared: other shapes, a label outside the classes, NaN."""
