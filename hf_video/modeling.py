@@ -12,9 +12,10 @@ from transformers import initialization as init
 from hf_video.configuration import VideoConfig
 from hf_video.errors import ModelInputError
 from hf_video.outputs import VideoFeatures
+from hf_video.safe_weights import SafeWeights
 
 
-class VideoPreTrainedModel(PreTrainedModel):
+class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     """A `PreTrainedModel` for clips `pixel_values` (B, T, C, H, W).
 
     A model says with `layer_patterns` how deep a parameter lies; layer-wise learning-rate decay, freezing and the
