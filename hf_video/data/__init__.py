@@ -18,7 +18,6 @@ _HOME = {
     "VideoDataset": "dataset",
     "VideoRow": "rows",
     "VideoRows": "rows",
-    "VideoStream": "streaming",
     "load_videos": "load",
     "sample_seed": "seeds",
 }

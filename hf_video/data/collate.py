@@ -1,0 +1,83 @@
+"""Samples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hf_video.data.seeds import generator
+from hf_video.errors import DataError
+
+
+class VideoCollator:
+    """Samples of a `VideoDataset` to a batch: `pixel_values` (B, T, C, H, W), other inputs likewise, and `labels`, (B,)
+    int64, or (B, classes) float32 with mixing or label smoothing.
+
+    Samples that come as lists (repeated augmentation) are laid one after the other, so B may be larger than the batch
+    size. `mixing` (`hf_video.video.mixing.Mixing`) is drawn from the seeds of the samples alone: the same batch is
+    always mixed alike, whatever worker or process puts it together.
+
+    Raises DataError for samples that do not stack, or mixing without `num_labels`.
+    """
+
+    def __init__(self, mixing: Any = None, num_labels: int | None = None, label_smoothing: float = 0.0):
+        if (mixing is not None or label_smoothing) and not num_labels:
+            raise DataError("Mixing and label smoothing make labels into shares of classes: pass num_labels=.")
+        if not 0 <= label_smoothing < 1:
+            raise DataError(f"label_smoothing={label_smoothing!r} must be a share from 0 to below 1.")
+        self.mixing = mixing
+        self.num_labels = num_labels
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, torch.Tensor]:
+        flat = [one for sample in samples for one in (sample if isinstance(sample, (list, tuple)) else [sample])]
+        seeds = [int(one["seed"]) for one in flat if "seed" in one]
+        inputs = [name for name in flat[0] if name not in ("seed", "labels")]
+        batch = {name: _stack(name, [one.get(name) for one in flat]) for name in inputs}
+        labels = [one["labels"] for one in flat if "labels" in one]
+        if labels:
+            if len(labels) != len(flat):
+                raise DataError(f"{len(flat) - len(labels)} of {len(flat)} samples have no label and the others do.")
+            batch["labels"] = torch.as_tensor(labels, dtype=torch.int64)
+            self._soften(batch, seeds)
+        return batch
+
+    def _soften(self, batch: dict[str, torch.Tensor], seeds: list[int]) -> None:
+        if self.mixing is not None:
+            draw = generator(_joined(seeds))
+            batch["pixel_values"], batch["labels"] = self.mixing(
+                batch["pixel_values"], batch["labels"], num_labels=self.num_labels, generator=draw
+            )
+        elif self.label_smoothing:
+            hard = torch.nn.functional.one_hot(batch["labels"], self.num_labels).float()
+            batch["labels"] = hard * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
+
+
+def _joined(seeds: list[int]) -> int:
+    """One seed from those of a batch's samples, in their order."""
+    joined = 0
+    for seed in seeds:
+        joined = (joined * 1_000_003 + seed) % (1 << 63)
+    return joined
+
+
+def _stack(name: str, values: list[Any]) -> torch.Tensor:
+    if any(value is None for value in values):
+        raise DataError(f"Some samples of the batch have {name!r} and some don't.")
+    tensors = [torch.as_tensor(value) for value in values]
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise DataError(
+            f"{name} of the shapes {shapes} don't stack into one batch. Give all clips one number of frames and one "
+            "size: an augmentation or a processor that crops."
+        )
+    out = None
+    if torch.utils.data.get_worker_info() is not None:
+        # Straight into the memory that the main process will map: one copy less of every batch.
+        first = tensors[0]
+        count = first.numel() * len(tensors)
+        storage = first.untyped_storage()._new_shared(count * first.element_size(), device=first.device)
+        out = torch.empty(0, dtype=first.dtype).set_(storage).view(len(tensors), *first.shape)
+    return torch.stack(tensors, out=out)

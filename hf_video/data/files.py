@@ -1,0 +1,50 @@
+"""Files below a folder: which are videos by their ending, and what the others are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hf_video.data.rows import Skipped
+
+VIDEO_ENDINGS = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
+    ".ogv", ".3gp", ".y4m", ".vob", ".asf", ".f4v",
+)  # fmt: skip
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it with "/", in natural order (2 before 10). Hidden files and
+    folders are passed over; links to folders are followed once."""
+    seen = set()
+    found = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above would never end
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(folder, file).relative_to(root).as_posix() for file in files if not file.startswith(".")]
+    return iter(sorted(found, key=natural))
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A key for sorting in which numbers count as numbers."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
+
+
+def is_video(name: str) -> bool:
+    """Whether the ending is a video's. What the file really holds, only opening it tells."""
+    return name.lower().endswith(VIDEO_ENDINGS)
+
+
+def not_a_video(name: str) -> Skipped:
+    """The entry for a file whose ending is none of a video's."""
+    ending = os.path.splitext(name)[1].lower()
+    what = "an image" if ending in IMAGE_ENDINGS else f"a {ending} file" if ending else "a file without an ending"
+    return Skipped(name, f"{what}, and no video by its name", "format")
