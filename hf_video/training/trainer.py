@@ -1,0 +1,198 @@
+"""`VideoTrainer`: transformers' `Trainer` with what training on videos needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from hf_video.data.collate import VideoCollator
+from hf_video.errors import ConfigError
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationWarning, Throughput
+from hf_video.training.ema import MovingAverage
+from hf_video.training.optimizer import parameter_groups
+from hf_video.training.order import EpochOrder
+from hf_video.training.reporting import memory_figures
+from hf_video.training.schedule import make_schedule
+
+
+class VideoTrainer(Trainer):
+    """A `Trainer` for `VideoDataset`s and models of this package; everything of transformers' own works on.
+
+    - Parameter groups, schedule and averaging of `VideoTrainingArguments`.
+    - The order of rows is a function of seed and epoch, whole steps only: any split of a step over micro-batches and
+      processes gives the same weights, and so does resuming (see `EpochOrder`).
+    - Logs `clips_per_second`, `decode_wait` (share of the step time that was spent waiting for the loader) and memory.
+    - Labels that mixing made soft count as one item a clip, so that the loss is exact under accumulation.
+    - With `ema_decay` the average is evaluated and saved; checkpoints hold it beside the weights.
+
+    `data_collator` is a `VideoCollator` by default; evaluation never mixes. `processing_class` is saved with the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: VideoTrainingArguments | None = None,
+        data_collator: Any = None,
+        *more: Any,
+        **kwargs: Any,
+    ):
+        if not isinstance(args, VideoTrainingArguments):
+            raise ConfigError(f"VideoTrainer needs VideoTrainingArguments, got {type(args).__name__}.")
+        collator = VideoCollator() if data_collator is None else data_collator
+        self.average: MovingAverage | None = None
+        self.throughput, self._epoch_setter = Throughput(), EpochSetter()
+        self._saving_checkpoint = False
+        super().__init__(model, args, collator, *more, **kwargs)
+        # On CPU, and under gradient accumulation, soft labels would else be taken for several classes at once.
+        config = getattr(self.model, "config", None)
+        if isinstance(collator, VideoCollator) and getattr(config, "problem_type", "") is None:
+            config.problem_type = "single_label_classification"
+        for callback in (self._epoch_setter, self.throughput, AverageUpdater(self), StarvationWarning(self.throughput)):
+            self.add_callback(callback)
+
+    # ---- data ----
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        self._epoch_setter.listeners = [dataset] if hasattr(dataset, "set_epoch") else []
+        if self.args.train_sampling_strategy != "random" or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        order = EpochOrder(
+            len(dataset),
+            rows_per_step=self.args.rows_per_step,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        self._epoch_setter.listeners.append(order)
+        return order
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
+        if is_training or not isinstance(self.data_collator, VideoCollator):
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        training, self.data_collator = self.data_collator, VideoCollator()
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = training
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        self.throughput.begin_step()
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.throughput.got_batch(sum(_clips(batch) for batch in batches) * self.args.world_size)
+        return batches, items
+
+    def steps_per_epoch(self) -> int | None:
+        """Optimiser steps of one epoch; None where the data have no length."""
+        if not hasattr(self.train_dataset, "__len__"):
+            return None
+        rows, step = len(self.train_dataset), self.args.rows_per_step
+        return max(rows // step if self.args.dataloader_drop_last else -(-rows // step), 1)
+
+    # ---- optimiser and schedule ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        if self.optimizer is None:
+            args, wrapped = self.args, self.model if model is None else model
+            chosen, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(args, wrapped)
+            groups = parameter_groups(
+                wrapped,
+                learning_rate=args.learning_rate,
+                weight_decay=args.weight_decay,
+                layer_decay=args.layer_decay,
+                decay_all=args.decay_all,
+                described_by=self.accelerator.unwrap_model(wrapped, keep_torch_compile=False),
+            )
+            self.optimizer_cls_and_kwargs = chosen, {**options, "params": groups}
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None and self.args.schedule is not None:
+            self.lr_scheduler = make_schedule(
+                optimizer or self.optimizer,
+                self.args,
+                total_steps=num_training_steps,
+                steps_per_epoch=self.steps_per_epoch(),
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_learning_rate(self) -> float:
+        """The highest of all groups; transformers logs the first one's, which layer-wise decay makes the lowest."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return float(max(rates))
+
+    # ---- the average ----
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self.args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ConfigError("ema_decay does not work with weights split over processes (FSDP, DeepSpeed).")
+            self.average = MovingAverage(self.model, self.args.ema_decay)
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, `self.model` holds the averaged weights, if there are any."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied(self.model)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.averaged():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with self.averaged():
+            return super().predict(*args, **kwargs)
+
+    # ---- saving and loading ----
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._saving_checkpoint = True
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        finally:
+            self._saving_checkpoint = False
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with contextlib.nullcontext() if self._saving_checkpoint else self.averaged():
+            super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            # transformers pickles its arguments; nothing that we hand on is a pickle.
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            (folder / "training_args.json").write_text(json.dumps(self.args.to_dict(), indent=2, default=str))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            self.average.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            self.average.load(checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(self.state.best_model_checkpoint)
+
+    # ---- logs ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self.throughput.read(), **memory_figures()}
+        elif "train_runtime" in logs:
+            logs.update(self.throughput.read_all())  # in place: Trainer returns these as the metrics of the training
+        super().log(logs, start_time)
+
+
+def _clips(batch: Any) -> int:
+    return len(next(iter(batch.values()))) if isinstance(batch, dict) and batch else 0
