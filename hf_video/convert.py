@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,3 +237,62 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     values |= processor.values_for(model.config)
     type(processor)(**{**values, **processor_values}).save_pretrained(output)
     return model
+
+
+def convert_pickles(model: str | Path, *, output: str | Path, **hub: Any):
+    """Saves a model in transformers' layout (`config.json` and `pytorch_model.bin`, whole or in shards) as safetensors.
+
+    Args:
+        model: a folder, or a name on the Hub. The pickles are read with `weights_only=True`.
+        output: the folder to write; the image processor goes along where there is one.
+        hub: `revision`, `token`, `cache_dir`, `local_files_only`, as in `from_pretrained`.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        CheckpointError: nothing pickled is there, files hold more than tensors, or tensors do not fit the model; all of
+            them are named.
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+    from transformers.utils import has_file
+
+    config = AutoConfig.from_pretrained(model, **hub)
+    row, architecture = entry(config.model_type), (config.architectures or [None])[0]
+    if architecture not in row.auto.values():
+        known = ", ".join(row.auto.values())
+        raise CheckpointError(f"{model}: `architectures` in config.json must be one of {known}; {architecture} came.")
+    state = {}
+    for file in _pickled_files(model, hub):
+        state |= unwrap(load_official_file(file))
+    loaded, report = row.load(architecture).from_pretrained(
+        None, config=config, state_dict=state, output_loading_info=True
+    )
+    problems = {name: sorted(map(str, report[name])) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    if any(problems.values()):
+        lines = [f"{name.replace('_', ' ')}: {', '.join(keys)}" for name, keys in problems.items() if keys]
+        raise CheckpointError(f"The weights of {model} do not fit {architecture}; " + "; ".join(lines))
+    loaded.save_pretrained(output)
+    if has_file(model, "preprocessor_config.json", **hub):
+        AutoImageProcessor.from_pretrained(model, **hub).save_pretrained(output)
+    return loaded.eval()
+
+
+def _pickled_files(model: str | Path, hub: Mapping[str, Any]) -> list[Path]:
+    """`pytorch_model.bin`, or the shards that its index names, downloaded where they are on the Hub."""
+    from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME, cached_file
+
+    def found(name: str) -> Path | None:
+        file = cached_file(model, name, _raise_exceptions_for_missing_entries=False, **hub)
+        return None if file is None else Path(file)
+
+    if whole := found(WEIGHTS_NAME):
+        return [whole]
+    index = found(WEIGHTS_INDEX_NAME)
+    if index is None:
+        raise CheckpointError(f"{model} has no {WEIGHTS_NAME} and no {WEIGHTS_INDEX_NAME}: nothing to convert.")
+    shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    files = [found(shard) for shard in shards]
+    if None in files:
+        raise CheckpointError(f"{model} lacks {shards[files.index(None)]}, which {WEIGHTS_INDEX_NAME} names.")
+    return files

@@ -1,8 +1,10 @@
-"""Turn the authors' checkpoint into a folder that from_pretrained loads: safetensors, config, image processor.
+"""Turn the authors' checkpoint, or a model in pickles, into a folder that from_pretrained loads: safetensors, config,
+image processor.
 
   hf-video convert checkpoint.pth --model-type videomae --output videomae-base
   hf-video convert timesformer.pyth --model-type timesformer --output tsf --labels kinetics_400.txt
   hf-video convert v.pth --model-type videomae --output v --set num_frames=32 --processor image_mean=[.5,.5,.5]
+  hf-video convert somebody/model-in-pickles --output model
 
 Files are read as safetensors or as plain tensors; one that needs pickled code is refused.
 """
@@ -22,8 +24,10 @@ from hf_video.cli import DONE, CommandError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", metavar="FILE", help="the official checkpoint (.safetensors, .pth, .pyth, .pt, .bin)")
-    add("--model-type", required=True, help="videomae, timesformer, ...: see hf-video info")
+    kinds = "(.safetensors, .pth, .pyth, .pt, .bin)"
+    add("file", metavar="FILE", help=f"a checkpoint file {kinds}, or a folder or Hub name with pytorch_model.bin")
+    add("--model-type", help="of a checkpoint file: videomae, timesformer, ...: see hf-video info")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
     add("--output", "-o", required=True, metavar="DIR", help="the folder to write")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="a configuration value (JSON); repeatable")
     add("--processor", action="append", default=[], metavar="FIELD=VALUE", help="a processor value (JSON); repeatable")
@@ -34,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     _check_output(output, options.overwrite)
+    _check_kind(options)
     values = parse_values(options.set, "--set")
     processor = parse_values(options.processor, "--processor")
     if options.labels:
@@ -42,11 +47,18 @@ def run(options: argparse.Namespace) -> int:
     import transformers
 
     import hf_video
-    from hf_video.convert import convert_file
+    from hf_video.convert import convert_file, convert_pickles
 
     transformers.utils.logging.disable_progress_bar()
     hf_video.register_auto_classes()
-    model = convert_file(options.file, model_type=options.model_type, output=output, processor=processor, **values)
+    if options.model_type:
+        model = convert_file(options.file, model_type=options.model_type, output=output, processor=processor, **values)
+    else:
+        try:
+            model = convert_pickles(options.file, output=output, revision=options.revision)
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise CommandError(f"the model {options.file!r} can't be read: {reason}") from error
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {type(model).__name__}, {parameters:,} parameters", file=sys.stderr)
     print(output)
@@ -58,6 +70,16 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise CommandError(f"{output} is a file; --output must be a folder")
     if output.is_dir() and os.listdir(output) and not overwrite:
         raise CommandError(f"the folder {output} is not empty; choose another, or add --overwrite")
+
+
+def _check_kind(options: argparse.Namespace) -> None:
+    """A file needs its model type; a whole model has it, and its configuration, in config.json."""
+    if os.path.isfile(options.file) and not options.model_type:
+        raise CommandError(f"{options.file} is a file: add --model-type, such as videomae")
+    if not options.model_type and (options.set or options.processor or options.labels):
+        raise CommandError("--set, --processor and --labels are for checkpoint files, with --model-type")
+    if options.model_type and options.revision:
+        raise CommandError("--revision is for a model on the Hub, without --model-type")
 
 
 def parse_values(pairs: Sequence[str], option: str) -> dict[str, Any]:
