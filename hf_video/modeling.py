@@ -1,8 +1,9 @@
-"""The base class of every model: input check, initialisation of buffers, features, layer groups."""
+"""The base classes of every model: input check, initialisation of buffers, features, layer groups; a classifier."""
 
 from __future__ import annotations
 
 import re
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from transformers import initialization as init
 
 from hf_video.configuration import VideoConfig
 from hf_video.errors import ModelInputError
-from hf_video.outputs import VideoFeatures
+from hf_video.losses import classification_loss
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.safe_weights import SafeWeights
 
 
@@ -100,3 +102,55 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         """Names of parameters that recipes leave out of weight decay: those of one dimension, tokens, positions."""
         tokens = r"(cls_token|mask_token|position_embeddings|time_embeddings)$"
         return {n for n, p in self.named_parameters() if p.ndim <= 1 or re.search(tokens, n)}
+
+
+class VideoClassifier:
+    """A linear classifier on a clip's vector, mixed into a model: `class XForVideoClassification(VideoClassifier,
+    XPreTrainedModel)`. Labels: (B,) class numbers, or (B, classes) floats; see `losses.classification_loss`."""
+
+    accepts_loss_kwargs = True
+    # What `forward` asks of the encoder besides what it is asked for itself.
+    encoder_options: ClassVar[dict[str, Any]] = {}
+
+    def add_classifier(self, width: int) -> None:
+        """The last line of `__init__`, when the encoder stands: dropout and a classifier of `width` inputs."""
+        self.num_labels = self.config.num_labels
+        self.dropout = nn.Dropout(getattr(self.config, "classifier_dropout", 0.0))
+        self.classifier = nn.Linear(width, self.num_labels) if self.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple:
+        wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        return self.classify(pixel_values, labels, num_items_in_batch, return_dict, **wishes)
+
+    def classify(self, pixel_values, labels, num_items_in_batch, return_dict, **options):
+        """`forward`; `options` are the encoder's."""
+        outputs = self.base_model(pixel_values, return_dict=True, **self.encoder_options, **options)
+        logits = self.classifier(self.clip_vector(outputs, pixel_values))
+        kinds = ("hidden_states", "attentions", "temporal_attentions")
+        return self.answer(logits, labels, num_items_in_batch, return_dict, **{k: getattr(outputs, k) for k in kinds})
+
+    def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the classifier reads of the encoder's outputs, (B, D). A model of tokens has just a method `pool`,
+        (B, tokens, D) -> (B, D)."""
+        return self.dropout(self.pool(outputs.last_hidden_state))
+
+    def answer(self, logits, labels, num_items_in_batch, return_dict, **states) -> VideoClassifierOutput | tuple:
+        """What every `forward` ends with: logits (B, classes), their loss where there are labels, and the encoder's
+        `states`."""
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
+        return self.finish(VideoClassifierOutput(loss=loss, logits=logits, **states), return_dict)
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """See the encoder's; `embedding` is what the classifier reads."""
+        return self.base_model.get_video_features(pixel_values)

@@ -9,10 +9,12 @@ from transformers import initialization as init
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import tokens
 from hf_video.modeling import VideoPreTrainedModel
+from hf_video.outputs import VideoFeatures
 
 
 class ConvVideoPreTrainedModel(VideoPreTrainedModel):
-    """He initialisation; `run_blocks` over `encoder.layer`. Any `attn_implementation` is accepted and means nothing."""
+    """He initialisation; the stem `embeddings` and the blocks `encoder.layer`, run in turn. Any `attn_implementation`
+    is accepted and means nothing."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -33,8 +35,12 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
         """What the stem or a block made, as tokens (B, T·H·W, D)."""
         return tokens(maps)
 
-    def run_blocks(self, maps, output_hidden_states: bool | None):
-        """The last map, and the tokens of the stem's and every block's, each of its own size, or None."""
+    def run_blocks(self, pixel_values, output_attentions: bool | None, output_hidden_states: bool | None):
+        """Stem and blocks: the last map, and the tokens of the stem's and every block's, each of its own size, or None.
+        Raises ModelInputError for a clip of which no map is left (`token_grid`), and where attentions are asked for."""
+        self.refuse_attentions(output_attentions)
+        self.token_grid(pixel_values)
+        maps = self.embeddings(pixel_values.transpose(1, 2))
         _, wanted = self.wants(None, output_hidden_states)
         hidden_states = (self.tokens_of(maps),) if wanted else None
         for block in self.encoder.layer:
@@ -42,3 +48,13 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
             if wanted:
                 hidden_states += (self.tokens_of(maps),)
         return maps, hidden_states
+
+    def feature_map(self, last_hidden_state: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, t·h·w, D) of a clip on their grid, (B, t, h, w, D)."""
+        return last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+
+    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
+        """`embedding` (B, D), the mean over the map's windows (a method `pool`), which the classifier sees;
+        `feature_map` (B, t, h, w, D)."""
+        feature_map = self.feature_map(self(pixel_values, return_dict=True).last_hidden_state, pixel_values)
+        return VideoFeatures(embedding=self.pool(feature_map).mean((1, 2, 3)), feature_map=feature_map)

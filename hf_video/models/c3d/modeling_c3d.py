@@ -19,10 +19,10 @@ from transformers.utils import logging
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
-from hf_video.losses import classification_loss
+from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.c3d.configuration_c3d import C3DConfig
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 
@@ -128,10 +128,7 @@ class C3DModel(C3DPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> C3DModelOutput | tuple:
-        self.refuse_attentions(output_attentions)
-        self.token_grid(pixel_values)
-        x = self.embeddings(pixel_values.transpose(1, 2))
-        x, hidden_states = self.run_blocks(x, output_hidden_states)
+        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
         fc6 = F.relu(self.fc6(x.flatten(1)))  # in order channel, frame, row, column
         fc7 = F.relu(self.fc7(self.dropout(fc6)))
         output = C3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
@@ -141,42 +138,20 @@ class C3DModel(C3DPreTrainedModel):
         """`embedding` (B, 4096) is fc7, what the classifier sees (fc6 is in `forward`'s output); `feature_map`
         (B, t, h, w, 512) is pool5."""
         outputs = self(pixel_values, return_dict=True)
-        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
         return VideoFeatures(embedding=outputs.fc7, feature_map=feature_map)
 
 
-class C3DForVideoClassification(C3DPreTrainedModel):
-    """A linear classifier (fc8) on fc7. Labels: (B,) class numbers, or (B, classes) floats."""
-
-    accepts_loss_kwargs = True
+class C3DForVideoClassification(VideoClassifier, C3DPreTrainedModel):
+    """A linear classifier (fc8) on fc7."""
 
     def __init__(self, config: C3DConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.c3d = C3DModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.fc_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.fc_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.c3d(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        logits = self.classifier(self.dropout(outputs.fc7))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.c3d.get_video_features(pixel_values)
+    def clip_vector(self, outputs: C3DModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.dropout(outputs.fc7)
 
 
 __all__ = ["C3DForVideoClassification", "C3DModel", "C3DPreTrainedModel"]

@@ -27,10 +27,10 @@ from hf_video.layers.convolution import (
     tokens,
     window_means,
 )
-from hf_video.losses import classification_loss
+from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.i3d.configuration_i3d import I3DConfig
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoModelOutput
 
 # The Mixed modules: name, pooling before (kernel = stride, but 3 frames or rows wide where it halves), and channels of
 # the six convolutions for a stem of 64.
@@ -183,68 +183,35 @@ class I3DModel(I3DPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoModelOutput | tuple:
-        self.refuse_attentions(output_attentions)
-        self.token_grid(pixel_values)
-        x = self.embeddings(pixel_values.transpose(1, 2))
-        x, hidden_states = self.run_blocks(x, output_hidden_states)
+        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
         return self.finish(VideoModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states), return_dict)
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Averages over windows of `head_pool`: (B, t, h, w, D) -> (B, t', h', w', D)."""
         return window_means(feature_map, self.config.head_pool)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D), the mean that the classifier sees; `feature_map` (B, t, h, w, D)."""
-        feature_map = self(pixel_values, return_dict=True).last_hidden_state
-        feature_map = feature_map.unflatten(1, self.token_grid(pixel_values))
-        return VideoFeatures(embedding=self.pool(feature_map).mean((1, 2, 3)), feature_map=feature_map)
 
-
-class I3DForVideoClassification(I3DPreTrainedModel):
-    """A linear classifier at every place of the pooled map, averaged. Labels: (B,) class numbers, or (B, classes)
-    floats."""
-
-    accepts_loss_kwargs = True
+class I3DForVideoClassification(VideoClassifier, I3DPreTrainedModel):
+    """A linear classifier at every place of the pooled map, averaged."""
 
     def __init__(self, config: I3DConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.i3d = I3DModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
-    def pooled(self, pixel_values: torch.Tensor, outputs: VideoModelOutput) -> torch.Tensor:
+    def pooled(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, t', h', w', D), after dropout."""
-        feature_map = outputs.last_hidden_state.unflatten(1, self.i3d.token_grid(pixel_values))
-        return self.dropout(self.i3d.pool(feature_map))
+        return self.dropout(self.i3d.pool(self.i3d.feature_map(outputs.last_hidden_state, pixel_values)))
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.i3d(pixel_values, output_attentions, output_hidden_states, return_dict=True)
+    def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         # The mean of logits is the logits of the mean: one row per clip goes through the classifier.
-        logits = self.classifier(self.pooled(pixel_values, outputs).mean((1, 2, 3)))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return self.finish(output, return_dict)
+        return self.pooled(outputs, pixel_values).mean((1, 2, 3))
 
     def logits_per_step(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the classifier says along the clip, (B, t', classes), of which `logits` is the mean: step i of Inception
         sees map frames i and i+1, which stand for 16 frames of the clip and what lies around them."""
         outputs = self.i3d(pixel_values, return_dict=True)
-        return self.classifier(self.pooled(pixel_values, outputs).mean((2, 3)))
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.i3d.get_video_features(pixel_values)
+        return self.classifier(self.pooled(outputs, pixel_values).mean((2, 3)))
 
 
 __all__ = ["I3DForVideoClassification", "I3DModel", "I3DPreTrainedModel"]

@@ -23,10 +23,9 @@ from hf_video.layers.attention import SelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Dense
-from hf_video.losses import classification_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
 from hf_video.models.mvit.configuration_mvit import BlockShape, MViTConfig, Triple
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 
 def half(kernel: Triple) -> Triple:
@@ -310,40 +309,19 @@ class MViTModel(MViTPreTrainedModel):
         return VideoFeatures(embedding=tokens[:, 0], feature_map=tokens[:, 1:].unflatten(1, grid))
 
 
-class MViTForVideoClassification(MViTPreTrainedModel):
-    """Dropout and a linear classifier on the class token. Labels: (B,) class numbers, or (B, classes) floats."""
+class MViTForVideoClassification(VideoClassifier, MViTPreTrainedModel):
+    """Dropout and a linear classifier on the class token."""
 
-    accepts_loss_kwargs = True
+    encoder_options: ClassVar = {"cls_only": True}
 
     def __init__(self, config: MViTConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.mvit = MViTModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.mvit(pixel_values, output_attentions, output_hidden_states, return_dict=True, cls_only=True)
-        logits = self.classifier(self.dropout(outputs.last_hidden_state[:, 0]))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.mvit.get_video_features(pixel_values)
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D) -> (B, D): the class token."""
+        return tokens[:, 0]
 
 
 __all__ = ["MViTForVideoClassification", "MViTModel", "MViTPreTrainedModel"]

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import Bottleneck, ConvNormAct, set_batch_norm, tokens, window_means
-from hf_video.losses import classification_loss
+from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.slowfast.configuration_slowfast import SlowFastConfig
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoModelOutput
 
 Maps = tuple[torch.Tensor, torch.Tensor]  # slow and fast, (B, D, T, H, W) each
 
@@ -137,10 +137,7 @@ class SlowFastModel(SlowFastPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoModelOutput | tuple:
-        self.refuse_attentions(output_attentions)
-        self.token_grid(pixel_values)
-        maps = self.embeddings(pixel_values.transpose(1, 2))
-        maps, hidden_states = self.run_blocks(maps, output_hidden_states)
+        maps, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
         output = VideoModelOutput(last_hidden_state=self.tokens_of(maps), hidden_states=hidden_states)
         return self.finish(output, return_dict)
 
@@ -148,47 +145,18 @@ class SlowFastModel(SlowFastPreTrainedModel):
         """Averages over all time and windows of `head_pool`: (B, t, h, w, D) -> (B, 1, h', w', D)."""
         return window_means(feature_map, (0, *self.config.head_pool))
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D), the mean that the classifier sees; `feature_map` (B, t, h, w, D)."""
-        feature_map = self(pixel_values, return_dict=True).last_hidden_state
-        feature_map = feature_map.unflatten(1, self.token_grid(pixel_values))
-        return VideoFeatures(embedding=self.pool(feature_map).mean((1, 2, 3)), feature_map=feature_map)
 
-
-class SlowFastForVideoClassification(SlowFastPreTrainedModel):
-    """A linear classifier at every place of the pooled map, averaged. Labels: (B,) class numbers, or (B, classes)
-    floats."""
-
-    accepts_loss_kwargs = True
+class SlowFastForVideoClassification(VideoClassifier, SlowFastPreTrainedModel):
+    """A linear classifier at every place of the pooled map, averaged."""
 
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.slowfast = SlowFastModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.slowfast(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        feature_map = outputs.last_hidden_state.unflatten(1, self.slowfast.token_grid(pixel_values))
-        logits = self.classifier(self.dropout(self.slowfast.pool(feature_map)).mean((1, 2, 3)))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.slowfast.get_video_features(pixel_values)
+    def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+        feature_map = self.slowfast.feature_map(outputs.last_hidden_state, pixel_values)
+        return self.dropout(self.slowfast.pool(feature_map)).mean((1, 2, 3))
 
 
 __all__ = ["SlowFastForVideoClassification", "SlowFastModel", "SlowFastPreTrainedModel"]

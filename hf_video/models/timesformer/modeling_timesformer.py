@@ -22,10 +22,9 @@ from hf_video.layers.linear import chain
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Attention, ViTBlock, run_blocks
-from hf_video.losses import classification_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 
@@ -236,45 +235,19 @@ class TimesformerModel(TimesformerPreTrainedModel):
         return VideoFeatures(embedding=tokens[:, 0], feature_map=feature_map)
 
 
-class TimesformerForVideoClassification(TimesformerPreTrainedModel):
-    """A linear classifier on the class token. Labels: (B,) class numbers, or (B, classes) floats."""
+class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedModel):
+    """A linear classifier on the class token."""
 
-    accepts_loss_kwargs = True
+    encoder_options: ClassVar = {"cls_only": True}
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.timesformer = TimesformerModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.timesformer(
-            pixel_values, output_attentions, output_hidden_states, return_dict=True, cls_only=True
-        )
-        logits = self.classifier(outputs.last_hidden_state[:, 0])
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            temporal_attentions=outputs.temporal_attentions,
-        )
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.timesformer.get_video_features(pixel_values)
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D) -> (B, D): the class token."""
+        return tokens[:, 0]
 
 
 __all__ = ["TimesformerForVideoClassification", "TimesformerModel", "TimesformerPreTrainedModel"]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from hf_video.errors import ConfigError, ModelInputError
-from hf_video.losses import classification_loss
+from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.two_stream.configuration_two_stream import StreamSpec, TwoStreamConfig
 from hf_video.models.two_stream.networks import StreamNetwork, make_stream
@@ -219,12 +219,10 @@ class TwoStreamClassifier(nn.Module):
         return mixed.logsumexp(-1).to(embedding.dtype)
 
 
-class TwoStreamForVideoClassification(TwoStreamPreTrainedModel):
-    """Both streams with their classifiers, fused. Labels: (B,) class numbers, or (B, classes) floats.
+class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel):
+    """Both streams with their classifiers, fused.
 
     The papers train the streams apart (a model with one stream each) and fuse them afterwards: `from_streams`."""
-
-    accepts_loss_kwargs = True
 
     def __init__(self, config: TwoStreamConfig) -> None:
         super().__init__(config)
@@ -271,11 +269,8 @@ class TwoStreamForVideoClassification(TwoStreamPreTrainedModel):
         _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
         maps, states = self.two_stream.encode(pixel_values, flow_values)
         logits = self.classifier(self.two_stream.embed(maps))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=states if output_hidden_states else None)
-        return self.finish(output, return_dict)
+        states = states if output_hidden_states else None
+        return self.answer(logits, labels, num_items_in_batch, return_dict, hidden_states=states)
 
     def get_video_features(
         self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None

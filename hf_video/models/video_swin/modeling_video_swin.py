@@ -20,11 +20,10 @@ from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.losses import classification_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 from hf_video.models.video_swin.windows import AXES, Size, WindowTables, fit_window, from_windows, to_windows
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 # What the authors add to the score of tokens that must not see each other.
 CUT = -100.0
@@ -232,45 +231,17 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
         return VideoFeatures(embedding=feature_map.mean((1, 2, 3)), feature_map=feature_map)
 
 
-class VideoSwinForVideoClassification(VideoSwinPreTrainedModel):
-    """Mean of tokens, dropout, linear classifier. Labels: (B,) class numbers, or (B, classes) floats."""
-
-    accepts_loss_kwargs = True
+class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel):
+    """Mean of tokens, dropout, linear classifier."""
 
     def __init__(self, config: VideoSwinConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.video_swin = VideoSwinModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.video_swin(
-            pixel_values,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(self.dropout(outputs.last_hidden_state.mean(1)))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.video_swin.get_video_features(pixel_values)
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D) -> (B, D): the mean."""
+        return tokens.mean(1)
 
 
 __all__ = ["VideoSwinForVideoClassification", "VideoSwinModel", "VideoSwinPreTrainedModel"]

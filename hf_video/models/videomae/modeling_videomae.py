@@ -23,11 +23,10 @@ from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.patches import PatchEmbedding, patch_view, take_patches
 from hf_video.layers.positions import SinusoidPositions
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.losses import classification_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.masking import split_by_mask
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 
@@ -187,52 +186,23 @@ def check_mask(mask: torch.Tensor, pixel_values: torch.Tensor, grid: tuple[int, 
     return mask.to(device=pixel_values.device, dtype=torch.bool)
 
 
-class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
-    """Mean of tokens, `fc_norm`, linear classifier. Labels: (B,) class numbers, or (B, classes) floats."""
-
-    accepts_loss_kwargs = True
+class VideoMAEForVideoClassification(VideoClassifier, VideoMAEPreTrainedModel):
+    """Mean of tokens, `fc_norm`, linear classifier."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.videomae = VideoMAEModel(config)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_norm_eps) if config.use_mean_pooling else None
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.add_classifier(config.hidden_size)
         if self.fc_norm is None:
             logger.warning_once(
                 "use_mean_pooling=False classifies from the first token alone, as the pretraining files on the Hub are "
                 "configured; the paper averages all tokens. Pass use_mean_pooling=True to fine-tune."
             )
-        self.post_init()
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D)."""
         return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.videomae(
-            pixel_values,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(self.dropout(self.pool(outputs.last_hidden_state)))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-        return self.finish(output, return_dict)
 
     def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
         features = self.videomae.get_video_features(pixel_values)

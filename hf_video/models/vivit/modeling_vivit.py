@@ -23,8 +23,7 @@ from hf_video.errors import ModelInputError
 from hf_video.layers.attention import SplitSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.losses import classification_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 from hf_video.models.vivit.embeddings import StageEmbeddings, VivitEmbeddings, at_central_frame
 from hf_video.models.vivit.factorized_attention import FactorizedDotProductAttention, FactorizedSelfAttentionBlock
@@ -281,18 +280,15 @@ class VivitModel(VivitPreTrainedModel):
         return VideoFeatures(embedding=self.pool(tokens), feature_map=places)
 
 
-class VivitForVideoClassification(VivitPreTrainedModel):
-    """A linear classifier on the class token or the mean of tokens. Labels: (B,) class numbers, or (B, classes)
-    floats."""
+class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
+    """A linear classifier on the class token or the mean of tokens."""
 
-    accepts_loss_kwargs = True
+    encoder_options: ClassVar = {"cls_only": True}
 
     def __init__(self, config: VivitConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.vivit = VivitModel(config, add_pooling_layer=False)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.hidden_size)
 
     def forward(
         self,
@@ -304,29 +300,19 @@ class VivitForVideoClassification(VivitPreTrainedModel):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        outputs = self.vivit(
+        return self.classify(
             pixel_values,
-            interpolate_pos_encoding,
-            output_attentions,
-            output_hidden_states,
-            return_dict=True,
-            cls_only=True,
+            labels,
+            num_items_in_batch,
+            return_dict,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
-        logits = self.classifier(self.vivit.pool(outputs.last_hidden_state))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            temporal_attentions=outputs.temporal_attentions,
-        )
-        return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.vivit.get_video_features(pixel_values)
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
+        return self.vivit.pool(tokens)
 
 
 __all__ = ["VivitForVideoClassification", "VivitModel", "VivitPreTrainedModel"]

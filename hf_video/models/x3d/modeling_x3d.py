@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, set_batch_norm, tokens, window_means
-from hf_video.losses import classification_loss
+from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 
 @dataclass
@@ -133,10 +133,7 @@ class X3DModel(X3DPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> X3DModelOutput | tuple:
-        self.refuse_attentions(output_attentions)
-        self.token_grid(pixel_values)
-        x = self.embeddings(pixel_values.transpose(1, 2))
-        x, hidden_states = self.run_blocks(x, output_hidden_states)
+        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
         x = self.conv_5(x)
         output = X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
         return self.finish(output, return_dict)
@@ -144,43 +141,20 @@ class X3DModel(X3DPreTrainedModel):
     def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
         """`embedding` (B, 2048), the mean that the classifier sees; `feature_map` (B, T, h, w, 432)."""
         outputs = self(pixel_values, return_dict=True)
-        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
         return VideoFeatures(embedding=outputs.pooled.mean((1, 2)), feature_map=feature_map)
 
 
-class X3DForVideoClassification(X3DPreTrainedModel):
-    """A linear classifier at every place of the pooled map, averaged. Labels: (B,) class numbers, or (B, classes)
-    floats."""
-
-    accepts_loss_kwargs = True
+class X3DForVideoClassification(VideoClassifier, X3DPreTrainedModel):
+    """A linear classifier at every place of the pooled map, averaged."""
 
     def __init__(self, config: X3DConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.x3d = X3DModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.head_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
-        self.post_init()
+        self.add_classifier(config.head_size)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> VideoClassifierOutput | tuple:
-        outputs = self.x3d(pixel_values, output_attentions, output_hidden_states, return_dict=True)
-        logits = self.classifier(self.dropout(outputs.pooled).mean((1, 2)))
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        output = VideoClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return self.finish(output, return_dict)
-
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        return self.x3d.get_video_features(pixel_values)
+    def clip_vector(self, outputs: X3DModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.dropout(outputs.pooled).mean((1, 2))
 
 
 __all__ = ["X3DForVideoClassification", "X3DModel", "X3DPreTrainedModel"]

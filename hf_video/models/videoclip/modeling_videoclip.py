@@ -1,0 +1,245 @@
+"""Dual encoders of video and text: CLIP for video.
+
+    video (B, T, C, H, W) -> video tower -> projection -> temporal head -> mean over frames -> unit vector (B, D)
+    text  (N, L)          -> text tower  -> projection                                     -> unit vector (N, D)
+    logits = exp(logit_scale) · video · textᵀ
+
+CLIP (Radford et al. 2021, arXiv:2103.00020) for the frame encoder and the loss, CLIP4Clip (arXiv:2104.08860) for the
+order of things in time: every frame is normalised, then averaged, then normalised again. The towers are transformers'
+own or our video encoders; parameter names of towers and projections are those of stock `CLIPModel`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from hf_video.errors import ModelInputError
+from hf_video.losses import contrastive_loss, gather_rows, sigmoid_contrastive_loss
+from hf_video.modeling import VideoPreTrainedModel
+from hf_video.models.videoclip.clip_weights import clip_config, copy_clip
+from hf_video.models.videoclip.configuration_videoclip import VideoCLIPConfig
+from hf_video.models.videoclip.temporal_heads import HEADS, masked_mean
+from hf_video.outputs import TextFeatures, VideoFeatures
+
+
+@dataclass
+class VideoCLIPOutput(ModelOutput):
+    """`loss` with `return_loss`; `logits_per_video` (V, N) and `logits_per_text` (N, V); `video_embeds` (V, D) and
+    `text_embeds` (N, D), unit vectors; `frame_embeds` (V, T, D), before any normalisation, of frame encoders."""
+
+    loss: torch.Tensor | None = None
+    logits_per_video: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    video_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    frame_embeds: torch.Tensor | None = None
+
+
+class VideoCLIPModel(VideoPreTrainedModel):
+    """Videos and texts in one space.
+
+        model = VideoCLIPModel.from_clip("openai/clip-vit-base-patch32")      # zero-shot, no training
+        model = VideoCLIPModel(VideoCLIPConfig(video_config=TimesformerConfig(), text_config=CLIPTextConfig()))
+    """
+
+    config_class = VideoCLIPConfig
+    base_model_prefix = "videoclip"
+    input_modalities = ("video", "text")
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__(config)
+        if config.patch_frames > 1:
+            config.video_config.num_channels = config.num_channels * config.patch_frames
+        self.vision_model = AutoModel.from_config(config.video_config)
+        self.text_model = AutoModel.from_config(config.text_config)
+        self.visual_projection = self._projection(config.video_config.hidden_size)
+        self.text_projection = self._projection(config.text_config.hidden_size)
+        self.temporal_head = None if config.sees_clips else HEADS[config.temporal](config)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        if config.logit_bias_init_value is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
+        self.post_init()
+
+    def _projection(self, width: int) -> nn.Module:
+        if self.config.projection_dim is None:
+            return nn.Identity()
+        return nn.Linear(width, self.config.projection_dim, bias=False)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            init.constant_(self.logit_scale, self.config.logit_scale_init_value)
+            if self.config.logit_bias_init_value is not None:
+                init.constant_(self.logit_bias, self.config.logit_bias_init_value)
+        elif module in (self.visual_projection, self.text_projection) and isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=module.in_features**-0.5)
+
+    @classmethod
+    def from_clip(cls, clip, *, temporal: str = "mean", num_frames: int = 12, **options):
+        """A video model out of an image-text one: CLIP, SigLIP and their kin, with no training.
+
+        Args:
+            clip: a name on the Hub, a folder, or an already loaded `CLIPModel` or `SiglipModel`.
+            temporal: the head that joins frames. "transformer" and "tight" start, as CLIP4Clip does, from the text
+                tower's positions and first layers where the widths allow it; they and "lstm" need training.
+            num_frames: frames that the processor will take.
+            options: other fields of `VideoCLIPConfig`.
+
+        Raises ModelInputError for a model without a vision and a text tower.
+        """
+        stock = AutoModel.from_pretrained(clip) if isinstance(clip, str) or hasattr(clip, "__fspath__") else clip
+        model = cls(clip_config(stock, temporal=temporal, num_frames=num_frames, **options))
+        copy_clip(stock, model)
+        return model.to(stock.dtype).eval()
+
+    # -- the two towers -----------------------------------------------------------------------------------------------
+
+    def get_frame_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Frames (B, T, C, H, W) -> projected vectors (B, T, D), each frame for itself, not normalised."""
+        batch, frames = pixel_values.shape[:2]
+        if self.config.patch_frames > 1:
+            # A 3-D patch embedding of 3 frames and stride 1 is a 2-D one over the channels of three frames.
+            padded = F.pad(pixel_values, (0, 0, 0, 0, 0, 0, 1, 1))
+            pixel_values = torch.cat([padded[:, i : i + frames] for i in range(3)], dim=2)
+        size = self.config.video_config.image_size
+        other_size = tuple(pixel_values.shape[-2:]) != (size, size)
+        images = pixel_values.flatten(0, 1)
+        states = self.vision_model(images, **({"interpolate_pos_encoding": True} if other_size else {}))
+        return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames))
+
+    def get_video_features(
+        self, pixel_values: torch.Tensor, video_mask: torch.Tensor | None = None
+    ) -> VideoFeatures:
+        """Clips (B, T, C, H, W) -> `embedding` (B, D), unit vectors, and `feature_map`, (B, T, 1, 1, D) for frame
+        encoders. `video_mask` (B, T) is 0 where a clip was padded. With `temporal="tight"` there is no embedding."""
+        self.check_input(pixel_values)
+        if self.config.sees_clips:
+            if video_mask is not None and not bool(video_mask.all()):
+                raise ModelInputError(
+                    f"{self.config.video_config.model_type} sees whole clips and knows no padding: leave video_mask out."
+                )
+            features = self.vision_model.get_video_features(pixel_values)
+            return VideoFeatures(F.normalize(self.visual_projection(features.embedding), dim=-1), features.feature_map)
+        frames, mask = self.get_frame_embeddings(pixel_values), self._mask(pixel_values, video_mask)
+        return VideoFeatures(self._embed(frames, mask), frames[:, :, None, None])
+
+    def _embed(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+        if self.config.temporal == "tight":
+            return None
+        frames = F.normalize(self.temporal_head(frames, mask), dim=-1)
+        return F.normalize(masked_mean(frames, mask), dim=-1)
+
+    @staticmethod
+    def _mask(pixel_values: torch.Tensor, video_mask: torch.Tensor | None) -> torch.Tensor:
+        shape = tuple(pixel_values.shape[:2])
+        if video_mask is None:
+            return torch.ones(shape, dtype=torch.bool, device=pixel_values.device)
+        if tuple(video_mask.shape) != shape:
+            raise ModelInputError(f"video_mask has shape {tuple(video_mask.shape)}; expected (batch, frames), {shape}.")
+        return video_mask.bool()
+
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **inputs
+    ) -> TextFeatures:
+        """Token ids (N, L) -> `embedding` (N, D), unit vectors, and `projected`, the same before normalisation."""
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        if self.config.text_pooling == "pooler":
+            pooled = states.pooler_output
+        elif self.config.text_pooling == "cls":
+            pooled = states.last_hidden_state[:, 0]
+        else:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            pooled = masked_mean(states.last_hidden_state, mask)
+        projected = self.text_projection(pooled)
+        return TextFeatures(F.normalize(projected, dim=-1), projected)
+
+    # -- together -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> VideoCLIPOutput | tuple:
+        """All texts (N, L) against all videos (V, T, C, H, W).
+
+        With `return_loss`, text i belongs to video i and N equals V; in a process group, every process's pairs are
+        negatives of all the others', and the mean of the processes' losses is that of the joint batch.
+        """
+        self.check_input(pixel_values)
+        if input_ids is None:
+            raise ModelInputError("input_ids is missing. Pass the tokenizer's (texts, tokens).")
+        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        if self.training:
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=self.config.logit_scale_max)
+        text = self.get_text_features(input_ids, attention_mask, **more)
+        frames = mask = None
+        if self.config.sees_clips:
+            video = self.get_video_features(pixel_values, video_mask).embedding
+        else:
+            frames, mask = self.get_frame_embeddings(pixel_values), self._mask(pixel_values, video_mask)
+            video = self._embed(frames, mask)
+        tight = video is None
+        texts, videos = (text.projected, (frames, mask)) if tight else (text.embedding, (video,))
+        logits_per_text = self.similarity(texts, *videos)
+        output = VideoCLIPOutput(
+            loss=self._loss(texts, videos, logits_per_text) if return_loss else None,
+            logits_per_video=logits_per_text.t(),
+            logits_per_text=logits_per_text,
+            video_embeds=video,
+            text_embeds=None if tight else text.embedding,
+            frame_embeds=frames,
+        )
+        return self.finish(output, return_dict)
+
+    def similarity(self, text: torch.Tensor, video: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N, V) of what the towers gave: unit vectors (N, D) and (V, D); for "tight" projected texts (N, D) and
+        frames (V, T, D) with their mask (V, T)."""
+        if self.config.temporal == "tight":
+            return self.temporal_head.pair_scores(text, video, mask)
+        logits = text @ video.t() * self.logit_scale.exp()
+        return logits if self.config.logit_bias_init_value is None else logits + self.logit_bias
+
+    def _loss(self, text: torch.Tensor, video: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
+        if len(text) != len(video[0]):
+            raise ModelInputError(
+                f"{len(text)} texts and {len(video[0])} videos came; for the loss, text i is that of video i."
+            )
+        everyone = [gather_rows(rows) for rows in (text, *video)]
+        alone = everyone[0] is text
+        per_text = logits if alone else self.similarity(text, *everyone[1:])
+        if self.config.loss == "sigmoid":
+            return sigmoid_contrastive_loss(per_text)
+        per_video = logits.t() if alone else self.similarity(everyone[0], *video).t()
+        return contrastive_loss(per_video, per_text)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Names of all parameters by depth: 0 the embeddings, i+1 block i of either tower, the last what follows."""
+        names = [name for name, _ in self.named_parameters()]
+        block = re.compile(r"^(?:vision|text)_model\..*?(?:layers?|blocks)\.(\d+)\.")
+        found = {name: match for name in names if (match := block.search(name))}
+        deepest = max((int(match.group(1)) for match in found.values()), default=-1)
+        groups: list[list[str]] = [[] for _ in range(deepest + 3)]
+        for name in names:
+            stem = name.startswith(("vision_model.", "text_model.")) and "embeddings" in name
+            groups[int(found[name].group(1)) + 1 if name in found else 0 if stem else -1].append(name)
+        return groups
+
+

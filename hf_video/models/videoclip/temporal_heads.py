@@ -1,0 +1,106 @@
+"""What makes one vector of a video out of the vectors of its frames: CLIP4Clip's heads (arXiv:2104.08860, section 3.3;
+ArrowLuo/CLIP4Clip, `modules/modeling.py` and `modules/module_cross.py`).
+
+Frames are (B, T, D); `mask` (B, T) is true where a frame is there, padding stands at the end. Frame vectors that come
+out of a masked place mean nothing, and `masked_mean` leaves them out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import CLIPTextConfig
+from transformers.activations import ACT2FN
+from transformers.models.clip.modeling_clip import CLIPEncoder
+
+from hf_video.errors import ModelInputError
+from hf_video.models.videoclip.configuration_videoclip import VideoCLIPConfig
+
+
+def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the places (B, T, D) that `mask` (B, T) has: (B, D); zeros where it has none."""
+    weight = mask.to(states.dtype)[..., None]
+    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class MeanHead(nn.Module):
+    """Nothing of its own: the frames as they are."""
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return frames
+
+
+class LSTMHead(nn.Module):
+    """frames + LSTM(frames). It only looks back, so padding at the end changes no frame before it and nothing has to
+    be packed."""
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.width, config.width, batch_first=True)
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return frames + self.lstm(frames)[0]
+
+
+class SequenceEncoder(nn.Module):
+    """Learnt positions and CLIP's transformer, without its causal mask: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, width)
+        layers = CLIPTextConfig(
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=config.temporal_layers,
+            num_attention_heads=max(width // 64, 1),
+            hidden_act="quick_gelu",
+        )
+        layers._attn_implementation = "sdpa"  # a dozen tokens: what the towers use makes no difference here
+        self.encoder = CLIPEncoder(layers)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        length, most = tokens.shape[1], self.position_embedding.num_embeddings
+        if length > most:
+            raise ModelInputError(
+                f"A sequence of {length} frames came and the model has {most} positions. Take fewer frames."
+            )
+        tokens = tokens + self.position_embedding.weight[:length]
+        return self.encoder(tokens, mask.bool()[:, None, None, :]).last_hidden_state
+
+
+class TransformerHead(nn.Module):
+    """frames + transformer(frames + positions)."""
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__()
+        self.sequence = SequenceEncoder(config)
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return frames + self.sequence(frames, mask)
+
+
+class TightHead(MeanHead):
+    """A transformer over [text, frames] whose first token, pooled, becomes the score of the pair."""
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__()
+        self.sequence = SequenceEncoder(config)
+        self.dropout = nn.Dropout(0.1)
+        self.norm = nn.LayerNorm(config.width)
+        self.pooler = nn.Linear(config.width, config.width)
+        self.act = ACT2FN["quick_gelu"]
+        self.score = nn.Linear(config.width, 1)
+
+    def pair_scores(self, text: torch.Tensor, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Every text (N, D) with every video (V, T, D): (N, V). All pairs at once: N · V sequences of 1 + T tokens."""
+        texts, videos = len(text), len(frames)
+        tokens = torch.cat(
+            [text[:, None, None].expand(-1, videos, 1, -1), frames[None].expand(texts, -1, -1, -1)], dim=2
+        ).flatten(0, 1)
+        there = torch.cat([mask.new_ones(videos, 1), mask], dim=1).repeat(texts, 1)
+        state = self.sequence(self.dropout(tokens), there)[:, 0]
+        return self.score(self.act(self.pooler(self.norm(state)))).view(texts, videos)
+
+
+HEADS = {"mean": lambda config: MeanHead(), "lstm": LSTMHead, "transformer": TransformerHead, "tight": TightHead}
