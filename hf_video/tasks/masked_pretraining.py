@@ -1,0 +1,175 @@
+"""Masked pretraining (VideoMAE, Tong et al., 2022, arXiv:2203.12602, section 3): batches with masks, predictions back
+as pixels, and what a model has to beat.
+
+Two predictors know nothing and are measured with the model's own loss, on the same hidden tokens:
+
+- the mean of the patch: one colour for each hidden tubelet, its true mean (with `norm_pix_loss` that is zero);
+- the nearest visible tube: a copy of the nearest token that is seen, of the same time where tubes are masked.
+
+A model above either of them has learnt less than no model would tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.data.seeds import generator, sample_seed
+from hf_video.errors import ModelInputError
+from hf_video.layers.patches import patch_view
+from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask
+
+MASKS = {"tube": tube_mask, "random": random_mask}
+PREDICTORS = ("masked_loss", "mean_of_patch", "copy_of_nearest")
+MASK = 4  # the purpose of this draw: one that `VideoDataset` has not
+
+
+class MaskedVideoCollator:
+    """Rows of a `VideoDataset` -> `pixel_values` (B, T, C, H, W) and `bool_masked_pos` (B, tokens), True = hidden.
+
+    A row's mask is drawn from its `seed` alone, so it does not depend on the batch, the worker or where a run was
+    resumed. `patch` is a tubelet (frames, rows, columns), a config's `patch`; the grid is read from the clip.
+    `decoder_mask_ratio` adds VideoMAE v2's `decoder_masked_pos`. Rows without a seed are masked anew every time.
+
+    Raises ModelInputError for an unknown kind of mask, and for a ratio that hides no token or all.
+    """
+
+    def __init__(
+        self,
+        patch: tuple[int, int, int],
+        mask_ratio: float = 0.9,
+        *,
+        mask: str = "tube",
+        decoder_mask_ratio: float | None = None,
+    ) -> None:
+        if mask not in MASKS:
+            raise ModelInputError(f"mask={mask!r} is not one of {', '.join(MASKS)}.")
+        self.patch, self.mask_ratio, self.mask, self.decoder_mask_ratio = patch, mask_ratio, mask, decoder_mask_ratio
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+        rows = [part for row in rows for part in ([row] if isinstance(row, Mapping) else row)]  # repeats lie in a list
+        batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
+        _, frames, _, height, width = batch["pixel_values"].shape
+        grid = tuple(n // p for n, p in zip((frames, height, width), self.patch, strict=True))
+        generators = [_generator(row.get("seed")) for row in rows]
+        draw = MASKS[self.mask]
+        batch["bool_masked_pos"] = torch.cat([draw(1, grid, self.mask_ratio, generator=g) for g in generators])
+        if self.decoder_mask_ratio is not None:
+            cells = [running_cell_mask(1, grid, self.decoder_mask_ratio, generator=g) for g in generators]
+            batch["decoder_masked_pos"] = torch.cat(cells)
+        return batch
+
+
+def _generator(seed: Any) -> torch.Generator | None:
+    return None if seed is None else generator(sample_seed(int(seed), 0, 0, 0, MASK))
+
+
+def nearest_visible(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+    """bool (B, t·h·w), True = hidden -> for every token the number of the nearest visible one, (B, t·h·w).
+
+    Distances are counted in tokens over time, rows and columns alike; of several at the same distance the first in
+    order is taken. Visible tokens are their own nearest.
+    """
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    places = torch.stack([axis.flatten() for axis in axes], dim=1).to(mask.device)
+    distance = torch.cdist(places, places)
+    return torch.stack([distance.masked_fill(hidden, torch.inf).argmin(1) for hidden in mask])
+
+
+def unpatchify(patches: torch.Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]) -> torch.Tensor:
+    """Tokens (B, t·h·w, n·p·q·C), channel last as the decoder gives them -> frames (B, t·n, C, h·p, w·q)."""
+    (t, h, w), (n, p, q) = grid, patch
+    x = patches.view(len(patches), t, h, w, n, p, q, -1).permute(0, 1, 4, 7, 2, 5, 3, 6)
+    return x.reshape(len(patches), t * n, x.shape[3], h * p, w * q)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Frames in [0, 1], each (B, T, C, H, W): the clips, the same with hidden tubelets in grey, and with the model's
+    prediction in their place. `mask` (B, t·h·w)."""
+
+    input: torch.Tensor
+    masked: torch.Tensor
+    predicted: torch.Tensor
+    mask: torch.Tensor
+
+
+class MaskedTargets:
+    """The targets of every token of a batch, and the way back from them to pixels.
+
+    `values` (B, t·h·w, n·p·q·C) is what the loss compares with; `mean` and `scale` (B, t·h·w, 1, C) undo the
+    normalisation: pixels in [0, 1] are value · scale + mean, with each tubelet's own statistics, as the official
+    visualisation does it. Without `norm_pix_loss` values are pixels already.
+    """
+
+    def __init__(self, model: Any, pixel_values: torch.Tensor) -> None:
+        config = model.config
+        self.patch, self.channels = config.patch, config.num_channels
+        self.grid = model.videomae.token_grid(pixel_values)
+        self.pixels = pixel_values.float()
+        if len(config.image_mean) == config.num_channels:
+            mean, std = (self.pixels.new_tensor(v).view(-1, 1, 1) for v in (config.image_mean, config.image_std))
+            self.pixels = self.pixels * std + mean
+        tokens = patch_view(self.pixels, self.patch).flatten(1, 3).flatten(3).transpose(2, 3)
+        if config.norm_pix_loss:
+            variance, self.mean = torch.var_mean(tokens, dim=2, unbiased=True, keepdim=True)
+            self.scale = variance.sqrt() + 1e-6
+        else:
+            self.mean, self.scale = torch.zeros_like(tokens[:, :, :1]), torch.ones_like(tokens[:, :, :1])
+        self.values = ((tokens - self.mean) / self.scale).flatten(2)
+
+    def to_pixels(self, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Predictions (B, n, n·p·q·C) of tokens `index` (B, n) as pixels, about [0, 1], of the same shape."""
+        rows = torch.arange(len(index), device=index.device)[:, None]
+        values = values.float().unflatten(2, (-1, self.channels))
+        return (values * self.scale[rows, index] + self.mean[rows, index]).flatten(2)
+
+    def mean_of_patch(self) -> torch.Tensor:
+        """Each tubelet's mean, in the space of `values`: zeros where they are normalised."""
+        values = self.values.unflatten(2, (-1, self.channels))
+        return values.mean(2, keepdim=True).expand_as(values).flatten(2)
+
+    def copy_of_nearest(self, mask: torch.Tensor) -> torch.Tensor:
+        """The values of the nearest visible token for every token."""
+        rows = torch.arange(len(mask), device=mask.device)[:, None]
+        return self.values[rows, nearest_visible(mask, self.grid)]
+
+
+@torch.no_grad()
+def masked_errors(model: Any, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the hidden tokens of each clip: (B, 3), in the order of `PREDICTORS`: the model's (their
+    mean is its loss), that of the mean of the patch, and that of a copy of the nearest visible tube."""
+    mask = bool_masked_pos.to(pixel_values.device)
+    logits = model(pixel_values=pixel_values, bool_masked_pos=mask).logits.float()
+    targets = MaskedTargets(model, pixel_values)
+    rows, hidden = torch.arange(len(mask), device=mask.device)[:, None], split_by_mask(mask)[1]
+    wanted = targets.values[rows, hidden]
+    guesses = [logits, targets.mean_of_patch()[rows, hidden], targets.copy_of_nearest(mask)[rows, hidden]]
+    return torch.stack([(guess - wanted).square().mean((1, 2)) for guess in guesses], dim=1)
+
+
+def summarise_errors(errors: np.ndarray | torch.Tensor) -> dict[str, float]:
+    """Errors of clips (N, 3) to their means by name, and `explained`: how much of the better trivial predictor's error
+    the model does away with (below 0: it is worse than that)."""
+    means = dict(zip(PREDICTORS, np.asarray(errors, dtype=np.float64).mean(0).tolist(), strict=True))
+    trivial = min(means["mean_of_patch"], means["copy_of_nearest"])
+    return {**means, "explained": 1 - means["masked_loss"] / trivial if trivial > 0 else 0.0}
+
+
+@torch.no_grad()
+def reconstruct(model: Any, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor) -> Reconstruction:
+    """What the model makes of masked clips (B, T, C, H, W), as frames."""
+    mask = bool_masked_pos.to(pixel_values.device)
+    logits = model(pixel_values=pixel_values, bool_masked_pos=mask).logits
+    targets = MaskedTargets(model, pixel_values)
+    rows, hidden = torch.arange(len(mask), device=mask.device)[:, None], split_by_mask(mask)[1]
+    tokens = patch_view(targets.pixels, targets.patch).flatten(1, 3).flatten(3).transpose(2, 3).flatten(2)
+    masked, predicted = tokens.clone(), tokens.clone()
+    masked[rows, hidden] = 0.5
+    predicted[rows, hidden] = targets.to_pixels(logits, hidden)
+    frames = [unpatchify(x, targets.grid, targets.patch).clamp(0, 1) for x in (tokens, masked, predicted)]
+    return Reconstruction(*frames, mask=mask)
