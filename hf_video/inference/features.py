@@ -1,0 +1,277 @@
+"""One vector per clip from any video model, ours or stock: what a linear probe, a search index or a clustering reads.
+
+    features = extract_features(model, processor, rows, windows="2s/1s")
+    features.embeddings     # float32 (vectors, D)
+    features.names, features.seconds, features.labels
+
+Videos are read as the classification pipeline reads them: decoded once, by our reader, frames chosen by our samplers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from hf_video.data.rows import Skipped, VideoRow
+from hf_video.errors import (
+    CheckpointError,
+    DamagedVideoError,
+    EmptyFileError,
+    NoFramesError,
+    NotAVideoError,
+    ShortVideoError,
+    VideoError,
+    VideoOptionError,
+)
+from hf_video.modeling import VideoPreTrainedModel
+from hf_video.processing import ClipProcessing
+from hf_video.tasks.batching import run_jobs
+from hf_video.tasks.clip_processors import clip_processor, decode_options, frames_needed
+from hf_video.tasks.clips import Event, Reading, read_events
+from hf_video.tasks.views import Sampling, Views, parse_views
+from hf_video.tasks.windows import parse_windows
+
+# Exceptions to the kinds that `Skipped` names, the narrow ones first.
+KINDS = (
+    (EmptyFileError, "empty"),
+    (NoFramesError, "damaged"),
+    (DamagedVideoError, "damaged"),
+    (ShortVideoError, "short"),
+    (NotAVideoError, "not a video"),
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of clips, one row each, in the order of the videos and, within one, of its windows.
+
+    `embeddings` float32 (N, D); `names` of the videos; `labels` int64 (N,), -1 where there is none; `seconds` float64
+    (N, 2), the start and end of the stretch that a vector stands for; `skipped` names what could not be read.
+    """
+
+    embeddings: np.ndarray
+    names: list[str]
+    labels: np.ndarray
+    seconds: np.ndarray
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def join(cls, parts: Sequence[Features]) -> Features:
+        """Several as one, in this order."""
+        return cls(
+            embeddings=np.concatenate([part.embeddings for part in parts]),
+            names=[name for part in parts for name in part.names],
+            labels=np.concatenate([part.labels for part in parts]),
+            seconds=np.concatenate([part.seconds for part in parts]),
+            skipped=[one for part in parts for one in part.skipped],
+        )
+
+
+def extract_features(
+    model: Any,
+    processor: Any,
+    rows: Iterable[VideoRow],
+    *,
+    windows: float | str | tuple[float, float] | None = None,
+    views: str | tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    sampler: str | None = None,
+    sampler_options: dict[str, Any] | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    backend: str = "auto",
+    on_error: str = "skip",
+) -> Features:
+    """Vectors of all clips of `rows` (see `Features`); several views of a stretch are averaged.
+
+    `windows`, `views`, `num_frames`, `sampler` and `backend` mean what they mean in `VideoClassificationPipeline`;
+    without windows a video gives one vector. `num_workers` processes decode. The model is used where it stands, or on
+    `device`, in eval mode, and its mode is put back. `on_error`: "skip" names files that can't be read in `skipped`,
+    "raise" raises.
+
+    Raises VideoOptionError and SamplingError for options, CheckpointError for a model without features.
+    """
+    if on_error not in ("skip", "raise"):
+        raise VideoOptionError(f'on_error={on_error!r} must be "skip" or "raise".')
+    reading = reading_of(
+        model,
+        processor,
+        windows=windows,
+        views=views,
+        num_frames=num_frames,
+        sampler=sampler,
+        sampler_options=sampler_options,
+        backend=backend,
+    )
+    rows = list(rows)
+    process = clip_processor(processor, None) if _takes_images(processor) else clip_processor(None, processor)
+    events = _events(rows, functools.partial(read_events, reading=reading, process=process), num_workers)
+    collected = _Collected()
+    with ClipVectors(model, device) as forward:
+        for row, job in zip(rows, run_jobs(events, forward, batch_size=batch_size), strict=True):
+            if job.error is not None and on_error == "raise":
+                raise job.error
+            collected.add(row, job)
+    return collected.features()
+
+
+class _Collected:
+    """Vectors as they come, video by video."""
+
+    def __init__(self) -> None:
+        self.vectors: list[np.ndarray] = []
+        self.names: list[str] = []
+        self.labels: list[int] = []
+        self.seconds: list[tuple[float, float]] = []
+        self.skipped: list[Skipped] = []
+
+    def add(self, row: VideoRow, job: Any) -> None:
+        if job.error is not None:
+            self.skipped.append(skipped(row.name, job.error))
+            return
+        for number, seen in enumerate(job.seen):
+            self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
+            self.names.append(row.name)
+            self.labels.append(-1 if row.label is None else row.label)
+            self.seconds.append(seen.seconds)
+
+    def features(self) -> Features:
+        return Features(
+            embeddings=np.stack(self.vectors) if self.vectors else np.zeros((0, 0), dtype=np.float32),
+            names=self.names,
+            labels=np.array(self.labels, dtype=np.int64),
+            seconds=np.array(self.seconds, dtype=np.float64).reshape(-1, 2),
+            skipped=self.skipped,
+        )
+
+
+def skipped(name: str, error: VideoError) -> Skipped:
+    """The record of a video that could not be read."""
+    kind = next((kind for fault, kind in KINDS if isinstance(error, fault)), "damaged")
+    return Skipped(name=name, reason=str(error), kind=kind)
+
+
+def reading_of(
+    model: Any,
+    processor: Any,
+    *,
+    windows: Any = None,
+    views: Any = None,
+    num_frames: int | None = None,
+    sampler: Any = None,
+    sampler_options: dict[str, Any] | None = None,
+    backend: str = "auto",
+) -> Reading:
+    """How videos are read for this model: what was asked for, the rest from the processor and the model's config."""
+    options = dict(sampler_options or {})
+    views = None if views is None else parse_views(views)
+    if sampler is None:
+        sampler = getattr(processor, "sampler", None)
+        kept = getattr(processor, "sampler_options", None) or {}
+        options = {**{k: v for k, v in kept.items() if views is None or k != "num_clips"}, **options}
+    count = num_frames or getattr(processor, "num_frames", None) or getattr(model.config, "num_frames", None)
+    if not isinstance(count, int):
+        raise VideoOptionError(f"{type(model.config).__name__} doesn't say how many frames a clip has: num_frames=.")
+    return Reading(
+        sampling=Sampling(count, sampler, None, options),
+        views=views or Views(1, getattr(processor, "num_crops", 1) or 1),
+        windows=parse_windows(windows),
+        decode=decode_options(processor),
+        frames_needed=frames_needed(processor),
+        backend=backend,
+    )
+
+
+def _takes_images(processor: Any) -> bool:
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    return isinstance(processor, (ClipProcessing, BaseImageProcessor))
+
+
+class _Read(torch.utils.data.Dataset):
+    """Rows whose items are all that was read of a video: what a worker process does."""
+
+    def __init__(self, rows: Sequence[VideoRow], read: Any) -> None:
+        self._rows, self._read = rows, read
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> list[Event]:
+        return list(self._read(self._rows[index].source))
+
+
+def _events(rows: Sequence[VideoRow], read: Any, num_workers: int) -> Iterator[Iterable[Event]]:
+    if num_workers > 0 and rows:
+        return iter(DataLoader(_Read(rows, read), batch_size=None, num_workers=min(num_workers, len(rows))))
+    return (read(row.source) for row in rows)
+
+
+class ClipVectors:
+    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, the model in eval
+    mode meanwhile.
+
+    Our models give `get_video_features(...).embedding`. Of a stock model with a classifier it is what the classifier
+    reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
+    """
+
+    def __init__(self, model: Any, device: str | torch.device | None = None) -> None:
+        self.model = model if device is None else model.to(device)
+        self._training = model.training
+
+    def __enter__(self) -> ClipVectors:
+        self.model.eval()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.model.train(self._training)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        place = {"device": self.model.device}
+        inputs = {
+            k: v.to(**place, **({"dtype": self.model.dtype} if v.is_floating_point() else {}))
+            for k, v in inputs.items()
+        }
+        return self._embed(inputs).float().cpu()
+
+    def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        model = self.model
+        if isinstance(model, VideoPreTrainedModel) and not _has_features(model):
+            model = model.base_model  # around an encoder with a decoder, say
+        if hasattr(model, "get_video_features"):
+            return model.get_video_features(**inputs).embedding
+        classifier = getattr(model, "classifier", None)
+        if isinstance(classifier, nn.Linear):
+            return _input_of(classifier, lambda: model(**inputs))
+        output = model.base_model(**inputs)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None and getattr(output, "last_hidden_state", None) is None:
+            raise CheckpointError(f"{type(model).__name__} gives no features: no pooler_output, no last_hidden_state.")
+        return output.last_hidden_state.mean(1) if pooled is None else pooled
+
+
+def _has_features(model: VideoPreTrainedModel) -> bool:
+    return type(model).get_video_features is not VideoPreTrainedModel.get_video_features
+
+
+def _input_of(layer: nn.Module, run: Any) -> torch.Tensor:
+    """What `layer` is given while `run()` runs."""
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen[-1]
