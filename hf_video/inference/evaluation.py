@@ -1,0 +1,215 @@
+"""A model on a whole data set, by a protocol: every video decoded once for all its views, and a report.
+
+report = evaluate_videos(model, processor, load_videos("clips")["test"], protocol="paper")
+print(report)
+report.save("evaluation/test")
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.errors import (
+    CheckpointError,
+    DataError,
+    EmptyFileError,
+    NotAVideoError,
+    ShortVideoError,
+    VideoError,
+    VideoSourceError,
+)
+from hf_video.inference.label_matching import match_labels
+from hf_video.inference.prediction_log import PredictionLog, weights_of
+from hf_video.inference.protocols import Protocol, find_protocol
+from hf_video.inference.report import Report
+from hf_video.tasks.batching import run_jobs
+from hf_video.tasks.clip_processors import ClipProcessor
+from hf_video.tasks.clips import Event, Reading, read_events
+
+
+def evaluate_videos(
+    model: torch.nn.Module,
+    processor: Any,
+    rows: VideoRows,
+    *,
+    protocol: str | Protocol = "1x1",
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    output: str | os.PathLike[str] | None = None,
+    on_error: str = "raise",
+    backend: str = "auto",
+    progress: bool = True,
+) -> Report:
+    """Top-1, top-5, per class, calibration, and what was found and skipped, of a classifier on labelled videos.
+
+    Args:
+        model: With `logits` (views, classes). It is set to eval mode and back.
+        processor: Its image or video processor.
+        rows: Videos with labels (`hf_video.data.load_videos`). Class names are matched to the model's, see
+            `match_labels`.
+        protocol: A name or a `Protocol`, see `hf_video.inference.protocols`.
+        batch_size: Views in one forward, filled from several videos. None: each video on its own, at most 8 at once.
+        num_workers: Processes that decode; 0 decodes here.
+        device, dtype: Where the model is moved to, and in which precision; None leaves it as it is.
+        output: A folder for `predictions.jsonl`. A second call with the same model, weights and protocol goes on from
+            what is there; videos that failed are tried again.
+        on_error: "raise": a video with damaged frames is skipped. "repeat": these show their nearest good neighbour.
+        backend: Of `VideoReader`.
+        progress: A bar on stderr, where that is a terminal.
+
+    A video that can't be read or has no label is skipped, named in the report with the reason, and counted in "found N
+    of M videos".
+
+    Raises DataError (no video could be scored; classes that the model doesn't have), VideoOptionError and
+    SamplingError (protocol), CheckpointError (a model without logits).
+    """
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    protocol = find_protocol(protocol, model.config, processor=processor)
+    reading, process = protocol.reader(model.config, processor, on_error=on_error, backend=backend)
+    labels = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+    classes = match_labels(rows.labels, dict(enumerate(labels)))
+    names = _unique_names(rows)
+    skipped = [entry for entry in rows.skipped if not entry.used]
+    skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
+    labelled = {name: row for name, row in zip(names, rows, strict=True) if row.label is not None}
+
+    start = time.monotonic()
+    run = {"model": _name_of(model), "protocol": protocol.to_dict(), "classes": len(labels)}
+    if output is not None:
+        run["weights"] = weights_of(model)
+    with PredictionLog(output, run) as log:
+        scores = {name: log.known[name] for name in labelled if name in log.known}
+        resumed = len(scores)
+        todo = {name: row for name, row in labelled.items() if name not in scores}
+        videos = _Videos(list(todo.values()), reading, process)
+        bar = _bar(total=len(labelled), initial=resumed, shown=progress)
+        for name, answer in zip(todo, _answers(model, videos, protocol, batch_size, num_workers), strict=True):
+            if isinstance(answer, VideoError):
+                skipped.append(Skipped(todo[name].name, str(answer), _kind(answer)))
+            else:
+                scores[name] = answer
+                log.add(name, answer)
+            bar.update()
+        bar.close()
+    if not scores:
+        raise DataError(_nothing_scored(skipped))
+    found = [name for name in labelled if name in scores]
+    return Report(
+        model=_name_of(model),
+        protocol=protocol,
+        labels=labels,
+        names=[labelled[name].name for name in found],
+        truth=np.array([classes[labelled[name].label] for name in found]),
+        scores=np.stack([scores[name] for name in found]),
+        skipped=skipped,
+        seconds=time.monotonic() - start,
+        resumed=resumed,
+    )
+
+
+class _Videos(Dataset):
+    """Rows whose items are what was read of them: the work of a worker process."""
+
+    def __init__(self, rows: list[VideoRow], reading: Reading, process: ClipProcessor):
+        self._rows = rows
+        self._reading = reading
+        self._process = process
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> list[Event]:
+        return list(self.events(index))
+
+    def events(self, index: int) -> Iterator[Event]:
+        return read_events(self._rows[index].source, self._reading, self._process)
+
+
+def _answers(
+    model: torch.nn.Module, videos: _Videos, protocol: Protocol, batch_size: int | None, num_workers: int
+) -> Iterator[np.ndarray | VideoError]:
+    """Of every video its scores (classes,), or what is wrong with it."""
+    if num_workers > 0 and len(videos):
+        read: Iterable = DataLoader(videos, batch_size=None, num_workers=min(num_workers, len(videos)))
+    else:
+        read = (videos.events(i) for i in range(len(videos)))
+    training = model.training
+    model.eval()
+    try:
+        for job in run_jobs(read, _forward(model), batch_size=batch_size):
+            yield protocol.combine(torch.stack(job.logits[0])).numpy() if job.error is None else job.error
+    finally:
+        model.train(training)
+
+
+def _forward(model: torch.nn.Module) -> Any:
+    place = next(model.parameters())
+    main = model.main_input_name
+
+    @torch.inference_mode()
+    def forward(rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        if main not in rows and len(rows) == 1:  # a model may call its clips otherwise than its processor
+            rows = {main: next(iter(rows.values()))}
+        output = model(
+            **{
+                name: value.to(place.device, place.dtype if value.is_floating_point() else None)
+                for name, value in rows.items()
+            }
+        )
+        if getattr(output, "logits", None) is None:
+            raise CheckpointError(
+                f"{type(model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
+            )
+        return output.logits.float().cpu()
+
+    return forward
+
+
+def _unique_names(rows: Iterable[VideoRow]) -> list[str]:
+    """Names to remember videos by; a second one of the same name gets its number behind it."""
+    seen: Counter[str] = Counter()
+    names = []
+    for row in rows:
+        seen[row.name] += 1
+        names.append(row.name if seen[row.name] == 1 else f"{row.name}#{seen[row.name]}")
+    return names
+
+
+def _kind(error: VideoError) -> str:
+    if isinstance(error, EmptyFileError):
+        return "empty"
+    if isinstance(error, NotAVideoError):
+        return "not a video"
+    if isinstance(error, ShortVideoError):
+        return "short"
+    return "missing" if isinstance(error, VideoSourceError) else "damaged"
+
+
+def _nothing_scored(skipped: list[Skipped]) -> str:
+    if not skipped:
+        return "There are no videos to evaluate."
+    return f"None of the {len(skipped)} videos could be scored. {skipped[0]}"
+
+
+def _name_of(model: torch.nn.Module) -> str:
+    return getattr(model, "name_or_path", "") or type(model).__name__
+
+
+def _bar(*, total: int, initial: int, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    hidden = None if shown else True  # None: hidden where stderr is no terminal
+    return tqdm(total=total, initial=initial, unit="video", desc="evaluating", file=sys.stderr, disable=hidden)
