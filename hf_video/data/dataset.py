@@ -13,7 +13,7 @@ import torch
 
 from hf_video.data.clip_plan import clip_plan, parse_views, reader_size
 from hf_video.data.failures import FailureLog
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.data.seeds import generator, sample_seed
 from hf_video.errors import BackendError, DataError, VideoError, VideoOptionError
 from hf_video.video.reader import VideoReader
@@ -139,10 +139,8 @@ class VideoDataset(torch.utils.data.Dataset):
         samples = []
         for repeat in range(self.repeats):
             seed = sample_seed(self.seed, self.epoch, index, repeat, PIXELS)
-            sample = self._inputs(frames, needed, seed, view % self.crops)
-            if row.label is not None:
-                sample["labels"] = row.label
-            samples.append({**sample, "seed": seed})
+            sample, label = self._inputs(frames, needed, row.label, seed, view % self.crops)
+            samples.append({**sample, **({} if label is None else {"labels": label}), "seed": seed})
         return samples if self.repeats > 1 else samples[0]
 
     def _read(self, row: VideoRow, index: int, clip: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -168,11 +166,14 @@ class VideoDataset(torch.utils.data.Dataset):
             return source["bytes"] if source.get("bytes") is not None else source["path"]
         return source
 
-    def _inputs(self, frames: torch.Tensor, needed: np.ndarray, seed: int, crop: int) -> dict[str, Any]:
-        """The model's inputs for one clip, without the batch dimension."""
+    def _inputs(
+        self, frames: torch.Tensor, needed: np.ndarray, label: int | None, seed: int, crop: int
+    ) -> tuple[dict[str, Any], int | None]:
+        """The model's inputs for one clip, without the batch dimension, and the label: a mirrored clip may show another
+        class."""
         options: dict[str, Any] = {"return_tensors": "pt", "num_crops": self.crops}
         if self.augmentation is not None:
-            frames = self.augmentation(frames, generator=generator(seed))
+            frames, label = self.augmentation.with_label(frames, label, generator=generator(seed))
             options.update(do_resize=False, do_center_crop=False, num_crops=1)
         if hasattr(self.processor, "process_needed"):
             if torch.utils.data.get_worker_info() is not None:
@@ -184,7 +185,7 @@ class VideoDataset(torch.utils.data.Dataset):
         if self.augmentation is not None and "pixel_values" in sample:
             erasing = generator(sample_seed(seed, 0, 0, 0, ERASING))
             sample["pixel_values"] = self.augmentation.erase(sample["pixel_values"], generator=erasing)
-        return sample
+        return sample, label
 
     # -- what can't be read -----------------------------------------------------------------------------------------
 
@@ -192,7 +193,8 @@ class VideoDataset(torch.utils.data.Dataset):
         return sample_seed(self.seed, self.epoch, index, attempt, REPLACEMENT) % len(self.rows)
 
     def _record(self, row: VideoRow, error: Exception) -> None:
-        new = self._log.add(Skipped(row.name, str(error), "damaged"), epoch=self.epoch)
+        reason = plain_reason(error, row.source, row.name)
+        new = self._log.add(Skipped(row.name, reason, "damaged"), epoch=self.epoch)
         if not new:
             return
         ours = {row.name for row in self.rows}  # the file may hold an earlier run's
@@ -201,7 +203,7 @@ class VideoDataset(torch.utils.data.Dataset):
         if len(failed) > limit:
             raise DataError(
                 f"{len(failed)} of {len(self.rows)} videos could not be read, and max_errors={self.max_errors:g} "
-                f"allows {limit}. The last: {row.name}: {error} All are named in {self._log.path}; "
+                f"allows {limit}. The last: {row.name}: {reason}. All are named in {self._log.path}; "
                 "`hf-video check` finds them before training."
             ) from error
 

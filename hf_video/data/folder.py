@@ -27,19 +27,23 @@ class Found:
 
     source: Any
     name: str
-    label: str | int | None = None
+    label: str | None = None
     split: str | None = None
     group: str | None = None
 
 
 @dataclass
 class Listing:
-    """What a source holds: videos, what was left out, and the class names in order where the source states them."""
+    """What a source holds: videos, what was left out, and the class names in order where the source states them.
+
+    `numbers` says that labels which are numbers are the numbers of classes, not names (as in lists; a folder may well
+    be called "2")."""
 
     root: str
     videos: list[Found] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     labels: list[str] | None = None
+    numbers: bool = False
 
 
 def split_name(text: str) -> str | None:
@@ -61,7 +65,7 @@ def list_folder(root: str | os.PathLike[str]) -> Listing:
         raise DataError(
             f"{root} holds no video.{others} Give train/<label>/clip.mp4, <label>/clip.mp4, or clips without labels."
         )
-    _move_unlabelled(listing)
+    drop_unlabelled(listing, "stands beside the label folders")
     _name_empty_classes(listing, root, splits)
     return listing
 
@@ -90,17 +94,11 @@ def _place(listing: Listing, root: Path, name: str, splits: dict[str, str]) -> N
     listing.videos.append(Found(str(root / name), name, label, split))
 
 
-def _move_unlabelled(listing: Listing) -> None:
-    """In a split where most videos stand in label folders, those beside the folders have no label: not used."""
-    for split in {video.split for video in listing.videos}:
-        if any(video.label is not None for video in listing.videos if video.split == split):
-            drop_unlabelled(listing, "stands beside the label folders", split)
-
-
-def drop_unlabelled(listing: Listing, reason: str, split: str | None) -> None:
-    """Videos of a split without a label go to the skipped ones."""
-    lost = [video for video in listing.videos if video.split == split and video.label is None]
-    listing.videos = [video for video in listing.videos if video.split != split or video.label is not None]
+def drop_unlabelled(listing: Listing, reason: str) -> None:
+    """In a split that has labels, videos without one are not used."""
+    labelled = {video.split for video in listing.videos if video.label is not None}
+    lost = [video for video in listing.videos if video.split in labelled and video.label is None]
+    listing.videos = [video for video in listing.videos if video.split not in labelled or video.label is not None]
     listing.skipped += [Skipped(video.name, reason, "unlabelled") for video in lost]
 
 
@@ -108,8 +106,10 @@ def _name_empty_classes(listing: Listing, root: Path, splits: dict[str, str]) ->
     """Label folders without any video: perhaps an unfinished download."""
     if all(video.label is None for video in listing.videos):
         return
+    depth = 2 if splits else 1
+    full = {"/".join(video.name.split("/")[:depth]) for video in listing.videos}
     for top in [root / name for name in splits] or [root]:
         for folder in sorted(entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
             name = folder.relative_to(root).as_posix()
-            if not any(video.name.startswith(name + "/") for video in listing.videos):
+            if name not in full:
                 listing.skipped.append(Skipped(name + "/", "a label folder without a video", "no videos"))

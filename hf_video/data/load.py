@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_video.data.folder import Found, Listing, drop_unlabelled, list_folder
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.files import is_video, natural, walk
+from hf_video.data.folder import Found, Listing, list_folder, split_name
+from hf_video.data.hub import is_dataset, list_dataset, load_dataset_from, saved_dataset
+from hf_video.data.inspection import inspect_all
+from hf_video.data.lists import LIST_ENDINGS, list_file
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
+from hf_video.data.shards import TAR_ENDINGS, list_shards
 from hf_video.data.splitting import assign_groups, choose_test
 from hf_video.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+FORMATS = ("folder", "list", "datasets", "webdataset")
 TEST_SIZE = 0.2
 
 
@@ -28,13 +36,127 @@ def load_videos(
     labels: Sequence[str] | None = None,
     inspect: str | None = "open",
     min_frames: int = 1,
+    num_frames: int = 4,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, VideoRows]:
-    listing = list_folder(source)
+    """The videos of a source, by split: "train", "validation", "test", as far as there are such.
+
+    Args:
+        source: A folder (`train/<label>/clip.mp4`; `<label>/clip.mp4`; clips without labels); a CSV, TSV, JSON, JSONL
+            or "path label" list, or a dict of these by split; a `datasets` Dataset or DatasetDict, one saved to disk or
+            a name on the Hub; WebDataset tar shards (a tar, a folder, a glob, `{000..012}.tar`, a list).
+        data_format: "folder", "list", "datasets" or "webdataset", where the source doesn't tell.
+        split: Take only this one; a source without splits is then this one, whole.
+        test_size: Share of each class that becomes "test" where the source has no splits; default 0.2, and 0 for
+            unlabelled videos.
+        seed: Of that split.
+        label_column, video_column: Names in lists, tables and the .json files of shards.
+        group_pattern: A regular expression on names; its first group (or the match) names the recording. Clips of one
+            recording are never split up. By default UCF101's, Kinetics' and "..._clip3" names are known.
+        labels: Class names in order, of a model that exists already; default: those found, in natural order. Labels
+            that are numbers are indices.
+        inspect: "open" opens each file and decodes its first frame, "full" decodes all, None looks at nothing. What
+            can't be read is left out and named in `.skipped`; what is cut off or short is named and used.
+        min_frames: Files with fewer frames are not used.
+        num_frames: Files with fewer frames are named as short: pass the model's.
+        cache_dir: Where inspections are kept; default `hf_video/inspected` in XDG_CACHE_HOME or ~/.cache.
+
+    Raises DataError: nothing there, no such split, a label that is none of `labels`, a list that can't be read.
+    """
+    listing = _listing(source, data_format, label_column, video_column)
+    if inspect is not None:
+        _inspect(listing, inspect, min_frames, max(num_frames, min_frames), cache_dir)
     if split is not None:
         _keep_split(listing, split)
     elif all(video.split is None for video in listing.videos):
         _split_automatically(listing, test_size, seed, group_pattern)
     return _numbered(listing, labels)
+
+
+def _listing(source: Any, data_format: str | None, label: str, video: str) -> Listing:
+    kind = data_format or _kind(source)
+    if kind not in FORMATS:
+        raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")
+    if kind == "folder":
+        return list_folder(source)
+    if kind == "list":
+        return _lists(source, label, video)
+    if kind == "webdataset":
+        return list_shards(source, label_column=label)
+    given = load_dataset_from(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
+    return list_dataset(given, video_column=video, label_column=label)
+
+
+def _kind(source: Any) -> str:
+    """Of which of FORMATS a source is, by what lies there."""
+    if is_dataset(source):
+        return "datasets"
+    if isinstance(source, Mapping):
+        return "list"
+    if isinstance(source, (list, tuple)):
+        return "webdataset"
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(
+            f"A {type(source).__name__} is no source of videos. Give a folder, a list (csv, json, jsonl), a datasets "
+            "Dataset, a name on the Hub, or tar shards."
+        )
+    text = os.fspath(source)
+    if os.path.isdir(text):
+        if saved_dataset(text):
+            return "datasets"
+        files = list(walk(text))
+        tars = any(name.lower().endswith(TAR_ENDINGS) for name in files)
+        return "webdataset" if tars and not any(map(is_video, files)) else "folder"
+    if text.lower().endswith(TAR_ENDINGS):
+        return "webdataset"
+    if text.lower().endswith(LIST_ENDINGS):
+        return "list"
+    if os.path.exists(text):
+        raise DataError(f"{text} is neither a folder nor a list of videos. Lists end in {' '.join(LIST_ENDINGS)}.")
+    return "datasets" if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else "folder"
+
+
+def _lists(source: Any, label: str, video: str) -> Listing:
+    """One list, or a dict of lists or folders by split."""
+    if not isinstance(source, Mapping):
+        return list_file(source, video_column=video, label_column=label)
+    whole: Listing | None = None
+    for name, part in source.items():
+        found = _listing(part, None, label, video)
+        for one in found.videos:
+            one.split = split_name(str(name)) or str(name)
+        if whole is None:
+            whole = found
+            continue
+        whole.videos += found.videos
+        whole.skipped += found.skipped
+        whole.labels = max(whole.labels or [], found.labels or [], key=len) or None
+    if whole is None:
+        raise DataError("The dict of lists is empty: give {'train': 'train.csv', 'test': 'test.csv'}.")
+    return whole
+
+
+def _inspect(listing: Listing, level: str, min_frames: int, num_frames: int, cache_dir: Any) -> None:
+    """Opens every video, and moves those that can't be used to the skipped ones."""
+    here = [v for v in listing.videos if not (isinstance(v.source, str) and "://" in v.source)]  # never the network
+    found = inspect_all([v.source for v in here], level=level, root=listing.root, cache_dir=cache_dir)
+    lost = set()
+    for video, one in zip(here, found, strict=True):
+        kind, reason, used = one.kind, one.reason, one.usable
+        if kind is None and one.frames < num_frames:
+            kind, reason, used = "short", _frames(one.frames), one.frames >= min_frames
+        if kind is not None:
+            reason = plain_reason(reason, video.source, video.name)
+            listing.skipped.append(Skipped(video.name, reason, kind, used))
+        if not used:
+            lost.add(id(video))
+    listing.videos = [video for video in listing.videos if id(video) not in lost]
+    if not listing.videos:
+        raise DataError(f"None of the {len(here)} videos of {listing.root} can be used. {listing.skipped[-1]}")
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' if count != 1 else ''} only"
 
 
 def _keep_split(listing: Listing, split: str) -> None:
@@ -74,23 +196,32 @@ def _numbered(listing: Listing, labels: Sequence[str] | None) -> dict[str, Video
 
 
 def _class_names(listing: Listing, labels: Sequence[str] | None) -> list[str]:
-    from hf_video.data.files import natural
+    """Class names in the order of their numbers.
 
+    In lists and tables, labels that are numbers keep them: class k is number k, also where one of them has no video
+    here. Only those that run from 1 to N without a gap are counted from 1.
+    """
     if labels is not None or listing.labels is not None:
         return list(labels if labels is not None else listing.labels)
     found = {video.label for video in listing.videos if video.label is not None}
-    return sorted((str(label) for label in found), key=natural)
+    if listing.numbers and found and all(label.isdecimal() for label in found):
+        for video in listing.videos:
+            video.label = None if video.label is None else str(int(video.label))
+        numbers = {int(label) for label in found}
+        first = 1 if numbers == set(range(1, max(numbers) + 1)) else 0
+        return [str(number) for number in range(first, max(numbers) + 1)]
+    return sorted(found, key=natural)
 
 
 def _number(video: Found, number: dict[str, int], names: list[str]) -> int:
-    if isinstance(video.label, str) and video.label in number:
-        return number[video.label]
-    near = difflib.get_close_matches(str(video.label), names, n=1)
+    label = video.label
+    if label in number:
+        return number[label]
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    near = difflib.get_close_matches(label, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise DataError(
-        f"{video.name} has the label {video.label!r}, which is none of the {len(names)} classes.{hint} Rename it, or "
-        "leave labels= out to take the classes that are there."
+        f"{video.name} has the label {label!r}, which is none of the {len(names)} classes.{hint} Rename it, or leave "
+        "labels= out to take the classes that are there."
     )
-
-
-__all__ = ["Skipped", "drop_unlabelled", "load_videos"]

@@ -30,7 +30,8 @@ class VideoRow:
 class Skipped:
     """A file that is not used, or with `used=True` one that is used all the same and deserves a look.
 
-    `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos", "format", "hidden split".
+    `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos" (a label
+    folder without any), "format" (no video by its name, or in no label folder), "missing" (named in a list, not there).
     """
 
     name: str
@@ -43,6 +44,11 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind}{' (used)' if self.used else ''}: {self.reason}"
+
+
+def plain_reason(error: object, source: Any, name: str) -> str:
+    """A reader's message with the row's name for the path: reports are read on other machines."""
+    return str(error).replace(source, name) if isinstance(source, str) else str(error)
 
 
 class VideoRows(Sequence[VideoRow]):

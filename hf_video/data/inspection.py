@@ -1,0 +1,172 @@
+"""What is known of a video after opening it, and what is wrong with it: kept in a small file, so that a second look
+at ten thousand videos takes a second."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import av
+
+from hf_video.errors import EmptyFileError, NotAVideoError, VideoError, VideoOptionError
+from hf_video.video.reader import VideoReader
+
+LEVELS = ("open", "full")
+SHOW_PROGRESS_FROM = 200
+VERSION = 1  # of what is kept: raise it when an inspection sees more
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One video: `frames`, `fps`, `seconds`, `height` and `width` in pixels, `codec`; zeros where it can't be opened.
+
+    `kind` is None for a good one, else "empty", "damaged" or "not a video", and `reason` says more. `usable` is False
+    where nothing can be read from it.
+    """
+
+    frames: int = 0
+    fps: float = 0.0
+    seconds: float = 0.0
+    height: int = 0
+    width: int = 0
+    codec: str = ""
+    kind: str | None = None
+    reason: str = ""
+    usable: bool = True
+
+
+def inspect_video(source: Any, *, level: str = "open") -> Inspection:
+    """Opens one video, finds its frames and decodes the first; with `level="full"` all of them. Never raises for a
+    source that is broken, whatever the way."""
+    try:
+        with VideoReader(source) as reader:
+            about = reader.metadata
+            facts = {
+                "frames": about.num_frames, "fps": about.fps, "seconds": about.duration,
+                "height": about.height, "width": about.width, "codec": about.codec,
+            }  # fmt: skip
+            reader.get_frames([0])
+            if level == "full":
+                for _ in reader.chunks(8):
+                    pass
+    except EmptyFileError as error:
+        return Inspection(kind="empty", reason=str(error), usable=False)
+    except NotAVideoError as error:
+        return Inspection(kind="not a video", reason=str(error), usable=False)
+    except (VideoError, av.FFmpegError, OSError) as error:
+        opened = "facts" in locals()
+        # Frames that can be read may be many: the file is used, and the sampler decides whether it meets bad ones.
+        return Inspection(**(facts if opened else {}), kind="damaged", reason=str(error), usable=opened)
+    lost = _cut_off(source, facts)
+    return Inspection(**facts, kind="damaged", reason=lost) if lost else Inspection(**facts)
+
+
+def _cut_off(source: Any, facts: dict[str, Any]) -> str:
+    """What the header promises and the file does not hold: a download that stopped. Only for paths."""
+    if not isinstance(source, str) or not os.path.isfile(source):
+        return ""
+    with (
+        contextlib.suppress(av.FFmpegError, OSError, ValueError, IndexError),
+        av.open(f"file:{os.path.abspath(source)}") as file,
+    ):
+        stream = file.streams.video[0]
+        if file.format.name.startswith("mov"):
+            size = os.path.getsize(source)
+            stated = len(stream.index_entries)
+            lost = sum(entry.pos + entry.size > size for entry in stream.index_entries)
+        else:
+            stated = stream.frames if file.format.name == "avi" else 0
+            lost = max(0, stated - facts["frames"])
+        if lost > 1:  # some writers count one more than they write
+            return f"cut off: the last {lost} of {stated} frames are not in the file"
+    return ""
+
+
+class InspectionCache:
+    """Inspections of files on disk, by path, size and time of change: lines of JSON that are only ever appended.
+
+    One file for each root, in `folder` (default: `hf_video/inspected` in XDG_CACHE_HOME or ~/.cache). A cache that
+    can't be read or written is done without.
+    """
+
+    def __init__(self, root: str, folder: str | os.PathLike[str] | None = None):
+        if folder is None:
+            base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+            folder = os.path.join(base, "hf_video", "inspected")
+        digest = hashlib.blake2b(os.path.abspath(root).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+        self.path = Path(folder) / f"{digest}.jsonl"
+        self._known = dict(self._read())
+
+    @staticmethod
+    def key(source: Any, level: str) -> str | None:
+        """None for what has no place on disk."""
+        path, inner = (source, "") if isinstance(source, str) else (getattr(source, "path", None), repr(source))
+        try:
+            status = os.stat(path)
+        except (OSError, TypeError, ValueError):
+            return None
+        return f"{VERSION}:{level}:{os.path.abspath(path)}:{inner}:{status.st_size}:{status.st_mtime_ns}"
+
+    def get(self, key: str | None) -> Inspection | None:
+        return None if key is None else self._known.get(key)
+
+    def add(self, found: Iterable[tuple[str | None, Inspection]]) -> None:
+        lines = [json.dumps({"key": key, **asdict(one)}) + "\n" for key, one in found if key is not None]
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+    def _read(self) -> Iterable[tuple[str, Inspection]]:
+        names = {field.name for field in fields(Inspection)}
+        try:
+            lines = self.path.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                entry = json.loads(line)
+                yield entry.pop("key"), Inspection(**{name: entry[name] for name in names})
+
+
+def inspect_all(
+    sources: Sequence[Any],
+    *,
+    level: str = "open",
+    root: str = "",
+    cache_dir: str | os.PathLike[str] | None = None,
+    description: str = "opening videos",
+) -> list[Inspection]:
+    """`inspect_video` of each, on all cores, from the cache where the file has not changed since. Raises
+    VideoOptionError for an unknown level."""
+    if level not in LEVELS:
+        raise VideoOptionError(f"inspect={level!r} must be one of {', '.join(map(repr, LEVELS))}, or None.")
+    cache = InspectionCache(root, cache_dir)
+    keys = [cache.key(source, level) for source in sources]
+    found = [cache.get(key) for key in keys]
+    left = [number for number, one in enumerate(found) if one is None]
+    for number, one in zip(left, in_threads(
+        lambda i: inspect_video(sources[i], level=level), left, description), strict=True):  # fmt: skip
+        found[number] = one
+    cache.add((keys[number], found[number]) for number in left)
+    return found
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:
+    """`function` of each item, in order; FFmpeg works without Python's lock. Shows a bar where it takes a while."""
+    if not items:
+        return []
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(function, items)
+        if len(items) >= SHOW_PROGRESS_FROM:
+            from tqdm.auto import tqdm
+
+            results = tqdm(results, total=len(items), desc=description, unit="video")
+        return list(results)
