@@ -56,8 +56,8 @@ def memory_figures() -> dict[str, float]:
     """Memory of this process in GiB, as names and numbers to log.
 
     `memory_gb` is what it holds of the machine's memory now, `memory_peak_gb` the most so far; loader workers are
-    processes of their own and not in it. With a GPU also `gpu_memory_gb` and `gpu_memory_peak_gb` (what tensors take) and
-    `gpu_memory_reserved_gb` (what was taken from the device). Figures that the system does not tell are left out.
+    processes of their own and not in it. With a GPU also `gpu_memory_gb` and `gpu_memory_peak_gb` (what tensors take)
+    and `gpu_memory_reserved_gb` (what was taken from the device). Figures that the system does not tell are left out.
     """
     figures = _host_memory()
     if torch.cuda.is_available():
