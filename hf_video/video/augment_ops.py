@@ -1,0 +1,224 @@
+"""Pillow's picture operations on whole clips: uint8 (T, H, W, 3) in and out, no loop over frames.
+
+Every operation gives what Pillow gives for each frame by itself: tables and blends exactly, index maps within one level,
+where a sum lies within rounding of a whole number that Pillow cuts off at. Statistics (the grey level of `contrast`, the
+histograms of `autocontrast` and `equalize`) are each frame's own, as in the papers' loaders; everything else is the same
+for all frames. `hue` alone is not Pillow's.
+
+    tables       invert, posterize, solarize, solarize_add, brightness, contrast, autocontrast, equalize
+    blends       color, sharpness
+    index maps   shear, translate and rotate: bicubic, the map made once and gathered for all frames in one call
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as functional
+
+FILL = 128  # what shows where a moved picture leaves a hole
+_LEVELS = torch.arange(256)
+# Cutting off a sum of float32 products that should be a whole number must not lose a level.
+_ROUNDING = 2.0**-10
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def look_up(clip: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """`table` has 256 values for all, (256,), or for each frame and channel, (T, 3, 256)."""
+    index = clip.int() if table.ndim == 1 else _slots(clip)
+    # index_select of int32 takes a quarter of the time that table[index] takes.
+    return table.to(clip.device, torch.uint8).flatten().index_select(0, index.flatten()).view(clip.shape)
+
+
+def _slots(clip: torch.Tensor) -> torch.Tensor:
+    """Of each value its place among 256 for each frame and channel, one after the other."""
+    start = torch.arange(0, len(clip) * 3 * 256, 256, dtype=torch.int32, device=clip.device)
+    return clip.int().add_(start.view(-1, 1, 1, 3))
+
+
+def invert(clip: torch.Tensor) -> torch.Tensor:
+    """`ImageOps.invert`."""
+    return 255 - clip
+
+
+def posterize(clip: torch.Tensor, bits: int) -> torch.Tensor:
+    """`ImageOps.posterize`: keeps the upper `bits`, 0 to 8; 0 leaves black."""
+    return clip & (256 - 2 ** (8 - bits))
+
+
+def solarize(clip: torch.Tensor, threshold: int) -> torch.Tensor:
+    """`ImageOps.solarize`: values of `threshold` and more become 255 minus themselves."""
+    return look_up(clip, torch.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
+
+
+def solarize_add(clip: torch.Tensor, added: int) -> torch.Tensor:
+    """timm's SolarizeAdd: values below 128 grow by `added`, up to 255."""
+    return look_up(clip, torch.where(_LEVELS < 128, (_LEVELS + added).clamp(max=255), _LEVELS))
+
+
+def brightness(clip: torch.Tensor, factor: float) -> torch.Tensor:
+    """`ImageEnhance.Brightness`: 0 is black, 1 the clip."""
+    return look_up(clip, _blend(torch.zeros(256), _LEVELS.float(), factor))
+
+
+def contrast(clip: torch.Tensor, factor: float) -> torch.Tensor:
+    """`ImageEnhance.Contrast`: 0 is each frame's mean grey, 1 the clip."""
+    mean = grey_levels(clip).flatten(1).long().sum(1).double() / (clip.shape[1] * clip.shape[2])
+    middle = (mean + 0.5).floor().float()[:, None, None]
+    levels = _LEVELS.float().to(clip.device).expand(len(clip), 3, 256)
+    return look_up(clip, _blend(middle, levels, factor))
+
+
+def autocontrast(clip: torch.Tensor) -> torch.Tensor:
+    """`ImageOps.autocontrast`: each frame's and channel's darkest value to 0, its lightest to 255."""
+    planes = clip.permute(0, 3, 1, 2).flatten(2)
+    low, high = (planes.amin(-1, keepdim=True).double(), planes.amax(-1, keepdim=True).double())
+    scale = 255.0 / (high - low)  # infinite in a plane of one value, which stays as it is
+    levels = _LEVELS.double().to(clip.device).expand(len(clip), 3, 256)
+    stretched = (levels * scale - low * scale).trunc().clamp(0, 255)
+    return look_up(clip, torch.where(high > low, stretched, levels))
+
+
+def equalize(clip: torch.Tensor) -> torch.Tensor:
+    """`ImageOps.equalize`: each frame's and channel's histogram made flat."""
+    planes = len(clip) * 3
+    histogram = torch.bincount(_slots(clip).flatten(), minlength=planes * 256).view(planes, 256)
+    total = clip.shape[1] * clip.shape[2]
+    lightest = histogram.gather(1, 255 - (histogram.flip(1) > 0).int().argmax(1, keepdim=True))
+    step = (total - lightest) // 255
+    below = histogram.cumsum(1) - histogram
+    flat = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
+    return look_up(clip, torch.where(step > 0, flat, _LEVELS.to(clip.device)).view(len(clip), 3, 256))
+
+
+# -- blends -----------------------------------------------------------------------------------------------------------
+
+
+def color(clip: torch.Tensor, factor: float) -> torch.Tensor:
+    """`ImageEnhance.Color`: 0 is grey, 1 the clip."""
+    return _blend(grey_levels(clip)[..., None].float(), clip.float(), factor)
+
+
+def sharpness(clip: torch.Tensor, factor: float) -> torch.Tensor:
+    """`ImageEnhance.Sharpness`: 0 is smoothed by the kernel (1 1 1, 1 5 1, 1 1 1)/13, 1 the clip."""
+    if min(clip.shape[1:3]) < 3:
+        return clip  # Pillow smooths no border, and here is nothing else
+    smooth = clip.float()
+    wide = clip.short()
+    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    weighted = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * wide[:, 1:-1, 1:-1]
+    smooth[:, 1:-1, 1:-1] = ((weighted + 6.5) / 13).floor()
+    return _blend(smooth, clip.float(), factor)
+
+
+def gray(clip: torch.Tensor) -> torch.Tensor:
+    """The grey clip, still of three channels."""
+    return grey_levels(clip)[..., None].expand(clip.shape).contiguous()
+
+
+def grey_levels(clip: torch.Tensor) -> torch.Tensor:
+    """(T, H, W, 3) to (T, H, W) uint8, `Image.convert("L")`: ITU-R 601 weights in 16-bit fixed point, rounded."""
+    red, green, blue = clip.int().unbind(-1)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)
+
+
+def hue(clip: torch.Tensor, turn: float) -> torch.Tensor:
+    """All colours turned by `turn` of the colour circle, -0.5 to 0.5, in HSV; value and saturation stay.
+
+    In float32, rounded once: Pillow's own HSV has 256 hues, which costs up to 4 levels.
+    """
+    red, green, blue = clip.float().unbind(-1)
+    value, least = clip.amax(-1).float(), clip.amin(-1).float()
+    chroma = value - least
+    safe = chroma.clamp(min=1)
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sector += 6 * turn
+    channels = []
+    for offset in (5, 3, 1):  # red, green, blue
+        k = (sector + offset).remainder(6)
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, -1).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _blend(none: torch.Tensor, full: torch.Tensor, factor: float) -> torch.Tensor:
+    """`Image.blend` of float tensors with uint8 values: none + factor · (full - none), cut off, in 0 to 255."""
+    return ((full - none) * factor).add_(none).clamp_(0, 255).to(torch.uint8)
+
+
+# -- index maps -------------------------------------------------------------------------------------------------------
+
+
+def shear_x(clip: torch.Tensor, slope: float) -> torch.Tensor:
+    """Row y moves left by slope · y pixels."""
+    return affine(clip, (1, slope, 0, 0, 1, 0))
+
+
+def shear_y(clip: torch.Tensor, slope: float) -> torch.Tensor:
+    """Column x moves up by slope · x pixels."""
+    return affine(clip, (1, 0, 0, slope, 1, 0))
+
+
+def translate_x(clip: torch.Tensor, share: float) -> torch.Tensor:
+    """Moves left by `share` of the width."""
+    return affine(clip, (1, 0, share * clip.shape[2], 0, 1, 0))
+
+
+def translate_y(clip: torch.Tensor, share: float) -> torch.Tensor:
+    """Moves up by `share` of the height."""
+    return affine(clip, (1, 0, 0, 0, 1, share * clip.shape[1]))
+
+
+def rotate(clip: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Counter-clockwise about the middle, `Image.rotate`."""
+    height, width = clip.shape[1:3]
+    cos, sin = (round(f(-math.radians(degrees)), 15) for f in (math.cos, math.sin))
+    x, y = width / 2, height / 2
+    return affine(clip, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y))
+
+
+def affine(clip: torch.Tensor, matrix: tuple[float, ...]) -> torch.Tensor:
+    """`Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=FILL)`: the point (x, y) of the result, counted from
+    the picture's corner, shows (a·x + b·y + c, d·x + e·y + f) of the clip, whose border pixels repeat.
+
+    The neighbours and weights of every place are the same for all frames: one weighted gather of rows that hold the
+    values of all frames side by side.
+    """
+    frames, height, width, channels = clip.shape
+    index, weights, outside = _index_map(height, width, tuple(map(float, matrix)), clip.device)
+    table = clip.permute(1, 2, 0, 3).reshape(height * width, frames * channels).float()
+    moved = functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
+    moved = moved.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8)
+    moved[outside] = FILL
+    return moved.view(height, width, frames, channels).permute(2, 0, 1, 3).contiguous()
+
+
+def _index_map(height: int, width: int, matrix: tuple[float, ...], device: torch.device):
+    """Of each place of the result: the numbers of its neighbours (H·W, taps) int32, their weights (H·W, taps) float32,
+    and whether it shows a point outside (H·W,). Taps are those of 4 x 4 that count anywhere: 4 of a shear, which moves
+    along one axis alone, 16 of a rotation."""
+    a, b, c, d, e, f = matrix
+    y = torch.arange(height, dtype=torch.float64, device=device)[:, None] + 0.5
+    x = torch.arange(width, dtype=torch.float64, device=device) + 0.5
+    x, y = (a * x + b * y + c).flatten(), (d * x + e * y + f).flatten()
+    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+    columns, across = _neighbours(x - 0.5, width)
+    rows, down = _neighbours(y - 0.5, height)
+    index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+    weights = (down[:, :, None] * across[:, None, :]).flatten(1)
+    counts = (weights != 0).any(0)
+    return index[:, counts].contiguous(), weights[:, counts].contiguous(), outside
+
+
+def _neighbours(place: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The four pixels around each place on a line, and Pillow's cubic weights of them (a = -1)."""
+    first = place.floor()
+    t = (place - first)[:, None]
+    weights = torch.cat([t * (2 * t - t * t - 1), 1 - 2 * t**2 + t**3, t * (1 + t - t * t), t * t * (t - 1)], 1)
+    pixels = (first.int()[:, None] + torch.arange(-1, 3, dtype=torch.int32, device=place.device)).clamp_(0, length - 1)
+    return pixels, weights.float()
