@@ -20,6 +20,7 @@ DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 VERBS = {
     "classify": "label videos with a model",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
+    "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",
     "models": "the published models: parameters, GFLOPs, input, accuracy",
 }

@@ -15,23 +15,26 @@ from hf_video.metrics import Reliability
 INK, GREY, BLUE, RED = "#222222", "#9a9a9a", "#2f6db5", "#c8553d"
 # Up to so many classes every cell holds its number and every class its name.
 NUMBERED, NAMED = 16, 60
-CONFUSIONS = 28
+CONFUSIONS, HARDEST = 20, 10
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str], path: str | os.PathLike[str]) -> Path:
     """A confusion matrix (C, C) of counts, rows the truth, as a PNG: colours are shares of a row.
 
-    Few classes have names and numbers in every cell. Of many (more than 60 with videos) the matrix shows the pattern
-    only, and a list beside it names the most frequent confusions. Classes without any video are left out.
+    Few classes have names, and numbers in every cell. Of many (more than 60) the matrix shows the pattern as dots, and
+    lists beside it name the most frequent confusions and the hardest classes. Of few, those without a video that were
+    never answered are left out.
 
     Raises MetricError for other shapes, BackendError without matplotlib.
     """
     confusion = np.asarray(confusion)
     if confusion.shape != (len(labels), len(labels)) or not confusion.sum():
         raise MetricError(f"A confusion matrix of {len(labels)} classes with videos is needed; {confusion.shape} came.")
+    labels = [_short(label) for label in labels]
     used = np.flatnonzero((confusion.sum(0) > 0) | (confusion.sum(1) > 0))
-    confusion, labels = confusion[np.ix_(used, used)], [_short(labels[i]) for i in used]
-    return _many(confusion, labels, path) if len(labels) > NAMED else _few(confusion, labels, path)
+    if len(used) > NAMED:
+        return _many(confusion, labels, path)
+    return _few(confusion[np.ix_(used, used)], [labels[i] for i in used], path)
 
 
 def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
@@ -59,29 +62,49 @@ def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
 
 
 def _many(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
-    from matplotlib.ticker import MultipleLocator
-
     figure = _figure(15.5, 9.2)
     left, right = figure.subplots(1, 2, width_ratios=(9, 6))
-    picture = _matrix(left, confusion)
-    for axis in (left.xaxis, left.yaxis):
-        axis.set_major_locator(MultipleLocator(50 if len(labels) > 150 else 10))
-    left.tick_params(labelsize=8, colors=INK)
+    _dots(left, confusion)
     _name_axes(left, confusion, "class number")
-    _bar_of_shares(figure, picture, left)
     wrong = np.where(np.eye(len(labels), dtype=bool), 0, confusion)
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     pairs = [(i, j) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    rows = [(f"{wrong[i, j]}", f"{labels[i]}  →  {labels[j]}", f"{i}, {j}") for i, j in pairs]
     right.set_axis_off()
-    right.set_title("Most frequent confusions", loc="left", fontsize=11, color=INK)
-    right.set(xlim=(0, 1), ylim=(CONFUSIONS, -1))
-    for row, (i, j) in enumerate(pairs):
-        right.text(0.05, row, f"{wrong[i, j]}", ha="right", va="center", fontsize=9, color=RED, weight="bold")
-        right.text(0.08, row, f"{labels[i]}  →  {labels[j]}", va="center", fontsize=9, color=INK)
-        right.text(1, row, f"({i}, {j})", ha="right", va="center", fontsize=8, color=GREY)
-    if not pairs:
-        right.text(0.05, 0, "none", fontsize=9, color=INK)
+    right.set(xlim=(0, 1), ylim=(CONFUSIONS + HARDEST + 3, -1))
+    _list(right, 0, "Most frequent confusions: videos, truth → predicted, class numbers", rows)
+    videos = confusion.sum(1)
+    accuracy = np.where(videos > 0, np.diag(confusion) / np.maximum(videos, 1), 2.0)
+    hardest = [i for i in np.argsort(accuracy, kind="stable")[:HARDEST] if videos[i]]
+    rows = [(f"{accuracy[i]:.0%}", f"{labels[i]}  ({videos[i]} videos)", f"{i}") for i in hardest]
+    _list(right, CONFUSIONS + 2, "Hardest classes: share that is right", rows)
     return _save(figure, path)
+
+
+def _dots(axes: Any, confusion: np.ndarray) -> None:
+    """A cell is a pixel or two: what is right in its colour, what is wrong as dots whose areas are shares of a row."""
+    from matplotlib.ticker import MultipleLocator
+
+    count = len(confusion)
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    rows, columns = np.nonzero(np.where(np.eye(count, dtype=bool), 0, confusion))
+    size = 60000 / count
+    axes.scatter(columns, rows, s=shares[rows, columns] * size, color=RED, linewidths=0, label="wrong")
+    axes.scatter(range(count), range(count), s=np.diag(shares) * size / 4, color=BLUE, linewidths=0, label="right")
+    axes.set(xlim=(-1, count), ylim=(count, -1), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MultipleLocator(50 if count > 150 else 10))
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _list(axes: Any, top: int, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    axes.text(0, top - 0.3, title, va="center", fontsize=10, color=INK, weight="bold")
+    for row, (number, text, place) in enumerate(rows or [("", "none", "")], start=top + 1):
+        axes.text(0.06, row, number, ha="right", va="center", fontsize=8.5, color=RED, weight="bold")
+        axes.text(0.08, row, text, va="center", fontsize=8.5, color=INK)
+        axes.text(1, row, place, ha="right", va="center", fontsize=8, color=GREY)
 
 
 def _matrix(axes: Any, confusion: np.ndarray) -> Any:
@@ -194,7 +217,7 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
     FigureCanvasAgg(figure)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, format="png")
+    figure.savefig(path, dpi=130, format="png", bbox_inches="tight", pad_inches=0.15)
     return path
 
 

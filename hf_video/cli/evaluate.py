@@ -1,0 +1,82 @@
+"""How good a model is on labelled videos: top-1, top-5, per class, calibration.
+
+  hf-video evaluate clips/ --model my-model --output evaluation
+  hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
+
+DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
+its own it is divided as for training, and the held-out part is used; --split all takes everything. Each video is
+decoded once for all views of the protocol:
+
+  1x1         one clip and the centre crop, as the model's processor says (default)
+  5x3         5 clips x 3 crops, probabilities averaged
+  paper       as the model's authors test it (paper:kinetics, paper:ssv2, paper:ucf101)
+  center      one clip of the paper's, from the middle of the video
+
+With --output, a folder, results are kept there as they come: the same command goes on where it was stopped. Videos that
+can't be read are named, the others go on, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.classify import DTYPES, load_pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    parser.add_argument("--model", "-m", required=True, help="a folder, or a name on the Hub")
+    parser.add_argument("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
+    parser.add_argument("--split", default="test", help="train, validation, test (default), or all")
+    add_run_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that an evaluation of any data has."""
+    add = parser.add_argument
+    add("--output", "-o", metavar="DIR", help="folder for the report, tables, pictures and kept predictions")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--batch-size", type=int, metavar="N", help="views in one forward (default: each video's own, at most 8)")
+    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--on-error", choices=("raise", "repeat"), default="raise",
+        help="videos with damaged frames: skip them, or repeat the nearest good neighbour")  # fmt: skip
+    add("--backend", choices=("auto", "pyav", "torchcodec"), default="auto", help="what decodes (default auto)")
+    add("--quiet", "-q", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.inference.evaluation_rows import split_rows
+
+    rows = split_rows(options.data, options.split)
+    report = evaluate_rows(rows, options)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    return DONE if report.found == report.total else SOME_FAILED
+
+
+def evaluate_rows(rows: Any, options: argparse.Namespace) -> Any:
+    """The report on these rows, saved where `--output` says."""
+    from hf_video.inference.evaluation import evaluate_videos
+
+    pipe = load_pipeline(options)
+    report = evaluate_videos(
+        pipe.model,
+        pipe.image_processor or pipe.video_processor,
+        rows,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        output=options.output,
+        on_error=options.on_error,
+        backend=options.backend,
+        progress=not options.quiet,
+    )
+    if options.output:
+        print(f"hf-video: report in {report.save(options.output)}", file=sys.stderr)
+    return report
