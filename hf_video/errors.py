@@ -76,6 +76,10 @@ class CheckpointError(HFVideoError, ValueError):
     """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused."""
 
 
+class PublishError(HFVideoError):
+    """A model that can't be put on the Hub as asked: not complete, no right to write there, cut off on the way."""
+
+
 class UnsafeWeightsError(HFVideoError):
     """Weights that are a pickle. No ValueError: a pipeline answers one by trying transformers' own class, which would
     open the file."""

@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",
     "models": "the published models: parameters, GFLOPs, input, accuracy",
+    "push": "put a trained model on the Hub, with its card",
 }
 
 

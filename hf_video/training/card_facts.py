@@ -1,0 +1,148 @@
+"""What the files of a trained model's folder say about it: the facts that its card is made from.
+
+Read are `config.json`, the processor's file, the headers of the weights, `training_summary.json` (written by training)
+and `evaluation/<split>/report.json` (written by evaluation). What none of them says is None here, and said to be
+missing in the card.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_video.errors import CheckpointError
+
+# Who may use what: names on the Hub of weights whose licence is known, from the pages of their authors.
+BASE_LICENSES = (
+    (r"MCG-NJU/videomae-", "cc-by-nc-4.0"),
+    (r"facebook/timesformer-", "cc-by-nc-4.0"),
+)
+PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass
+class Facts:
+    """See the module. `reports` by split; `parameters` counted in the files; `base_model` a name on the Hub, or the
+    last part of a local path (`base_is_local`)."""
+
+    folder: Path
+    config: dict[str, Any]
+    processor: dict[str, Any] | None
+    parameters: int
+    dtypes: list[str]
+    summary: dict[str, Any] | None = None
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base_model: str | None = None
+    base_is_local: bool = False
+    base_license: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        return (self.config.get("architectures") or ["a model"])[0]
+
+    @property
+    def is_classifier(self) -> bool:
+        return self.architecture.endswith("ForVideoClassification")
+
+    @property
+    def is_pretraining(self) -> bool:
+        return self.architecture.endswith("ForPreTraining")
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of their numbers."""
+        names = self.config.get("id2label") or {}
+        return [names[number] for number in sorted(names, key=int)]
+
+    @property
+    def from_scratch(self) -> bool | None:
+        """None: not recorded."""
+        if self.base_model is not None:
+            return False
+        return None if self.summary is None else self.summary.get("from_scratch")
+
+
+def read_facts(folder: str | Path) -> Facts:
+    """The facts of a folder. Raises CheckpointError where it holds no `config.json` or no safetensors."""
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    weights = sorted(folder.glob("*.safetensors"))
+    if config is None or not weights:
+        raise CheckpointError(
+            f"{folder} is no saved model: it needs config.json and model.safetensors, as save_pretrained writes them."
+        )
+    processor = next((found for name in PROCESSOR_FILES if (found := read_json(folder / name))), None)
+    parameters, dtypes = count_weights(weights)
+    summary = read_json(folder / "training_summary.json")
+    reports = {
+        file.parent.name: read_json(file) for file in sorted((folder / "evaluation").glob("*/report.json"))
+    }  # fmt: skip
+    facts = Facts(folder, config, processor, parameters, dtypes, summary, reports)
+    _find_base(facts)
+    return facts
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no such file. Raises CheckpointError for what is no JSON object."""
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} can't be read as JSON ({error}); it was cut off or edited.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} holds no JSON object; it is not what was written there.")
+    return found
+
+
+def count_weights(files: list[Path]) -> tuple[int, list[str]]:
+    """Numbers in all tensors, and their types ("F32"), from the headers alone. Raises CheckpointError for a file that
+    is cut off or no safetensors."""
+    from safetensors import SafetensorError, safe_open
+
+    count, dtypes = 0, set()
+    for file in files:
+        try:
+            with safe_open(file, framework="np") as weights:
+                for name in weights.keys():  # noqa: SIM118 - no mapping
+                    tensor = weights.get_slice(name)
+                    count += math.prod(tensor.get_shape())
+                    dtypes.add(tensor.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} can't be read as safetensors ({error}): it is damaged or cut off."
+            ) from error
+    return count, sorted(dtypes)
+
+
+def _find_base(facts: Facts) -> None:
+    base = (facts.summary or {}).get("base_model")
+    if not base:
+        return
+    local = Path(base).expanduser()
+    facts.base_is_local = local.exists() or not HUB_NAME.fullmatch(base)
+    facts.base_model = local.name if facts.base_is_local else base
+    if facts.base_is_local and (local / "README.md").is_file():
+        from huggingface_hub import ModelCard
+
+        facts.base_license = ModelCard.load(local / "README.md", ignore_metadata_errors=True).data.get("license")
+    else:
+        known = (licence for pattern, licence in BASE_LICENSES if re.match(pattern, base))
+        facts.base_license = next(known, None)
+
+
+def license_on_hub(base_model: str, *, token: str | bool | None = None) -> str | None:
+    """The licence that a model's own card states; None where it states none or can't be read."""
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        found = ModelCard.load(base_model, token=token, ignore_metadata_errors=True).data.get("license")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+        return None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,52 @@
+"""Words and tables in Markdown, as the Hub shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+FOLDED_FROM = 12  # rows of a table that are still shown at once
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines)
+
+
+def folded(title: str, table: str, rows: int) -> str:
+    if rows <= FOLDED_FROM:
+        return table
+    return f"<details>\n<summary>{title}</summary>\n\n{table}\n\n</details>"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def plain(text: Any) -> str:
+    """A name that can break neither a table nor the page."""
+    swaps = (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_"), ("\n", " "))
+    text = str(text)
+    for old, new in swaps:
+        text = text.replace(old, new)
+    return text
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(number(item) for item in value)
+    return plain(value)
+
+
+def duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
