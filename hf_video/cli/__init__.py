@@ -24,6 +24,7 @@ VERBS = {
     "info": "versions and backends, or what is known of video files",
     "models": "the published models: parameters, GFLOPs, input, accuracy",
     "push": "put a trained model on the Hub, with its card",
+    "preview": "a picture of what augmentation does to your videos",
 }
 
 

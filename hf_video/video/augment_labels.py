@@ -1,7 +1,7 @@
 """Classes that a mirror or a clip played backwards turns into other classes.
 
 "Pushing something from left to right", mirrored, shows it pushed from right to left: a flip that keeps the label
-teaches the wrong class. Words are found in any writing: `turn_left`, "Turn-Left", `turnLeft`, "leftwards", "left-handed".
+teaches the wrong class. Words are found in any writing: `turn_left`, "Turn-Left", `turnLeft`, "leftwards".
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Pillow's picture operations on whole clips: uint8 (T, H, W, 3) in and out, no loop over frames.
 
-Every operation gives what Pillow gives for each frame by itself: tables and blends exactly, index maps within one level,
-where a sum lies within rounding of a whole number that Pillow cuts off at. Statistics (the grey level of `contrast`, the
-histograms of `autocontrast` and `equalize`) are each frame's own, as in the papers' loaders; everything else is the same
-for all frames. `hue` alone is not Pillow's.
+Every operation gives what Pillow gives for each frame by itself: tables and blends exactly, index maps within one
+level, where a sum lies within rounding of a whole number that Pillow cuts off at. Statistics (the grey level of
+`contrast`, the histograms of `autocontrast` and `equalize`) are each frame's own, as in the papers' loaders; everything
+else is the same for all frames. `hue` alone is not Pillow's.
 
     tables       invert, posterize, solarize, solarize_add, brightness, contrast, autocontrast, equalize
     blends       color, sharpness

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from hf_video.errors import VideoArrayError, VideoOptionError
+
+Options = TypeVar("Options")
 
 
 def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
@@ -20,6 +24,18 @@ def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
     """
     device = generator.device if generator is not None else "cpu"
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device)))
+
+
+def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given: Any) -> Options:
+    """`kind(**options, **given)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
+    that it does not have is a VideoOptionError with the nearest name."""
+    names = [field.name for field in fields(kind) if field.init]
+    for name in options or {}:
+        if name not in names or name in given:
+            near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise VideoOptionError(f"{kind.__name__} has no option {name!r}.{hint} It has: {', '.join(names)}.")
+    return kind(**(options or {}), **given)
 
 
 def check_clip(clip: Any) -> None:

@@ -35,8 +35,8 @@ def contact_sheet(
 ) -> Image.Image:
     """A PIL image that shows `frames_per_clip` evenly spread frames of each clip side by side, time from left to right.
 
-    `cell` is the width of one frame in pixels; heights follow the first clip's shape. Raises VideoArrayError for no
-    clips or frames that are not uint8 (T, H, W, 3).
+    `cell` is the width of one frame in pixels; heights follow each clip's shape. Raises VideoArrayError for no clips or
+    frames that are not uint8 (T, H, W, 3).
     """
     if not clips:
         raise VideoArrayError("A contact sheet needs at least one clip; the list is empty.")
@@ -45,7 +45,8 @@ def contact_sheet(
             raise VideoArrayError(
                 f"A clip has shape {clip.frames.shape} and dtype {clip.frames.dtype}; expected uint8 (T, H, W, 3)."
             )
-    height = round(cell * clips[0].frames.shape[1] / clips[0].frames.shape[2])
+    heights = [max(round(cell * clip.frames.shape[1] / clip.frames.shape[2]), 1) for clip in clips]
+    height = max(heights)
     gap, margin, text, head = 2, 16, 36, 44 if title else 0
     width = frames_per_clip * (cell + gap) - gap
     step_x, step_y = width + margin, height + text + margin
@@ -55,15 +56,16 @@ def contact_sheet(
     if title:
         draw.text((margin, margin), title, fill=_INK, font=ImageFont.load_default(20))
     for number, clip in enumerate(clips):
-        x, y = margin + number % columns * step_x, margin + head + number // columns * step_y
+        x, y = margin + number % columns * step_x, margin + head + number // columns * step_y + height - heights[number]
         tone = _TONES[clip.tone]
         picks = np.linspace(0, len(clip.frames) - 1, frames_per_clip).round().astype(int)
         for i, frame in enumerate(clip.frames[picks]):
             sheet.paste(
-                Image.fromarray(frame).resize((cell, height), Image.Resampling.LANCZOS), (x + i * (cell + gap), y)
+                Image.fromarray(frame).resize((cell, heights[number]), Image.Resampling.LANCZOS),
+                (x + i * (cell + gap), y),
             )
         if clip.tone != "plain":
-            draw.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), outline=tone, width=2)
-        draw.text((x, y + height + 5), clip.caption, fill=tone, font=ImageFont.load_default(14))
-        draw.text((x, y + height + 21), clip.note, fill=_FAINT, font=ImageFont.load_default(11))
+            draw.rectangle((x - 3, y - 3, x + width + 2, y + heights[number] + 2), outline=tone, width=2)
+        draw.text((x, y + heights[number] + 5), clip.caption, fill=tone, font=ImageFont.load_default(14))
+        draw.text((x, y + heights[number] + 21), clip.note, fill=_FAINT, font=ImageFont.load_default(11))
     return sheet
