@@ -18,6 +18,7 @@ _HOME = {
     "VideoDataset": "dataset",
     "VideoRow": "rows",
     "VideoRows": "rows",
+    "VideoStream": "streaming",
     "load_videos": "load",
     "sample_seed": "seeds",
 }

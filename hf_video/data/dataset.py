@@ -7,23 +7,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import av
-import numpy as np
 import torch
 
-from hf_video.data.clip_plan import clip_plan, parse_views, reader_size
-from hf_video.data.failures import FailureLog
+from hf_video.data.clip_plan import parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
-from hf_video.data.seeds import generator, sample_seed
-from hf_video.errors import BackendError, DataError, VideoError, VideoOptionError
-from hf_video.video.reader import VideoReader
+from hf_video.data.samples import FILE_ERRORS, OPTION_ERRORS, REPLACEMENT, SampleMaker
+from hf_video.data.seeds import sample_seed
+from hf_video.errors import DataError, VideoOptionError
 
-# Independent draws for one sample: see `sample_seed`.
-FRAMES, PIXELS, ERASING, REPLACEMENT = 0, 1, 2, 3
 REPLACEMENTS = 20  # files tried in turn before a sample is given up
 
 
-class VideoDataset(torch.utils.data.Dataset):
+class VideoDataset(SampleMaker, torch.utils.data.Dataset):
     """Clips of `rows`, ready for a model.
 
     A sample is a dict: `pixel_values` float32 (T, C, H, W), with `flow_values` for processors that make flow, `labels`
@@ -70,41 +65,27 @@ class VideoDataset(torch.utils.data.Dataset):
         skipped_log: str | os.PathLike[str] | None = None,
         resize: int | tuple[int, int] | None = None,
     ):
-        if on_error not in ("skip", "raise"):
-            raise VideoOptionError(f'on_error={on_error!r} must be "skip" or "raise".')
-        if not 0 <= max_errors <= 1:
-            raise VideoOptionError(f"max_errors={max_errors!r} must be a share of the rows, from 0 to 1.")
-        if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-            raise VideoOptionError(f"repeats={repeats!r} must be a whole number of 1 or more.")
         if not len(rows):
             raise DataError("There are no videos to make a data set of; rows.skipped says what was left out.")
-        self.clips, self.crops = parse_views(views)
-        if augmentation is not None and self.clips * self.crops > 1:
+        pair = parse_views(views)
+        if augmentation is not None and pair != (1, 1):
             raise VideoOptionError("views are for evaluation: leave augmentation out, or use repeats for training.")
         self.rows = rows
-        self.processor = processor
-        self.augmentation = augmentation
-        self.temporal = temporal
-        self.repeats = repeats
-        self.on_error = on_error
-        self.max_errors = max_errors
-        self.seed = seed
-        self.plan = clip_plan(
-            processor, num_frames=num_frames, sampler=sampler, options=sampler_options, clips=self.clips,
-            training=augmentation is not None,
-        )  # fmt: skip
-        self._reader_options = reader_size(resize, processor, augmentation)
-        self._log = FailureLog(skipped_log)
-        # In shared memory, so that workers that live on between epochs see the new number.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """From now on samples are drawn for this epoch, in all workers, also persistent ones."""
-        self._epoch.fill_(int(epoch))
-
-    @property
-    def epoch(self) -> int:
-        return int(self._epoch)
+        self._prepare(
+            processor,
+            num_frames=num_frames,
+            sampler=sampler,
+            sampler_options=sampler_options,
+            augmentation=augmentation,
+            temporal=temporal,
+            repeats=repeats,
+            views=pair,
+            on_error=on_error,
+            max_errors=max_errors,
+            seed=seed,
+            skipped_log=skipped_log,
+            resize=resize,
+        )
 
     def __len__(self) -> int:
         return len(self.rows) * self.clips * self.crops
@@ -116,81 +97,22 @@ class VideoDataset(torch.utils.data.Dataset):
         index %= len(self)
         number, view = divmod(index, self.clips * self.crops)
         for attempt in range(REPLACEMENTS):
+            row = self.rows[number]
             try:
-                return self._samples(self.rows[number], index, view)
-            except (VideoOptionError, BackendError):
-                raise  # wrong for every file
-            except (VideoError, OSError, av.FFmpegError) as error:
+                return self._make(row, self.epoch, index, view)
+            except OPTION_ERRORS:
+                raise
+            except FILE_ERRORS as error:
                 if self.on_error == "raise":
                     raise
-                self._record(self.rows[number], error)
-                number = self._replacement(index, attempt)
+                self._record(row, error)
+                number = sample_seed(self.seed, self.epoch, index, attempt, REPLACEMENT) % len(self.rows)
         raise DataError(f"{REPLACEMENTS} files in a row could not be read; {self._log.path} names them.")
 
     def skipped(self) -> list[Skipped]:
         """Everything that was skipped: when the rows were loaded, and in any worker or process since."""
         entries = {(entry.name, entry.kind): entry for entry in (*self.rows.skipped, *self._log.entries())}
         return list(entries.values())
-
-    # -- one sample -------------------------------------------------------------------------------------------------
-
-    def _samples(self, row: VideoRow, index: int, view: int) -> dict[str, Any] | list[dict[str, Any]]:
-        frames, needed = self._read(row, index, view // self.crops)
-        samples = []
-        for repeat in range(self.repeats):
-            seed = sample_seed(self.seed, self.epoch, index, repeat, PIXELS)
-            sample, label = self._inputs(frames, needed, row.label, seed, view % self.crops)
-            samples.append({**sample, **({} if label is None else {"labels": label}), "seed": seed})
-        return samples if self.repeats > 1 else samples[0]
-
-    def _read(self, row: VideoRow, index: int, clip: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Decoded frames (N, H, W, 3) and, numbered in them, what the clip needs of them: (T,), or (T, L + 1) where
-        flow is made from neighbouring frames."""
-        seed = sample_seed(self.seed, self.epoch, index, 0, FRAMES)
-        with VideoReader(self._opened(row.source), **self._reader_options) as reader:
-            sample = self.plan.choose(reader, seed)
-            indices, total = sample.indices[clip], reader.metadata.num_frames
-            if self.temporal is not None:
-                indices = self.temporal(indices, total=total, generator=generator(seed))
-            if hasattr(self.processor, "frames_needed"):
-                indices = self.processor.frames_needed(indices, 0, total)
-            wanted, places = np.unique(indices, return_inverse=True)
-            frames = torch.from_numpy(reader.get_frames(wanted).data)
-        if total < self.plan.num_frames:
-            self._note_short(row, total)
-        return frames, places.reshape(indices.shape)
-
-    @staticmethod
-    def _opened(source: Any) -> Any:
-        if isinstance(source, Mapping):  # a row of a `datasets` Video column
-            return source["bytes"] if source.get("bytes") is not None else source["path"]
-        return source
-
-    def _inputs(
-        self, frames: torch.Tensor, needed: np.ndarray, label: int | None, seed: int, crop: int
-    ) -> tuple[dict[str, Any], int | None]:
-        """The model's inputs for one clip, without the batch dimension, and the label: a mirrored clip may show another
-        class."""
-        options: dict[str, Any] = {"return_tensors": "pt", "num_crops": self.crops}
-        if self.augmentation is not None:
-            frames, label = self.augmentation.with_label(frames, label, generator=generator(seed))
-            options.update(do_resize=False, do_center_crop=False, num_crops=1)
-        if hasattr(self.processor, "process_needed"):
-            if torch.utils.data.get_worker_info() is not None:
-                options["flow_workers"] = 1  # the other cores have workers of their own
-            inputs = self.processor.process_needed(frames.numpy(), needed, **options)
-        else:
-            inputs = self.processor(frames[torch.from_numpy(needed)], do_sample_frames=False, **options)
-        sample = {name: value[crop] for name, value in inputs.items()}
-        if self.augmentation is not None and "pixel_values" in sample:
-            erasing = generator(sample_seed(seed, 0, 0, 0, ERASING))
-            sample["pixel_values"] = self.augmentation.erase(sample["pixel_values"], generator=erasing)
-        return sample, label
-
-    # -- what can't be read -----------------------------------------------------------------------------------------
-
-    def _replacement(self, index: int, attempt: int) -> int:
-        return sample_seed(self.seed, self.epoch, index, attempt, REPLACEMENT) % len(self.rows)
 
     def _record(self, row: VideoRow, error: Exception) -> None:
         reason = plain_reason(error, row.source, row.name)
@@ -206,7 +128,3 @@ class VideoDataset(torch.utils.data.Dataset):
                 f"allows {limit}. The last: {row.name}: {reason}. All are named in {self._log.path}; "
                 "`hf-video check` finds them before training."
             ) from error
-
-    def _note_short(self, row: VideoRow, total: int) -> None:
-        reason = f"{total} frames, and a clip takes {self.plan.num_frames}: some are shown more than once"
-        self._log.add(Skipped(row.name, reason, "short", used=True))

@@ -16,8 +16,8 @@ from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
 
 LIST_ENDINGS = (".csv", ".tsv", ".txt", ".list", ".json", ".jsonl", ".ndjson")
-VIDEO_COLUMNS = ("video", "path", "file", "file_name", "filename", "video_path", "clip", "url")
-LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "label_idx", "class_index")
+VIDEO_COLUMNS = ("video", "path", "file", "file_name", "filename", "video_path", "clip", "url", "mp4", "webm")
+LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "label_idx", "class_index", "cls")
 # Official lists have no header: "path label", or "path frames label" for folders of frames.
 _ENDING = "|".join(re.escape(ending) for ending in VIDEO_ENDINGS)
 _SPACED = (

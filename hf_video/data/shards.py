@@ -45,7 +45,7 @@ class TarMember:
 
 @dataclass
 class Sample:
-    """The members of one key: a video and what is said of it."""
+    """The members of one key: a video (`name` within the tar) and what is said of it."""
 
     key: str
     video: Any = None
@@ -97,7 +97,22 @@ def list_shards(source: Any, *, label_column: str = "label") -> Listing:
         _list_shard(listing, path, label_column)
     if not listing.videos:
         raise DataError(f"{source} holds no video.")
+    if all(video.label is None for video in listing.videos):
+        _label_by_folder(listing)
     return listing
+
+
+def _label_by_folder(listing: Listing) -> None:
+    """Shards that were packed from label folders; a single folder says nothing."""
+    folders = [folder_of(video.source.name) for video in listing.videos]
+    if None not in folders and len(set(folders)) > 1:
+        for video, folder in zip(listing.videos, folders, strict=True):
+            video.label = folder
+
+
+def folder_of(member: str) -> str | None:
+    """The name of the folder that a member of a tar stands in, None at the top."""
+    return member.rpartition("/")[0].rpartition("/")[2] or None
 
 
 def _list_shard(listing: Listing, path: str, label_column: str) -> None:
@@ -131,11 +146,11 @@ def samples(members: Iterable[tuple[str, Any, tarfile.TarFile]], label_column: s
         if current is None or current.key != key:
             if current is not None:
                 yield current
-            current = Sample(key, label=folder.rpartition("/")[2] or None)
+            current = Sample(key)
         if is_video(file):
             current.video, current.name = video(name, member, tar), name
         elif file.lower().endswith(LABEL_ENDINGS):
-            current.label = _label(file, tar.extractfile(member).read(), label_column) or current.label
+            current.label = _label(file, tar.extractfile(member).read(), label_column)
     if current is not None:
         yield current
 
