@@ -12,9 +12,12 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # Who may use what: names on the Hub of weights whose licence is known, from the pages of their authors.
 BASE_LICENSES = (
@@ -125,7 +128,9 @@ def _find_base(facts: Facts) -> None:
     if not base:
         return
     local = Path(base).expanduser()
-    facts.base_is_local = local.exists() or not HUB_NAME.fullmatch(base)
+    facts.base_is_local = (
+        facts.summary.get("base_model_is_local", False) or local.exists() or not HUB_NAME.fullmatch(base)
+    )
     facts.base_model = local.name if facts.base_is_local else base
     if facts.base_is_local and (local / "README.md").is_file():
         from huggingface_hub import ModelCard
@@ -136,13 +141,25 @@ def _find_base(facts: Facts) -> None:
         facts.base_license = next(known, None)
 
 
-def license_on_hub(base_model: str, *, token: str | bool | None = None) -> str | None:
-    """The licence that a model's own card states; None where it states none or can't be read."""
-    from huggingface_hub import ModelCard
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def look_up_base(facts: Facts, api: HfApi) -> None:
+    """Asks the Hub for the licence of the base model. What is not there was a folder whose path looked like a name."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+    if facts.base_model is None or facts.base_is_local:
+        return
     try:
-        found = ModelCard.load(base_model, token=token, ignore_metadata_errors=True).data.get("license")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+        card = api.model_info(facts.base_model).card_data
+    except HfHubHTTPError as error:
+        missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        facts.base_is_local = missing and facts.base_license is None
+        return
+    stated = card.get("license") if card else None
+    facts.base_license = stated if isinstance(stated, str) else facts.base_license
+
+
+def shared_summary(facts: Facts) -> bytes | None:
+    """`training_summary.json` as others may see it: without a path of somebody's machine."""
+    if facts.summary is None:
         return None
-    return found if isinstance(found, str) else None
+    hidden = {"base_model": facts.base_model, "base_model_is_local": True} if facts.base_is_local else {}
+    return json.dumps({**facts.summary, **hidden}, indent=2, ensure_ascii=False).encode()

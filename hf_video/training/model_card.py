@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_video._version import __version__
 from hf_video.training.card_facts import Facts, read_facts
+from hf_video.training.card_results import measured, picture, protocol
 from hf_video.training.card_words import bullets, duration, folded, number, percent, plain, table
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None =
     sections = [
         [MARK, f"# {name.split('/')[-1]}", _what(facts)],
         ["## Use", _snippet(facts, name), _input(facts)],
-        ["## Results", *_results(facts)],
+        ["## Results", *measured(facts)],
         ["## Data", *_data(facts)],
         ["## Training", *_training(facts)],
         ["## Limits", bullets(_limits(facts))],
@@ -88,7 +89,7 @@ def _metadata(facts: Facts, name: str, license: str | None) -> Any:
         library_name="transformers",
         license=license,
         metrics=["accuracy"] if results else None,
-        model_name=name.split("/")[-1],
+        model_name=name.split("/")[-1] if results else None,
         pipeline_tag="video-classification" if facts.is_classifier else None,
         tags=["hf-video", "video", model_type, *(["masked-pretraining"] if facts.is_pretraining else [])],
     )
@@ -112,7 +113,7 @@ def _eval_results(facts: Facts) -> list[Any]:
                     dataset_type=data.get("dataset_id") or "unknown",
                     dataset_name=data.get("name") or "not recorded",
                     dataset_split=split,
-                    dataset_args={"videos": report.get("found"), "protocol": _protocol(report, "name")},
+                    dataset_args={"videos": report.get("found"), "protocol": protocol(report, "name")},
                     metric_type=kind,
                     metric_name=title,
                     metric_value=round(report[key], 4),
@@ -143,7 +144,7 @@ def _what(facts: Facts) -> str:
 
 def _base(facts: Facts) -> str:
     if facts.base_is_local:
-        return f"a local checkpoint, `{facts.base_model}`"
+        return f"a checkpoint named `{facts.base_model}`, of no public name"
     return f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
 
 
@@ -186,55 +187,6 @@ def _size(size: Any) -> str:
     if not isinstance(size, dict):
         return str(size)
     return f"{size['shortest_edge']} (short side)" if "shortest_edge" in size else f"{size['height']} x {size['width']}"
-
-
-def _results(facts: Facts) -> Iterable[str]:
-    if not facts.reports:
-        if facts.is_classifier:
-            yield "Not evaluated: the folder holds no evaluation report. `hf-video evaluate` makes one."
-        else:
-            yield "No evaluation report lies in the folder."
-        return
-    rows = []
-    for split, report in facts.reports.items():
-        low, high = report.get("top1_interval") or (None, None)
-        interval = f" ({percent(low)} to {percent(high)})" if low is not None else ""
-        top5 = percent(report.get("top5")) if report.get("classes", 6) > 5 else "–"
-        count = f"found {report.get('found')} of {report.get('total')} videos"
-        mean = percent(report.get("mean_class_accuracy"))
-        rows.append((split, count, percent(report.get("top1")) + interval, top5, mean))
-    yield table(("split", "videos", "top-1 (95 % interval)", "top-5", "mean of classes"), rows)
-    for split, report in facts.reports.items():
-        yield f"Protocol on {split}: **{_protocol(report, 'name')}**, {_protocol(report, 'in_words')}."
-        more = [
-            (f"log loss {report['log_loss']:.3f}" if report.get("log_loss") is not None else ""),
-            (f"calibration error {percent(report['calibration_error'])}" if report.get("calibration_error") else ""),
-            (f"macro F1 {report['macro_f1']:.3f}" if report.get("macro_f1") is not None else ""),
-        ]
-        yield f"{', '.join(part for part in more if part).capitalize()}." if any(more) else ""
-        yield _per_class(split, report.get("per_class") or [])
-
-
-def _protocol(report: dict[str, Any], key: str) -> str:
-    found = report.get("protocol")
-    return str(found.get(key, "not recorded") if isinstance(found, dict) else found or "not recorded")
-
-
-def _per_class(split: str, classes: Sequence[dict[str, Any]]) -> str:
-    if not classes:
-        return ""
-    rows = [
-        (
-            plain(row["label"]),
-            row.get("videos"),
-            percent(row.get("accuracy")),
-            percent(row.get("precision")),
-            f"{plain(row['confused_with'])} ({row['confused']})" if row.get("confused_with") else "–",
-        )
-        for row in classes
-    ]
-    shown = table(("class", "videos", "accuracy", "precision", "most often taken for"), rows)
-    return folded(f"Per class on {split}, {len(rows)} classes", shown, len(rows))
 
 
 def _data(facts: Facts) -> Iterable[str]:
@@ -286,6 +238,7 @@ def _training(facts: Facts) -> Iterable[str]:
         ("steps", summary.get("steps")),
         ("time", duration(summary.get("seconds"))),
         ("clips a second", summary.get("clips_per_second")),
+        ("share of the time waiting for decoding", percent(summary.get("decode_wait"))),
         ("final training loss", summary.get("train_loss")),
         ("final evaluation loss", summary.get("eval_loss")),
         ("device", summary.get("device")),
@@ -293,6 +246,7 @@ def _training(facts: Facts) -> Iterable[str]:
     known = [(name, number(value)) for name, value in facts_in_words if value is not None]
     if known:
         yield table(("", ""), known)
+    yield picture(facts, "figures/loss_curve.png", "Loss curve")
     rows = [(f"`{key}`", number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())]
     if rows:
         yield folded(f"{len(rows)} hyper-parameters", table(("hyper-parameter", "value"), rows), len(rows))
@@ -347,8 +301,8 @@ def _is_nc(facts: Facts) -> bool:
 def _made(facts: Facts) -> str:
     versions = dict((facts.summary or {}).get("versions") or {})
     if not versions:
-        saved = facts.config.get("transformers_version")
-        versions = {"transformers": saved} if saved else {}
+        known = ((facts.summary or {}).get("hf_video"), facts.config.get("transformers_version"))
+        versions = {name: version for name, version in zip(("hf_video", "transformers"), known, strict=True) if version}
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
     made = f"Trained with {used}." if facts.summary and used else f"Saved with {used}." if used else ""
     return f"{made} This card was written by hf_video {__version__} from the files of the folder.".strip()

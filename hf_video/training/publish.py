@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, PublishError
-from hf_video.training.card_facts import PROCESSOR_FILES, license_on_hub, read_facts, read_json
+from hf_video.training.card_facts import PROCESSOR_FILES, look_up_base, read_facts, read_json, shared_summary
 from hf_video.training.model_card import is_ours, make_card, write_card
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 INDEX = "model.safetensors.index.json"
-# Files at the top of a folder that belong to a model; weights and `evaluation/` come to them.
-PUBLISHED = ("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", "training_summary.json")
+SUMMARY = "training_summary.json"
+# Files of a folder that belong to a model; weights and `evaluation/` come to them. Other figures show people's videos.
+PUBLISHED = ("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", SUMMARY, "figures/loss_curve.png")
+EVALUATION = (".json", ".csv", ".png")
 
 
 def push(
@@ -67,12 +69,12 @@ def push(
         branch = revision or "main"
         if branch != "main" and not branch.startswith("refs/pr/"):
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        _refresh_card(folder, repo_id, license, token)
-        files = sorted({*files, "README.md"})
+        contents = _made_files(folder, api, repo_id, license)
+        files = sorted({*files, *contents})
         there = api.list_repo_files(repo_id, revision=branch)
         gone = [path for path in there if _is_result(path) and path not in files]
         operations: list[Any] = [CommitOperationDelete(path) for path in gone]
-        operations += [CommitOperationAdd(path, folder / path) for path in files]
+        operations += [CommitOperationAdd(path, contents.get(path, folder / path)) for path in files]
         message = commit_message or f"Upload {read_json(folder / 'config.json')['architectures'][0]} with hf_video"
         return api.create_commit(repo_id, operations, commit_message=message, revision=branch)
 
@@ -87,7 +89,7 @@ def publishable(folder: str | Path) -> list[str]:
         if any(folder.glob("checkpoint-*")) and not weights:
             hint = " Its training has not finished: go on with --resume, or push one of its checkpoint-… folders."
         raise PublishError(f"{folder} is not complete, so nothing was sent: {'; '.join(problems)}.{hint}")
-    evaluation = (path for path in (folder / "evaluation").rglob("*") if path.is_file())
+    evaluation = (path for path in (folder / "evaluation").glob("*/*") if path.suffix in EVALUATION)
     single = [name for name in PUBLISHED if (folder / name).is_file()]
     return sorted([*single, *weights, *(path.relative_to(folder).as_posix() for path in evaluation)])
 
@@ -147,14 +149,18 @@ def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     return found.id
 
 
-def _refresh_card(folder: Path, repo_id: str, license: str | None, token: str | bool | None) -> None:
-    path = folder / "README.md"
-    if path.exists() and not is_ours(path):
-        return
+def _made_files(folder: Path, api: HfApi, repo_id: str, license: str | None) -> dict[str, bytes]:
+    """Files that are made for the push: the summary, and the card unless a person wrote one (it is also left in the
+    folder)."""
     facts = read_facts(folder)
-    if facts.base_model and not facts.base_is_local and facts.base_license is None:
-        facts.base_license = license_on_hub(facts.base_model, token=token)
-    make_card(facts, repo_id=repo_id, license=license).save(path)
+    card, made = folder / "README.md", {}
+    if not card.exists() or is_ours(card):
+        look_up_base(facts, api)
+        make_card(facts, repo_id=repo_id, license=license).save(card)
+        made["README.md"] = card.read_bytes()
+    if summary := shared_summary(facts):
+        made[SUMMARY] = summary
+    return made
 
 
 @contextmanager
