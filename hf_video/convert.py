@@ -7,9 +7,11 @@ our class, and renames; this module unwraps files, builds the model and refuses 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_video.configuration import pair
 from hf_video.errors import CheckpointError
 from hf_video.registry import entry
 
@@ -32,12 +35,15 @@ FLAX_ROOTS = ("optimizer/target/params/", "optimizer/target/", "params/params/",
 class Converted:
     """What a layout makes of an official state dict: our class's name, configuration values and renamed tensors.
 
-    `optional` are keys of ours that official files may lack because they are worked out (index tables)."""
+    `optional` are keys of ours that official files may lack because they are worked out (index tables); `processor` are
+    settings of the image processor that this layout's authors trained with, where the configuration doesn't tell them
+    (`ClipProcessing.values_for`)."""
 
     class_name: str
     config: dict[str, Any]
     state_dict: StateDict
     optional: set[str] = field(default_factory=set)
+    processor: dict[str, Any] = field(default_factory=dict)
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
@@ -103,13 +109,18 @@ def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overr
     Raises:
         CheckpointError: tensors are left over or missing, or differ in shape; all of them are named.
     """
+    return build(model_type, state_dict, config_overrides)[0]
+
+
+def build(model_type: str, state_dict: Mapping[str, Any], config_overrides: dict[str, Any]) -> tuple[Any, Converted]:
+    """`from_official`, and what its layout told."""
     model_entry = entry(model_type)
     module = importlib.import_module(f"{model_entry.package}.convert_{model_entry.package.rsplit('.', 1)[-1]}")
     converted: Converted = module.convert(unwrap(state_dict), config_overrides)
     config = model_entry.load(model_entry.config)(**converted.config)
     model = model_entry.load(converted.class_name)(config)
     load_exactly(model, converted)
-    return model.eval()
+    return model.eval(), converted
 
 
 def load_exactly(model: torch.nn.Module, converted: Converted) -> None:
@@ -138,6 +149,22 @@ def rename(state: StateDict, rules: Callable[[str], str]) -> StateDict:
     if len(renamed) != len(state):
         raise CheckpointError("Two tensors of the checkpoint would get the same name; its layout is not known.")
     return renamed
+
+
+# A ViT block in timm's names, which many authors kept, and in transformers'.
+VIT_BLOCK = (
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+
+
+def substitute(key: str, rules: Iterable[tuple[str, str | Callable]]) -> str:
+    """The key after every rule in turn: (pattern, replacement) of `re.sub`."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def our_names(overrides: Mapping[str, Any], aliases: Mapping[str, str | None]) -> dict[str, Any]:
@@ -223,20 +250,24 @@ def load_flax_file(path: Path) -> dict[str, Any]:
 def convert_file(path: str | Path, *, model_type: str, output: str | Path, **config_overrides: Any):
     """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
-    processor_values = config_overrides.pop("processor", {})
-    model = from_official(model_type, load_official_file(path), **config_overrides)
-    model_entry = entry(model_type)
+    given = config_overrides.pop("processor", {})
+    model, converted = build(model_type, load_official_file(path), config_overrides)
     model.save_pretrained(output)
-    processor = model_entry.load(model_entry.image_processor)()
-    size = model.config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    # Some models resize to more than they crop: by the same share at every size.
-    margin = min(height, width) / min(processor.crop_size.values())
-    resized = {side: round(edge * margin) for side, edge in processor.size.items()}
-    values = {"size": resized, "crop_size": {"height": height, "width": width}}
-    values |= processor.values_for(model.config)
-    type(processor)(**{**values, **processor_values}).save_pretrained(output)
+    row = entry(model_type)
+    processor = row.load(row.image_processor)
+    processor(**{**processor_values(processor, model.config), **converted.processor, **given}).save_pretrained(output)
     return model
+
+
+def processor_values(processor: type, config: Any) -> dict[str, Any]:
+    """Settings of a processor of that class for a model's configuration: sizes, and what its authors trained with."""
+    height, width = pair(config.image_size, "image_size")
+    usual = processor()
+    # Some models resize to more than they crop: by the same share at every size.
+    margin = min(height, width) / min(usual.crop_size.values())
+    resized = {name: round(edge * margin) for name, edge in usual.size.items()}
+    values = {"size": resized, "crop_size": {"height": height, "width": width}, **processor.values_for(config)}
+    return copy.deepcopy(values)
 
 
 def convert_pickles(model: str | Path, *, output: str | Path, **hub: Any):

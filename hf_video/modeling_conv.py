@@ -7,7 +7,7 @@ from torch import nn
 from transformers import initialization as init
 
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import tokens
+from hf_video.layers.convolution import set_batch_norm, tokens
 from hf_video.modeling import VideoPreTrainedModel
 from hf_video.outputs import VideoFeatures
 
@@ -23,6 +23,16 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif getattr(module, "starts_at_zero", False):
             init.zeros_(module.weight)
+
+    def set_norms(self) -> None:
+        """Gives every batch norm the configuration's settings."""
+        config = self.config
+        eps, momentum = config.batch_norm_eps, config.batch_norm_momentum
+        set_batch_norm(self, eps=eps, momentum=momentum, frozen=config.frozen_batch_norm)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The stem."""
+        return self.base_model.embeddings
 
     def refuse_attentions(self, output_attentions: bool | None) -> None:
         """Raises ModelInputError where the call or the config asks for attentions."""

@@ -52,11 +52,13 @@ def uniform(
         segment_center  |--#--|--#--|--#--|--#--|   floor((2i+1)N / 2T): the middle of T equal segments (TSN)
         floor           |#----|#----|#----|#----|   floor(iN / T): the first frame of each
         end_to_end       #------#-----#------#      floor(i(N-1) / (T-1)): both ends; T=1 takes frame 0
+        rounded_center   |--#--|--#--|--#--|--#--|   floor((b(i) + b(i+1)) / 2) with whole borders
+                                                    b(i) = round(i(N-1) / T): SlowFast's datasets/ssv2.py
 
     Args:
         total: Frames in the video (N), or its `VideoMetadata`.
         num_frames: Frames to take (T).
-        mode: Which of the three.
+        mode: Which of the four.
         short: See the top of this file.
         fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
 
@@ -66,7 +68,7 @@ def uniform(
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_SPREAD)
     t = check_count("num_frames", num_frames)
-    check_choice("mode", mode, ("segment_center", "floor", "end_to_end"))
+    check_choice("mode", mode, ("segment_center", "floor", "end_to_end", "rounded_center"))
     i = np.arange(t, dtype=np.int64)
     if n < t and short != "stretch":
         return make_sample(fold_short(i, n, short, t), clock, short=True)
@@ -74,6 +76,9 @@ def uniform(
         i = (2 * i + 1) * n // (2 * t)
     elif mode == "floor":
         i = i * n // t
+    elif mode == "rounded_center":
+        borders = np.round((n - 1) / t * np.arange(t + 1)).astype(np.int64)
+        i = (borders[:-1] + borders[1:]) // 2
     else:
         i = i * (n - 1) // max(t - 1, 1)
     return make_sample(i, clock, short=n < t)
@@ -273,8 +278,13 @@ def at_fps(
 
     As in TimeSformer and SlowFast (facebookresearch/TimeSformer, datasets/decoder.py): the clip is
     rate·T·fps/target_fps frames long, and `linspace(start, start + length - 1, T)`, in float32 and truncated, gives
-    its frames. Clip k of K starts at max(N - length, 0) · k/K with `start="begin"` (theirs: one clip begins with the
-    video), · (k + 1/2)/K with `"center"`, and anywhere with `"random"`.
+    its frames. With room = max(N - length, 0), clip k of K starts at
+
+        begin    room · k/K                     theirs: one clip begins with the video, the last one ends before it
+        spread   k · floor(room / (K-1))        SlowFast's USE_OFFSET_SAMPLING (MViT): from start to end; a single clip
+                                                at floor(room / 2), in the middle
+        center   room · (k + 1/2)/K
+        random   anywhere
 
     Args:
         rate: Frames at `target_fps` from one taken frame to the next (32 in 8x32).
@@ -285,7 +295,7 @@ def at_fps(
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_STRIDED)
     t, k = check_count("num_frames", num_frames), check_count("num_clips", num_clips)
-    check_choice("start", start, ("begin", "center", "random"))
+    check_choice("start", start, ("begin", "spread", "center", "random"))
     if clock is None:
         raise SamplingError("at_fps needs to know how fast the video is: pass fps=, timestamps= or a VideoMetadata.")
     if not (rate > 0 and target_fps > 0):
@@ -294,6 +304,8 @@ def at_fps(
     room = max(n - length, 0)
     if start == "random":
         first = np.sort(np.random.default_rng(seed).uniform(0, room, size=k))
+    elif start == "spread":
+        first = np.arange(k) * (room // (k - 1)) if k > 1 else np.array([room // 2])
     else:
         first = room * (np.arange(k) + (0.5 if start == "center" else 0.0)) / k
     index = np.stack([_truncated_linspace(f, f + length - 1, t) for f in first])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -145,6 +146,31 @@ def test_at_fps_is_timesformers_decoder(fps, t, rate):
             start = max(n - length, 0) * k / clips
             official.append(torch.linspace(start, start + length - 1, t).clamp(0, n - 1).long().tolist())
         assert sampling.at_fps(n, t, rate=rate, fps=fps, num_clips=clips).indices.tolist() == official
+
+
+@pytest.mark.parametrize("clips", [1, 2, 5, 10])
+@pytest.mark.parametrize(("t", "rate"), [(16, 4), (32, 3), (32, 2)])
+def test_at_fps_is_slowfasts_decoder_with_and_without_offset(clips, t, rate):
+    """facebookresearch/SlowFast, datasets/decoder.py: MViT's configs set USE_OFFSET_SAMPLING, those
+    of SlowFast, X3D and I3D-R50 don't."""
+    for n, fps in itertools.product((40, 250, 300, 301), (25, 29.97, 30)):
+        length = rate * t / 30 * fps
+        delta = max(n - length, 0)
+        plain = [delta * k / clips for k in range(clips)]
+        offset = [k * math.floor(delta / (clips - 1)) for k in range(clips)] if clips > 1 else [math.floor(delta / 2)]
+        for start, firsts in (("begin", plain), ("spread", offset)):
+            official = [torch.linspace(f, f + length - 1, t).clamp(0, n - 1).long().tolist() for f in firsts]
+            ours = sampling.at_fps(n, t, rate=rate, fps=fps, num_clips=clips, start=start)
+            # The authors count the length as rate·t/30·fps, TimeSformer as rate·t·fps/30: a last bit may differ.
+            assert np.abs(ours.indices - official).max() <= (0 if fps in (25, 30) else 1), (n, fps, start)
+
+
+def test_rounded_centers_are_slowfasts_loader_for_something_something():
+    """facebookresearch/SlowFast, datasets/ssv2.py, `get_seq_frames` outside training."""
+    for n, t in itertools.product((1, 7, 16, 40, 117), (8, 16, 32)):
+        seg_size = float(n - 1) / t
+        official = [(round(seg_size * i) + round(seg_size * (i + 1))) // 2 for i in range(t)]
+        assert sampling.uniform(n, t, mode="rounded_center").indices[0].tolist() == official
 
 
 def test_at_fps_spans_the_same_seconds_at_every_rate():

@@ -55,9 +55,14 @@ def frame_size(places: int, frames: int, overrides: dict[str, Any]) -> dict[str,
     return {"image_size": size, "any_grid": "image_size" not in overrides}
 
 
+# mmaction2's UCF101 networks were trained on RGB less BGR's means, of frames that keep their proportions.
+MMACTION = {"do_flip_channel_order": False, "image_mean": [104, 117, 128], "size": {"shortest_edge": 128}}
+
+
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Pass `image_size` where frames were no squares, and `pool5_padding="ceil"` for
     weights that came from Caffe or Keras without being trained further in PyTorch."""
+    processor = MMACTION if any(re.search(r"(^|\.)conv1a\.conv\.", key) for key in state) else {}
     state, overrides = rename(state, new_name), our_names(overrides, OFFICIAL_NAMES)
     stem, fc6 = state.get("c3d.embeddings.conv.weight"), state.get("c3d.fc6.weight")
     if stem is None or fc6 is None:
@@ -71,5 +76,5 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     config |= frame_size(fc6.shape[1] // (8 * stem.shape[0]), overrides.get("num_frames", 16), overrides) | overrides
     if "classifier.weight" in state:
         config.setdefault("num_labels", state["classifier.weight"].shape[0])
-        return Converted("C3DForVideoClassification", config, state)
-    return Converted("C3DModel", config, rename(state, lambda key: key.removeprefix("c3d.")))
+        return Converted("C3DForVideoClassification", config, state, processor=processor)
+    return Converted("C3DModel", config, rename(state, lambda key: key.removeprefix("c3d.")), processor=processor)

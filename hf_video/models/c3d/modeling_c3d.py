@@ -103,9 +103,6 @@ class C3DModel(C3DPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
         """(time, rows, columns) of the last map; raises ModelInputError unless fc6 reads just that."""
         self.check_input(pixel_values)

@@ -41,7 +41,7 @@ class I3DConfig(VideoConfig):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "rgb": {"num_labels": 400},
         "flow": {"num_labels": 400, "num_channels": 2},
-        "r50": {"num_labels": 400, "architecture": "resnet", "num_frames": 8},
+        "r50": {"num_labels": 400, "architecture": "resnet", "num_frames": 8, "image_size": 256},
     }
 
     architecture: str = "inception"

@@ -123,6 +123,7 @@ def convert_resnet(state: StateDict) -> tuple[dict[str, Any], StateDict]:
         "architecture": "resnet",
         "num_channels": stem.shape[1],
         "num_frames": 8,
+        "image_size": 256,  # of the published test; training crops had 224
         "stem_channels": stem.shape[0],
         "stem_temporal_kernel": stem.shape[2],
         "depths": [len(blocks) for blocks in members],

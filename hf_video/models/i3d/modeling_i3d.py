@@ -23,7 +23,6 @@ from hf_video.layers.convolution import (
     ConvBlock,
     ConvNormAct,
     same_max_pool,
-    set_batch_norm,
     tokens,
     window_means,
 )
@@ -149,16 +148,8 @@ class I3DModel(I3DPreTrainedModel):
         super().__init__(config)
         self.embeddings = InceptionStem(config) if config.architecture == "inception" else ResNetStem(config)
         self.encoder = I3DEncoder(config)
-        set_batch_norm(
-            self,
-            eps=config.batch_norm_eps,
-            momentum=config.batch_norm_momentum,
-            frozen=config.frozen_batch_norm,
-        )
+        self.set_norms()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
         """(time, rows, columns) of the last map; raises ModelInputError where nothing is left of the clip."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.mvit.convert_options import OFFICIAL_NAMES, unfolded
 
@@ -39,12 +39,6 @@ RENAMES = (
 TOKENS = ("cls_token", "position_embeddings", "time_embeddings", "cls_position_embeddings")
 
 
-def new_name(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
 def without_second_names(state: StateDict) -> StateDict:
     """pytorchvideo's files hold each pooling twice, `pool_k` and `_attention_pool_k.pool`: one of them is enough."""
     kept = dict(state)
@@ -60,7 +54,7 @@ def without_second_names(state: StateDict) -> StateDict:
 
 def our_layout(state: StateDict) -> StateDict:
     """Our names; q, k and v as one weight; tokens and positions with the dimensions ours have."""
-    renamed = rename(without_second_names(state), new_name)
+    renamed = rename(without_second_names(state), lambda key: substitute(key, RENAMES))
     for key in [key for key in renamed if key.endswith(("attention.q.weight", "attention.q.bias"))]:
         parts = [key.replace("attention.q.", f"attention.{letter}.") for letter in "qkv"]
         if missing := [part for part in parts if part not in renamed]:

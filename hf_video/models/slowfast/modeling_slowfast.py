@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import Bottleneck, ConvNormAct, set_batch_norm, tokens, window_means
+from hf_video.layers.convolution import Bottleneck, ConvNormAct, tokens, window_means
 from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.slowfast.configuration_slowfast import SlowFastConfig
@@ -106,13 +106,8 @@ class SlowFastModel(SlowFastPreTrainedModel):
         super().__init__(config)
         self.embeddings = SlowFastStem(config)
         self.encoder = SlowFastEncoder(config)
-        set_batch_norm(
-            self, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum, frozen=config.frozen_batch_norm
-        )
+        self.set_norms()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
         """(time, rows, columns) of the last map; raises ModelInputError unless `alpha` divides the frames."""

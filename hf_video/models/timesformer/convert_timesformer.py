@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -25,22 +24,13 @@ RENAMES = (
     (r"^patch_embed\.proj", "timesformer.embeddings.patch_embeddings.projection"),
     (r"^blocks\.", "timesformer.encoder.layer."),
     (r"\.temporal_norm1\.", ".temporal_layernorm."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
+    *VIT_BLOCK,
     (r"\.temporal_fc\.", ".temporal_dense."),
     (r"\.(temporal_)?attn\.qkv\.", r".\1attention.attention.qkv."),
     (r"\.(temporal_)?attn\.proj\.", r".\1attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
     (r"^norm\.", "timesformer.layernorm."),
     (r"^head\.", "classifier."),
 )
-
-
-def new_name(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +71,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     config = read_shapes(state, overrides) | overrides
     if "num_attention_heads" not in config:
         config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
-    state = rename(state, new_name)
+    state = rename(state, lambda key: substitute(key, RENAMES))
     if "classifier.weight" in state:
         return Converted("TimesformerForVideoClassification", config, state)
     return Converted("TimesformerModel", config, rename(state, lambda key: key.removeprefix("timesformer.")))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ FLOW_SETTINGS = ("streams", "flow_method", "flow_options", "flow_length", "flow_
 LOCAL_SETTINGS = ("flow_cache", "flow_workers")
 
 
-class TwoStreamImageKwargs(ImageKwargs, total=False):
+class FlowKwargs(TypedDict, total=False):
     streams: str | None
     flow_method: str | None
     flow_options: dict | None
@@ -53,17 +53,12 @@ class TwoStreamImageKwargs(ImageKwargs, total=False):
     do_horizontal_flip: bool | None
 
 
-class TwoStreamVideoKwargs(VideoKwargs, total=False):
-    streams: str | None
-    flow_method: str | None
-    flow_options: dict | None
-    flow_length: int | None
-    flow_bound: float | None
-    flow_mean: float | None
-    flow_std: float | None
-    flow_cache: str | None
-    flow_workers: int | None
-    do_horizontal_flip: bool | None
+class TwoStreamImageKwargs(ImageKwargs, FlowKwargs, total=False):
+    pass
+
+
+class TwoStreamVideoKwargs(VideoKwargs, FlowKwargs, total=False):
+    pass
 
 
 @dataclass(frozen=True)

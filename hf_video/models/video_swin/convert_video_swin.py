@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, our_names, rename, substitute
 from hf_video.errors import CheckpointError
+from hf_video.models.published_inputs import short_side
+from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 
 OFFICIAL_NAMES = {
     "num_classes": "num_labels",
@@ -58,20 +60,11 @@ TRANSFORMERS = (
 RENAMES = (
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
     (r"^patch_embed\.norm\.", "embeddings.norm."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
+    *VIT_BLOCK,
     (r"\.attn\.proj\.", ".attention.output.dense."),
     (r"\.attn\.", ".attention.attention."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
     (r"^norm\.", "layernorm."),
 )
-
-
-def substitute(key: str, rules: tuple[tuple[str, str | Callable], ...]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def authors_name(key: str) -> str:
@@ -182,6 +175,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     `window_size` (8, 7, 7), or what overrides say."""
     overrides = our_names(overrides, OFFICIAL_NAMES)
     state = {key: value for key, value in state.items() if not key.endswith(DERIVED)}
+    torchvision = any(key.startswith("features.") for key in state)
     state = rename(state, authors_name)
     if any(key.endswith("patch_embeddings.projection.weight") for key in state):
         state = from_transformers(state)
@@ -193,8 +187,10 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         state = inflate(state, overrides.get("patch_size", [2])[0], window)
     config = read_shapes(state, overrides)
     renamed = rename(state, new_names(config["depths"]))
+    # torchvision tests the authors' weights on frames an eighth larger than the crop.
+    processor = {"size": {"shortest_edge": short_side(VideoSwinConfig(**config)) * 8 // 7}} if torchvision else {}
     if "head.weight" not in renamed:
-        return Converted("VideoSwinModel", config, renamed)
+        return Converted("VideoSwinModel", config, renamed, processor=processor)
     head = {key.replace("head.", "classifier.", 1): v for key, v in renamed.items() if key.startswith("head.")}
     body = {f"video_swin.{key}": v for key, v in renamed.items() if not key.startswith("head.")}
-    return Converted("VideoSwinForVideoClassification", config, body | head)
+    return Converted("VideoSwinForVideoClassification", config, body | head, processor=processor)

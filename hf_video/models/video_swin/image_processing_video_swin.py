@@ -1,26 +1,29 @@
 """Video Swin's processors: ImageNet statistics, short side 224, centre 224, 32 frames 2 apart (configs/recognition/swin
 of SwinTransformer/Video-Swin-Transformer). The published test takes 4 clips × 3 crops: `sampler_options={"stride": 2,
-"num_clips": 4}, num_crops=3`."""
+"num_clips": 4}, num_crops=3`. The model of Something-Something v2 sees the whole video."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, SSV2_FRAMES, knows_ssv2
 from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
-
-class VideoSwinImageProcessor(VideoImageProcessor):
+class VideoSwinProcessing:
     image_mean = IMAGENET_MEAN
     image_std = IMAGENET_STD
     sampler = "dense"
-    sampler_options: ClassVar = {"stride": 2}
+    sampler_options: ClassVar[dict] = {"stride": 2}
+
+    @classmethod
+    def values_for(cls, config: Any) -> dict[str, Any]:
+        return SSV2_FRAMES if knows_ssv2(config) else {}
 
 
-class VideoSwinVideoProcessor(VideoVideoProcessor):
-    image_mean = IMAGENET_MEAN
-    image_std = IMAGENET_STD
-    sampler = "dense"
-    sampler_options: ClassVar = {"stride": 2}
+class VideoSwinImageProcessor(VideoSwinProcessing, VideoImageProcessor):
+    """See `ClipProcessing`."""
+
+
+class VideoSwinVideoProcessor(VideoSwinProcessing, VideoVideoProcessor):
+    """See `ClipProcessing`."""

@@ -5,12 +5,11 @@ head)."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
 
@@ -56,20 +55,11 @@ RENAMES = (
     (r"^(encoder\.)?blocks\.", "videomae.encoder.layer."),
     (r"^(encoder\.)?norm\.", "videomae.layernorm."),
     (r"^decoder\.blocks\.", "decoder.decoder_layers."),
-    (r"\.norm1\.", ".layernorm_before."),
-    (r"\.norm2\.", ".layernorm_after."),
+    *VIT_BLOCK,
     (r"\.attn\.(q_bias|v_bias|scale|qkv\.weight)$", r".attention.attention.\1"),
     (r"\.attn\.proj\.", ".attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
     (r"^head\.", "classifier."),
 )
-
-
-def new_name(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def split_qkv(state: StateDict) -> StateDict:
@@ -139,7 +129,8 @@ def is_our_table(key: str, value: torch.Tensor) -> bool:
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. No shape tells `image_size` and `num_frames`: pass them if not 224 and 16."""
     config = read_shapes(state, our_names(overrides, OFFICIAL_NAMES))
-    renamed = split_qkv(rename({k: v for k, v in state.items() if not is_our_table(k, v)}, new_name))
+    learned = {key: value for key, value in state.items() if not is_our_table(key, value)}
+    renamed = split_qkv(rename(learned, lambda key: substitute(key, RENAMES)))
     if "mask_token" in renamed:
         return Converted("VideoMAEForPreTraining", config, renamed)
     if "fc_norm.weight" in renamed and "classifier.weight" not in renamed:

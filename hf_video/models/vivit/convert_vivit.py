@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 
@@ -57,15 +57,9 @@ MEMORY_RENAMES = (
 )
 
 
-def new_name(key: str, rules) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
 def vit_names(state: StateDict) -> StateDict:
     """Names as in transformers' files, also where a state dict came out of one of its classes."""
-    return rename(state, lambda key: new_name(key, MEMORY_RENAMES))
+    return rename(state, lambda key: substitute(key, MEMORY_RENAMES))
 
 
 def from_flax(key: str, value: torch.Tensor) -> torch.Tensor:
@@ -95,7 +89,7 @@ def read_flax(state: StateDict) -> tuple[dict[str, Any], StateDict]:
     elif "cls" in state:
         config["attention_type"] = "spacetime"
     arranged = {key: from_flax(key, value).contiguous() for key, value in state.items()}
-    return config, rename(arranged, lambda key: new_name(key, FLAX_RENAMES))
+    return config, rename(arranged, lambda key: substitute(key, FLAX_RENAMES))
 
 
 def depth(state: StateDict, stem: str) -> int:

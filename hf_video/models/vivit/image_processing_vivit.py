@@ -1,5 +1,5 @@
 """ViViT's processors: pixels to [-1, 1], short side 256, centre 224, every second frame (google-research/scenic,
-`projects/vivit`, `zero_centering`)."""
+`projects/vivit`, `zero_centering`); for Something-Something v2 every frame, short side 288, centre 256."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
 from hf_video.processing import (
     ClipProcessing,
     ImageKwargs,
@@ -17,8 +18,6 @@ from hf_video.processing import (
 from hf_video.processing_config import standard
 
 logger = logging.get_logger(__name__)
-
-HALF = (0.5, 0.5, 0.5)
 
 
 class VivitImageKwargs(ImageKwargs, total=False):
@@ -47,6 +46,12 @@ class VivitProcessing:
     sampler = "dense"
     sampler_options: dict | None = {"stride": 2}  # noqa: RUF012
     _settings_names = (*ClipProcessing._settings_names, "offset")
+
+    @classmethod
+    def values_for(cls, config: Any) -> dict[str, Any]:
+        if not knows_ssv2(config):
+            return {}
+        return {"sampler_options": {"stride": 1}, "size": {"shortest_edge": short_side(config) * 9 // 8}}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any], **kwargs: Any):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.x3d.configuration_x3d import STAGE_DEPTHS
 
@@ -36,7 +36,8 @@ RENAMES = (
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Clip length and frame size are not in the shapes: pass `num_frames` and
-    `image_size` for XS, S and L (M's 16 and 224 are assumed), and `width_factor` where it is not 2."""
+    `image_size` for XS (4, 160) and S (13, 160); M's 16 and 224 are assumed, 312 for a network as deep as L. And pass
+    `width_factor` where it is not 2."""
     stem = state.get("blocks.0.conv.conv_t.weight")
     if stem is None or "blocks.5.pool.pre_conv.weight" not in state:
         raise CheckpointError(f"No X3D checkpoint: keys begin {sorted(state)[:5]}; stem or head is missing.")
@@ -51,9 +52,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
                 part = f"shortcut.{match[4][8:]}" if match[1] in normed else "shortcut"
                 return layer + part + key[match.end() :]
             key = layer + key[match.end() :]
-        for pattern, replacement in RENAMES:
-            key = re.sub(pattern, replacement, key)
-        return key
+        return substitute(key, RENAMES)
 
     deepest = sum(stage == 3 for stage, _ in places)
     config = {
@@ -61,6 +60,8 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         "depth_factor": deepest / STAGE_DEPTHS[2],
         "head_size": state["blocks.5.pool.post_conv.weight"].shape[0],
     }
+    if config["depth_factor"] == 5:  # L; the others are of one shape
+        config["image_size"] = 312
     state = rename(state, name)
     state["x3d.fc_1.weight"] = state["x3d.fc_1.weight"].flatten(1)
     if "classifier.weight" in state:

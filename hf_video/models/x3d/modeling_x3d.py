@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import ConvBlock, ConvNormAct, set_batch_norm, tokens, window_means
+from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
 from hf_video.modeling import VideoClassifier
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
@@ -106,13 +106,8 @@ class X3DModel(X3DPreTrainedModel):
         self.encoder = X3DEncoder(config)
         self.conv_5 = ConvNormAct(config.widths[-1], config.hidden_size)
         self.fc_1 = nn.Linear(config.hidden_size, config.head_size, bias=False)
-        set_batch_norm(
-            self, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum, frozen=config.frozen_batch_norm
-        )
+        self.set_norms()
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
         """(time, rows, columns) of the last map; raises ModelInputError for an empty clip."""
