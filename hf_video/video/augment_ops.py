@@ -75,7 +75,8 @@ def autocontrast(clip: torch.Tensor) -> torch.Tensor:
     """`ImageOps.autocontrast`: each frame's and channel's darkest value to 0, its lightest to 255."""
     planes = clip.permute(0, 3, 1, 2).flatten(2)
     low, high = (planes.amin(-1, keepdim=True).double(), planes.amax(-1, keepdim=True).double())
-    scale = 255.0 / (high - low)  # infinite in a plane of one value, which stays as it is
+    # Infinite in a plane of one value, which stays as it is. torch makes 255 / x into 1 / x · 255, rounded twice.
+    scale = torch.full_like(low, 255) / (high - low)
     levels = _LEVELS.double().to(clip.device).expand(len(clip), 3, 256)
     stretched = (levels * scale - low * scale).trunc().clamp(0, 255)
     return look_up(clip, torch.where(high > low, stretched, levels))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError
-from hf_video.video.augment import Augmentation, Drawn
+from hf_video.video.augment import Augmentation
 from hf_video.video.augment_crops import Box
 from hf_video.video.contact_sheet import SheetClip, contact_sheet
 from hf_video.video.mixing import Mixing
@@ -49,8 +49,8 @@ def preview_sheet(
     """A contact sheet: of the first clip every step that is switched on, each by itself; then all steps together, for
     each clip. What is rare (erasing in a quarter of the clips) is drawn until it happens; its note says how rare it is.
 
-    `labels` are the class names: the sheet shows whether flipping is safe for them. Raises VideoArrayError for no clips,
-    and what the augmentation raises for a clip that it can't take.
+    `labels` are the class names: the sheet shows whether flipping is safe for them. Raises VideoArrayError for no
+    clips, and what the augmentation raises for a clip that it can't take.
     """
     if not clips:
         raise VideoArrayError("A preview needs at least one clip.")
