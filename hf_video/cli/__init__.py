@@ -18,6 +18,7 @@ from hf_video.errors import HFVideoError
 DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
 VERBS = {
+    "check": "find damaged, duplicate and leaking videos in a folder",
     "classify": "label videos with a model",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
@@ -25,6 +26,10 @@ VERBS = {
     "models": "the published models: parameters, GFLOPs, input, accuracy",
     "push": "put a trained model on the Hub, with its card",
     "preview": "a picture of what augmentation does to your videos",
+    "train": "fine-tune a model on a folder of videos",
+    "embed": "turn videos into feature vectors, in shards",
+    "pretrain": "train a VideoMAE on unlabelled videos",
+    "probe": "a linear classifier on a frozen model's features",
 }
 
 

@@ -35,7 +35,9 @@ class VideoCollator:
         flat = [one for sample in samples for one in (sample if isinstance(sample, (list, tuple)) else [sample])]
         seeds = [int(one["seed"]) for one in flat if "seed" in one]
         inputs = [name for name in flat[0] if name not in ("seed", "labels")]
-        batch = {name: _stack(name, [one.get(name) for one in flat]) for name in inputs}
+        # What is mixed is a new tensor anyway.
+        share = self.mixing is None and torch.utils.data.get_worker_info() is not None
+        batch = {name: _stack(name, [one.get(name) for one in flat], share=share) for name in inputs}
         labels = [one["labels"] for one in flat if "labels" in one]
         if labels:
             if len(labels) != len(flat):
@@ -46,10 +48,11 @@ class VideoCollator:
 
     def _soften(self, batch: dict[str, torch.Tensor], seeds: list[int]) -> None:
         if self.mixing is not None:
-            draw = generator(_joined(seeds))
-            batch["pixel_values"], batch["labels"] = self.mixing(
-                batch["pixel_values"], batch["labels"], num_labels=self.num_labels, generator=draw
-            )
+            clips = {name: values for name, values in batch.items() if values.ndim == 5}
+            size = next(iter(clips.values())).shape
+            mixture = self.mixing.draw(size[0], *size[-2:], generator=generator(_joined(seeds)))
+            batch.update({name: mixture.clips(values) for name, values in clips.items()})
+            batch["labels"] = mixture.targets(batch["labels"], self.num_labels)
         elif self.label_smoothing:
             hard = torch.nn.functional.one_hot(batch["labels"], self.num_labels).float()
             batch["labels"] = hard * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
@@ -63,7 +66,7 @@ def _joined(seeds: list[int]) -> int:
     return joined
 
 
-def _stack(name: str, values: list[Any]) -> torch.Tensor:
+def _stack(name: str, values: list[Any], *, share: bool) -> torch.Tensor:
     if any(value is None for value in values):
         raise DataError(f"Some samples of the batch have {name!r} and some don't.")
     tensors = [torch.as_tensor(value) for value in values]
@@ -74,7 +77,7 @@ def _stack(name: str, values: list[Any]) -> torch.Tensor:
             "size: an augmentation or a processor that crops."
         )
     out = None
-    if torch.utils.data.get_worker_info() is not None:
+    if share:
         # Straight into the memory that the main process will map: one copy less of every batch.
         first = tensors[0]
         count = first.numel() * len(tensors)

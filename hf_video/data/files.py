@@ -44,7 +44,8 @@ def is_video(name: str) -> bool:
 
 
 def not_a_video(name: str) -> Skipped:
-    """The entry for a file whose ending is none of a video's."""
+    """The entry for a file whose ending is none of a video's. At the top of a folder such files are expected (a README,
+    a list of labels); in a label folder they are not."""
     ending = os.path.splitext(name)[1].lower()
     what = "an image" if ending in IMAGE_ENDINGS else f"a {ending} file" if ending else "a file without an ending"
-    return Skipped(name, f"{what}, and no video by its name", "format")
+    return Skipped(name, f"{what}, and no video by its name", "format" if "/" in name else "other")

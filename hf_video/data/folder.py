@@ -23,13 +23,15 @@ SPLIT_NAMES = {
 
 @dataclass
 class Found:
-    """A video before labels have numbers. `split` is None where the source has no splits."""
+    """A video before labels have numbers. `split` is None where the source has no splits; `about` is its `Inspection`,
+    once it has been opened."""
 
     source: Any
     name: str
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    about: Any = None
 
 
 @dataclass
@@ -82,6 +84,9 @@ def _place(listing: Listing, root: Path, name: str, splits: dict[str, str]) -> N
     split = None
     if splits:
         split = splits.get(parts[0]) if len(parts) > 1 else None
+        if split is None and not is_video(name):
+            listing.skipped.append(not_a_video(name))
+            return
         if split is None:
             reason = f"stands beside the splits ({', '.join(splits)})"
             listing.skipped.append(Skipped(name, reason, "format"))

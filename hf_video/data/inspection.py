@@ -16,11 +16,13 @@ from typing import Any
 import av
 
 from hf_video.errors import EmptyFileError, NotAVideoError, VideoError, VideoOptionError
+from hf_video.video.container import OpenVideo
+from hf_video.video.media import media_from_bytes, media_from_path, media_from_url
 from hf_video.video.reader import VideoReader
 
 LEVELS = ("open", "full")
 SHOW_PROGRESS_FROM = 200
-VERSION = 1  # of what is kept: raise it when an inspection sees more
+VERSION = 2  # of what is kept: raise it when an inspection sees more
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,12 @@ class Inspection:
 
 
 def inspect_video(source: Any, *, level: str = "open") -> Inspection:
-    """Opens one video, finds its frames and decodes the first; with `level="full"` all of them. Never raises for a
-    source that is broken, whatever the way."""
+    """Opens one video, finds its frames and decodes the first; with `level="full"` all of them, by a decoder that
+    reports what it would otherwise conceal. Never raises for a source that is broken, whatever the way.
+
+    Damage within a picture that still decodes (smeared frames) can't be told from a picture.
+    """
+    facts: dict[str, Any] = {}
     try:
         with VideoReader(source) as reader:
             about = reader.metadata
@@ -53,19 +59,18 @@ def inspect_video(source: Any, *, level: str = "open") -> Inspection:
                 "height": about.height, "width": about.width, "codec": about.codec,
             }  # fmt: skip
             reader.get_frames([0])
-            if level == "full":
-                for _ in reader.chunks(8):
-                    pass
+            encoded = reader.backend != "none"
+        wrong = _cut_off(source, facts) if encoded else ""
+        if not wrong and encoded and level == "full":
+            wrong = _undecodable(source)
     except EmptyFileError as error:
         return Inspection(kind="empty", reason=str(error), usable=False)
     except NotAVideoError as error:
         return Inspection(kind="not a video", reason=str(error), usable=False)
     except (VideoError, av.FFmpegError, OSError) as error:
-        opened = "facts" in locals()
         # Frames that can be read may be many: the file is used, and the sampler decides whether it meets bad ones.
-        return Inspection(**(facts if opened else {}), kind="damaged", reason=str(error), usable=opened)
-    lost = _cut_off(source, facts)
-    return Inspection(**facts, kind="damaged", reason=lost) if lost else Inspection(**facts)
+        return Inspection(**facts, kind="damaged", reason=str(error), usable=bool(facts))
+    return Inspection(**facts, kind="damaged" if wrong else None, reason=wrong)
 
 
 def _cut_off(source: Any, facts: dict[str, Any]) -> str:
@@ -74,19 +79,52 @@ def _cut_off(source: Any, facts: dict[str, Any]) -> str:
         return ""
     with (
         contextlib.suppress(av.FFmpegError, OSError, ValueError, IndexError),
-        av.open(f"file:{os.path.abspath(source)}") as file,
+        av.open(f"file:{os.path.abspath(source)}", metadata_errors="replace") as file,
     ):
         stream = file.streams.video[0]
+        if file.format.name.startswith("matroska"):
+            stated = _clock_seconds(stream.metadata.get("DURATION", ""))
+            if facts["seconds"] < 0.95 * stated - 0.2:
+                return f"cut off: {facts['seconds']:.1f} of {stated:.1f} s are in the file"
+            return ""
+        count = stream.frames if file.format.name == "avi" else 0
+        lost = max(0, count - facts["frames"])
         if file.format.name.startswith("mov"):
             size = os.path.getsize(source)
-            stated = len(stream.index_entries)
+            count = len(stream.index_entries)
             lost = sum(entry.pos + entry.size > size for entry in stream.index_entries)
-        else:
-            stated = stream.frames if file.format.name == "avi" else 0
-            lost = max(0, stated - facts["frames"])
         if lost > 1:  # some writers count one more than they write
-            return f"cut off: the last {lost} of {stated} frames are not in the file"
+            return f"cut off: the last {lost} of {count} frames are not in the file"
     return ""
+
+
+def _clock_seconds(text: str) -> float:
+    """ "00:01:02.5" in seconds, 0 where it is no such time."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return 0.0
+
+
+def _undecodable(source: Any) -> str:
+    """Decodes everything; what went wrong, or an empty text."""
+    if isinstance(source, str):
+        media = media_from_url(source) if "://" in source else media_from_path(source)
+    else:
+        media = media_from_bytes(source if isinstance(source, bytes) else source.read())
+    video = OpenVideo(media)
+    packets = bad = corrupt = 0
+    try:
+        for packet in video.packets():
+            packets += 1
+            try:
+                corrupt += sum(bool(frame.is_corrupt) for frame in packet.decode())
+            except av.FFmpegError:
+                bad += 1
+    finally:
+        video.close()
+    return f"{max(bad, corrupt)} of {packets - 1} frames don't decode cleanly" if bad or corrupt else ""
 
 
 class InspectionCache:

@@ -63,9 +63,9 @@ def load_videos(
 
     Raises DataError: nothing there, no such split, a label that is none of `labels`, a list that can't be read.
     """
-    listing = _listing(source, data_format, label_column, video_column)
+    listing = list_source(source, data_format, label_column, video_column)
     if inspect is not None:
-        _inspect(listing, inspect, min_frames, max(num_frames, min_frames), cache_dir)
+        set_aside(listing, inspect, min_frames=min_frames, num_frames=num_frames, cache_dir=cache_dir)
     if split is not None:
         _keep_split(listing, split)
     elif all(video.split is None for video in listing.videos):
@@ -73,7 +73,8 @@ def load_videos(
     return _numbered(listing, labels)
 
 
-def _listing(source: Any, data_format: str | None, label: str, video: str) -> Listing:
+def list_source(source: Any, data_format: str | None = None, label: str = "label", video: str = "video") -> Listing:
+    """What a source holds, unopened; see `load_videos`."""
     kind = data_format or _kind(source)
     if kind not in FORMATS:
         raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")
@@ -122,7 +123,7 @@ def _lists(source: Any, label: str, video: str) -> Listing:
         return list_file(source, video_column=video, label_column=label)
     whole: Listing | None = None
     for name, part in source.items():
-        found = _listing(part, None, label, video)
+        found = list_source(part, None, label, video)
         for one in found.videos:
             one.split = split_name(str(name)) or str(name)
         if whole is None:
@@ -136,17 +137,18 @@ def _lists(source: Any, label: str, video: str) -> Listing:
     return whole
 
 
-def _inspect(listing: Listing, level: str, min_frames: int, num_frames: int, cache_dir: Any) -> None:
-    """Opens every video, and moves those that can't be used to the skipped ones."""
+def set_aside(listing: Listing, level: str, *, min_frames: int = 1, num_frames: int = 4, cache_dir: Any = None) -> None:
+    """Opens every video, keeps what was seen in its `about`, and moves those that can't be used to the skipped ones.
+    Raises DataError where none is left."""
     here = [v for v in listing.videos if not (isinstance(v.source, str) and "://" in v.source)]  # never the network
     found = inspect_all([v.source for v in here], level=level, root=listing.root, cache_dir=cache_dir)
     lost = set()
     for video, one in zip(here, found, strict=True):
-        kind, reason, used = one.kind, one.reason, one.usable
-        if kind is None and one.frames < num_frames:
+        video.about = one
+        kind, reason, used = one.kind, plain_reason(one.reason, video.source, video.name), one.usable
+        if kind is None and one.frames < max(num_frames, min_frames):
             kind, reason, used = "short", _frames(one.frames), one.frames >= min_frames
         if kind is not None:
-            reason = plain_reason(reason, video.source, video.name)
             listing.skipped.append(Skipped(video.name, reason, kind, used))
         if not used:
             lost.add(id(video))

@@ -30,8 +30,9 @@ class VideoRow:
 class Skipped:
     """A file that is not used, or with `used=True` one that is used all the same and deserves a look.
 
-    `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos" (a label
-    folder without any), "format" (no video by its name, or in no label folder), "missing" (named in a list, not there).
+    `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos" (a label folder without any),
+    "format" (no video by its name, or in no split), "missing" (named in a list, not there), "other" (a file at the top
+    of a folder that is no video, as a README is).
     """
 
     name: str

@@ -1,0 +1,185 @@
+"""What is wrong with a folder of videos before a model is trained on it: `hf-video check`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hf_video.data.fingerprint import fingerprint, same_content
+from hf_video.data.folder import Found
+from hf_video.data.inspection import in_threads
+from hf_video.data.load import list_source, set_aside
+from hf_video.data.rows import Skipped
+
+READ_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Videos that are the same, by name. `exact`: to the byte; else by what they show."""
+
+    names: tuple[str, ...]
+    exact: bool
+
+
+@dataclass
+class CheckReport:
+    """`classes`: videos of each class in each split ("all" where there are none). `faults`: what can't be used or
+    deserves a look. `duplicates`: all groups of the same video; `leaks`: those of them that stand in more than one
+    split; `conflicts`: those with more than one label. `sizes`, `rates` (frames a second), `codecs`: how many videos of
+    each; `seconds`: shortest, median and longest. `imbalance`: largest class / smallest, by split."""
+
+    root: str
+    videos: int
+    classes: dict[str, dict[str, int]]
+    faults: list[Skipped]
+    duplicates: list[Duplicates] = field(default_factory=list)
+    leaks: list[Duplicates] = field(default_factory=list)
+    conflicts: list[Duplicates] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, int] = field(default_factory=dict)
+    codecs: dict[str, int] = field(default_factory=dict)
+    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    imbalance: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found; files such as a README at the top are no fault, nor is imbalance."""
+        return not self.duplicates and all(fault.kind == "other" for fault in self.faults)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "clean": self.clean}
+
+
+def check_videos(
+    source: Any,
+    *,
+    level: str = "full",
+    content: bool = True,
+    num_frames: int = 4,
+    data_format: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[CheckReport, list[Found]]:
+    """Opens (`level="open"`) or decodes ("full") every video of a source of `load_videos`, compares them by bytes and,
+    with `content`, by what they show. Returns the report and the videos that can be used.
+
+    Raises DataError where there are no videos, or none that can be read.
+    """
+    listing = list_source(source, data_format)
+    set_aside(listing, level, num_frames=num_frames, cache_dir=cache_dir)
+    videos = listing.videos
+    groups = find_duplicates(videos, content=content)
+    by_name = {video.name: video for video in videos}
+    classes = _classes(videos)
+    return CheckReport(
+        root=listing.root,
+        videos=len(videos),
+        classes=classes,
+        faults=listing.skipped,
+        duplicates=groups,
+        leaks=[group for group in groups if len({by_name[name].split for name in group.names}) > 1],
+        conflicts=[group for group in groups if len({by_name[name].label for name in group.names}) > 1],
+        imbalance={split: _imbalance(counts.values()) for split, counts in classes.items() if len(counts) > 1},
+        **_facts([video.about for video in videos if video.about is not None]),
+    ), videos
+
+
+def _classes(videos: list[Found]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter] = defaultdict(Counter)
+    for video in videos:
+        found[video.split or "all"][video.label or ""] += 1
+    return {split: dict(counts) for split, counts in found.items()}
+
+
+def _imbalance(counts: Iterable[int]) -> float:
+    counts = list(counts)
+    return round(max(counts) / min(counts), 2)
+
+
+def _facts(abouts: list[Any]) -> dict[str, Any]:
+    seconds = np.array([about.seconds for about in abouts] or [0.0])
+    return {
+        "sizes": _ranked(f"{about.width}x{about.height}" for about in abouts),
+        "rates": _ranked(f"{about.fps:.4g}" for about in abouts),
+        "codecs": _ranked(about.codec for about in abouts),
+        "seconds": tuple(round(float(part), 3) for part in (seconds.min(), np.median(seconds), seconds.max())),
+    }
+
+
+def _ranked(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+# -- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def find_duplicates(videos: list[Found], *, content: bool = True) -> list[Duplicates]:
+    """Groups of the same video: first those that are equal to the byte, then those that show the same."""
+    exact = _equal_bytes(videos)
+    groups = [Duplicates(tuple(videos[i].name for i in group), True) for group in exact]
+    if not content:
+        return groups
+    # One of each group of equal files stands for all of them.
+    standing = {i: group[0] for group in exact for i in group}
+    left = [i for i in range(len(videos)) if standing.get(i, i) == i]
+    prints = in_threads(lambda i: fingerprint(videos[i].source), left, "looking at videos")
+    pairs = [(left[a], left[b]) for a, b in same_content(prints)]
+    for group in _joined(pairs):
+        members = [i for i in range(len(videos)) if standing.get(i, i) in group]
+        groups.append(Duplicates(tuple(videos[i].name for i in members), False))
+    return groups
+
+
+def _equal_bytes(videos: list[Found]) -> list[list[int]]:
+    by_size = defaultdict(list)
+    for number, video in enumerate(videos):
+        if (size := _size(video.source)) is not None:
+            by_size[size].append(number)
+    alike = [number for numbers in by_size.values() if len(numbers) > 1 for number in numbers]
+    digests = in_threads(lambda i: _digest(videos[i].source), alike, "comparing bytes")
+    by_digest = defaultdict(list)
+    for number, digest in zip(alike, digests, strict=True):
+        by_digest[digest].append(number)
+    return [numbers for numbers in by_digest.values() if len(numbers) > 1]
+
+
+def _size(source: Any) -> int | None:
+    if isinstance(source, str):
+        return os.path.getsize(source) if os.path.isfile(source) else None
+    return source.size if hasattr(source, "size") else len(source.read())
+
+
+def _digest(source: Any) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    if not isinstance(source, str):
+        digest.update(source.read())
+        return digest.digest()
+    with open(source, "rb") as file:
+        while block := file.read(READ_AT_ONCE):
+            digest.update(block)
+    return digest.digest()
+
+
+def _joined(pairs: list[tuple[int, int]]) -> list[set[int]]:
+    """Pairs to groups: what is the same as the same is the same."""
+    above: dict[int, int] = {}
+
+    def top(number: int) -> int:
+        while above.get(number, number) != number:
+            number = above[number]
+        return number
+
+    for first, second in pairs:
+        low, high = sorted((top(first), top(second)))
+        above[high] = low
+        above.setdefault(low, low)
+    groups = defaultdict(set)
+    for number in sorted(above):
+        groups[top(number)].add(number)
+    return list(groups.values())
