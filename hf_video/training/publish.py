@@ -185,9 +185,9 @@ def _told(repo_id: str):
         raise PublishError(f"The Hub refused the push to {repo_id} ({status}): {reason}{todo}") from error
     except (RuntimeError, OSError, httpx.HTTPError) as error:  # uploads wrap theirs in a RuntimeError
         cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise PublishError(
-            f"The push to {repo_id} broke off: {type(cause).__name__}: {cause} Run the same again: what arrived is not "
-            "sent twice."
+            f"The push to {repo_id} broke off: {reason} Run the same again: what arrived is not sent twice."
         ) from error
 
 
