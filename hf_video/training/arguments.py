@@ -29,6 +29,7 @@ class VideoTrainingArguments(TrainingArguments):
     Optimiser:
         layer_decay: Block i of L learns at rate x layer_decay ** (L - i), the stem at ** (L + 1), the head at full
             rate (BEiT's formula over `model.layer_groups()`).
+        backbone_rate: A factor of the rate of all but the head (Video Swin: 0.1).
         decay_all: Weight decay on every parameter (TimeSformer). Default: none on biases, norms, tokens, positions.
     Averaging:
         ema_decay: Keeps an exponential moving average of the weights; it is what is evaluated and finally saved.
@@ -49,6 +50,7 @@ class VideoTrainingArguments(TrainingArguments):
     milestone_factor: float = field(default=0.1, metadata={"help": "What the rate is multiplied by there."})
     min_train_steps: int = field(default=0, metadata={"help": "Steps to train at least, by more epochs."})
     layer_decay: float | None = field(default=None, metadata={"help": "Layer-wise decay of the learning rate."})
+    backbone_rate: float = field(default=1.0, metadata={"help": "Factor of the rate of all but the head."})
     decay_all: bool = field(default=False, metadata={"help": "Weight decay on every parameter."})
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the moving average of the weights."})
 

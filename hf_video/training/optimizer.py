@@ -45,23 +45,27 @@ def parameter_groups(
     learning_rate: float,
     weight_decay: float,
     layer_decay: float | None = None,
+    backbone_rate: float = 1.0,
     decay_all: bool = False,
     described_by: nn.Module | None = None,
 ) -> list[dict[str, Any]]:
-    """Groups for a torch optimiser: `params`, `lr`, `weight_decay`, and `lr_scale` to look at.
+    """Groups for a torch optimiser: `params`, `lr`, `weight_decay`, and `lr_scale` to look at. One for each pair of
+    scale and decay that occurs, frozen parameters left out.
 
-    One group for each pair of scale and decay that occurs, frozen parameters left out. `described_by` is the model that
-    knows the layers where `model` is a wrapper of it.
+    `backbone_rate` is a factor for all but the head (Video Swin's recipe). `described_by` is the model that knows the
+    layers where `model` is a wrapper of it. Raises ConfigError where nothing is to be trained.
     """
     described_by = described_by or model
     scales = layer_scales(described_by, layer_decay) if layer_decay is not None else {}
     spared = set() if decay_all else undecayed(described_by)
+    body = f"{getattr(described_by, 'base_model_prefix', '')}."
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for wrapped_name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         name = _WRAPPERS.sub("", wrapped_name)
         scale, decay = scales.get(name, 1.0), 0.0 if name in spared else weight_decay
+        scale *= backbone_rate if name.startswith(body) else 1.0
         empty = {"params": [], "lr": learning_rate * scale, "weight_decay": decay, "lr_scale": scale}
         groups.setdefault((scale, decay), empty)["params"].append(parameter)
     if not groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ class VideoTrainer(Trainer):
         config = getattr(self.model, "config", None)
         if isinstance(collator, VideoCollator) and getattr(config, "problem_type", "") is None:
             config.problem_type = "single_label_classification"
+        steps = self.steps_per_epoch() if self.train_dataset is not None else None
+        if args.max_steps <= 0 and steps and args.min_train_steps:
+            args.num_train_epochs = max(args.num_train_epochs, math.ceil(args.min_train_steps / steps))
         for callback in (self._epoch_setter, self.throughput, AverageUpdater(self), StarvationWarning(self.throughput)):
             self.add_callback(callback)
 
@@ -105,6 +109,7 @@ class VideoTrainer(Trainer):
                 learning_rate=args.learning_rate,
                 weight_decay=args.weight_decay,
                 layer_decay=args.layer_decay,
+                backbone_rate=args.backbone_rate,
                 decay_all=args.decay_all,
                 described_by=self.accelerator.unwrap_model(wrapped, keep_torch_compile=False),
             )

@@ -1,0 +1,60 @@
+"""Fine-tune a model on your videos, from a folder to a model that pipelines load.
+
+  hf-video train videos/ --model MCG-NJU/videomae-base --output my-model
+  hf-video train videos/ --model videomae_tiny.json --recipe from_scratch_tiny --self_test
+  hf-video train k400/ --model MCG-NJU/videomae-base --recipe videomae_finetune_kinetics:B-1600
+  hf-video train videos/ --model my-model --set training.learning_rate=1e-4 --set augmentation.flip=0 --resume
+
+A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of which a fifth is kept for the test.
+Before it trains it prints a plan, and refuses what can't work. Several GPUs: torchrun -m hf_video.cli train ...
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from hf_video.cli import DONE, SOME_FAILED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
+    add("--model", "-m", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
+    add("--recipe", "-r", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
+    add("--output", "-o", metavar="DIR", help="folder of the run (default: named after data and model)")
+    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add("--test_size", "--test-size", type=float, metavar="SHARE", help="kept for the test (default 0.2, if unsplit)")
+    add("--group_pattern", "--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
+    add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
+    add("--resume", action="store_true", help="go on with the run in --output")
+    add("--overwrite", action="store_true", help="remove the run in --output first")
+    add("--self_test", "--self-test", action="store_true", help="only see whether the model can learn one batch")
+    add("--push_to_hub", "--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
+    add("--public", action="store_true", help="make a new repository public")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.training.finetune import finetune
+    from hf_video.training.self_test import SelfTest
+
+    result = finetune(
+        options.data,
+        options.model,
+        recipe=options.recipe,
+        output=options.output,
+        settings=options.settings,
+        test_size=options.test_size,
+        group_pattern=options.group_pattern,
+        protocol=options.protocol,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        self_test=options.self_test,
+        push_to_hub=options.push_to_hub,
+        private=not options.public,
+        revision=options.revision,
+    )
+    if isinstance(result, SelfTest):
+        print(result)
+        return DONE if result.passed else SOME_FAILED
+    return DONE

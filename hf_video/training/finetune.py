@@ -1,0 +1,280 @@
+"""Fine-tuning, from a folder of videos to a model that `pipeline` loads: the steps behind `hf-video train`.
+
+    finetune("my_videos", "MCG-NJU/videomae-base", output="my_model")
+
+reads the videos, loads the model and its processor, says what it is about to do, trains, evaluates on the test split,
+and leaves in the output folder: the model, its processor and card at the top, `training_summary.json`, `skipped.jsonl`,
+`evaluation/<split>/`, `checkpoint-N/` and TensorBoard's `runs/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from hf_video.data import VideoCollator, VideoDataset, load_videos
+from hf_video.data.rows import VideoRows
+from hf_video.errors import ConfigError
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.plan import check_splits, make_plan
+from hf_video.training.recipes import change, load_recipe
+from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
+from hf_video.training.self_test import SelfTest, overfit_one_batch
+from hf_video.training.start import Source, Start, find_source, known_fields, load_start, serve_as_trained
+from hf_video.training.summary import make_summary, told, write_summary
+from hf_video.training.trainer import VideoTrainer
+from hf_video.video.augment import Augmentation
+from hf_video.video.augment_options import from_options
+from hf_video.video.mixing import Mixing
+from hf_video.video.temporal import TemporalAugmentation
+
+DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "temporal", "resize", "max_errors")
+
+
+def finetune(
+    data: Any,
+    model: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    test_size: float | None = None,
+    group_pattern: str | None = None,
+    protocol: str = "1x1",
+    resume: bool = False,
+    overwrite: bool = False,
+    self_test: bool = False,
+    push_to_hub: str | None = None,
+    private: bool = True,
+    revision: str | None = None,
+) -> dict[str, Any] | SelfTest:
+    """Trains a classifier. Returns the summary that is also written, or with `self_test` only that test's result.
+
+    Args:
+        data: What `load_videos` takes: a folder `train/<label>/` or `<label>/`, a list, a `datasets` data set, tars.
+        model: See `find_source`: a folder, a name on the Hub, a model type or a file of its configuration.
+        recipe: See `load_recipe`. Default: "small_data" from a checkpoint, "from_scratch_tiny" from random weights.
+        output: The folder of the run. Default: named after data and model, in the current folder.
+        settings: Changes of the recipe, "training.learning_rate=1e-3".
+        test_size: Share of the videos of an unsplit folder that are kept for the test; `group_pattern` keeps those of
+            one recording together: see `load_videos`.
+        protocol: How the test split is evaluated: see `evaluate_videos`.
+        resume, overwrite: Go on with the run in `output`, or remove it first.
+        push_to_hub: A repository to push to in the end; private unless `private=False`.
+
+    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    """
+    source = find_source(model, revision=revision)
+    recipe = change(load_recipe(recipe or default_recipe(source)), settings)
+    splits = read_splits(data, source, test_size=test_size, group_pattern=group_pattern)
+    output = Path(output) if output is not None else default_output(data, source)
+    arguments = make_arguments(output, recipe["training"])
+    run = run_description(source.name, recipe, splits)
+    with arguments.main_process_first(local=False):
+        checkpoint = None if self_test else open_output(output, run, resume=resume, overwrite=overwrite)
+    start = make_start(source, recipe, splits, settings, arguments.seed, revision)
+    trainer = make_trainer(start, splits, recipe, arguments, log=None if self_test else output / SKIPPED_FILE)
+    if self_test:
+        return overfit_one_batch(trainer)
+    plan = make_plan(trainer, splits, recipe=_recipe_name(recipe), remarks=start.remarks)
+    if trainer.is_world_process_zero():
+        print(plan, flush=True)
+        if resume:
+            print(f"  resuming from {checkpoint}" if checkpoint else "  there is no checkpoint yet: from the beginning")
+        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
+    trainer.accelerator.wait_for_everyone()
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model()
+    reports = evaluate(trainer, splits, output, protocol=protocol)
+    summary = {}
+    if trainer.is_world_process_zero():
+        summary = make_summary(trainer, splits, source, recipe, plan, result, reports, data=data)
+        write_summary(output, summary)
+        print(told(summary, output))
+        publish(output, push_to_hub, private=private)
+    trainer.accelerator.wait_for_everyone()
+    return summary
+
+
+def default_recipe(source: Source) -> str:
+    return "from_scratch_tiny" if source.checkpoint is None else "small_data"
+
+
+def default_output(data: Any, source: Source) -> Path:
+    where = Path(data).stem if isinstance(data, (str, os.PathLike)) else "videos"
+    return Path(f"{where}-{Path(source.name).stem}".replace(":", "-"))
+
+
+def read_splits(data: Any, source: Source, **options: Any) -> dict[str, VideoRows]:
+    """The videos. Classes have the order of the checkpoint's where it has the same ones: its classifier then fits."""
+    splits = load_videos(data, **options)
+    check_splits(splits)
+    names = splits["train"].labels
+    if source.labels is not None and source.labels != names and sorted(source.labels) == sorted(names):
+        splits = load_videos(data, labels=source.labels, **options)
+    return splits
+
+
+def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
+    """`VideoTrainingArguments` of a recipe's section. What it leaves open: bfloat16 where the GPU has it, a worker for
+    each core but one, ten checkpoints of which two are kept, a log every ten steps."""
+    names = {one.name for one in fields(VideoTrainingArguments) if one.init}
+    for name in settings:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"There is no training argument {name!r}.{hint}")
+    gpu = torch.cuda.is_available() and not settings.get("use_cpu")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))
+    chosen = {
+        "dataloader_num_workers": workers,
+        "bf16": gpu and torch.cuda.is_bf16_supported() and not settings.get("fp16"),
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "disable_tqdm": not sys.stderr.isatty(),
+        "seed": 0,
+        **settings,
+    }
+    chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
+    try:
+        return VideoTrainingArguments(output_dir=str(output), **chosen)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"The training arguments don't work: {error}") from error
+
+
+def make_start(
+    source: Source,
+    recipe: Mapping[str, Any],
+    splits: Mapping[str, VideoRows],
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    revision: str | None = None,
+) -> Start:
+    """The model with the recipe's fields. Fields of the recipe that this model lacks are left out, with a remark; those
+    that somebody typed must exist."""
+    wanted = {**recipe["model"], **(recipe.get("model_by_type") or {}).get(source.model_type, {})}
+    if recipe["data"].get("num_frames"):
+        wanted["num_frames"] = recipe["data"]["num_frames"]
+    typed = {setting.partition("=")[0].strip() for setting in settings}
+    known, unknown = known_fields(source.entry.load(source.entry.config), wanted)
+    known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
+    set_seed(seed)
+    start = load_start(source, labels=splits["train"].labels, settings=known, revision=revision)
+    serve_as_trained(start.processor, recipe["data"])
+    meant = recipe.get("model_type")
+    if meant and meant != source.model_type:
+        start.remarks.append(f"the recipe {recipe['name']} is meant for {meant}, and this is {source.model_type}")
+    left = [name for name in unknown if name not in known and wanted[name]]
+    if left:
+        start.remarks.append(f"{source.model_type} has no {', '.join(left)}: left out")
+    return start
+
+
+def make_trainer(
+    start: Start,
+    splits: Mapping[str, VideoRows],
+    recipe: Mapping[str, Any],
+    arguments: VideoTrainingArguments,
+    *,
+    log: Path | None = None,
+) -> VideoTrainer:
+    """The trainer with data sets of the train split, and of the validation split where there is one."""
+    train = make_dataset(splits["train"], start.processor, recipe, seed=arguments.seed, log=log)
+    validation = splits.get("validation")
+    held_out = VideoDataset(validation, start.processor) if validation is not None and len(validation) else None
+    if held_out is not None and arguments.eval_strategy == "no" and "eval_strategy" not in recipe["training"]:
+        arguments.eval_strategy = type(arguments.eval_strategy)("epoch")
+    mixing = None if recipe["mixing"] is None else from_options(Mixing, recipe["mixing"])
+    return VideoTrainer(
+        start.model,
+        arguments,
+        VideoCollator(mixing, num_labels=len(splits["train"].labels)),
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=start.processor,
+        compute_metrics=_accuracy,
+    )
+
+
+def make_dataset(
+    rows: VideoRows, processor: Any, recipe: Mapping[str, Any], *, seed: int = 0, log: Path | None = None
+) -> VideoDataset:
+    """Augmented clips of `rows` as the recipe has it. Raises VideoOptionError where flips or reversal would make labels
+    wrong."""
+    options = dict(recipe["data"])
+    unknown = [name for name in options if name not in DATA_FIELDS]
+    if unknown:
+        raise ConfigError(f"The section data has no {unknown[0]!r}; it has {', '.join(DATA_FIELDS)}.")
+    temporal = options.pop("temporal", None)
+    if temporal is not None:
+        temporal = from_options(TemporalAugmentation, temporal).for_labels(rows.labels)
+    given = {name: value for name, value in options.items() if value is not None}
+    augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(processor)).for_labels(rows.labels)
+    return VideoDataset(
+        rows, processor, augmentation=augmentation, temporal=temporal, seed=seed, skipped_log=log, **given
+    )
+
+
+def crop_of(processor: Any) -> tuple[int, int]:
+    """Height and width, in pixels, of the clips that a processor makes. Raises ConfigError where they vary."""
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    if "height" not in size:
+        raise ConfigError(f"The processor makes clips of any width (size {size}); training needs do_center_crop=True.")
+    return size["height"], size["width"]
+
+
+def evaluate(trainer: VideoTrainer, splits: Mapping[str, VideoRows], output: Path, *, protocol: str) -> dict[str, Any]:
+    """Reports of the validation and test splits, written to `evaluation/`; each video once, on the main process."""
+    from hf_video.inference.evaluation import evaluate_videos
+
+    reports = {}
+    with trainer.averaged():
+        for name in ("validation", "test"):
+            if trainer.is_world_process_zero() and name in splits and len(splits[name]):
+                model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+                reports[name] = evaluate_videos(
+                    model,
+                    trainer.processing_class,
+                    splits[name],
+                    protocol=protocol,
+                    batch_size=trainer.args.per_device_eval_batch_size,
+                    num_workers=trainer.args.dataloader_num_workers,
+                )
+                reports[name].save(output / "evaluation" / name)
+        trainer.accelerator.wait_for_everyone()
+    return reports
+
+
+def publish(output: Path, repository: str | None, *, private: bool) -> None:
+    """Writes the model card; pushes the folder where a repository is named."""
+    from hf_video.training.model_card import write_card
+
+    write_card(output, repo_id=repository)
+    if repository:
+        from hf_video.training.publish import push_folder
+
+        print(push_folder(output, repository, private=private))
+
+
+def _recipe_name(recipe: Mapping[str, Any]) -> str:
+    variant = recipe.get("variant")
+    return recipe["name"] if variant in (None, "default") else f"{recipe['name']}:{variant}"
+
+
+def _accuracy(predictions: Any) -> dict[str, float]:
+    logits = predictions.predictions[0] if isinstance(predictions.predictions, tuple) else predictions.predictions
+    return {"accuracy": float((logits.argmax(-1) == predictions.label_ids).mean())}

@@ -1,0 +1,261 @@
+"""What a training is about to do, said before it starts; and what can't work, refused."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hf_video.data.rows import VideoRows
+from hf_video.errors import ConfigError, DataError, HFVideoError
+from hf_video.video.reader import VideoReader
+
+LISTED = 12  # classes that are named one by one
+UNEVEN = 5  # the largest class so many times the smallest: worth a word
+
+
+@dataclass
+class Plan:
+    """Lines to print, and the same as numbers for the summary. `warnings` are what may surprise, not what fails."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.lines)
+        text = [f"  {name:<{width}}  {value}" for name, value in self.lines]
+        return "\n".join(["The plan", *text, *[f"  note: {warning}" for warning in self.warnings]])
+
+
+def check_splits(splits: Mapping[str, VideoRows]) -> None:
+    """Raises DataError for data that no classifier can be trained on: no videos, none labelled, one class, classes that
+    only the test split has."""
+    train = splits.get("train")
+    if train is None or not len(train):
+        skipped = [one for rows in splits.values() for one in rows.skipped]
+        why = f" {len(skipped)} files were left out, the first: {skipped[0]}" if skipped else ""
+        raise DataError(
+            f"There are no videos to train on.{why} A folder holds train/<label>/*.mp4, or <label>/*.mp4 to be split."
+        )
+    if not train.labelled:
+        bare = next(row.name for row in train if row.label is None)
+        raise DataError(f"{bare} has no label. Put videos into one folder for each class, or list them with a label.")
+    present = {label for label, count in train.counts().items() if count}
+    if len(present) < 2:
+        raise DataError(
+            f"All {len(train)} videos for training are of one class ({next(iter(present))}); a classifier needs two."
+        )
+    for name, rows in splits.items():
+        strange = sorted(label for label, count in rows.counts().items() if count and label not in present)
+        if strange:
+            raise DataError(
+                f"The {name} split has the class {strange[0]!r} ({len(strange)} such), which training never sees. Move "
+                "videos of it to the training split, or take the class out."
+            )
+
+
+def check_batch(args: Any, model: nn.Module, rows: int, repeats: int) -> None:
+    """Raises ConfigError for a step larger than the data, and for statistics over one clip."""
+    if args.rows_per_step > rows:
+        raise ConfigError(
+            f"One step takes {args.rows_per_step} videos, and there are {rows}. Lower it: --set "
+            f"training.effective_batch_size={2 ** int(math.log2(rows))}, or training.per_device_train_batch_size."
+        )
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if (
+        norms
+        and args.per_device_train_batch_size * repeats == 1
+        and not getattr(model.config, "frozen_batch_norm", False)
+    ):
+        raise ConfigError(
+            f"{type(model).__name__} has batch norms, which need more than one clip at a time: raise "
+            "training.per_device_train_batch_size."
+        )
+
+
+def check_model_takes(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> float:
+    """Seconds of one warm forward of `batch` without gradients. Raises ConfigError where the model can't take it."""
+    inputs = {name: value.to(next(model.parameters()).device) for name, value in batch.items() if name != "labels"}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(**{name: value[:1] for name, value in inputs.items()})
+            begin = time.perf_counter()
+            model(**inputs)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return time.perf_counter() - begin
+    except HFVideoError as error:
+        raise ConfigError(f"The model does not take these clips: {error}") from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
+        raise ConfigError(
+            f"{type(model).__name__} does not take {shapes}: {error} Change data.num_frames, model.image_size or "
+            "augmentation."
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def make_plan(trainer: Any, splits: Mapping[str, VideoRows], *, recipe: str, remarks: list[str] | None = None) -> Plan:
+    """Checks everything (see `check_…`) and tells what will be done. Reads one batch and runs one forward."""
+    check_splits(splits)
+    args, model, dataset = trainer.args, trainer.model, trainer.train_dataset
+    check_batch(args, model, len(dataset), dataset.repeats)
+    plan = Plan(warnings=list(remarks or []))
+    _tell_data(plan, splits)
+    _tell_clips(plan, dataset)
+    steps = _tell_steps(plan, trainer)
+    _tell_model(plan, trainer, recipe)
+    _tell_time(plan, trainer, steps)
+    return plan
+
+
+def _say(plan: Plan, name: str, text: str, **facts: Any) -> None:
+    plan.lines.append((name, text))
+    plan.facts.update(facts)
+
+
+def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
+    sizes = {name: len(rows) for name, rows in splits.items()}
+    _say(plan, "videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
+    counts = splits["train"].counts()
+    shown = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:LISTED])
+    more = f", and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
+    _say(plan, "classes", f"{len(counts)}: {shown}{more}", classes={name: r.counts() for name, r in splits.items()})
+    most, least = max(counts.values()), min(counts.values())
+    if least == 0:
+        empty = [label for label, count in counts.items() if not count]
+        plan.warnings.append(f"{len(empty)} classes have no video to train on, as {empty[0]!r}")
+    elif most >= UNEVEN * least:
+        plan.warnings.append(f"the largest class has {most} videos, the smallest {least}: look at accuracy per class")
+    skipped = [one for rows in splits.values() for one in rows.skipped]
+    if skipped:
+        unused = [one for one in skipped if not one.used]
+        _say(plan, "left out", f"{len(unused)} files; {len(skipped) - len(unused)} more are used with a remark")
+
+
+def _tell_clips(plan: Plan, dataset: Any) -> None:
+    spans = [span for span in (_span(dataset, i) for i in range(min(8, len(dataset)))) if span is not None]
+    frames = dataset.plan.num_frames
+    text = f"{frames} frames"
+    facts = {"frames": frames}
+    if spans:
+        seen, length = (float(np.median(part)) for part in zip(*spans, strict=True))
+        text += f" over {seen:.2f} s of videos of {length:.2f} s (medians of {len(spans)} looked at)"
+        facts.update(seconds_seen=round(seen, 3), seconds_of_video=round(length, 3))
+        if seen < 0.1 * length:
+            plan.warnings.append(f"a clip sees {seen / length:.0%} of its video: a larger stride, or sampler=random?")
+    if dataset.repeats > 1:
+        text += f"; {dataset.repeats} clips of each video"
+    _say(plan, "a clip", text, **facts)
+
+
+def _span(dataset: Any, number: int) -> tuple[float, float] | None:
+    """(seconds that a clip covers, seconds of the video); None for a file that can't be read."""
+    try:
+        with VideoReader(dataset._opened(dataset.rows[number].source)) as reader:
+            sample = dataset.plan.choose(reader, seed=number)
+            data = reader.metadata
+            indices = sample.indices[0]
+            return float(indices.max() - indices.min() + 1) / data.fps, data.num_frames / data.fps
+    except (HFVideoError, OSError):
+        return None
+
+
+def _tell_steps(plan: Plan, trainer: Any) -> int:
+    args, per_epoch = trainer.args, trainer.steps_per_epoch()
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    parts = [f"{args.per_device_train_batch_size} at a time"]
+    parts += [f"{args.gradient_accumulation_steps} accumulated"] if args.gradient_accumulation_steps > 1 else []
+    parts += [f"{args.world_size} processes"] if args.world_size > 1 else []
+    _say(
+        plan,
+        "effective batch",
+        f"{args.rows_per_step} videos ({' x '.join(parts)})",
+        effective_batch=args.rows_per_step,
+    )
+    rate = f"{args.learning_rate:.3g}"
+    if args.base_learning_rate is not None:
+        rate += f" ({args.base_learning_rate:g} x {args.rows_per_step} / {args.base_batch_size})"
+    if args.layer_decay is not None and hasattr(trainer.model, "layer_groups"):
+        lowest = args.learning_rate * args.layer_decay ** (len(trainer.model.layer_groups()) - 1)
+        rate += f", down to {lowest:.3g} at the stem"
+    _say(plan, "learning rate", rate, learning_rate=args.learning_rate)
+    _say(
+        plan,
+        "steps",
+        f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch})",
+        steps=steps,
+        steps_per_epoch=per_epoch,
+    )
+    _check_schedule(plan, args, steps, per_epoch)
+    return steps
+
+
+def _check_schedule(plan: Plan, args: Any, steps: int, per_epoch: int) -> None:
+    warm = args.warmup_epochs * per_epoch if args.warmup_epochs is not None else args.get_warmup_steps(steps)
+    if warm >= steps:
+        raise ConfigError(
+            f"The warm-up of {warm:g} steps is no shorter than the training of {steps}. Train longer "
+            "(training.num_train_epochs), or shorten training.warmup_epochs / warmup_steps."
+        )
+    if args.ema_decay is not None and 2 / (1 - min(args.ema_decay, 1 - 1e-9)) > steps:
+        plan.warnings.append(
+            f"ema_decay={args.ema_decay} averages over {1 / (1 - args.ema_decay):.0f} steps and there are {steps}: the "
+            "average will lag far behind"
+        )
+
+
+def _tell_model(plan: Plan, trainer: Any, recipe: str) -> None:
+    model, args = trainer.model, trainer.args
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    _say(
+        plan,
+        "model",
+        f"{type(model).__name__}, {trained:,} of {total:,} parameters are trained",
+        parameters=total,
+        trainable=trained,
+    )
+    computed = (
+        "bfloat16"
+        if args.bf16
+        else "float16"
+        if args.fp16
+        else str(next(model.parameters()).dtype).removeprefix("torch.")
+    )
+    _say(plan, "device", f"{args.device}, computed in {computed}", device=str(args.device), dtype=computed)
+    _say(plan, "recipe", recipe, recipe=recipe)
+
+
+def _tell_time(plan: Plan, trainer: Any, steps: int) -> None:
+    """Of one batch: reading is shared by the loader's workers, a backward costs about two forwards."""
+    args, dataset = trainer.args, trainer.train_dataset
+    rows = min(args.per_device_train_batch_size, len(dataset))
+    begin = time.perf_counter()
+    samples = [dataset[i] for i in range(rows)]
+    reading = (time.perf_counter() - begin) * args.per_device_train_batch_size / rows
+    forward = check_model_takes(trainer.model, trainer.data_collator(samples))
+    reading /= max(args.dataloader_num_workers, 1)
+    parts = (max(reading, 3 * forward), reading + 3 * forward)
+    step = parts[args.dataloader_num_workers == 0] * args.gradient_accumulation_steps
+    text = f"about {duration(step * steps)} (one batch measured: forward {forward:.2f} s, reading {reading:.2f} s)"
+    _say(plan, "time", text, estimated_seconds=round(step * steps, 1))
+    if reading > 3 * forward and args.dataloader_num_workers:
+        plan.warnings.append("reading takes longer than computing: more dataloader_num_workers, or smaller files")
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

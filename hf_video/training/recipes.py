@@ -1,0 +1,120 @@
+"""Recipes: the hyper-parameters of a paper, or of our own measuring, as a small YAML file.
+
+A recipe has the sections `model` (fields of the configuration), `data` (arguments of `VideoDataset`), `augmentation`,
+`mixing` (null: none) and `training` (fields of `VideoTrainingArguments`); `masking` where the task is pretraining.
+`variants` change a few of these: "videomae_finetune_kinetics:B-1600".
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_video.errors import ConfigError
+
+FOLDER = Path(__file__).with_suffix("")
+SECTIONS = ("model", "data", "augmentation", "mixing", "training")
+_HEADER = ("name", "description", "model_type", "model_by_type", "task", "masking", "variants", "default_variant")
+
+
+def recipe_names() -> dict[str, list[str]]:
+    """The recipes that come with the package, each with its variants (the default one first)."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.yaml")):
+        recipe = _read(path)
+        default = recipe.get("default_variant")
+        found[path.stem] = sorted(recipe.get("variants", {}), key=lambda name: name != default)
+    return found
+
+
+def load_recipe(name: str | Path) -> dict[str, Any]:
+    """A recipe of the package, or a YAML file, with one of its variants: `name` or `name:variant`.
+
+    Returns a dictionary with all of SECTIONS and `name`, `description`, `variant`. Raises ConfigError naming what there
+    is.
+    """
+    base, variant = _split(str(name))
+    path = Path(base) if base.endswith((".yaml", ".yml")) else FOLDER / f"{base}.yaml"
+    if not path.is_file():
+        close = difflib.get_close_matches(base, recipe_names(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"There is no recipe {base!r}.{hint} There are: {', '.join(recipe_names())}, or a YAML file.")
+    recipe = _read(path)
+    variants = recipe.pop("variants", None) or {}
+    default = recipe.pop("default_variant", None)
+    variant = variant or default
+    if variant is not None and variant not in variants:
+        raise ConfigError(f"The recipe {base!r} has no variant {variant!r}. It has: {', '.join(variants) or 'none'}.")
+    merged = merge(recipe, variants.get(variant) or {})
+    for section in SECTIONS:
+        empty = None if section == "mixing" else {}
+        merged[section] = empty if merged.get(section) is None else merged[section]
+    return {**merged, "name": path.stem, "variant": variant}
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section; a value that is no mapping replaces."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The recipe with `section.name=value` settings; values are read as YAML (`1e-3`, `[256, 320]`, `null`).
+
+    Raises ConfigError for a section or a form that does not exist.
+    """
+    import yaml
+
+    changed = copy.deepcopy(dict(recipe))
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        section, _, key = name.strip().partition(".")
+        known = (*SECTIONS, "masking")
+        if not equals or section not in known or (not key and text.strip() != "null"):
+            raise ConfigError(
+                f"{setting!r} is no setting. Write section.name=value, as training.learning_rate=1e-3; sections are "
+                f"{', '.join(known)}."
+            )
+        value = _number(yaml.safe_load(text))
+        changed = merge(changed, {section: {key: value}} if key else {section: value})
+    return changed
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a word; people mean the number."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    base, colon, variant = name.rpartition(":")
+    if not colon or "/" in variant or "\\" in variant:  # a path may hold a colon of its own
+        return name, None
+    return base, variant
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The recipe {path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ConfigError(f"The recipe {path} holds no sections; expected some of {', '.join(SECTIONS)}.")
+    unknown = [key for key in recipe if key not in (*SECTIONS, *_HEADER)]
+    if unknown:
+        raise ConfigError(f"The recipe {path} has a section {unknown[0]!r}; there are {', '.join(SECTIONS)}.")
+    return recipe
