@@ -75,3 +75,53 @@ def classification_loss(logits, labels, problem_type: str | None = None, num_ite
     if isinstance(num_items_in_batch, torch.Tensor):
         num_items_in_batch = num_items_in_batch.to(total.device)
     return total / (count if num_items_in_batch is None else num_items_in_batch)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The value as it is; its gradient times `factor`."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor, factor: int) -> torch.Tensor:
+        ctx.factor = factor
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (B, ...) of all processes in the order of their ranks, (processes · B, ...); `rows` itself where there is
+    one process.
+
+    A loss over all rows is then the same in every process, and that of the joint batch. Only a process's own rows carry
+    a gradient, `processes` times larger, because DDP takes the mean of what each of them finds for its own part; what
+    is the same in all (a temperature) is right as it is. So nothing has to be sent on the way back. All processes must
+    bring as many rows: drop a last, smaller batch.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return rows
+    processes, plain = distributed.get_world_size(), rows.detach().contiguous()
+    plain = plain.to(torch.uint8) if plain.dtype == torch.bool else plain  # gloo knows no booleans
+    everyone = [torch.empty_like(plain) for _ in range(processes)]
+    distributed.all_gather(everyone, plain)
+    everyone = [part.to(rows.dtype) for part in everyone]
+    everyone[distributed.get_rank()] = _ScaledGradient.apply(rows, processes)
+    return torch.cat(everyone)
+
+
+def contrastive_loss(logits_per_video: torch.Tensor) -> torch.Tensor:
+    """CLIP's loss (arXiv:2103.00020, figure 3) of logits (B, B) whose diagonal are the pairs: the mean of both
+    directions' cross-entropies, in float32."""
+    logits = logits_per_video.float()
+    partner = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.t(), partner)) / 2
+
+
+def sigmoid_contrastive_loss(logits_per_video: torch.Tensor) -> torch.Tensor:
+    """SigLIP's loss (arXiv:2303.15343, algorithm 1) of logits (B, B) whose diagonal are the pairs: every pair is a yes
+    or a no; summed over a row, mean over rows, in float32."""
+    logits = logits_per_video.float()
+    sign = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(sign * logits).sum(-1).mean()

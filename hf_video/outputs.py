@@ -38,3 +38,12 @@ class VideoFeatures(ModelOutput):
 
     embedding: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
+
+
+@dataclass
+class TextFeatures(ModelOutput):
+    """`embedding` (N, D): one vector per text, in the space of `VideoFeatures.embedding`; `projected` (N, D): the same
+    before normalisation."""
+
+    embedding: torch.Tensor | None = None
+    projected: torch.Tensor | None = None

@@ -13,25 +13,28 @@ from hf_video.errors import CheckpointError
 @dataclass(frozen=True)
 class ModelEntry:
     """Where a model's classes live: `package` is its folder, the rest are class names; `auto` maps an Auto class to
-    ours. `stock` tells that transformers has classes of the same names, which ours stand in for."""
+    ours; `processor`, of a model of video and text, joins an image processor and a tokenizer. `stock` tells that
+    transformers has classes of the same names, which ours stand in for."""
 
     package: str
     config: str
     auto: dict[str, str]
     image_processor: str
     video_processor: str
+    processor: str | None = None
     stock: bool = False
 
     def load(self, name: str):
         """The class of that name, from the model's folder."""
         paper = self.package.rsplit(".", 1)[-1]
         kind = {self.config: "configuration", self.image_processor: "image_processing"}.get(name, "modeling")
-        kind = "image_processing" if name == self.video_processor else kind
+        kind = {self.video_processor: "image_processing", self.processor: "processing"}.get(name, kind)
         return getattr(importlib.import_module(f"{self.package}.{kind}_{paper}"), name)
 
     @property
     def class_names(self) -> list[str]:
-        return [self.config, *self.auto.values(), self.image_processor, self.video_processor]
+        joint = [self.processor] if self.processor else []
+        return [self.config, *self.auto.values(), self.image_processor, self.video_processor, *joint]
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -96,6 +99,14 @@ MODELS: dict[str, ModelEntry] = {
         },
         image_processor="VideoSwinImageProcessor",
         video_processor="VideoSwinVideoProcessor",
+    ),
+    "videoclip": ModelEntry(
+        package="hf_video.models.videoclip",
+        config="VideoCLIPConfig",
+        auto={"AutoModel": "VideoCLIPModel"},
+        image_processor="VideoCLIPImageProcessor",
+        video_processor="VideoCLIPVideoProcessor",
+        processor="VideoCLIPProcessor",
     ),
     "videomae": ModelEntry(
         package="hf_video.models.videomae",
@@ -169,6 +180,8 @@ def register_auto_classes(override: bool | None = None) -> None:
         # these names, which asks for torchvision. Ours is the same class whatever is installed.
         for mapping, processor in processors:
             mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
+        if model.processor:
+            transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
     # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
     # import above may have made transformers' module anew: a user holds the old object or will get the new one.
     for module in (transformers, sys.modules["transformers"]):

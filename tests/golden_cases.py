@@ -38,14 +38,15 @@ def weight(key: str, shape: list[int], seed: int, gain: float) -> torch.Tensor:
 
 class Golden:
     """A case: `config` (official names), `checkpoint` (as published, with its wrapper), `inputs` (video as (batch,
-    frames, channels, height, width), masks as bool)."""
+    frames, channels, height, width), token ids and their masks as int64, other masks as bool)."""
 
     def __init__(self, name: str) -> None:
         self.case = CASES[name]
         self.config = self.case["config"]
         stored = load_file(FOLDER / self.case["file"])
         self.expected = {k[4:]: v for k, v in stored.items() if k.startswith("out.")}
-        self.inputs = {k[3:]: v.bool() for k, v in stored.items() if k.startswith("in.")}
+        inputs = {k[3:]: v for k, v in stored.items() if k.startswith("in.")}
+        self.inputs = {k: v if v.dtype == torch.int64 else v.bool() for k, v in inputs.items()}  # ids, or masks
         for key, value in self.case["inputs"].items():
             if "made_by" in value:
                 generator = torch.Generator().manual_seed(value["seed"])

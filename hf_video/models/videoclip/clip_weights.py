@@ -40,7 +40,9 @@ def clip_config(stock: PreTrainedModel, **options: Any) -> VideoCLIPConfig:
 def copy_clip(stock: PreTrainedModel, model: nn.Module) -> None:
     """Copies all that the two share; what is new in the head starts as CLIP4Clip's does."""
     shared = stock.state_dict()
-    shared = {name: value.reshape(()) if name in ("logit_scale", "logit_bias") else value for name, value in shared.items()}
+    shared = {
+        name: value.reshape(()) if name in ("logit_scale", "logit_bias") else value for name, value in shared.items()
+    }
     patches = "vision_model.embeddings.patch_embedding.weight"
     if model.config.patch_frames > 1:  # the middle frame as in the image model, its neighbours zero
         none = torch.zeros_like(shared[patches])
@@ -58,9 +60,9 @@ def copy_clip(stock: PreTrainedModel, model: nn.Module) -> None:
 
 def start_from_text_tower(sequence: SequenceEncoder, text_model: nn.Module) -> None:
     """Positions and the first layers of the text transformer, where it is as wide as the head (as it is in CLIP)."""
-    positions = text_model.embeddings.position_embedding.weight
-    if positions.shape != sequence.position_embedding.weight.shape:
-        return
-    sequence.position_embedding.weight.copy_(positions)
-    for ours, theirs in zip(sequence.encoder.layers, text_model.encoder.layers, strict=False):
-        ours.load_state_dict(theirs.state_dict())
+    pairs = [(sequence.position_embedding, text_model.embeddings.position_embedding)]
+    pairs += zip(sequence.encoder.layers, text_model.encoder.layers, strict=False)
+    for ours, theirs in pairs:
+        start = theirs.state_dict()
+        if all(value.shape == start[name].shape for name, value in ours.state_dict().items()):
+            ours.load_state_dict(start)

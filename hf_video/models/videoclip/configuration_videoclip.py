@@ -1,8 +1,8 @@
 """Dual encoders of video and text: configuration.
 
-Two kinds of video tower. A **video encoder** of ours (TimeSformer, VideoMAE, ...) sees the clip whole. A **frame encoder**
-(CLIP's or SigLIP's vision tower) sees every frame alone, and a temporal head joins them: CLIP4Clip (Luo et al. 2021,
-arXiv:2104.08860, ArrowLuo/CLIP4Clip).
+Two kinds of video tower. A **video encoder** of ours (TimeSformer, VideoMAE, ...) sees the clip whole. A **frame
+encoder** (CLIP's or SigLIP's vision tower) sees every frame alone, and a temporal head joins them: CLIP4Clip (Luo et
+al. 2021, arXiv:2104.08860, ArrowLuo/CLIP4Clip).
 """
 
 from __future__ import annotations

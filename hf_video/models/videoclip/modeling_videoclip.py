@@ -11,18 +11,18 @@ own or our video encoders; parameter names of towers and projections are those o
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from hf_video.errors import ModelInputError
+from hf_video.errors import ConfigError, ModelInputError
 from hf_video.losses import contrastive_loss, gather_rows, sigmoid_contrastive_loss
 from hf_video.modeling import VideoPreTrainedModel
 from hf_video.models.videoclip.clip_weights import clip_config, copy_clip
@@ -44,11 +44,22 @@ class VideoCLIPOutput(ModelOutput):
     frame_embeds: torch.Tensor | None = None
 
 
+def tower(config: PreTrainedConfig) -> nn.Module:
+    """The bare model of a configuration: AutoModel's, or, as it does not list SigLIP's text towers, the class of the
+    configuration's name."""
+    if type(config) in MODEL_MAPPING:
+        return AutoModel.from_config(config)
+    name = type(config).__name__.removesuffix("Config") + "Model"
+    if not hasattr(transformers, name):
+        raise ConfigError(f"transformers has no model for {type(config).__name__}: AutoModel doesn't list it.")
+    return getattr(transformers, name)._from_config(config)
+
+
 class VideoCLIPModel(VideoPreTrainedModel):
     """Videos and texts in one space.
 
-        model = VideoCLIPModel.from_clip("openai/clip-vit-base-patch32")      # zero-shot, no training
-        model = VideoCLIPModel(VideoCLIPConfig(video_config=TimesformerConfig(), text_config=CLIPTextConfig()))
+    model = VideoCLIPModel.from_clip("openai/clip-vit-base-patch32")      # zero-shot, no training
+    model = VideoCLIPModel(VideoCLIPConfig(video_config=TimesformerConfig(), text_config=CLIPTextConfig()))
     """
 
     config_class = VideoCLIPConfig
@@ -60,8 +71,8 @@ class VideoCLIPModel(VideoPreTrainedModel):
         super().__init__(config)
         if config.patch_frames > 1:
             config.video_config.num_channels = config.num_channels * config.patch_frames
-        self.vision_model = AutoModel.from_config(config.video_config)
-        self.text_model = AutoModel.from_config(config.text_config)
+        self.vision_model = tower(config.video_config)
+        self.text_model = tower(config.text_config)
         self.visual_projection = self._projection(config.video_config.hidden_size)
         self.text_projection = self._projection(config.text_config.hidden_size)
         self.temporal_head = None if config.sees_clips else HEADS[config.temporal](config)
@@ -118,16 +129,14 @@ class VideoCLIPModel(VideoPreTrainedModel):
         states = self.vision_model(images, **({"interpolate_pos_encoding": True} if other_size else {}))
         return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames))
 
-    def get_video_features(
-        self, pixel_values: torch.Tensor, video_mask: torch.Tensor | None = None
-    ) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, video_mask: torch.Tensor | None = None) -> VideoFeatures:
         """Clips (B, T, C, H, W) -> `embedding` (B, D), unit vectors, and `feature_map`, (B, T, 1, 1, D) for frame
         encoders. `video_mask` (B, T) is 0 where a clip was padded. With `temporal="tight"` there is no embedding."""
         self.check_input(pixel_values)
         if self.config.sees_clips:
             if video_mask is not None and not bool(video_mask.all()):
                 raise ModelInputError(
-                    f"{self.config.video_config.model_type} sees whole clips and knows no padding: leave video_mask out."
+                    "This model's video tower sees whole clips and knows no padding: leave out video_mask."
                 )
             features = self.vision_model.get_video_features(pixel_values)
             return VideoFeatures(F.normalize(self.visual_projection(features.embedding), dim=-1), features.feature_map)
@@ -179,8 +188,8 @@ class VideoCLIPModel(VideoPreTrainedModel):
     ) -> VideoCLIPOutput | tuple:
         """All texts (N, L) against all videos (V, T, C, H, W).
 
-        With `return_loss`, text i belongs to video i and N equals V; in a process group, every process's pairs are
-        negatives of all the others', and the mean of the processes' losses is that of the joint batch.
+        With `return_loss`, text i belongs to video i and N equals V. In a process group the loss is that of the joint
+        batch, every process's pairs being negatives of all the others' (see `losses.gather_rows`).
         """
         self.check_input(pixel_values)
         if input_ids is None:
@@ -223,12 +232,8 @@ class VideoCLIPModel(VideoPreTrainedModel):
                 f"{len(text)} texts and {len(video[0])} videos came; for the loss, text i is that of video i."
             )
         everyone = [gather_rows(rows) for rows in (text, *video)]
-        alone = everyone[0] is text
-        per_text = logits if alone else self.similarity(text, *everyone[1:])
-        if self.config.loss == "sigmoid":
-            return sigmoid_contrastive_loss(per_text)
-        per_video = logits.t() if alone else self.similarity(everyone[0], *video).t()
-        return contrastive_loss(per_video, per_text)
+        joint = logits if everyone[0] is text else self.similarity(*everyone)
+        return sigmoid_contrastive_loss(joint) if self.config.loss == "sigmoid" else contrastive_loss(joint)
 
     def layer_groups(self) -> list[list[str]]:
         """Names of all parameters by depth: 0 the embeddings, i+1 block i of either tower, the last what follows."""
@@ -241,5 +246,3 @@ class VideoCLIPModel(VideoPreTrainedModel):
             stem = name.startswith(("vision_model.", "text_model.")) and "embeddings" in name
             groups[int(found[name].group(1)) + 1 if name in found else 0 if stem else -1].append(name)
         return groups
-
-

@@ -1,0 +1,150 @@
+"""Image-text and video-text checkpoints to `VideoCLIPModel`: OpenAI's CLIP (`visual.…`, `transformer.…`) and CLIP4Clip
+in all its heads (`clip.…`, `transformerClip.…`, `lstm_visual.…`, `cross.…`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.errors import CheckpointError
+
+OFFICIAL_NAMES = {
+    "max_frames": "num_frames",
+    "cross_num_hidden_layers": None,
+    "sim_header": None,
+    "linear_patch": None,
+    "embed_dim": None,
+    "image_resolution": None,
+    "vision_layers": None,
+    "vision_width": None,
+    "vision_patch_size": None,
+    "vision_heads": None,
+    "context_length": None,
+    "vocab_size": None,
+    "text_width": None,
+    "text_heads": None,
+    "text_layers": None,
+    "max_words": None,
+}
+
+# Written by some exports of CLIP, worked out here from the shapes; CLIP4Clip's LSTM carries positions it doesn't use.
+UNUSED = ("input_resolution", "context_length", "vocab_size")
+
+RENAMES = (
+    (r"^frame_position_embeddings\.weight$", "temporal_head.sequence.position_embedding.weight"),
+    (r"^cross\.embeddings\.position_embeddings\.weight$", "temporal_head.sequence.position_embedding.weight"),
+    (r"^transformerClip\.resblocks\.", "temporal_head.sequence.encoder.layers."),
+    (r"^cross\.transformer\.resblocks\.", "temporal_head.sequence.encoder.layers."),
+    (r"^cross\.pooler\.ln_pool\.", "temporal_head.norm."),
+    (r"^cross\.pooler\.dense\.", "temporal_head.pooler."),
+    (r"^similarity_dense\.", "temporal_head.score."),
+    (r"^lstm_visual\.", "temporal_head.lstm."),
+    (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
+    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
+    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
+    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),  # transformers' own spelling
+    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
+    (r"^visual\.proj$", "visual_projection.weight"),
+    (r"^text_projection$", "text_projection.weight"),
+    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
+    (r"^ln_final\.", "text_model.final_layer_norm."),
+    (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
+    (r"\.attn\.([qkv])_proj\.", r".self_attn.\1_proj."),
+    (r"\.ln_([12])\.", r".layer_norm\1."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
+
+
+def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
+    """Raises CheckpointError for ResNet towers and what is no CLIP."""
+    # Without the wrapper's prefix, tensors of CLIP4Clip's own head stand beside `clip.…`.
+    state = {key.removeprefix("clip."): value for key, value in state.items() if key not in UNUSED}
+    if "visual.proj" not in state or "text_projection" not in state:
+        raise CheckpointError(
+            "No CLIP with a ViT: visual.proj or text_projection is missing (CLIP's ResNets are not supported). "
+            f"Keys begin {sorted(state)[:5]}."
+        )
+    temporal = head_of(state)
+    if temporal == "lstm":
+        state.pop("frame_position_embeddings.weight", None)
+    config = configuration(state, temporal) | our_names(overrides, OFFICIAL_NAMES)
+    for name in ("visual.proj", "text_projection"):
+        state[name] = state[name].t().contiguous()
+    if "visual.conv2.weight" in state:  # (width, 3, 3 frames, p, p) as a 2-D one over the channels of three frames
+        cube = state.pop("visual.conv2.weight")
+        state["visual.conv1.weight"] = cube.transpose(1, 2).flatten(1, 2).contiguous()
+    state = rename(split_joined(state), lambda key: substitute(key))
+    return Converted("VideoCLIPModel", config, state)
+
+
+def head_of(state: StateDict) -> str:
+    heads = {"lstm": "lstm_visual.weight_ih_l0", "transformer": "transformerClip.resblocks.0.ln_1.weight"}
+    heads["tight"] = "similarity_dense.weight"
+    return next((name for name, key in heads.items() if key in state), "mean")
+
+
+def configuration(state: StateDict, temporal: str) -> dict[str, Any]:
+    """What the shapes tell; heads have 64 channels each, as in every CLIP."""
+    width, _, _, patch = state["visual.conv1.weight"].shape
+    text_width = state["ln_final.weight"].shape[0]
+    grid = isqrt(state["visual.positional_embedding"].shape[0] - 1)
+    positions, dim = state["positional_embedding"].shape[0], state["text_projection"].shape[1]
+    layers = {"transformer": "transformerClip.", "tight": "cross.transformer."}.get(temporal)
+    return {
+        "video_config": {
+            "model_type": "clip_vision_model",
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": depth(state, "visual.transformer."),
+            "num_attention_heads": width // 64,
+            "image_size": grid * patch,
+            "patch_size": patch,
+            "projection_dim": dim,
+        },
+        "text_config": {
+            "model_type": "clip_text_model",
+            "vocab_size": state["token_embedding.weight"].shape[0],
+            "hidden_size": text_width,
+            "intermediate_size": 4 * text_width,
+            "num_hidden_layers": depth(state, "transformer."),
+            "num_attention_heads": text_width // 64,
+            "max_position_embeddings": positions,
+            "projection_dim": dim,
+            "eos_token_id": 2,  # transformers' sign for "the largest id", which is where OpenAI's code looks
+        },
+        "projection_dim": dim,
+        "temporal": temporal,
+        "temporal_layers": depth(state, layers) if layers else 4,
+        "max_position_embeddings": positions,
+        "patch_frames": 3 if "visual.conv2.weight" in state else 1,
+    }
+
+
+def depth(state: StateDict, prefix: str) -> int:
+    found = [re.match(re.escape(prefix) + r"resblocks\.(\d+)\.", key) for key in state]
+    return 1 + max(int(match[1]) for match in found if match)
+
+
+def split_joined(state: StateDict) -> StateDict:
+    """`attn.in_proj_weight` and `…_bias` (3·D, …) as the three projections."""
+    split: StateDict = {}
+    for key, value in state.items():
+        if joined := re.fullmatch(r"(.*\.attn)\.in_proj_(weight|bias)", key):
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                split[f"{joined[1]}.{name}_proj.{joined[2]}"] = part.clone()
+        else:
+            split[key] = value
+    return split
+
+
+def substitute(key: str) -> str:
+    for pattern, replacement in RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
