@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", required=True, help="a folder, or a name on the Hub")
     parser.add_argument("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
     parser.add_argument("--split", default="test", help="train, validation, test (default), or all")
+    parser.add_argument(
+        "--test-size", type=float, metavar="SHARE", help="as for training, where the data has no splits"
+    )
+    parser.add_argument("--group-pattern", metavar="REGEX", help="as for training, where the data has no splits")
     add_run_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
 
@@ -54,7 +58,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from hf_video.inference.evaluation_rows import split_rows
 
-    rows = split_rows(options.data, options.split)
+    rows = split_rows(options.data, options.split, test_size=options.test_size, group_pattern=options.group_pattern)
     report = evaluate_rows(rows, options)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     return DONE if report.found == report.total else SOME_FAILED

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.errors import (
     CheckpointError,
     DataError,
@@ -98,7 +98,8 @@ def evaluate_videos(
         bar = _bar(total=len(labelled), initial=resumed, shown=progress)
         for name, answer in zip(todo, _answers(model, videos, protocol, batch_size, num_workers), strict=True):
             if isinstance(answer, VideoError):
-                skipped.append(Skipped(todo[name].name, str(answer), _kind(answer)))
+                row = todo[name]
+                skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), _kind(answer)))
             else:
                 scores[name] = answer
                 log.add(name, answer)

@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_video.data import load_videos
 from hf_video.data.files import is_video, walk
+from hf_video.data.load import list_source
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.errors import DataError
 
@@ -20,10 +21,13 @@ COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 def split_rows(source: Any, split: str = "test", **options: Any) -> VideoRows:
     """The videos of one split of anything that `load_videos` takes; "all" is every split together.
 
-    A source without splits is divided as `load_videos` does for training, so that "test" holds what a model that was
-    trained on it has not seen. Files are not opened here. Raises DataError with the splits that there are.
+    A source without splits is divided as for training (the same `options`, such as `test_size`, give the same parts),
+    so that "test" holds what a model that was trained on it has not seen. Of a source with splits no file is opened
+    here. Raises DataError with the splits that there are.
     """
-    splits = load_videos(source, inspect=None, **options)
+    # What can't be read is set aside before dividing, as training does: the parts would not be the same.
+    own = split == "all" or any(video.split is not None for video in list_source(source).videos)
+    splits = load_videos(source, inspect=None if own else "open", **options)
     if split != "all" and split not in splits:
         raise DataError(f'{source} has no split {split!r}; it has {", ".join(splits)}. "all" takes them together.')
     chosen = list(splits.values()) if split == "all" else [splits[split]]

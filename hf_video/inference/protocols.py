@@ -22,14 +22,13 @@ import torch
 
 from hf_video.errors import VideoOptionError
 from hf_video.inference.published_sampling import (
-    OffsetClips,
     WholeVideo,
     centered_clips,
     linspaced_clips,
-    segment_middles,
     whole_steps,
 )
 from hf_video.inference.ten_crops import ten_crop_processor
+from hf_video.models.published_inputs import SSV2_FRAMES, knows_ssv2
 from hf_video.processing import ClipProcessing
 from hf_video.tasks.clip_processors import ClipProcessor, clip_processor, decode_options, frames_needed
 from hf_video.tasks.clips import Reading
@@ -192,13 +191,15 @@ def _centered(paper: Protocol) -> Protocol:
         return one
     if paper.num_frames == 1:  # single frames (25x10): one clip of them all
         return replace(one, num_frames=paper.clips)
-    options = {**paper.options, **({"start": "center"} if paper.sampler == "at_fps" else {})}
+    begins = paper.sampler == "at_fps" and "start" not in paper.options  # all others take a single clip from the middle
+    options = {**paper.options, **({"start": "center"} if begins else {})}
     return replace(one, options=options, frames=f"{paper.frames.partition(',')[0]}, from the middle")
 
 
 def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = None) -> Protocol:
     """How the authors of the model with this `config` test it on `dataset` ("kinetics", "ssv2", "ucf101" and their
-    usual spellings; None: what they report first). Raises VideoOptionError with what is published.
+    usual spellings; None: what they report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError with
+    what is published.
     """
     kind = getattr(config, "model_type", None)
     if kind not in PAPERS:
@@ -207,7 +208,7 @@ def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = 
             'clips x crops, such as "5x3".'
         )
     published = dict(PAPERS[kind](config, processor))
-    name = next(iter(published)) if dataset is None else dataset_name(dataset)
+    name = _usual(published, config) if dataset is None else dataset_name(dataset)
     if name not in published:
         raise VideoOptionError(
             f"No published protocol of {kind} on {dataset!r} is known; there is paper:"
@@ -216,6 +217,10 @@ def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = 
     row = published[name]
     count = row.num_frames or (None if row.sampler is WholeVideo else frames_of(config))
     return replace(row, name=f"paper:{name}", num_frames=count)
+
+
+def _usual(published: Mapping[str, Protocol], config: Any) -> str:
+    return "ssv2" if "ssv2" in published and knows_ssv2(config) else next(iter(published))
 
 
 def dataset_name(dataset: str) -> str:
@@ -229,7 +234,12 @@ def dataset_name(dataset: str) -> str:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 Rows = list[tuple[str, Protocol]]
-SEGMENTS = "the middles of equal parts of the video"
+
+
+def _segments(average: str, source: str) -> Protocol:
+    """What all loaders for Something-Something v2 that come from SlowFast's ssv2.py do."""
+    words = "the middles of equal parts of the video"
+    return _row(1, 3, average, "uniform", words, source, geometry="resize to crop", **SSV2_FRAMES["sampler_options"])
 
 
 def _row(clips: int, crops: int, average: str, sampler: Any, frames: str, source: str, **more: Any) -> Protocol:
@@ -257,8 +267,7 @@ def _timesformer(config: Any, processor: Any) -> Rows:
     rate = 4 if config.num_frames == 96 else max(256 // config.num_frames, 1)
     words, source = f"frames {rate} apart at 30 a second, from the start", "facebookresearch/TimeSformer"
     kinetics = _row(1, 3, "sum", "at_fps", words, source, geometry="resize to crop", rate=rate)
-    ssv2 = _row(1, 3, "sum", segment_middles, SEGMENTS, source, geometry="resize to crop")
-    return [("kinetics", kinetics), ("ssv2", ssv2)]
+    return [("kinetics", kinetics), ("ssv2", _segments("sum", source))]
 
 
 def _vivit(config: Any, processor: Any) -> Rows:
@@ -270,9 +279,8 @@ def _mvit(config: Any, processor: Any) -> Rows:
     rate = _rate(processor, 4 if config.num_frames <= 16 else 3)
     words, source = f"frames {rate} apart at 30 a second, spread from start to end", "facebookresearch/SlowFast"
     large = {"crops": 3, "geometry": "resize to crop"} if config.embed_dim == 144 else {}
-    kinetics = replace(_row(5, 1, "softmax", OffsetClips, words, source, rate=rate), **large)
-    ssv2 = _row(1, 3, "softmax", segment_middles, SEGMENTS, source, geometry="resize to crop")
-    return [("kinetics", kinetics), ("ssv2", ssv2)]
+    kinetics = replace(_row(5, 1, "softmax", "at_fps", words, source, rate=rate, start="spread"), **large)
+    return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
 
 
 def _slowfast(rate: int) -> Callable[[Any, Any], Rows]:
@@ -314,8 +322,7 @@ def _two_stream(config: Any, processor: Any) -> Rows:
 def _video_swin(config: Any, processor: Any) -> Rows:
     words, source = "frames 2 apart, from the middles of equal parts", "SwinTransformer/Video-Swin-Transformer"
     kinetics = _row(4, 3, "softmax", centered_clips, words, source, geometry="resize to crop", stride=2)
-    ssv2 = _row(1, 3, "softmax", segment_middles, SEGMENTS, source, geometry="resize to crop")
-    return [("kinetics", kinetics), ("ssv2", ssv2)]
+    return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
 
 
 PAPERS: dict[str, Callable[[Any, Any], Rows]] = {

@@ -1,7 +1,6 @@
 """Which frames the authors' own test code takes, where `hf_video.video.sampling` has not the same to the frame.
 
-The functions are samplers by hand: (frames of the video, frames of a clip) to frame numbers (clips, frames). The
-classes need the video's rate as well, and stand where a `Sampling` stands.
+The functions are samplers by hand: (frames of the video, frames of a clip) to frame numbers (clips, frames).
 """
 
 from __future__ import annotations
@@ -10,20 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from hf_video.errors import VideoError
 from hf_video.tasks.views import Sampling, Views
-from hf_video.video.frame_sample import FrameSample, make_sample, read_total
+from hf_video.video.frame_sample import FrameSample
 
 # Frames of a video that is looked at as a whole, all at once: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.
 LONGEST_WHOLE = 1500
-
-
-def segment_middles(total: int, num_frames: int) -> np.ndarray:
-    """facebookresearch/SlowFast and TimeSformer, ssv2.py: (round(i·s) + round((i+1)·s)) // 2 with s = (N - 1) / T."""
-    borders = np.round((total - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
-    return ((borders[:-1] + borders[1:]) // 2)[None]
 
 
 def centered_clips(total: int, num_frames: int, *, stride: int = 1, num_clips: int = 1) -> np.ndarray:
@@ -49,21 +41,6 @@ def whole_steps(total: int, num_frames: int, *, num_clips: int = 1, flow_length:
     count = num_clips * num_frames
     step = (total - flow_length) // count if flow_length else (total - 1) // max(count - 1, 1)
     return np.minimum(np.arange(count) * max(step, 0), total - 1).reshape(num_clips, num_frames)
-
-
-@dataclass(frozen=True)
-class OffsetClips(Sampling):
-    """facebookresearch/SlowFast with USE_OFFSET_SAMPLING (MViT): clips as `at_fps` takes them, `options["rate"]` frames
-    at 30 a second apart, of which number k begins at k · floor(room / (K - 1)) and a single one at floor(room / 2)."""
-
-    def choose(self, video: Any, views: Views) -> FrameSample:
-        total, clock = read_total(video.metadata, None, video.timestamps)
-        length = self.options["rate"] * self.num_frames * clock.fps / 30
-        room = max(total - length, 0)
-        starts = [k * (room // (views.clips - 1)) for k in range(views.clips)] if views.clips > 1 else [room // 2]
-        # torch's, whose last bit decides between two frames
-        places = torch.stack([torch.linspace(s, s + length - 1, self.num_frames) for s in starts])
-        return make_sample(places.clamp(0, total - 1).long().numpy(), clock, short=length > total)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from hf_video.inference import published_sampling as published
 from hf_video.inference.evaluation import evaluate_videos
 from hf_video.inference.protocols import Protocol, dataset_name, find_protocol, paper_protocol
 from hf_video.inference.ten_crops import ten_crop_processor
-from hf_video.tasks.windows import Segment
 from hf_video.video import flow, transforms
 from hf_video.video.frames import VideoMetadata
 
@@ -222,21 +221,14 @@ class Video:
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 40, 301])
 def test_samplers_never_leave_the_video(total):
-    protocols = [p for name in CONFIGS for p in [paper_protocol(make_config(name))]]
-    for protocol in protocols:
-        model_frames = protocol.num_frames or 8
-        sampler = protocol.sampler
-        if isinstance(sampler, type):
-            sample = sampler(model_frames, options=protocol.options).choose(Video(total, 25), protocol_views(protocol))
-            indices = sample.indices
-            assert sample.seconds.shape == indices.shape
-        elif callable(sampler):
-            clips = {"num_clips": protocol.clips} if protocol.clips > 1 else {}
-            indices = sampler(total, model_frames, **protocol.options, **clips)
-        else:
-            continue
-        assert indices.shape[0] == protocol.clips
-        assert 0 <= indices.min() <= indices.max() < total
+    for name in CONFIGS:
+        model_config = make_config(name)
+        protocol = paper_protocol(model_config)
+        reading, _ = protocol.reader(model_config, hf_video.VideoMAEImageProcessor())
+        sample = reading.sampling.choose(Video(total, 25), reading.views)
+        assert sample.num_clips == protocol.clips
+        assert 0 <= sample.indices.min() <= sample.indices.max() < total
+        assert sample.seconds.shape == sample.indices.shape
 
 
 def make_config(name):
@@ -244,19 +236,13 @@ def make_config(name):
     return entry.load(entry.config)(**CONFIGS[name])
 
 
-def protocol_views(protocol):
-    from hf_video.tasks.views import Views
-
-    return Views(protocol.clips, protocol.crops)
-
-
 def test_published_samplers_at_published_sizes():
     # 300 frames, 16x4 clips at 30 fps: SlowFast's use_offset starts at k * floor(236 / 4).
-    sample = published.OffsetClips(16, options={"rate": 4}).choose(Video(300, 30.0), protocol_views(Protocol("", 5)))
+    mvit = paper_protocol(hf_video.MViTConfig.preset("v2_s_16x4"))
+    reading, _ = mvit.reader(hf_video.MViTConfig.preset("v2_s_16x4"), hf_video.MViTImageProcessor())
+    sample = reading.sampling.choose(Video(300, 30.0), reading.views)
     assert sample.indices[:, 0].tolist() == [0, 59, 118, 177, 236]
     assert sample.indices[4, -1] == 299
-    one = published.OffsetClips(16, options={"rate": 4}).choose(Video(300, 30.0), protocol_views(Protocol("")))
-    assert one.indices[0, 0] == 118
     assert published.centered_clips(300, 32, stride=2, num_clips=4)[:, 0].tolist() == [29, 88, 148, 207]
     assert published.centered_clips(20, 16, stride=2)[0].tolist() == [(2 * i) % 20 for i in range(16)]
     assert published.linspaced_clips(250, 32, stride=2, num_clips=4)[:, 0].tolist() == [0, 62, 124, 186]
@@ -265,11 +251,6 @@ def test_published_samplers_at_published_sizes():
     assert published.whole_steps(250, 1, num_clips=25, flow_length=10).ravel().tolist() == [i * 9 for i in range(25)]
     whole = published.WholeVideo(64, options={"target_fps": 25}).choose(Video(300, 30.0), None)
     assert whole.indices.shape == (1, 250)
-    # Protocols with windows see a part of a video as a video.
-    part = published.OffsetClips(4, options={"rate": 2}).choose(
-        Segment(Video(90, 30.0), 30, 60, 1.0, 2.0), protocol_views(Protocol("", 2))
-    )
-    assert part.seconds[0, 0] == pytest.approx(1.0)
 
 
 def test_a_long_video_is_not_seen_whole():
@@ -309,6 +290,7 @@ def test_published_rates():
     assert rate(hf_video.MViTConfig.preset("v2_b_32x3")) == 3
     large = paper_protocol(hf_video.MViTConfig.preset("v2_l_40x3"))
     assert (large.clips, large.crops, large.options["rate"], large.geometry) == (5, 3, 3, "resize to crop")
+    assert paper_protocol(hf_video.MViTConfig.preset("v2_s_16x4", num_labels=174)).name == "paper:ssv2"
     processor = hf_video.X3DImageProcessor(sampler_options={"rate": 12})
     assert paper_protocol(hf_video.X3DConfig.preset("xs"), processor=processor).options["rate"] == 12
 
