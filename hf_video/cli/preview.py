@@ -6,17 +6,22 @@
 
 Without --recipe the sheet shows every augmentation there is. In a folder the class of a video is the name of the
 folder it lies in, and the sheet says whether flipping is safe for these classes. Options are fields of Augmentation,
-Mixing and TemporalAugmentation, as in a recipe.
+Mixing and TemporalAugmentation, as in a recipe. Files that can't be read are named on stderr, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
-from hf_video.cli import DONE, CommandError
+from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.files import expand
+from hf_video.cli.printing import fault
+from hf_video.errors import VideoError
 
 # Every augmentation, each strong enough to be seen.
 EVERYTHING: dict[str, Any] = {
@@ -61,14 +66,16 @@ def run(options: argparse.Namespace) -> int:
     mixing = from_options(Mixing, mixing) if mixing is not None else None
     files = expand([options.source])
     labels = sorted({label for file in files if (label := label_of(file, options.source)) is not None})
-    clips = [_clip(file, label_of(file, options.source), data, options) for file in spread(files, options)]
-    sheet = preview_sheet(
-        clips, augmentation=augmentation, temporal=temporal, mixing=mixing, labels=labels, seed=options.seed,
-        title=f"Augmentation: {recipe['name']}",
-    )  # fmt: skip
+    wanted = spread(files, options)
+    with ExitStack() as readers:
+        clips = list(read_clips(wanted, data, options, readers))
+        sheet = preview_sheet(
+            clips, augmentation=augmentation, temporal=temporal, mixing=mixing, labels=labels, seed=options.seed,
+            title=f"Augmentation: {':'.join(filter(None, (recipe['name'], recipe.get('variant'))))}",
+        )  # fmt: skip
     sheet.save(options.output)
     print(f"{options.output}: {sheet.width}x{sheet.height} pixels")
-    return DONE
+    return DONE if len(clips) == len(wanted) else SOME_FAILED
 
 
 def check_output(path: str) -> None:
@@ -130,14 +137,29 @@ def spread(files: list[str], options: argparse.Namespace) -> list[str]:
     return [files[i * len(files) // count] for i in range(count)]
 
 
-def _clip(file: str, label: str | None, data: dict[str, Any], options: argparse.Namespace) -> Any:
+def read_clips(
+    files: list[str], data: dict[str, Any], options: argparse.Namespace, readers: ExitStack
+) -> Iterator[Any]:
+    """A `PreviewClip` of each file that can be read; others are named on stderr. Raises CommandError if none can."""
+    read = 0
+    for file in files:
+        try:
+            yield _clip(file, data, options, readers)
+            read += 1
+        except VideoError as error:
+            print(fault(file, str(error)), file=sys.stderr)
+    if not read:
+        raise CommandError("none of the videos could be read")
+
+
+def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers: ExitStack) -> Any:
     import torch
 
     from hf_video.video.augment_preview import PreviewClip
     from hf_video.video.reader import VideoReader
     from hf_video.video.sample_reader import sample_video
 
-    reader = VideoReader(file, **_reading(file, data.get("resize")))
+    reader = readers.enter_context(VideoReader(file, **_reading(file, data.get("resize"))))
     sampler = {"sampler": "dense", "stride": 4} if not data.get("sampler") else {"sampler": data["sampler"]}
     sampler.update(data.get("sampler_options") or {})
     num_frames = options.num_frames or data.get("num_frames") or 16
@@ -147,7 +169,7 @@ def _clip(file: str, label: str | None, data: dict[str, Any], options: argparse.
     def read(wanted: Any) -> Any:
         return torch.from_numpy(reader.get_frames(wanted).data)
 
-    return PreviewClip(read(indices), indices, total, read, os.path.basename(file), label)
+    return PreviewClip(read(indices), indices, total, read, os.path.basename(file), label_of(file, options.source))
 
 
 def _reading(file: str, resize: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def contrast(clip: torch.Tensor, factor: float) -> torch.Tensor:
     """`ImageEnhance.Contrast`: 0 is each frame's mean grey, 1 the clip."""
     mean = grey_levels(clip).flatten(1).long().sum(1).double() / (clip.shape[1] * clip.shape[2])
     middle = (mean + 0.5).floor().float()[:, None, None]
-    levels = _LEVELS.float().to(clip.device).expand(len(clip), 3, 256)
+    levels = _LEVELS.float().to(clip.device).repeat(len(clip), 3, 1)
     return look_up(clip, _blend(middle, levels, factor))
 
 
@@ -106,12 +106,13 @@ def sharpness(clip: torch.Tensor, factor: float) -> torch.Tensor:
     """`ImageEnhance.Sharpness`: 0 is smoothed by the kernel (1 1 1, 1 5 1, 1 1 1)/13, 1 the clip."""
     if min(clip.shape[1:3]) < 3:
         return clip  # Pillow smooths no border, and here is nothing else
-    smooth = clip.float()
     wide = clip.short()
-    rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
-    weighted = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * wide[:, 1:-1, 1:-1]
-    smooth[:, 1:-1, 1:-1] = ((weighted + 6.5) / 13).floor()
-    return _blend(smooth, clip.float(), factor)
+    rows = (wide[:, :-2] + wide[:, 1:-1]).add_(wide[:, 2:])
+    weighted = (rows[:, :, :-2] + rows[:, :, 1:-1]).add_(rows[:, :, 2:]).add_(wide[:, 1:-1, 1:-1], alpha=4)
+    smooth = weighted.float().add_(6.5).mul_(1 / 13).floor_()
+    sharp = clip.clone()
+    sharp[:, 1:-1, 1:-1] = _blend(smooth, wide[:, 1:-1, 1:-1].float(), factor)
+    return sharp
 
 
 def gray(clip: torch.Tensor) -> torch.Tensor:
@@ -121,8 +122,9 @@ def gray(clip: torch.Tensor) -> torch.Tensor:
 
 def grey_levels(clip: torch.Tensor) -> torch.Tensor:
     """(T, H, W, 3) to (T, H, W) uint8, `Image.convert("L")`: ITU-R 601 weights in 16-bit fixed point, rounded."""
-    red, green, blue = clip.int().unbind(-1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)
+    weights = torch.tensor([19595.0, 38470.0, 7471.0], device=clip.device)
+    # All sums stay below 2^24, so that float32 is exact here.
+    return (clip.float() @ weights).add_(32768).mul_(2.0**-16).to(torch.uint8)
 
 
 def hue(clip: torch.Tensor, turn: float) -> torch.Tensor:
@@ -130,26 +132,28 @@ def hue(clip: torch.Tensor, turn: float) -> torch.Tensor:
 
     In float32, rounded once: Pillow's own HSV has 256 hues, which costs up to 4 levels.
     """
-    red, green, blue = clip.float().unbind(-1)
-    value, least = clip.amax(-1).float(), clip.amin(-1).float()
+    values = clip.float()
+    red, green, blue = values.unbind(-1)
+    value, least = (extreme.float() for extreme in (clip.amax(-1), clip.amin(-1)))
     chroma = value - least
     safe = chroma.clamp(min=1)
     sector = torch.where(
         value == red,
         (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
-    sector += 6 * turn
-    channels = []
-    for offset in (5, 3, 1):  # red, green, blue
-        k = (sector + offset).remainder(6)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, -1).round_().clamp_(0, 255).to(torch.uint8)
+    sector = sector.add_(6 * turn)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = (sector + offset).remainder_(6)
+        k = torch.minimum(k, 4 - k).clamp_(0, 1)
+        values[..., channel] = value.addcmul(chroma, k, value=-1)
+    return values.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _blend(none: torch.Tensor, full: torch.Tensor, factor: float) -> torch.Tensor:
-    """`Image.blend` of float tensors with uint8 values: none + factor · (full - none), cut off, in 0 to 255."""
-    return ((full - none) * factor).add_(none).clamp_(0, 255).to(torch.uint8)
+    """`Image.blend` of float tensors with uint8 values: none + factor · (full - none), cut off, in 0 to 255. Done in
+    `full` itself: for a whole clip another tensor of that size costs more than the arithmetic."""
+    return full.sub_(none).mul_(factor).add_(none).clamp_(0, 255).to(torch.uint8)
 
 
 # -- index maps -------------------------------------------------------------------------------------------------------
@@ -194,15 +198,14 @@ def affine(clip: torch.Tensor, matrix: tuple[float, ...]) -> torch.Tensor:
     index, weights, outside = _index_map(height, width, tuple(map(float, matrix)), clip.device)
     table = clip.permute(1, 2, 0, 3).reshape(height * width, frames * channels).float()
     moved = functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
-    moved = moved.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8)
-    moved[outside] = FILL
+    moved = moved.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8).masked_fill_(outside[:, None], FILL)
     return moved.view(height, width, frames, channels).permute(2, 0, 1, 3).contiguous()
 
 
 def _index_map(height: int, width: int, matrix: tuple[float, ...], device: torch.device):
     """Of each place of the result: the numbers of its neighbours (H·W, taps) int32, their weights (H·W, taps) float32,
-    and whether it shows a point outside (H·W,). Taps are those of 4 x 4 that count anywhere: 4 of a shear, which moves
-    along one axis alone, 16 of a rotation."""
+    and whether it shows a point outside (H·W,). Taps are 16 of a rotation, and 4 of a shear, which moves along one axis
+    alone."""
     a, b, c, d, e, f = matrix
     y = torch.arange(height, dtype=torch.float64, device=device)[:, None] + 0.5
     x = torch.arange(width, dtype=torch.float64, device=device) + 0.5
@@ -212,14 +215,18 @@ def _index_map(height: int, width: int, matrix: tuple[float, ...], device: torch
     rows, down = _neighbours(y - 0.5, height)
     index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
     weights = (down[:, :, None] * across[:, None, :]).flatten(1)
-    counts = (weights != 0).any(0)
-    return index[:, counts].contiguous(), weights[:, counts].contiguous(), outside
+    return index, weights, outside
 
 
 def _neighbours(place: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four pixels around each place on a line, and Pillow's cubic weights of them (a = -1)."""
+    """The four pixels around each place on a line, and Pillow's cubic weights of them (a = -1): (places, 4) each; where
+    all places are whole the pixels themselves, (places, 1)."""
     first = place.floor()
-    t = (place - first)[:, None]
-    weights = torch.cat([t * (2 * t - t * t - 1), 1 - 2 * t**2 + t**3, t * (1 + t - t * t), t * t * (t - 1)], 1)
-    pixels = (first.int()[:, None] + torch.arange(-1, 3, dtype=torch.int32, device=place.device)).clamp_(0, length - 1)
-    return pixels, weights.float()
+    t = (place - first).float()
+    pixel = first.int()
+    if not t.any():
+        return pixel.clamp_(0, length - 1)[:, None], torch.ones_like(t)[:, None]
+    square, cube = t * t, t * t * t
+    weights = torch.stack([2 * square - t - cube, 1 - 2 * square + cube, t + square - cube, cube - square], 1)
+    pixels = pixel[:, None] + torch.arange(-1, 3, dtype=torch.int32, device=place.device)
+    return pixels.clamp_(0, length - 1), weights

@@ -110,6 +110,19 @@ def test_wrong_settings_are_named(glyphs, tmp_path, capsys, arguments, message):
     assert not (tmp_path / "sheet.png").exists()
 
 
+def test_files_that_can_not_be_read_are_named(glyphs, tmp_path, cells, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"no video")
+    (folder / "b.mp4").write_bytes(next(glyphs.rglob("*.mp4")).read_bytes())
+    assert main(["preview", str(folder), "--output", str(tmp_path / "sheet.png"), "--size", "48"]) == 1
+    assert "a.mp4" in capsys.readouterr().err
+    assert captions(cells) == [*EVERYTHING, "All together"]
+    (folder / "b.mp4").unlink()
+    assert main(["preview", str(folder), "--output", str(tmp_path / "none.png")]) == 2
+    assert "none of the videos" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("output", ["sheet.txt", "no/such/folder/sheet.png"])
 def test_where_no_sheet_can_go(glyphs, tmp_path, capsys, output):
     assert main(["preview", str(glyphs), "--output", str(tmp_path / output)]) == 2
