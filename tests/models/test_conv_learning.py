@@ -48,8 +48,10 @@ def clips(count: int, seed: int, frames: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "x3d"])  # X3D is not there after these 250 steps
-def test_moving_glyphs(name):
+@pytest.mark.parametrize("name", SMALL)
+def test_moving_glyphs(name, cpu_seconds):
+    """X3D: 100 % held out and backwards, 26 % still, 42 CPU seconds on a busy machine. (Its last norms must not start at
+    zero: with them it is undecided between the two ways of a motion for 400 steps.)"""
     torch.manual_seed(0)
     model = small_model(name).train()
     frames = model.config.num_frames
@@ -69,9 +71,11 @@ def test_moving_glyphs(name):
         right = (model(videos).logits.argmax(-1) == labels).float().mean()
         backwards = (model(videos.flip(1)).logits.argmax(-1) == opposite).float().mean()
         still = (model(videos[:, :1].expand(-1, frames, -1, -1, -1)).logits.argmax(-1) == labels).float().mean()
+    print(f"as it is {right:.4f}, backwards {backwards:.4f}, still {still:.4f}, {cpu_seconds():.0f} CPU seconds")
     assert right >= 0.95
     assert backwards >= 0.95
     assert still <= 0.4
+    assert cpu_seconds() <= 300
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -24,7 +24,9 @@ def clips(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_moving_glyphs():
+def test_moving_glyphs(cpu_seconds):
+    """100 % held out and backwards, 25 % still, 37 CPU seconds on a busy machine. (Half of the steps are enough with
+    `initializer_range=0.1`: the authors' .02 is made for three times the width.)"""
     config = VideoSwinConfig(embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=(4, 4, 4), num_labels=4)
     torch.manual_seed(0)
     model = VideoSwinForVideoClassification(config).train()
@@ -41,15 +43,14 @@ def test_moving_glyphs():
     videos, labels = clips(400, seed=1)
     opposite = torch.tensor([LABELS.index(OPPOSITE[name]) for name in LABELS])[labels]
     with torch.no_grad():
-        answer = {
-            name: model(shown).logits.argmax(-1)
-            for name, shown in (
-                ("as it is", videos), ("backwards", videos.flip(1)), ("still", videos[:, :1].expand(-1, 8, -1, -1, -1))
-            )
-        }  # fmt: skip
-    assert (answer["as it is"] == labels).float().mean() >= 0.95
-    assert (answer["backwards"] == opposite).float().mean() >= 0.95
-    assert (answer["still"] == labels).float().mean() <= 0.4
+        right = (model(videos).logits.argmax(-1) == labels).float().mean()
+        backwards = (model(videos.flip(1)).logits.argmax(-1) == opposite).float().mean()
+        still = (model(videos[:, :1].expand(-1, 8, -1, -1, -1)).logits.argmax(-1) == labels).float().mean()
+    print(f"as it is {right:.4f}, backwards {backwards:.4f}, still {still:.4f}, {cpu_seconds():.0f} CPU seconds")
+    assert right >= 0.95
+    assert backwards >= 0.95
+    assert still <= 0.4
+    assert cpu_seconds() <= 300
 
 
 def test_pipeline_answers_for_a_file(tmp_path):

@@ -55,7 +55,10 @@ class Gate(nn.Module):
 
 
 class X3DBlock(ConvBlock):
-    """(B, C, T, H, W) -> (B, D, T, H', W')."""
+    """(B, C, T, H, W) -> (B, D, T, H', W').
+
+    The last norm starts at one, where the authors' training starts it at zero: only the blocks tell the two ways of a
+    motion apart (the stem's filters are space times time), and without them a model from scratch stays undecided."""
 
     def __init__(self, in_channels: int, inner: int, out_channels: int, *, stride: int, squeezed: int) -> None:
         super().__init__()
@@ -64,7 +67,6 @@ class X3DBlock(ConvBlock):
         self.conv_b = ConvNormAct(inner, inner, (3, 3, 3), strides, groups=inner, act=False)
         self.gate = Gate(inner, squeezed) if squeezed else None
         self.conv_c = ConvNormAct(inner, out_channels, act=False)
-        self.conv_c.norm.starts_at_zero = True
         self.shortcut = None
         if in_channels != out_channels:
             self.shortcut = ConvNormAct(in_channels, out_channels, stride=strides, act=False)
