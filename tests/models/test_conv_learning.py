@@ -50,8 +50,8 @@ def clips(count: int, seed: int, frames: int) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_moving_glyphs(name, cpu_seconds):
-    """X3D: 100 % held out and backwards, 26 % still, 42 CPU seconds on a busy machine. (Its last norms must not start at
-    zero: with them it is undecided between the two ways of a motion for 400 steps.)"""
+    """X3D: 100 % held out and backwards, 26 % still, 42 CPU seconds on a busy machine. (With last norms that start at
+    zero it is undecided between the two ways of a motion for 400 steps.)"""
     torch.manual_seed(0)
     model = small_model(name).train()
     frames = model.config.num_frames
