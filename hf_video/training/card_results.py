@@ -27,18 +27,24 @@ def measured(facts: Facts) -> Iterable[str]:
     yield table(("split", "videos", "top-1 (95 % interval)", "top-5", "mean of classes"), rows)
     for split, report in facts.reports.items():
         yield f"Protocol on {split}: **{protocol(report, 'name')}**, {protocol(report, 'in_words')}."
-        more = [
-            (f"log loss {report['log_loss']:.3f}" if report.get("log_loss") is not None else ""),
-            (f"calibration error {percent(report['calibration_error'])}" if report.get("calibration_error") else ""),
-            (f"macro F1 {report['macro_f1']:.3f}" if report.get("macro_f1") is not None else ""),
-        ]
-        yield f"{', '.join(part for part in more if part).capitalize()}." if any(more) else ""
+        yield _more_numbers(report)
         yield _per_class(split, report.get("per_class") or [])
         yield picture(facts, f"evaluation/{split}/confusion.png", f"Confusion matrix on {split}")
 
 
 def picture(facts: Facts, file: str, title: str) -> str:
     return f"![{title}]({file})" if (facts.folder / file).is_file() else ""
+
+
+def _more_numbers(report: dict[str, Any]) -> str:
+    """What the most frequent class alone would give (a share says little without it), and further measures."""
+    videos = [row.get("videos") or 0 for row in report.get("per_class") or []]
+    lines = []
+    if sum(videos):
+        lines.append(f"Always answering the most frequent class would give {percent(max(videos) / sum(videos))}.")
+    measures = (("macro F1", "macro_f1"), ("log loss", "log_loss"), ("calibration error", "calibration_error"))
+    told = [f"{title} {report[key]:.3f}" for title, key in measures if report.get(key) is not None]
+    return " ".join(lines + ([f"Further: {', '.join(told)}."] if told else []))
 
 
 def _pretraining_results(summary: dict[str, Any]) -> Iterable[str]:

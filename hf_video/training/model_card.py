@@ -9,6 +9,7 @@ is read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None =
     license = license or facts.base_license
     sections = [
         [MARK, f"# {name.split('/')[-1]}", _what(facts)],
-        ["## Use", _snippet(facts, name), _input(facts)],
+        ["## Use", "With the package `hf_video` installed:", _snippet(facts, name), _input(facts)],
         ["## Results", *measured(facts)],
         ["## Data", *_data(facts)],
         ["## Training", *_training(facts)],
@@ -206,12 +207,13 @@ def _data(facts: Facts) -> Iterable[str]:
 
 def _skipped(entries: Sequence[dict[str, Any]]) -> str:
     if not entries:
-        return "No file was skipped."
-    kinds: dict[str, int] = {}
-    for entry in entries:
-        kind = f"{entry.get('kind', 'unknown')}{' (used all the same)' if entry.get('used') else ''}"
-        kinds[kind] = kinds.get(kind, 0) + 1
-    return f"{len(entries)} files stood out: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()) + "."
+        return "No file was left out."
+    sentences = []
+    for title, used in (("Left out", False), ("Used, and worth a look", True)):
+        kinds = Counter(entry.get("kind", "unknown") for entry in entries if bool(entry.get("used")) == used)
+        if kinds:
+            sentences.append(f"{title}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}.")
+    return " ".join(sentences)
 
 
 def _data_facts(facts: Facts) -> dict[str, Any]:
