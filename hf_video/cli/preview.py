@@ -160,11 +160,11 @@ def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers:
     from hf_video.video.sample_reader import sample_video
 
     reader = readers.enter_context(VideoReader(file, **_reading(file, data.get("resize"))))
-    sampler = {"sampler": "dense", "stride": 4} if not data.get("sampler") else {"sampler": data["sampler"]}
-    sampler.update(data.get("sampler_options") or {})
-    num_frames = options.num_frames or data.get("num_frames") or 16
+    num_frames, total = options.num_frames or data.get("num_frames") or 16, reader.metadata.num_frames
+    sampler = {"sampler": data.get("sampler"), **(data.get("sampler_options") or {})}
+    if sampler["sampler"] is None:  # training takes the model's; show motion, and no frame twice
+        sampler = {"sampler": "dense", "stride": 4} if total >= 4 * num_frames else {"sampler": "uniform"}
     indices = sample_video(reader, num_frames, **sampler).indices[0]
-    total = reader.metadata.num_frames
 
     def read(wanted: Any) -> Any:
         return torch.from_numpy(reader.get_frames(wanted).data)
