@@ -59,7 +59,7 @@ def has_safetensors(
     where["local_files_only"] = where.get("local_files_only", False) or is_offline_mode()
 
     def first(*names: str) -> str | None:
-        files = [os.path.join(subfolder or "", _variant_name(name, variant)) for name in names]
+        files = [f"{subfolder}/{file}" if subfolder else file for file in (_variant_name(n, variant) for n in names)]
         return next((file for file in files if has_file(model, file, **where)), None)
 
     if first(SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):

@@ -133,15 +133,17 @@ def _is_result(path: str) -> bool:
 
 def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     """Its whole name; it is there afterwards."""
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
     try:
         found = api.model_info(repo_id)
-    except RepositoryNotFoundError:
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (401, 404):  # 401: what is not there and what may not be seen are one
+            raise
         return api.create_repo(repo_id, private=private is not False, exist_ok=True).repo_id
-    if private and not found.private:
+    if private and found.private is False:
         raise PublishError(
             f"{repo_id} is there and public, and private=True was asked for: nothing was sent. Make it private in its "
             "settings, choose another name, or leave private out."

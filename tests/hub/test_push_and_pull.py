@@ -198,6 +198,8 @@ def test_pipeline_and_a_private_repository(hub, client, model, tmp_path):
     client("push_folder", model, "owner/hidden")
     clip = tiny.write_clip(tmp_path / "clip.mp4")
     assert client("classify", "owner/hidden", clip) == client("classify", str(model), clip)
+    again = client("logits", "owner/hidden", local_files_only=True)  # from the cache, nobody is asked
+    assert again == same(client("logits", str(model)))
     with pytest.raises(FlowError, match="private repository, make sure to pass a token"):
         client("logits", "owner/hidden", token=False, cache_dir=str(tmp_path / "cache"))
 
