@@ -222,3 +222,51 @@ def save_probe(folder: str | os.PathLike[str], model: Any, processor: Any, repor
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "probe.json").write_text(json.dumps({**report.as_dict(), **facts}, indent=2, ensure_ascii=False) + "\n")
+
+
+def probe_model(
+    data: Any,
+    model: str,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    random: bool = False,
+    device: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
+    """`linear_probe` from names: labelled videos as `load_videos` takes them, and a model folder or name on the Hub.
+
+    `random=True` probes the same model with random weights too. With `output` the probe is saved there (`save_probe`).
+    `options` are those of `extract_features`. Returns the report, with `chance`, the share of the most frequent class
+    among the test videos, and the class names `labels`.
+    """
+    from hf_video.data.load import load_videos
+    from hf_video.tasks.clip_processors import find_processors
+
+    splits = load_videos(data, seed=seed, inspect=None)
+    test = splits.get("test") or splits.get("validation")
+    if "train" not in splits or test is None:
+        raise DataError(f"{data} has the splits {', '.join(splits)}; a probe needs train and test.")
+    train = splits["train"]
+    encoder = load_encoder(model, train.labels, revision=revision)
+    processor = next(one for one in find_processors(encoder, None, None) if one is not None)
+    options["device"] = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    report = linear_probe(encoder, processor, train, test, seed=seed, **options)
+    facts: dict[str, Any] = {
+        "model": model,
+        "labels": train.labels,
+        "chance": max(test.counts().values()) / len(test),
+        "random_top1": None,
+    }
+    if random:
+        torch.manual_seed(seed)
+        untrained = load_encoder(model, train.labels, random=True, revision=revision)
+        facts["random_top1"] = linear_probe(untrained, processor, train, test, seed=seed, **options).test_top1
+    if output is not None:
+        row = next(row for row in train if row.name not in {one.name for one in report.skipped})
+        set_head(
+            encoder, report.head, dict(processor(row.source, num_frames=encoder.config.num_frames, return_tensors="pt"))
+        )
+        save_probe(output, encoder, processor, report, **facts)
+    return {**report.as_dict(), **facts}

@@ -1,0 +1,75 @@
+"""Turn videos into feature vectors, in shards of safetensors or Parquet.
+
+  hf-video embed clips/ --model my-encoder --output features
+  hf-video embed clips/ --model my-encoder --output features --format parquet --windows 2s/1s --processes 4
+
+DATA is a folder of videos, a list of them, or tar shards; labels are kept where there are some. Each vector stands for
+a video, or with --windows for a stretch of one, and comes with its name and seconds. The command can be killed at any
+moment: run again, it makes what is missing. Videos that can't be read are named, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--model", "-m", required=True, help="a folder, or a name on the Hub")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--output", "-o", required=True, metavar="DIR", help="folder for the shards and manifest.json")
+    add(
+        "--format",
+        choices=("safetensors", "parquet"),
+        default="safetensors",
+        help="of the shards (default safetensors)",
+    )
+    add("--windows", metavar="2s/1s", help="a vector for each window of that length [and step] in seconds")
+    add("--views", metavar="5x3", help="clips x crops whose vectors are averaged (default: one view)")
+    add("--shard-size", type=int, default=512, metavar="N", help="videos of a shard (default 512)")
+    add("--processes", type=int, default=1, metavar="N", help="processes with a model each (default 1)")
+    add("--num-workers", type=int, default=0, metavar="N", help="decoders of each process (default 0: itself)")
+    add("--batch-size", type=int, default=8, metavar="N", help="clips in one forward (default 8)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: accelerators if there are any, one for each process)")
+    add("--quiet", "-q", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.data.load import load_videos
+    from hf_video.data.rows import VideoRows
+    from hf_video.inference.embed import ModelLoader, embed_videos
+
+    splits = load_videos(options.data, test_size=0.0, inspect=None)
+    rows = VideoRows([row for part in splits.values() for row in part], next(iter(splits.values())).labels)
+    hidden = options.quiet or not sys.stderr.isatty()
+    with tqdm(unit="shard", file=sys.stderr, disable=hidden) as bar:
+
+        def progress(done: int, count: int) -> None:
+            bar.total, bar.n = count, done
+            bar.refresh()
+
+        report = embed_videos(
+            ModelLoader(options.model, revision=options.revision, device=options.device),
+            rows,
+            options.output,
+            data_format=options.format,
+            shard_size=options.shard_size,
+            processes=options.processes,
+            on_shard=progress,
+            windows=options.windows,
+            views=options.views,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+        )
+    print(
+        f"{report.vectors} vectors of {report.dim} numbers from {report.found} of {report.videos} videos in "
+        f"{options.output} ({report.made} shards made, {report.kept} were there)"
+    )
+    for one in report.skipped:
+        print(one, file=sys.stderr)
+    return SOME_FAILED if report.skipped else DONE

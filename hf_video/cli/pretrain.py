@@ -1,0 +1,87 @@
+"""Train a VideoMAE without labels: hide most of each clip, learn to paint it in.
+
+  hf-video pretrain clips/ --model videomae:small --output my-encoder
+  hf-video pretrain clips/ --model tiny.json --set training.num_train_epochs=100 --resume
+  hf-video pretrain clips/ --model videomae:base --recipe videomae_pretrain:ucf101-B
+  hf-video pretrain clips/ --model tiny.json --probe labelled/ --probe_every 20
+
+DATA is a folder of videos, a list of them, or tar shards; labels are not used. --model is a size with random weights, a
+JSON or YAML file of configuration fields with "model_type", or a checkpoint to go on from. A part of the videos is held
+out (a test split, where there is one); on these the masked loss is compared with two predictors that know nothing: the
+mean of each patch, and a copy of the nearest visible tube.
+
+The output folder holds the model for `hf-video train` and `hf-video probe`, training_summary.json, and figures/:
+reconstructions while it learns, and the loss curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_video.cli import DONE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--model", "-m", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
+    add("--recipe", "-r", default="videomae_pretrain_small", help="a recipe or YAML file (default %(default)s)")
+    add("--output", "-o", metavar="DIR", help="folder of the run (default: named after data and model)")
+    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add(
+        "--held_out",
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the videos (default 0.1; 0: none)",
+    )
+    add("--group_pattern", "--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
+    add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
+    add("--probe_every", "--probe-every", type=int, default=10, metavar="N", help="epochs between probes (default 10)")
+    add("--resume", action="store_true", help="go on with the run in --output")
+    add("--overwrite", action="store_true", help="remove the run in --output first")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.training.pretrain import pretrain
+
+    summary = pretrain(
+        options.data,
+        options.model,
+        recipe=options.recipe,
+        output=options.output,
+        settings=options.settings,
+        held_out=options.held_out,
+        group_pattern=options.group_pattern,
+        probe=options.probe,
+        probe_every=options.probe_every,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        revision=options.revision,
+    )
+    if summary:  # of several processes, the first one's
+        print(told(summary))
+    return DONE
+
+
+def told(summary: dict[str, Any]) -> str:
+    lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
+    held_out = summary["held_out"]
+    if held_out:
+        lines.append(f"Masked loss on {held_out['clips']} held-out clips   {held_out['masked_loss']:.4f}")
+        lines.append(f"  mean of each patch               {held_out['mean_of_patch']:.4f}")
+        lines.append(f"  copy of the nearest visible tube {held_out['copy_of_nearest']:.4f}")
+        if not held_out["beats_trivial"]:
+            lines.append(
+                "No better than knowing nothing: train longer, on more videos, or hide less (masking.mask_ratio)."
+            )
+    if summary["probe_top1"]:
+        probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
+        lines.append(f"Linear probe, top-1: {', '.join(probes)}")
+    skipped = summary["data"]["skipped"]
+    lines += [f"{one['name']}: {one['kind']}{' (used)' if one['used'] else ''}: {one['reason']}" for one in skipped]
+    lines.append(f"Saved to {summary['output']}; pictures in {summary['output']}/figures")
+    return "\n".join(lines)

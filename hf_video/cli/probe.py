@@ -1,0 +1,67 @@
+"""Measure a frozen encoder: a linear classifier on its features.
+
+  hf-video probe labelled/ --model my-encoder
+  hf-video probe labelled/ --model my-encoder --random --output my-probe
+
+DATA is a folder (train/<label>/clip.mp4 and test/..., or <label>/clip.mp4 to be divided), a list, or tar shards.
+Features are made once for each video; the classifier is solved to its end, its penalty chosen on a part of the training
+videos. --random probes the same model with random weights too: what the features have to be better than. With --output
+the probe is saved as a model that `hf-video classify` and the pipeline take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", metavar="DATA", help="labelled videos: a folder, a list, or tar shards")
+    add("--model", "-m", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--output", "-o", metavar="DIR", help="save the model with the probe as its classifier")
+    add("--random", action="store_true", help="probe random weights as well")
+    add("--views", metavar="5x3", help="clips x crops whose features are averaged (default: one)")
+    add("--batch-size", type=int, default=8, metavar="N", help="clips in one forward (default 8)")
+    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    add("--seed", type=int, default=0, help="of the splits, and of random weights")
+    add("--json", action="store_true", help="the report as JSON on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.training.probe import probe_model
+
+    report = probe_model(
+        options.data,
+        options.model,
+        output=options.output,
+        revision=options.revision,
+        random=options.random,
+        device=options.device,
+        seed=options.seed,
+        views=options.views,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    if options.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        show(report)
+    for one in report["skipped"]:
+        print(f"{one['name']}: {one['kind']}: {one['reason']}", file=sys.stderr)
+    return SOME_FAILED if any(not one["used"] for one in report["skipped"]) else DONE
+
+
+def show(report: dict[str, Any]) -> None:
+    print(
+        f"{report['train_found']} training videos, {report['test_found']} test videos, {len(report['labels'])} classes"
+    )
+    print(f"linear probe     top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
+    if report.get("random_top1") is not None:
+        print(f"random weights   top-1 {report['random_top1']:.1%}")
+    print(f"chance           top-1 {report['chance']:.1%}   (the most frequent class)")

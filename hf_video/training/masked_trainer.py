@@ -1,0 +1,99 @@
+"""`MaskedTrainer`: masked pretraining with figures of what it has to beat, pictures, and a linear probe on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from hf_video.tasks.masked_pretraining import masked_errors, reconstruct, summarise_errors
+from hf_video.training.pretrain_figures import reconstruction_sheet
+from hf_video.training.trainer import VideoTrainer
+
+
+class MaskedTrainer(VideoTrainer):
+    """A `VideoTrainer` for `…ForPreTraining` models and batches of `MaskedVideoCollator`.
+
+    Evaluation gives `eval_loss`, `eval_masked_loss`, `eval_mean_of_patch`, `eval_copy_of_nearest` (all with the model's
+    own loss, on the same hidden tokens) and `eval_explained`; see `summarise_errors`. Masks of evaluation are the same
+    every time.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, compute_metrics=_metrics, **kwargs)
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
+        """The clips' errors (B, 3) stand in for predictions, so that Trainer gathers them over processes."""
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            errors = masked_errors(model, inputs["pixel_values"], inputs["bool_masked_pos"])
+        return errors[:, 0].mean(), errors, errors[:, 0]
+
+
+def _metrics(prediction: Any) -> dict[str, float]:
+    return summarise_errors(prediction.predictions)
+
+
+class Pictures(TrainerCallback):
+    """`reconstruction-<step>.png` at each evaluation: clips of different held-out videos, always the same ones."""
+
+    def __init__(self, trainer: MaskedTrainer, dataset: Any, names: list[str], folder: Path):
+        self.trainer, self.folder, self.names = trainer, folder, names
+        self._dataset, self._batch = dataset, None
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.draw(self.folder / f"reconstruction-{state.global_step:06d}.png")
+
+    def draw(self, path: Path) -> None:
+        """With the weights that the model has now."""
+        if self._batch is None:
+            self._batch = self.trainer.data_collator([self._dataset[i] for i in range(len(self.names))])
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
+        clips, mask = (self._batch[name].to(model.device) for name in ("pixel_values", "bool_masked_pos"))
+        training = model.training
+        model.eval()
+        errors, shown = masked_errors(model, clips, mask).cpu().numpy(), reconstruct(model, clips, mask)
+        model.train(training)
+        step = self.trainer.state.global_step
+        note = f"Hidden: {mask.float().mean():.0%} of the tubelets."
+        if model.config.norm_pix_loss:
+            note += " Predictions are of normalised pixels, undone with each tubelet's own mean and deviation."
+        captions = [_caption(name, row) for name, row in zip(self.names, errors, strict=True)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reconstruction_sheet(shown, captions, title=f"Held-out clips after {step} steps", note=note).save(path)
+
+
+def _caption(name: str, errors: np.ndarray) -> str:
+    loss, mean, copy = errors.tolist()
+    return f"{name}      loss {loss:.3f}   (mean of the patch {mean:.3f}, copy of the nearest tube {copy:.3f})"
+
+
+class ProbeCallback(TrainerCallback):
+    """Logs `probe_top1` before training, every `every` epochs, and after it. `probe(model)` returns the accuracy of a
+    linear probe on the encoder; it is made on one process."""
+
+    def __init__(self, trainer: MaskedTrainer, probe: Callable[[Any], float], every: int):
+        self.trainer, self.probe, self.every = trainer, probe, every
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._run(state)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        last = state.global_step >= state.max_steps
+        if last or round(state.epoch) % self.every == 0:
+            self._run(state)
+
+    def _run(self, state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
+        # What a probe draws must not move what training draws, or probing would change the weights.
+        with torch.random.fork_rng(), self.trainer.averaged():
+            top1 = self.probe(model)
+        self.trainer.log({"probe_top1": top1})

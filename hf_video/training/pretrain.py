@@ -1,0 +1,267 @@
+"""VideoMAE pretraining, from a folder of unlabelled clips to an encoder: the steps behind `hf-video pretrain`.
+
+    pretrain("my_clips", "videomae:small", output="my_encoder")
+
+What is left in the output folder: the model and its processor, `training_summary.json` with the masked loss on held-out
+clips beside that of predictors that know nothing, `figures/` (reconstructions while it trained, the loss curve),
+`skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from hf_video.data import VideoDataset, VideoRow, VideoRows, load_videos
+from hf_video.errors import ConfigError, DataError, VideoError
+from hf_video.inference.features import extract_features
+from hf_video.tasks.masked_pretraining import MaskedVideoCollator
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.finetune import default_output, make_arguments, make_dataset
+from hf_video.training.masked_trainer import MaskedTrainer, Pictures, ProbeCallback
+from hf_video.training.plan import Plan, check_batch, check_model_takes, duration
+from hf_video.training.pretrain_figures import loss_curve
+from hf_video.training.probe import probe_features
+from hf_video.training.recipes import change, load_recipe
+from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
+from hf_video.training.start import Start, find_source, load_start, serve_as_trained
+from hf_video.training.summary import make_summary, write_summary
+from hf_video.video.reader import VideoReader
+
+RECIPE = "videomae_pretrain_small"
+TASK = "AutoModelForPreTraining"
+FIGURES = "figures"
+SHOWN = 4  # clips of a reconstruction figure
+MEASURED = 64  # held-out clips to measure on; a video gives eight at most
+LOOKED_AT = 32  # videos that are opened to see how long they are
+
+
+def pretrain(
+    data: Any,
+    model: str | Path,
+    *,
+    recipe: str | Path = RECIPE,
+    output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    held_out: float = 0.1,
+    group_pattern: str | None = None,
+    probe: Any = None,
+    probe_every: int = 10,
+    resume: bool = False,
+    overwrite: bool = False,
+    revision: str | None = None,
+) -> dict[str, Any]:
+    """Trains a masked autoencoder. Returns the summary that is also written.
+
+    Args:
+        data: What `load_videos` takes. Labels are not used.
+        model: See `find_source`: a folder, a name on the Hub, a model type with a size or a file of its configuration.
+        recipe, settings, output, resume, overwrite: As in `finetune`.
+        held_out: Share of the videos that is measured on, where they have no test or validation split; 0 for none.
+            `group_pattern` keeps clips of one recording together: see `load_videos`.
+        probe: Labelled videos for a linear probe before, every `probe_every` epochs, and after.
+
+    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    """
+    source = find_source(model, revision=revision)
+    recipe = change(load_recipe(recipe), settings)
+    if recipe.get("task") != "pretraining":
+        raise ConfigError(f"The recipe {recipe['name']!r} is for classifiers. For pretraining: {RECIPE!r}.")
+    splits = read_splits(data, held_out, group_pattern)
+    output = Path(output) if output is not None else default_output(data, source)
+    arguments = make_arguments(output, {**_measuring("test" in splits), **recipe["training"]})
+    run = run_description(source.name, recipe, splits)
+    with arguments.main_process_first(local=False):
+        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
+        if checkpoint is None:
+            shutil.rmtree(output / FIGURES, ignore_errors=True)
+    set_seed(arguments.seed)
+    start = make_start(source, recipe, splits["train"], revision)
+    trainer = make_trainer(start, splits, recipe, arguments, output)
+    if probe is not None:
+        trainer.add_callback(ProbeCallback(trainer, make_probe(probe, start.processor), probe_every))
+    plan = make_plan(trainer, splits, recipe, start.remarks)
+    if trainer.is_world_process_zero():
+        print(plan, flush=True)
+        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
+    trainer.accelerator.wait_for_everyone()
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    measured = trainer.evaluate() if "test" in splits else None
+    trainer.save_model()
+    summary: dict[str, Any] = {}
+    if trainer.is_world_process_zero():
+        summary = make_summary(trainer, splits, source, recipe, plan, result, {}, data=data)
+        summary |= {"task": "masked pretraining", "masking": recipe["masking"], **told_by(trainer, measured)}
+        write_summary(output, summary)
+        draw(trainer, output)
+        summary["output"] = str(output)
+    trainer.accelerator.wait_for_everyone()
+    return summary
+
+
+def read_splits(data: Any, held_out: float, group_pattern: str | None = None) -> dict[str, VideoRows]:
+    """ "train" and, unless `held_out` is 0, "test", without labels. Raises DataError where there are no videos, or one
+    and it should be held out."""
+    found = load_videos(data, test_size=held_out, group_pattern=group_pattern)
+    if not len(found.get("train", ())):
+        skipped = [str(one) for rows in found.values() for one in rows.skipped]
+        raise DataError(f"There are no videos to train on in {data}. {'; '.join(skipped[:3])}")
+    unseen = found.get("test") or found.get("validation")
+    if held_out and not unseen:
+        raise DataError(
+            f"{data} has one video, or clips of one recording: none can be held out to measure on. Give more videos, "
+            "or hold out none (held_out=0)."
+        )
+    chosen = {"train": found["train"], "test": unseen} if held_out else {"train": found["train"]}
+    return {name: _without_labels(rows) for name, rows in chosen.items()}
+
+
+def _without_labels(rows: VideoRows) -> VideoRows:
+    bare = (VideoRow(row.source, None, row.name, row.group) for row in rows)
+    return VideoRows(bare, skipped=rows.skipped, root=rows.root)
+
+
+def _measuring(held_out: bool) -> dict[str, Any]:
+    """Twenty measurements of a training, where the recipe says nothing."""
+    return {"eval_strategy": "steps", "eval_steps": 0.05} if held_out else {}
+
+
+def make_start(source: Any, recipe: Mapping[str, Any], rows: VideoRows, revision: str | None = None) -> Start:
+    """The autoencoder and its processor, which samples as the recipe does. The paper's encoder ends with a norm: mean
+    pooling, which has none, is for classifiers."""
+    start = load_start(source, task=TASK, settings={**recipe["model"], "use_mean_pooling": False}, revision=revision)
+    data = recipe["data"]
+    data["num_frames"] = data.get("num_frames") or start.model.config.num_frames
+    stride = (data.get("sampler_options") or {}).get("stride")
+    if stride is not None and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
+        data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
+        start.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
+    serve_as_trained(start.processor, data)
+    return start
+
+
+def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:
+    """The largest stride up to `stride` at which the median of some videos still fills a clip with different frames."""
+    lengths = []
+    for row in rows[:LOOKED_AT]:
+        try:
+            with VideoReader(VideoDataset._opened(row.source)) as reader:
+                lengths.append(reader.metadata.num_frames)
+        except (VideoError, OSError):
+            continue
+    span = int(np.median(lengths)) - 1 if lengths else stride * num_frames
+    return max(1, min(stride, span // max(num_frames - 1, 1)))
+
+
+def make_trainer(
+    start: Start,
+    splits: Mapping[str, VideoRows],
+    recipe: Mapping[str, Any],
+    arguments: VideoTrainingArguments,
+    output: Path,
+) -> MaskedTrainer:
+    """With data sets of both splits and, where something is held out, pictures of it."""
+    log = output / SKIPPED_FILE
+    rows = splits["train"]
+    # Fewer videos than a step takes: each is there several times, as a clip of another place.
+    times = -(-arguments.rows_per_step // len(rows))
+    if times > 1:
+        start.remarks.append(f"each video gives {times} clips an epoch, to fill a batch")
+    repeated = rows.select(i for _ in range(times) for i in range(len(rows)))
+    train = make_dataset(repeated, start.processor, recipe, seed=arguments.seed, log=log)
+    test = splits.get("test")
+    if test is not None:
+        options = {name: recipe["data"][name] for name in ("sampler", "sampler_options") if name in recipe["data"]}
+        views = min(-(-MEASURED // len(test)), 8)
+        test = VideoDataset(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
+    trainer = MaskedTrainer(
+        start.model,
+        arguments,
+        MaskedVideoCollator(start.model.config.patch, **recipe["masking"]),
+        train_dataset=train,
+        eval_dataset=test,
+        processing_class=start.processor,
+    )
+    if test is not None:
+        trainer.add_callback(_pictures(trainer, test, output / FIGURES))
+    return trainer
+
+
+def _pictures(trainer: MaskedTrainer, test: VideoDataset, folder: Path) -> Pictures:
+    """A clip from the middle of some of the held-out videos."""
+    videos = np.linspace(0, len(test.rows) - 1, min(SHOWN, len(test.rows))).round().astype(int).tolist()
+    clips = torch.utils.data.Subset(test, [video * test.clips + test.clips // 2 for video in videos])
+    return Pictures(trainer, clips, [test.rows[video].name for video in videos], folder)
+
+
+def make_probe(data: Any, processor: Any) -> Any:
+    """model -> top-1 of a linear probe. Raises DataError for videos without labels or a test split."""
+    splits = load_videos(data)
+    test = splits.get("test") or splits.get("validation")
+    if "train" not in splits or not test or not splits["train"].labelled:
+        raise DataError(f"The videos to probe with, {data}, need labels, and some to test on.")
+    return partial(_probe_top1, processor=processor, train=splits["train"], test=test)
+
+
+def _probe_top1(model: Any, *, processor: Any, train: VideoRows, test: VideoRows) -> float:
+    seen, unseen = (extract_features(model, processor, rows, batch_size=32) for rows in (train, test))
+    return probe_features(seen, unseen, train).test_top1
+
+
+def make_plan(
+    trainer: MaskedTrainer, splits: Mapping[str, VideoRows], recipe: Mapping[str, Any], remarks: Sequence[str] = ()
+) -> Plan:
+    """What will be done, with one batch read and run. Raises ConfigError for what can't work."""
+    args, data, model = trainer.args, trainer.train_dataset, trainer.model
+    check_batch(args, model, len(data), data.repeats)
+    begin = time.perf_counter()
+    batch = trainer.data_collator([data[i] for i in range(args.per_device_train_batch_size)])
+    reading = (time.perf_counter() - begin) / max(args.dataloader_num_workers, 1)
+    forward = check_model_takes(model, batch)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * trainer.steps_per_epoch())
+    step = reading + 3 * forward if args.dataloader_num_workers == 0 else max(reading, 3 * forward)
+    counts = {name: len(rows) for name, rows in splits.items()}
+    hidden = batch["bool_masked_pos"]
+    name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
+    lines = [
+        ("videos", ", ".join(f"{count} {split}" for split, count in counts.items())),
+        ("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden"),
+        ("a step", f"{args.rows_per_step} clips, learning rate {args.learning_rate:.3g}"),
+        ("steps", f"{steps} ({steps / trainer.steps_per_epoch():.4g} epochs of {len(data)} clips)"),
+        ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
+        ("recipe", name),
+        ("time", f"about {duration(step * args.gradient_accumulation_steps * steps)}"),
+    ]
+    facts = {"videos": counts, "steps": steps, "recipe": name, "device": str(args.device)}
+    return Plan(facts, lines, list(remarks))
+
+
+def told_by(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dict[str, Any]:
+    """`held_out`: the masked loss and that of predictors that know nothing, and whether it `beats_trivial`;
+    `probe_top1` by epoch."""
+    names = ("masked_loss", "mean_of_patch", "copy_of_nearest", "explained")
+    held_out = None
+    if measured is not None:
+        held_out = {name: measured[f"eval_{name}"] for name in names} | {"clips": len(trainer.eval_dataset)}
+        held_out["beats_trivial"] = held_out["explained"] > 0
+    probes = {f"{row['epoch']:g}": row["probe_top1"] for row in trainer.state.log_history if "probe_top1" in row}
+    return {"held_out": held_out, "probe_top1": probes or None}
+
+
+def draw(trainer: MaskedTrainer, output: Path) -> None:
+    """`figures/reconstruction.png`, with the final weights, and `figures/loss_curve.png`."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, Pictures):
+            with trainer.averaged():
+                callback.draw(output / FIGURES / "reconstruction.png")
+    loss_curve(trainer.state.log_history, output / FIGURES / "loss_curve.png")

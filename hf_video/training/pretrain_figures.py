@@ -1,0 +1,95 @@
+"""Pictures of a pretraining: what the model makes of hidden tubelets, and the loss over time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_video.tasks.masked_pretraining import Reconstruction
+
+_PAPER, _INK, _FAINT = (250, 250, 248), (30, 32, 36), (120, 124, 130)
+_ROWS = ("input", "masked", "predicted")
+_GAP, _MARGIN, _SIDE, _CAPTION = 3, 20, 86, 24
+
+
+def reconstruction_sheet(
+    shown: Reconstruction, captions: Sequence[str], *, title: str = "", note: str = "", frames: int = 8
+) -> Image.Image:
+    """A PIL image with three rows for each clip: its frames, the same with hidden tubelets in grey, and with the
+    prediction in their place; at most `frames` of them, evenly spread, time from left to right."""
+    clips, count, _, height, width = shown.input.shape
+    picks = np.linspace(0, count - 1, min(frames, count)).round().astype(int)
+    scale = max(round(112 / width), 1)  # whole, so that pixels stay pixels
+    w, h = width * scale, height * scale
+    block = _CAPTION + 3 * (h + _GAP) + _MARGIN
+    head = 62 if title else _MARGIN
+    sheet = Image.new("RGB", (_SIDE + len(picks) * (w + _GAP) + _MARGIN, head + clips * block), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 12), title, fill=_INK, font=ImageFont.load_default(20))
+    draw.text((_MARGIN, 38), note, fill=_FAINT, font=ImageFont.load_default(12))
+    for number, caption in enumerate(captions[:clips]):
+        top = head + number * block
+        draw.text((_SIDE, top), caption, fill=_INK, font=ImageFont.load_default(14))
+        for row, name in enumerate(_ROWS):
+            y = top + _CAPTION + row * (h + _GAP)
+            draw.text((_MARGIN, y + h // 2 - 8), name, fill=_FAINT, font=ImageFont.load_default(13))
+            pixels = getattr(shown, name)[number, picks].mul(255).round().to(torch.uint8).cpu()
+            for column, frame in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+                image = Image.fromarray(frame).resize((w, h), Image.Resampling.NEAREST)
+                sheet.paste(image, (_SIDE + column * (w + _GAP), y))
+    return sheet
+
+
+def loss_curve(history: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> bool:
+    """Draws the training loss, the held-out masked loss and the trivial predictors' over epochs, from a Trainer's
+    `log_history`, and the linear probe's accuracy beneath where there was one. False where matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    probed = _series(history, "probe_top1")
+    figure = Figure(figsize=(8, 7 if probed[0] else 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2 if probed[0] else 1, squeeze=False, sharex=True)[:, 0]
+    _plot_losses(axes[0], history)
+    if probed[0]:
+        axes[1].plot(probed[0], [100 * v for v in probed[1]], color="#268452", marker="o", markersize=4)
+        axes[1].set_ylabel("linear probe, top-1 in %")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    axes[-1].set_xlabel("epoch")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _plot_losses(axis: Any, history: Sequence[dict[str, Any]]) -> None:
+    training, held_out = _series(history, "loss"), _series(history, "eval_masked_loss")
+    axis.plot(*training, color="#9aa3ad", linewidth=1, label="training")
+    axis.plot(*held_out, color="#1f6feb", marker="o", markersize=3, label="held out")
+    top = max([*training[1], *held_out[1], *_series(history, "eval_mean_of_patch")[1]], default=1.0) * 1.02
+    for name, colour, label in (
+        ("eval_mean_of_patch", "#c4382f", "mean of the patch"),
+        ("eval_copy_of_nearest", "#d9822b", "copy of the nearest visible tube"),
+    ):
+        for value in _series(history, name)[1][-1:]:
+            # A line far above would flatten the curves; its number is enough.
+            where = f"{value:.3f}" if value <= 1.3 * top else f"{value:.3f}, far above"
+            axis.plot([], [], color=colour, linestyle="--", linewidth=1, label=f"{label} ({where})")
+            if value <= 1.3 * top:
+                axis.axhline(value, color=colour, linestyle="--", linewidth=1)
+    axis.set_ylabel("mean squared error of hidden tokens")
+    axis.legend(frameon=False, fontsize=9)
+
+
+def _series(history: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in history if name in row]
+    return [row["epoch"] for row in rows], [row[name] for row in rows]
