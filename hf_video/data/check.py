@@ -126,12 +126,16 @@ def find_duplicates(videos: list[Found], *, content: bool = True) -> list[Duplic
     if not content:
         return groups
     # One of each group of equal files stands for all of them.
-    standing = {i: group[0] for group in exact for i in group}
-    left = [i for i in range(len(videos)) if standing.get(i, i) == i]
+    meant = {i: [i] for i in range(len(videos))}
+    for group in exact:
+        meant[group[0]] = group
+        for i in group[1:]:
+            del meant[i]
+    left = list(meant)
     prints = in_threads(lambda i: fingerprint(videos[i].source), left, "looking at videos")
     pairs = [(left[a], left[b]) for a, b in same_content(prints)]
     for group in _joined(pairs):
-        members = [i for i in range(len(videos)) if standing.get(i, i) in group]
+        members = sorted(i for one in group for i in meant[one])
         groups.append(Duplicates(tuple(videos[i].name for i in members), False))
     return groups
 
