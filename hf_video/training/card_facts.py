@@ -157,9 +157,14 @@ def look_up_base(facts: Facts, api: HfApi) -> None:
     facts.base_license = stated if isinstance(stated, str) else facts.base_license
 
 
-def shared_summary(facts: Facts) -> bytes | None:
-    """`training_summary.json` as others may see it: without a path of somebody's machine."""
-    if facts.summary is None:
-        return None
-    hidden = {"base_model": facts.base_model, "base_model_is_local": True} if facts.base_is_local else {}
-    return json.dumps({**facts.summary, **hidden}, indent=2, ensure_ascii=False).encode()
+def shared_files(facts: Facts) -> dict[str, bytes]:
+    """The summary and the reports as others may see them: without a path of somebody's machine."""
+    files = {}
+    if facts.summary is not None:
+        hidden = {"base_model": facts.base_model, "base_model_is_local": True} if facts.base_is_local else {}
+        files["training_summary.json"] = {**facts.summary, **hidden}
+    for split, report in facts.reports.items():
+        model = Path(report.get("model") or "")
+        named = {**report, "model": model.name} if model.is_absolute() or model.exists() else report
+        files[f"evaluation/{split}/report.json"] = named
+    return {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, PublishError
-from hf_video.training.card_facts import PROCESSOR_FILES, look_up_base, read_facts, read_json, shared_summary
+from hf_video.training.card_facts import PROCESSOR_FILES, look_up_base, read_facts, read_json, shared_files
 from hf_video.training.model_card import is_ours, make_card, write_card
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 INDEX = "model.safetensors.index.json"
-SUMMARY = "training_summary.json"
 # Files of a folder that belong to a model; weights and `evaluation/` come to them. Other figures show people's videos.
-PUBLISHED = ("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", SUMMARY, "figures/loss_curve.png")
+PUBLISHED = ("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", "training_summary.json", "figures/loss_curve.png")
 EVALUATION = (".json", ".csv", ".png")
 
 
@@ -152,17 +151,15 @@ def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
 
 
 def _made_files(folder: Path, api: HfApi, repo_id: str, license: str | None) -> dict[str, bytes]:
-    """Files that are made for the push: the summary, and the card unless a person wrote one (it is also left in the
-    folder)."""
+    """Files that are made for the push: summary and reports, and the card unless a person wrote one (it is also left
+    in the folder)."""
     facts = read_facts(folder)
     card, made = folder / "README.md", {}
     if not card.exists() or is_ours(card):
         look_up_base(facts, api)
         make_card(facts, repo_id=repo_id, license=license).save(card)
         made["README.md"] = card.read_bytes()
-    if summary := shared_summary(facts):
-        made[SUMMARY] = summary
-    return made
+    return made | shared_files(facts)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def finished(model, tmp_path):
     shutil.copytree(model, folder)
     for name in ("evaluation/test", "checkpoint-5", "runs/now", "figures"):
         (folder / name).mkdir(parents=True)
-    (folder / "evaluation/test/report.json").write_text(json.dumps(REPORT))
+    (folder / "evaluation/test/report.json").write_text(json.dumps({**REPORT, "model": str(folder)}))
     (folder / "evaluation/test/per_class.csv").write_text("label,videos\n")
     (folder / "evaluation/test/predictions.jsonl").write_text("{}\n")
     (folder / "training_summary.json").write_text(json.dumps({"base_model": str(model), "train_loss": 0.25}))
