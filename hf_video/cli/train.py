@@ -12,6 +12,7 @@ Before it trains it prints a plan, and refuses what can't work. Several GPUs: to
 from __future__ import annotations
 
 import argparse
+import sys
 
 from hf_video.cli import DONE, SOME_FAILED
 
@@ -35,9 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
     from hf_video.training.finetune import finetune
     from hf_video.training.self_test import SelfTest
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
     result = finetune(
         options.data,
         options.model,

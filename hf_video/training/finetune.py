@@ -25,7 +25,7 @@ from hf_video.data import VideoCollator, VideoDataset, load_videos
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.plan import check_splits, make_plan
+from hf_video.training.plan import check_splits, make_plan, repeated_frames
 from hf_video.training.recipes import change, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.self_test import SelfTest, overfit_one_batch
@@ -82,6 +82,7 @@ def finetune(
     with arguments.main_process_first(local=False):
         checkpoint = None if self_test else open_output(output, run, resume=resume, overwrite=overwrite)
     start = make_start(source, recipe, splits, settings, arguments.seed, revision)
+    recipe = suit_sampling(start, recipe, splits["train"])
     trainer = make_trainer(start, splits, recipe, arguments, log=None if self_test else output / SKIPPED_FILE)
     if self_test:
         return overfit_one_batch(trainer)
@@ -174,7 +175,6 @@ def make_start(
     known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
     set_seed(seed)
     start = load_start(source, labels=splits["train"].labels, settings=known, revision=revision)
-    serve_as_trained(start.processor, recipe["data"])
     meant = recipe.get("model_type")
     if meant and meant != source.model_type:
         start.remarks.append(f"the recipe {recipe['name']} is meant for {meant}, and this is {source.model_type}")
@@ -182,6 +182,25 @@ def make_start(
     if left:
         start.remarks.append(f"{source.model_type} has no {', '.join(left)}: left out")
     return start
+
+
+def suit_sampling(start: Start, recipe: Mapping[str, Any], rows: VideoRows) -> dict[str, Any]:
+    """The recipe with a sampler that suits the videos, and the processor set to sample alike.
+
+    Where the recipe names none and most videos are too short for the processor's stride, so that a clip would show few
+    different frames, one frame is taken from each of equal segments; the plan says so.
+    """
+    recipe = {**recipe, "data": dict(recipe["data"])}
+    if recipe["data"].get("sampler") is None:
+        repeated = repeated_frames(make_dataset(rows, start.processor, recipe))
+        if sum(repeated) * 2 > len(repeated):
+            recipe["data"]["sampler"] = "random"
+            start.remarks.append(
+                "videos are too short for the processor's stride (frames would repeat): a clip takes a frame of each "
+                "of equal segments of the whole video"
+            )
+    serve_as_trained(start.processor, recipe["data"])
+    return recipe
 
 
 def make_trainer(

@@ -17,6 +17,7 @@ from hf_video.errors import ConfigError, DataError, HFVideoError
 from hf_video.video.reader import VideoReader
 
 LISTED = 12  # classes that are named one by one
+LOOKED_AT = 12  # videos that are opened for it
 UNEVEN = 5  # the largest class so many times the smallest: worth a word
 
 
@@ -144,7 +145,8 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
 
 
 def _tell_clips(plan: Plan, dataset: Any) -> None:
-    spans = [span for span in (_span(dataset, i) for i in range(min(8, len(dataset)))) if span is not None]
+    looked_at = looked_at_clips(dataset)
+    spans = [(seen, length) for seen, length, _, _ in looked_at]
     frames = dataset.plan.num_frames
     text = f"{frames} frames"
     facts = {"frames": frames}
@@ -154,21 +156,33 @@ def _tell_clips(plan: Plan, dataset: Any) -> None:
         facts.update(seconds_seen=round(seen, 3), seconds_of_video=round(length, 3))
         if seen < 0.1 * length:
             plan.warnings.append(f"a clip sees {seen / length:.0%} of its video: a larger stride, or sampler=random?")
+    short = [total for _, _, distinct, total in looked_at if distinct < min(frames, total)]
+    if len(short) * 2 > len(looked_at):
+        plan.warnings.append(f"clips show some frames twice: videos of {min(short)} frames are short for this sampler")
     if dataset.repeats > 1:
         text += f"; {dataset.repeats} clips of each video"
     _say(plan, "a clip", text, **facts)
 
 
-def _span(dataset: Any, number: int) -> tuple[float, float] | None:
-    """(seconds that a clip covers, seconds of the video); None for a file that can't be read."""
-    try:
-        with VideoReader(dataset._opened(dataset.rows[number].source)) as reader:
-            sample = dataset.plan.choose(reader, seed=number)
-            data = reader.metadata
-            indices = sample.indices[0]
-            return float(indices.max() - indices.min() + 1) / data.fps, data.num_frames / data.fps
-    except (HFVideoError, OSError):
-        return None
+def looked_at_clips(dataset: Any) -> list[tuple[float, float, int, int]]:
+    """Of some videos over the whole data set: seconds that a clip covers, seconds of the video, different frames of a
+    clip, frames of the video. Files that can't be read are passed over."""
+    found = []
+    for number in np.unique(np.linspace(0, len(dataset.rows) - 1, LOOKED_AT).astype(int)):
+        try:
+            with VideoReader(dataset._opened(dataset.rows[number].source)) as reader:
+                indices, data = dataset.plan.choose(reader, seed=int(number)).indices[0], reader.metadata
+                covered = float(indices.max() - indices.min() + 1) / data.fps
+                found.append((covered, data.num_frames / data.fps, len(np.unique(indices)), data.num_frames))
+        except (HFVideoError, OSError):
+            continue
+    return found
+
+
+def repeated_frames(dataset: Any) -> list[bool]:
+    """For each of some videos: does a clip repeat frames although the video has others?"""
+    frames = dataset.plan.num_frames
+    return [distinct < min(frames, total) for _, _, distinct, total in looked_at_clips(dataset)]
 
 
 def _tell_steps(plan: Plan, trainer: Any) -> int:

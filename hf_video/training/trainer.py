@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_video.data.collate import VideoCollator
+from hf_video.data.seeds import generator
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationWarning, Throughput
@@ -77,13 +78,17 @@ class VideoTrainer(Trainer):
         return order
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        if is_training or not isinstance(self.data_collator, VideoCollator):
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        training, self.data_collator = self.data_collator, VideoCollator()
+        training = self.data_collator
+        if not is_training and isinstance(training, VideoCollator):
+            self.data_collator = VideoCollator()  # never mixes
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.data_collator = training
+        # Starting workers draws a number, and workers that live on are started anew when a run is resumed: drawn from
+        # torch's own generator it would shift every dropout after it.
+        getattr(loader, "base_dataloader", loader).generator = generator(self.args.seed)
+        return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         self.throughput.begin_step()
