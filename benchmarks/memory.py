@@ -21,7 +21,7 @@ def peak_mb(reader: str, path: Path) -> float:
     return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def _peak() -> float:
+def peak() -> float:
     """The process's peak of resident memory, in MB.
 
     Not `ru_maxrss` on Linux: a process starts with the value of the one that started it, here one with large models.
@@ -47,9 +47,9 @@ def _import(reader: str) -> None:
 
 def _main(reader: str, path: str) -> None:
     _import(reader)
-    before = _peak()
+    before = peak()
     frames = READERS[reader](Path(path))
-    print(f"{_peak() - before:.1f}" if len(frames) else "nan")
+    print(f"{peak() - before:.1f}" if len(frames) else "nan")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Setting:
         return None if self.quick else value
 
 
-def machine(setting: Setting) -> dict:
+def machine(setting: Setting, packages: tuple[str, ...] = PACKAGES) -> dict:
     """Versions, processor and date, for the results file."""
     return {
         "date": datetime.date.today().isoformat(),
@@ -41,7 +41,7 @@ def machine(setting: Setting) -> dict:
         "decoder_threads": 1,
         "rounds": setting.rounds,
         "quick": setting.quick,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in packages},
     }
 
 
