@@ -88,15 +88,21 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         """Names of all parameters by depth: group 0 the embeddings, group i+1 block i, the last one what follows
         (norms, heads, decoders). Each parameter stands in exactly one group (BEiT's layer-wise decay, as VideoMAE
         uses it)."""
-        blocks = self.config.num_hidden_layers
-        groups: list[list[str]] = [[] for _ in range(blocks + 2)]
+        groups: list[list[str]] = [[] for _ in range(self.num_blocks + 2)]
         for name, _ in self.named_parameters():
-            block = re.search(self.blocks_pattern, name)
-            if block:
-                groups[int(block.group(1)) + 1].append(name)
-            else:
-                groups[0 if re.search(self.stem_pattern, name) else -1].append(name)
+            groups[self.group_of(name)].append(name)
         return groups
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that have a layer group each."""
+        return self.config.num_hidden_layers
+
+    def group_of(self, name: str) -> int:
+        """The number of a parameter's layer group; -1 is the last."""
+        if block := re.search(self.blocks_pattern, name):
+            return 1 + int(block[1])
+        return 0 if re.search(self.stem_pattern, name) else -1
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that recipes leave out of weight decay: those of one dimension, tokens, positions."""

@@ -173,6 +173,10 @@ class VideoSwinPreTrainedModel(VideoPreTrainedModel):
         elif isinstance(module, WindowAttention):
             init.trunc_normal_(module.relative_position_bias_table, std=self.config.initializer_range)
 
+    def group_of(self, name: str) -> int:
+        """See `VideoPreTrainedModel`. A merging goes with the last block before it, as in the authors' SimMIM."""
+        return super().group_of(name) - (".downsample." in name)
+
     def no_weight_decay(self) -> set[str]:
         """As in the base class, and the bias tables (the authors' configs)."""
         tables = {n for n, _ in self.named_parameters() if n.endswith("relative_position_bias_table")}

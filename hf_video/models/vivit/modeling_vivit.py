@@ -122,22 +122,21 @@ class VivitPreTrainedModel(VideoPreTrainedModel):
         model.base_model.fit_positions()
         return loaded
 
-    def layer_groups(self) -> list[list[str]]:
+    @property
+    def num_blocks(self) -> int:
+        """Of both transformers, where there are two."""
+        two = self.config.attention_type == "factorized_encoder"
+        return self.config.num_hidden_layers + (self.config.num_temporal_layers if two else 0)
+
+    def group_of(self, name: str) -> int:
         """See `VideoPreTrainedModel`. Model 2's second transformer goes on where the first one ends; what makes its
         input (the first one's norm, its own class token and positions) goes with its first block."""
-        if self.config.attention_type != "factorized_encoder":
-            return super().layer_groups()
         depth = self.config.num_hidden_layers
-        groups: list[list[str]] = [[] for _ in range(depth + self.config.num_temporal_layers + 2)]
-        for name, _ in self.named_parameters():
-            if block := re.search(r"(temporal_)?encoder\.layer\.(\d+)\.", name):
-                group = 1 + int(block[2]) + (depth if block[1] else 0)
-            elif re.search(r"temporal_embeddings\.|(^|\.)layernorm\.", name):
-                group = 1 + depth
-            else:
-                group = 0 if "embeddings." in name else -1
-            groups[group].append(name)
-        return groups
+        if self.config.attention_type != "factorized_encoder" or re.search(r"(^|\.)(embeddings|encoder)\.", name):
+            return super().group_of(name)
+        if block := re.search(r"temporal_encoder\.layer\.(\d+)\.", name):
+            return 1 + depth + int(block[1])
+        return 1 + depth if re.search(r"temporal_embeddings\.|(^|\.)layernorm\.", name) else -1
 
 
 class VivitModel(VivitPreTrainedModel):
