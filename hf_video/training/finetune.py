@@ -10,9 +10,11 @@ and leaves in the output folder: the model, its processor and card at the top, `
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -76,16 +78,16 @@ def finetune(
     source = find_source(model, revision=revision)
     recipe = change(load_recipe(recipe or default_recipe(source)), settings)
     splits = read_splits(data, source, test_size=test_size, group_pattern=group_pattern)
+    make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision)
+    if self_test:
+        with tempfile.TemporaryDirectory() as folder:
+            return overfit_one_batch(make_ready(make_arguments(Path(folder), recipe["training"]))[0])
     output = Path(output) if output is not None else default_output(data, source)
     arguments = make_arguments(output, recipe["training"])
     run = run_description(source.name, recipe, splits)
     with arguments.main_process_first(local=False):
-        checkpoint = None if self_test else open_output(output, run, resume=resume, overwrite=overwrite)
-    start = make_start(source, recipe, splits, settings, arguments.seed, revision)
-    recipe = suit_sampling(start, recipe, splits["train"])
-    trainer = make_trainer(start, splits, recipe, arguments, log=None if self_test else output / SKIPPED_FILE)
-    if self_test:
-        return overfit_one_batch(trainer)
+        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
+    trainer, start, recipe = make_ready(arguments, log=output / SKIPPED_FILE)
     plan = make_plan(trainer, splits, recipe=_recipe_name(recipe), remarks=start.remarks)
     if trainer.is_world_process_zero():
         print(plan, flush=True)
@@ -104,6 +106,22 @@ def finetune(
         publish(output, push_to_hub, private=private)
     trainer.accelerator.wait_for_everyone()
     return summary
+
+
+def prepare(
+    source: Source,
+    recipe: Mapping[str, Any],
+    splits: Mapping[str, VideoRows],
+    arguments: VideoTrainingArguments,
+    *,
+    settings: Sequence[str] = (),
+    revision: str | None = None,
+    log: Path | None = None,
+) -> tuple[VideoTrainer, Start, dict[str, Any]]:
+    """The trainer, what it starts from, and the recipe as it will be used."""
+    start = make_start(source, recipe, splits, settings, arguments.seed, revision)
+    recipe = suit_sampling(start, recipe, splits["train"])
+    return make_trainer(start, splits, recipe, arguments, log=log), start, recipe
 
 
 def default_recipe(source: Source) -> str:
@@ -128,17 +146,20 @@ def read_splits(data: Any, source: Source, **options: Any) -> dict[str, VideoRow
 def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
     """`VideoTrainingArguments` of a recipe's section. What it leaves open: bfloat16 where the GPU has it, a worker for
     each core but one, ten checkpoints of which two are kept, a log every ten steps."""
-    names = {one.name for one in fields(VideoTrainingArguments) if one.init}
-    for name in settings:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+    known = {one.name: one for one in fields(VideoTrainingArguments) if one.init}
+    for name, value in settings.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"There is no training argument {name!r}.{hint}")
+        if isinstance(value, str) and isinstance(known[name].default, (int, float)):
+            raise ConfigError(f"The training argument {name} is a number or true or false, and {value!r} came.")
     gpu = torch.cuda.is_available() and not settings.get("use_cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))
     chosen = {
         "dataloader_num_workers": workers,
+        "dataloader_pin_memory": gpu,
         "bf16": gpu and torch.cuda.is_bf16_supported() and not settings.get("fp16"),
         "save_strategy": "steps",
         "save_steps": 0.1,

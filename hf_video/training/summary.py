@@ -65,7 +65,7 @@ def make_summary(
         "seconds": round(result.metrics.get("train_runtime", 0.0), 2),
         "clips_per_second": result.metrics.get("clips_per_second"),
         "decode_wait": result.metrics.get("decode_wait"),
-        "train_loss": next((entry["loss"] for entry in reversed(logged) if "loss" in entry), None),
+        "train_loss": next((e["loss"] for e in reversed(logged) if "loss" in e), result.metrics.get("train_loss")),
         "eval_loss": next((entry["eval_loss"] for entry in reversed(logged) if "eval_loss" in entry), None),
         "device": plan.facts.get("device"),
         "evaluation": {

@@ -212,5 +212,5 @@ class TestLoading:
 
     @pytest.mark.parametrize("setting", ["learning_rate=1", "training.learning_rate", "optimizer.lr=1", "training=1"])
     def test_wrong_settings(self, setting):
-        with pytest.raises(ConfigError, match="section.name=value"):
+        with pytest.raises(ConfigError, match=r"section\.name=value"):
             change(load_recipe("small_data"), [setting])
