@@ -86,7 +86,7 @@ def pretrain(
         if checkpoint is None:
             shutil.rmtree(output / FIGURES, ignore_errors=True)
     set_seed(arguments.seed)
-    start = make_start(source, recipe, splits["train"], revision)
+    start, recipe = make_start(source, recipe, splits["train"], revision)
     trainer = make_trainer(start, splits, recipe, arguments, output)
     if probe is not None:
         trainer.add_callback(ProbeCallback(trainer, make_probe(probe, start.processor), probe_every))
@@ -136,18 +136,22 @@ def _measuring(held_out: bool) -> dict[str, Any]:
     return {"eval_strategy": "steps", "eval_steps": 0.05} if held_out else {}
 
 
-def make_start(source: Any, recipe: Mapping[str, Any], rows: VideoRows, revision: str | None = None) -> Start:
-    """The autoencoder and its processor, which samples as the recipe does. The paper's encoder ends with a norm: mean
-    pooling, which has none, is for classifiers."""
+def make_start(
+    source: Any, recipe: Mapping[str, Any], rows: VideoRows, revision: str | None = None
+) -> tuple[Start, dict[str, Any]]:
+    """The autoencoder and its processor, and the recipe with a stride that fits the videos. The paper's encoder ends
+    with a norm: mean pooling, which has none, is for classifiers."""
+    if TASK not in source.entry.auto:
+        raise ConfigError(f"{source.model_type} has no masked pretraining; videomae has.")
     start = load_start(source, task=TASK, settings={**recipe["model"], "use_mean_pooling": False}, revision=revision)
-    data = recipe["data"]
+    data = dict(recipe["data"])
     data["num_frames"] = data.get("num_frames") or start.model.config.num_frames
     stride = (data.get("sampler_options") or {}).get("stride")
     if stride is not None and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
         data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
         start.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
     serve_as_trained(start.processor, data)
-    return start
+    return start, {**recipe, "data": data}
 
 
 def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:
