@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,13 +216,21 @@ def set_head(model: Any, head: LinearHead, sample: dict[str, torch.Tensor]) -> N
         raise CheckpointError(f"{type(model).__name__} does not answer with one linear layer on its features.")
 
 
-def save_probe(folder: str | os.PathLike[str], model: Any, processor: Any, report: ProbeReport, **facts: Any) -> None:
+def save_probe(
+    folder: str | os.PathLike[str],
+    model: Any,
+    processor: Any,
+    report: ProbeReport,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """The model with its probe as a folder for `from_pretrained` and `pipeline`, and `probe.json` with the report and
     `facts`."""
     folder = Path(folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    (folder / "probe.json").write_text(json.dumps({**report.as_dict(), **facts}, indent=2, ensure_ascii=False) + "\n")
+    (folder / "probe.json").write_text(
+        json.dumps({**report.as_dict(), **(facts or {})}, indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 def probe_model(
@@ -268,5 +277,5 @@ def probe_model(
         set_head(
             encoder, report.head, dict(processor(row.source, num_frames=encoder.config.num_frames, return_tensors="pt"))
         )
-        save_probe(output, encoder, processor, report, **facts)
+        save_probe(output, encoder, processor, report, facts)
     return {**report.as_dict(), **facts}

@@ -119,7 +119,7 @@ def test_a_saved_probe_answers_in_the_pipeline(model_type, glyphs, tmp_path):
     assert report.train_top1 > 0.3  # the weights are random; chance is 1 in 4
     sample = processor(glyphs["test"][0].source, return_tensors="pt")
     set_head(model, report.head, sample)
-    save_probe(tmp_path / "probe", model, processor, report, random_top1=0.25)
+    save_probe(tmp_path / "probe", model, processor, report, {"random_top1": 0.25})
     classify = transformers.pipeline("video-classification", model=str(tmp_path / "probe"))
     answers = classify([row.source for row in glyphs["test"]], top_k=1)
     right = [a[0]["label"] == labels[row.label] for a, row in zip(answers, glyphs["test"], strict=True)]
