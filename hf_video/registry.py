@@ -13,8 +13,8 @@ from hf_video.errors import CheckpointError
 @dataclass(frozen=True)
 class ModelEntry:
     """Where a model's classes live: `package` is its folder, the rest are class names; `auto` maps an Auto class to
-    ours; `processor`, of a model of video and text, joins an image processor and a tokenizer. `stock` tells that
-    transformers has classes of the same names, which ours stand in for."""
+    ours; `by_name` are those that no Auto class stands for; `processor`, of a model of video and text, joins an image
+    processor and a tokenizer. `stock` tells that transformers has classes of the same names, which ours replace."""
 
     package: str
     config: str
@@ -22,6 +22,7 @@ class ModelEntry:
     image_processor: str
     video_processor: str
     processor: str | None = None
+    by_name: tuple[str, ...] = ()
     stock: bool = False
 
     def load(self, name: str):
@@ -34,7 +35,7 @@ class ModelEntry:
     @property
     def class_names(self) -> list[str]:
         joint = [self.processor] if self.processor else []
-        return [self.config, *self.auto.values(), self.image_processor, self.video_processor, *joint]
+        return [self.config, *self.auto.values(), *self.by_name, self.image_processor, self.video_processor, *joint]
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -119,6 +120,20 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="VideoMAEImageProcessor",
         video_processor="VideoMAEVideoProcessor",
         stock=True,
+    ),
+    "violet": ModelEntry(
+        package="hf_video.models.violet",
+        config="VioletConfig",
+        auto={"AutoModel": "VioletModel", "AutoModelForPreTraining": "VioletForPreTraining"},
+        by_name=(
+            "VioletForVideoTextRetrieval",
+            "VioletForQuestionAnswering",
+            "VioletForMultipleChoice",
+            "VioletVisualTokenizer",
+        ),
+        image_processor="VioletImageProcessor",
+        video_processor="VioletVideoProcessor",
+        processor="VioletProcessor",
     ),
     "vivit": ModelEntry(
         package="hf_video.models.vivit",

@@ -59,6 +59,7 @@ class Golden:
         keys = json.loads((FOLDER / self.case["keys_file"]).read_text())
         keys = {k: shape for k, shape in keys.items() if k not in self.case.get("derived", ())}
         state = {k: weight(k, shape, self.case["seed"], self.case["gain"]) for k, shape in keys.items()}
+        state |= {k: state[first] for k, first in self.case["tied"].items()}  # two names of one tensor
         total = float(sum(t.double().abs().sum() for t in state.values()))
         if abs(total - self.case["weights_checksum"]) > 1e-6 * total:
             raise ValueError(f"This machine draws other random numbers: {total}, not {self.case['weights_checksum']}.")
