@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hf_video.data.seeds import generator
+from hf_video.data.shared_batches import BufferPool
 from hf_video.errors import DataError
 
 
@@ -30,14 +31,13 @@ class VideoCollator:
         self.mixing = mixing
         self.num_labels = num_labels
         self.label_smoothing = label_smoothing
+        self._pool = BufferPool()
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, torch.Tensor]:
         flat = [one for sample in samples for one in (sample if isinstance(sample, (list, tuple)) else [sample])]
         seeds = [int(one["seed"]) for one in flat if "seed" in one]
         inputs = [name for name in flat[0] if name not in ("seed", "labels")]
-        # What is mixed is a new tensor anyway.
-        share = self.mixing is None and torch.utils.data.get_worker_info() is not None
-        batch = {name: _stack(name, [one.get(name) for one in flat], share=share) for name in inputs}
+        batch = {name: _stack(name, [one.get(name) for one in flat], self._pool) for name in inputs}
         labels = [one["labels"] for one in flat if "labels" in one]
         if labels:
             if len(labels) != len(flat):
@@ -51,7 +51,8 @@ class VideoCollator:
             clips = {name: values for name, values in batch.items() if values.ndim == 5}
             size = next(iter(clips.values())).shape
             mixture = self.mixing.draw(size[0], *size[-2:], generator=generator(_joined(seeds)))
-            batch.update({name: mixture.clips(values) for name, values in clips.items()})
+            for name, values in clips.items():
+                batch[name] = values.copy_(mixture.clips(values))  # stays where it is: see shared_batches
             batch["labels"] = mixture.targets(batch["labels"], self.num_labels)
         elif self.label_smoothing:
             hard = torch.nn.functional.one_hot(batch["labels"], self.num_labels).float()
@@ -66,7 +67,7 @@ def _joined(seeds: list[int]) -> int:
     return joined
 
 
-def _stack(name: str, values: list[Any], *, share: bool) -> torch.Tensor:
+def _stack(name: str, values: list[Any], pool: BufferPool) -> torch.Tensor:
     if any(value is None for value in values):
         raise DataError(f"Some samples of the batch have {name!r} and some don't.")
     tensors = [torch.as_tensor(value) for value in values]
@@ -76,11 +77,6 @@ def _stack(name: str, values: list[Any], *, share: bool) -> torch.Tensor:
             f"{name} of the shapes {shapes} don't stack into one batch. Give all clips one number of frames and one "
             "size: an augmentation or a processor that crops."
         )
-    out = None
-    if share:
-        # Straight into the memory that the main process will map: one copy less of every batch.
-        first = tensors[0]
-        count = first.numel() * len(tensors)
-        storage = first.untyped_storage()._new_shared(count * first.element_size(), device=first.device)
-        out = torch.empty(0, dtype=first.dtype).set_(storage).view(len(tensors), *first.shape)
+    in_worker = torch.utils.data.get_worker_info() is not None
+    out = pool.empty((len(tensors), *shapes[0]), tensors[0].dtype) if in_worker else None
     return torch.stack(tensors, out=out)
