@@ -27,9 +27,10 @@ from hf_video.errors import ConfigError, DataError, VideoError
 from hf_video.inference.features import extract_features
 from hf_video.tasks.masked_pretraining import MaskedVideoCollator
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.finetune import default_output, make_arguments, make_dataset
+from hf_video.training.finetune import default_output
 from hf_video.training.masked_trainer import MaskedTrainer, Pictures, ProbeCallback
 from hf_video.training.plan import Plan, check_batch, check_model_takes, duration
+from hf_video.training.preparation import make_arguments, make_dataset
 from hf_video.training.pretrain_figures import loss_curve
 from hf_video.training.probe import probe_features
 from hf_video.training.recipes import change, load_recipe

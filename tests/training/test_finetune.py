@@ -14,7 +14,8 @@ import hf_video
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, DataError, VideoOptionError
-from hf_video.training.finetune import finetune, make_arguments
+from hf_video.training.finetune import finetune
+from hf_video.training.preparation import make_arguments
 from hf_video.training.resume import checkpoints, open_output
 from hf_video.training.start import find_source, load_start
 from hf_video.training.trainer import VideoTrainer

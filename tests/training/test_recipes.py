@@ -9,7 +9,7 @@ import pytest
 import hf_video
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.finetune import DATA_FIELDS
+from hf_video.training.preparation import DATA_FIELDS
 from hf_video.training.recipes import change, load_recipe, recipe_names
 from hf_video.video.augment import Augmentation
 from hf_video.video.augment_options import from_options

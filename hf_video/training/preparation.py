@@ -1,0 +1,183 @@
+"""From a recipe to a trainer: arguments, model, data sets, each checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from hf_video.data import VideoCollator, VideoDataset
+from hf_video.data.rows import VideoRows
+from hf_video.errors import ConfigError
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.plan import repeated_frames
+from hf_video.training.start import Source, Start, known_fields, load_start, serve_as_trained
+from hf_video.training.trainer import VideoTrainer
+from hf_video.video.augment import Augmentation
+from hf_video.video.augment_options import from_options
+from hf_video.video.mixing import Mixing
+from hf_video.video.temporal import TemporalAugmentation
+
+DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "temporal", "resize", "max_errors")
+
+
+def prepare(
+    source: Source,
+    recipe: Mapping[str, Any],
+    splits: Mapping[str, VideoRows],
+    arguments: VideoTrainingArguments,
+    *,
+    settings: Sequence[str] = (),
+    revision: str | None = None,
+    log: Path | None = None,
+) -> tuple[VideoTrainer, Start, dict[str, Any]]:
+    """The trainer, what it starts from, and the recipe as it will be used."""
+    start = make_start(source, recipe, splits, settings, arguments.seed, revision)
+    recipe = suit_sampling(start, recipe, splits["train"])
+    return make_trainer(start, splits, recipe, arguments, log=log), start, recipe
+
+
+def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
+    """`VideoTrainingArguments` of a recipe's section. What it leaves open: bfloat16 where the GPU has it, a worker for
+    each core but one, ten checkpoints of which two are kept, a log every ten steps."""
+    known = {one.name: one for one in fields(VideoTrainingArguments) if one.init}
+    for name, value in settings.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"There is no training argument {name!r}.{hint}")
+        if isinstance(value, str) and isinstance(known[name].default, (int, float)):
+            raise ConfigError(f"The training argument {name} is a number or true or false, and {value!r} came.")
+    gpu = torch.cuda.is_available() and not settings.get("use_cpu")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))
+    chosen = {
+        "dataloader_num_workers": workers,
+        "dataloader_pin_memory": gpu,
+        "bf16": gpu and torch.cuda.is_bf16_supported() and not settings.get("fp16"),
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "disable_tqdm": not sys.stderr.isatty(),
+        "seed": 0,
+        **settings,
+    }
+    chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
+    try:
+        return VideoTrainingArguments(output_dir=str(output), **chosen)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"The training arguments don't work: {error}") from error
+
+
+def make_start(
+    source: Source,
+    recipe: Mapping[str, Any],
+    splits: Mapping[str, VideoRows],
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    revision: str | None = None,
+) -> Start:
+    """The model with the recipe's fields. Fields of the recipe that this model lacks are left out, with a remark; those
+    that somebody typed must exist."""
+    wanted = {**recipe["model"], **(recipe.get("model_by_type") or {}).get(source.model_type, {})}
+    if recipe["data"].get("num_frames"):
+        wanted["num_frames"] = recipe["data"]["num_frames"]
+    typed = {setting.partition("=")[0].strip() for setting in settings}
+    known, unknown = known_fields(source.entry.load(source.entry.config), wanted)
+    known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
+    set_seed(seed)
+    start = load_start(source, labels=splits["train"].labels, settings=known, revision=revision)
+    meant = recipe.get("model_type")
+    if meant and meant != source.model_type:
+        start.remarks.append(f"the recipe {recipe['name']} is meant for {meant}, and this is {source.model_type}")
+    left = [name for name in unknown if name not in known and wanted[name]]
+    if left:
+        start.remarks.append(f"{source.model_type} has no {', '.join(left)}: left out")
+    return start
+
+
+def suit_sampling(start: Start, recipe: Mapping[str, Any], rows: VideoRows) -> dict[str, Any]:
+    """The recipe with a sampler that suits the videos, and the processor set to sample alike.
+
+    Where the recipe names none and most videos are too short for the processor's stride, so that a clip would show few
+    different frames, one frame is taken from each of equal segments; the plan says so.
+    """
+    recipe = {**recipe, "data": dict(recipe["data"])}
+    if recipe["data"].get("sampler") is None:
+        repeated = repeated_frames(make_dataset(rows, start.processor, recipe))
+        if sum(repeated) * 2 > len(repeated):
+            recipe["data"]["sampler"] = "random"
+            start.remarks.append(
+                "videos are too short for the processor's stride (frames would repeat): a clip takes a frame of each "
+                "of equal segments of the whole video"
+            )
+    serve_as_trained(start.processor, recipe["data"])
+    return recipe
+
+
+def make_trainer(
+    start: Start,
+    splits: Mapping[str, VideoRows],
+    recipe: Mapping[str, Any],
+    arguments: VideoTrainingArguments,
+    *,
+    log: Path | None = None,
+) -> VideoTrainer:
+    """The trainer with data sets of the train split, and of the validation split where there is one."""
+    train = make_dataset(splits["train"], start.processor, recipe, seed=arguments.seed, log=log)
+    validation = splits.get("validation")
+    held_out = VideoDataset(validation, start.processor) if validation is not None and len(validation) else None
+    if held_out is not None and arguments.eval_strategy == "no" and "eval_strategy" not in recipe["training"]:
+        arguments.eval_strategy = type(arguments.eval_strategy)("epoch")
+    mixing = None if recipe["mixing"] is None else from_options(Mixing, recipe["mixing"])
+    return VideoTrainer(
+        start.model,
+        arguments,
+        VideoCollator(mixing, num_labels=len(splits["train"].labels)),
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=start.processor,
+        compute_metrics=_accuracy,
+    )
+
+
+def make_dataset(
+    rows: VideoRows, processor: Any, recipe: Mapping[str, Any], *, seed: int = 0, log: Path | None = None
+) -> VideoDataset:
+    """Augmented clips of `rows` as the recipe has it. Raises VideoOptionError where flips or reversal would make labels
+    wrong."""
+    options = dict(recipe["data"])
+    unknown = [name for name in options if name not in DATA_FIELDS]
+    if unknown:
+        raise ConfigError(f"The section data has no {unknown[0]!r}; it has {', '.join(DATA_FIELDS)}.")
+    temporal = options.pop("temporal", None)
+    if temporal is not None:
+        temporal = from_options(TemporalAugmentation, temporal).for_labels(rows.labels)
+    given = {name: value for name, value in options.items() if value is not None}
+    augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(processor)).for_labels(rows.labels)
+    return VideoDataset(
+        rows, processor, augmentation=augmentation, temporal=temporal, seed=seed, skipped_log=log, **given
+    )
+
+
+def crop_of(processor: Any) -> tuple[int, int]:
+    """Height and width, in pixels, of the clips that a processor makes. Raises ConfigError where they vary."""
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    if "height" not in size:
+        raise ConfigError(f"The processor makes clips of any width (size {size}); training needs do_center_crop=True.")
+    return size["height"], size["width"]
+
+
+def _accuracy(predictions: Any) -> dict[str, float]:
+    logits = predictions.predictions[0] if isinstance(predictions.predictions, tuple) else predictions.predictions
+    return {"accuracy": float((logits.argmax(-1) == predictions.label_ids).mean())}
