@@ -63,6 +63,13 @@ MODELS: dict[str, ModelEntry] = {
         image_processor="MViTImageProcessor",
         video_processor="MViTVideoProcessor",
     ),
+    "s3d": ModelEntry(
+        package="hf_video.models.s3d",
+        config="S3DConfig",
+        auto={"AutoModel": "S3DModel"},
+        image_processor="S3DImageProcessor",
+        video_processor="S3DVideoProcessor",
+    ),
     "slowfast": ModelEntry(
         package="hf_video.models.slowfast",
         config="SlowFastConfig",

@@ -1,0 +1,13 @@
+"""S3D's processors: RGB in [0, 1] and nothing subtracted; short side 224, centre crop (fairseq's MMPT)."""
+
+from __future__ import annotations
+
+from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
+
+
+class S3DImageProcessor(VideoImageProcessor):
+    do_normalize = False
+
+
+class S3DVideoProcessor(VideoVideoProcessor):
+    do_normalize = False
