@@ -80,7 +80,7 @@ def test_unknown_model_is_refused(capsys):
 def test_command(tmp_path):
     """One full-size pair, times and memory, with what every environment has."""
     output = tmp_path / "peers.json"
-    command = [sys.executable, "benchmarks/peers.py", "--only", "TimeSformer-B", "--seconds", "0"]
+    command = [sys.executable, "benchmarks/peers.py", "--only", "TimeSformer-B", "--seconds", "0", "--threads", "1"]
     done = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(output.read_text())["rows"]
