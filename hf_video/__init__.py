@@ -21,6 +21,10 @@ _LAZY = {
     "VideoFrames": "hf_video.video",
     "write_video": "hf_video.video",
     "VideoClassificationPipeline": "hf_video.tasks.video_classification",
+    "VideoFeatureExtractionPipeline": "hf_video.tasks.features",
+    "VideoQuestionAnsweringPipeline": "hf_video.tasks.question_answering",
+    "VideoTextRetrievalPipeline": "hf_video.tasks.retrieval",
+    "ZeroShotVideoClassificationPipeline": "hf_video.tasks.zero_shot",
 }
 
 __all__ = ["MODELS", "HFVideoError", "__version__", "register_auto_classes", *_LAZY]

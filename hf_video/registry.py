@@ -208,7 +208,6 @@ def register_auto_classes(override: bool | None = None) -> None:
     # import above may have made transformers' module anew: a user holds the old object or will get the new one.
     for module in (transformers, sys.modules["transformers"]):
         module.AutoVideoProcessor = AutoVideoProcessor
-    if override:
-        from hf_video.tasks.registration import register_pipelines
+    from hf_video.tasks.registration import register_pipelines
 
-        register_pipelines()
+    register_pipelines(override=override)

@@ -92,6 +92,8 @@ def reader_size(resize: int | tuple[int, int] | None, processor: Any, augmentati
         return {}
     if not processor.do_resize or RESAMPLE[processor.resample] != "bilinear":
         return {}
+    if not getattr(processor, "resizes_first", True):  # it pads before
+        return {}
     size = processor.size
     return {"shortest_edge": size["shortest_edge"]} if "shortest_edge" in size else {
         "size": (size["height"], size["width"])}  # fmt: skip

@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from hf_video.data.rows import Skipped, VideoRow
 from hf_video.errors import (
-    CheckpointError,
     DamagedVideoError,
     EmptyFileError,
     NoFramesError,
@@ -30,11 +28,11 @@ from hf_video.errors import (
     VideoError,
     VideoOptionError,
 )
-from hf_video.modeling import VideoPreTrainedModel
 from hf_video.processing import ClipProcessing
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, frames_needed
 from hf_video.tasks.clips import Event, Reading, read_events
+from hf_video.tasks.vectors import clip_vectors
 from hf_video.tasks.views import Sampling, Views, parse_views
 from hf_video.tasks.windows import parse_windows
 
@@ -222,8 +220,7 @@ class ClipVectors:
     """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, the model in eval
     mode meanwhile.
 
-    Our models give `get_video_features(...).embedding`. Of a stock model with a classifier it is what the classifier
-    reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
+    See `clip_vectors` for what a model's vector is, and for what it raises.
     """
 
     def __init__(self, model: Any, device: str | torch.device | None = None) -> None:
@@ -244,34 +241,4 @@ class ClipVectors:
             k: v.to(**place, **({"dtype": self.model.dtype} if v.is_floating_point() else {}))
             for k, v in inputs.items()
         }
-        return self._embed(inputs).float().cpu()
-
-    def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        model = self.model
-        if isinstance(model, VideoPreTrainedModel) and not _has_features(model):
-            model = model.base_model  # around an encoder with a decoder, say
-        if hasattr(model, "get_video_features"):
-            return model.get_video_features(**inputs).embedding
-        classifier = getattr(model, "classifier", None)
-        if isinstance(classifier, nn.Linear):
-            return _input_of(classifier, lambda: model(**inputs))
-        output = model.base_model(**inputs)
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is None and getattr(output, "last_hidden_state", None) is None:
-            raise CheckpointError(f"{type(model).__name__} gives no features: no pooler_output, no last_hidden_state.")
-        return output.last_hidden_state.mean(1) if pooled is None else pooled
-
-
-def _has_features(model: VideoPreTrainedModel) -> bool:
-    return type(model).get_video_features is not VideoPreTrainedModel.get_video_features
-
-
-def _input_of(layer: nn.Module, run: Any) -> torch.Tensor:
-    """What `layer` is given while `run()` runs."""
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        run()
-    finally:
-        handle.remove()
-    return seen[-1]
+        return clip_vectors(self.model, inputs).float().cpu()

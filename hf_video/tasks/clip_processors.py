@@ -40,6 +40,8 @@ def decode_options(processor: Any) -> dict[str, Any]:
     resizes them with the same filter, to the bit, and has nothing left to resize then. Else none."""
     if not isinstance(processor, ClipProcessing) or not processor.do_resize or processor.resample != BILINEAR:
         return {}
+    if not getattr(processor, "resizes_first", True):
+        return {}
     size = processor.size
     if "shortest_edge" in size:
         return {"shortest_edge": size["shortest_edge"]}

@@ -91,8 +91,8 @@ def videos_of(inputs: Any) -> tuple[str, Any]:
         return "one", [inputs] if isinstance(inputs, Image.Image) else inputs
     if hasattr(inputs, "get_frames") or hasattr(inputs, "read"):
         return "one", inputs
-    if isinstance(inputs, (list, tuple)) and len(inputs) == 0:
-        return "list", []
+    if isinstance(inputs, (list, tuple)) and all(isinstance(one, Mapping) for one in inputs):
+        return "list", list(inputs)  # rows; or none at all
     if isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
         videos = split_videos(inputs)
         one = inputs.ndim != 5 if hasattr(inputs, "ndim") else videos[0] is inputs

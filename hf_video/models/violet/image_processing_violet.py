@@ -16,6 +16,7 @@ from hf_video.video.inputs import Clip, Plan
 class VioletProcessing:
     size: Any = {"height": 224, "width": 224}  # noqa: RUF012 - copied for every instance
     do_center_crop = False
+    resizes_first = False  # whoever reads the frames must not
 
     @staticmethod
     def _plan(settings: SimpleNamespace, given: dict[str, Any]) -> Plan:
