@@ -187,6 +187,95 @@ def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, flo
     return max((middle - width) / (1 + half), 0.0), min((middle + width) / (1 + half), 1.0)
 
 
+# -- retrieval and questions ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RetrievalMetrics:
+    """Of one direction, over its queries: `recall` at k, {k: share of queries with a right answer among the first k},
+    `median_rank` and `mean_rank` of the first right answer, 1 the best."""
+
+    recall: dict[int, float]
+    median_rank: float
+    mean_rank: float
+    queries: int
+
+
+def retrieval_metrics(
+    scores: Any, video_of_text: Any = None, *, at: tuple[int, ...] = (1, 5, 10)
+) -> dict[str, RetrievalMetrics]:
+    """`text_to_video` and `video_to_text` of scores (N texts, V videos), the higher the nearer.
+
+    `video_of_text` (N,) is the number of each text's video; several texts may have one, as MSVD's captions do. Default:
+    text i is that of video i. A video's rank is that of the best of its texts; videos without a text are wrong answers
+    for texts and no queries themselves.
+
+    **Equal scores** stand in no order, so a query counts with what it would have on average over all orders of them: a
+    model that gives everything one score gets a recall at 1 of 1/V, not of 1 and not of 0, and ranks in the middle.
+    (CLIP4Clip's code counts a tie once for each of its places, and so may count a query several times.)
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise MetricError(f"scores have shape (texts, videos), at least one of each; {scores.shape} came.")
+    if scores.dtype.kind not in "fiu" or np.isnan(scores).any():
+        raise MetricError(f"scores must be numbers without NaN; {scores.dtype} came.")
+    if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
+        raise MetricError(f"at={at!r} must be whole numbers of 1 or more.")
+    texts, videos = scores.shape
+    if video_of_text is None and texts != videos:
+        raise MetricError(f"{texts} texts and {videos} videos came: say with video_of_text which belong together.")
+    own = _classes("video_of_text", np.arange(texts) if video_of_text is None else video_of_text, videos)
+    if len(own) != texts:
+        raise MetricError(f"video_of_text names the videos of {len(own)} texts, and scores are of {texts}.")
+    right = own[:, None] == np.arange(videos)
+    has_text = right.any(0)
+    return {
+        "text_to_video": _retrieval(scores.astype(np.float64), right, at),
+        "video_to_text": _retrieval(scores.T[has_text].astype(np.float64), right.T[has_text], at),
+    }
+
+
+def _retrieval(scores: np.ndarray, right: np.ndarray, at: tuple[int, ...]) -> RetrievalMetrics:
+    """Rows are queries. Of a query's best right answer: `above` wrong answers are better, `equal` wrong ones are as
+    good, and so are `own` right ones. The first of these right ones then stands, on average over all orders, at
+    above + (equal + own + 1) / (own + 1)."""
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True)
+    above = ((scores > best) & ~right).sum(1)
+    equal = ((scores == best) & ~right).sum(1)
+    own = ((scores == best) & right).sum(1)
+    rank = above + (equal + own + 1) / (own + 1)
+    recall = {
+        int(k): float(np.mean([_within(k - a, e, o) for a, e, o in zip(above, equal, own, strict=True)])) for k in at
+    }
+    return RetrievalMetrics(recall, float(np.median(rank)), float(rank.mean()), len(scores))
+
+
+def _within(places: int, equal: int, own: int) -> float:
+    """How probable it is that one of `own` stands among the first `places` of all `equal` and `own` in any order."""
+    if places <= 0:
+        return 0.0
+    if places > equal:
+        return 1.0
+    return 1.0 - math.comb(int(equal), int(places)) / math.comb(int(equal + own), int(places))
+
+
+def answer_accuracy(answers: Any, truths: Any) -> float:
+    """The share of questions that were answered rightly. `answers` (N,) are texts or numbers; a truth is one such, or a
+    list of those that count. Texts are compared without regard to case and to spaces around them."""
+    answers, truths = list(answers), list(truths)
+    if not answers or len(answers) != len(truths):
+        raise MetricError(
+            f"{len(answers)} answers and {len(truths)} truths came; there must be as many, and one at least."
+        )
+    allowed = [truth if isinstance(truth, (list, tuple, set)) else [truth] for truth in truths]
+    right = [_plain(answer) in map(_plain, some) for answer, some in zip(answers, allowed, strict=True)]
+    return float(np.mean(right))
+
+
+def _plain(answer: Any) -> Any:
+    return answer.strip().lower() if isinstance(answer, str) else answer
+
+
 # -- checks ------------------------------------------------------------------------------------------------------------
 
 

@@ -87,22 +87,24 @@ def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def averaged(vectors: torch.Tensor, groups: int) -> torch.Tensor:
-    """(groups · k, D), k in a row for one thing, to the unit vectors (groups, D) of their means: CLIP's prompt
-    ensembles."""
-    return F.normalize(vectors.unflatten(0, (groups, -1)).mean(1), dim=-1)
+def averaged(model: Any, vectors: torch.Tensor, groups: int) -> torch.Tensor:
+    """(groups · k, D), k in a row for one thing, to the vectors (groups, D) of their means (CLIP's prompt ensembles),
+    of unit length where the model's are."""
+    means = vectors.unflatten(0, (groups, -1)).mean(1)
+    return F.normalize(means, dim=-1) if getattr(model.config, "normalize", True) else means
 
 
 def similarity(model: Any, clips: Tokens, *, vectors: torch.Tensor) -> torch.Tensor:
-    """Cosines (B, N) of a dual encoder's clips with texts' unit vectors (N, D)."""
+    """Dot products (B, N) of a dual encoder's clips with texts' vectors (N, D): cosines, where vectors are of unit
+    length."""
     return model.get_video_features(**clips).embedding @ vectors.t().to(model.dtype)
 
 
-def logits_of(model: Any, cosines: torch.Tensor) -> torch.Tensor:
-    """What the model's loss sees of cosines: over the temperature, with the bias where it has one."""
-    logits = cosines.float() * model.logit_scale.detach().float().exp().to(cosines.device)
-    bias = getattr(model, "logit_bias", None)
-    return logits if bias is None else logits + bias.detach().float().to(cosines.device)
+def logits_of(model: Any, products: torch.Tensor) -> torch.Tensor:
+    """What the model's loss sees of dot products: over the temperature and with the bias, where it has them."""
+    scale, bias = getattr(model, "logit_scale", None), getattr(model, "logit_bias", None)
+    logits = products.float() if scale is None else products.float() * scale.detach().float().exp()
+    return logits if bias is None else logits + bias.detach().float()
 
 
 def pair_logits(model: Any, clips: Tokens, *, tokens: Tokens) -> torch.Tensor:

@@ -38,9 +38,9 @@ class VideoTextRetrievalPipeline(VideoPipeline):
 
     Videos are one or many, in every form that `VideoClassificationPipeline` takes; a generator is read to its end. With
     `windows` every window stands for itself, and its seconds are told. `video` is the path or URL, or the number of a
-    video that has none; `index` is always that number. Scores are cosines where a model has vectors for both sides,
-    else what it says of the pair; higher is better. Views are averaged. With `bad_files="report"` videos that can't be
-    read are left out of the lists and named in `errors`.
+    video that has none; `index` is always that number. Scores are dot products of vectors (cosines, where the model
+    gives unit vectors), or what a model without vectors says of the pair; higher is better. Views are averaged. With
+    `bad_files="report"` videos that can't be read are left out of the lists and named in `errors`.
 
     For a collection that is searched again and again, `hf_video.retrieval` keeps an index on disk.
 

@@ -73,7 +73,8 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         tokens = matching.tokenize(self.tokenizer, texts, self.device)
         if not matching.is_dual_encoder(self.model):
             return {"tokens": tokens, "templates": len(templates)}
-        return {"vectors": matching.averaged(matching.text_vectors(self.model, tokens), len(candidate_labels))}
+        vectors = matching.text_vectors(self.model, tokens)
+        return {"vectors": matching.averaged(self.model, vectors, len(candidate_labels))}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor], **asked: Any) -> ModelOutput:
         """Logits (clips, labels)."""
