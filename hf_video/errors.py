@@ -99,3 +99,7 @@ class DataError(HFVideoError, ValueError):
 
 class MetricError(HFVideoError, ValueError):
     """Scores and labels that can't be compared: other shapes, a label outside the classes, NaN."""
+
+
+class VideoIndexError(HFVideoError, ValueError):
+    """A search index that can't be used as asked: none there, damaged, of another model, or being written."""

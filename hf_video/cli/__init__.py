@@ -30,6 +30,9 @@ VERBS = {
     "embed": "turn videos into feature vectors, in shards",
     "pretrain": "train a VideoMAE on unlabelled videos",
     "probe": "a linear classifier on a frozen model's features",
+    "index": "make a folder of videos searchable",
+    "search": "find moments in an index by a sentence or an example",
+    "serve": "a web page to search an index with",
 }
 
 

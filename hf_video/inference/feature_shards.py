@@ -34,7 +34,7 @@ def shard_path(folder: Path, number: int, data_format: str) -> Path:
 def write_shard(path: Path, features: Features) -> None:
     """One shard; the suffix of `path` says which format."""
     skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
-    with _replacing(path) as name:
+    with replacing(path) as name:
         if path.suffix == ".parquet":
             _write_parquet(name, features, {"skipped": skipped})
         else:
@@ -153,12 +153,12 @@ def load_features(folder: str | os.PathLike[str]) -> Features:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with _replacing(path) as name:
+    with replacing(path) as name:
         Path(name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[str]:
+def replacing(path: Path) -> Iterator[str]:
     """A name to write to; what stands there in the end becomes `path` at once, or nothing does."""
     handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
     os.close(handle)

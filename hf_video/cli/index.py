@@ -1,0 +1,68 @@
+"""Make a folder of videos searchable, or bring its index up to date.
+
+  hf-video index videos/ --model my-videoclip --output library.index
+  hf-video index videos/ --output library.index                  again: only what is new or changed
+  hf-video index videos/ --model fingerprint --output prints.index --workers 4
+
+Each video is cut into moments (overlapping windows), whose vectors are kept with their seconds. --model is a model of
+video and text (search by sentence and by example), any video model (by example), or "fingerprint", which needs no
+weights and finds cropped and re-encoded copies. The command can be killed at any moment and run again. Videos that
+can't be read are named, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="a folder of videos, with those in the folders below it")
+    add("--model", "-m", help='a folder, a name on the Hub, or "fingerprint" (default: the index\'s own)')
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--output", "-o", required=True, metavar="INDEX", help="folder of the index, new or there already")
+    add("--window", metavar="2s/1s", help="length [and step] of the moments (default 2s/1s, or the index's own)")
+    add("--workers", type=int, default=1, metavar="N", help="processes that read and embed (default 1)")
+    add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (default local)")
+    add("--batch-size", type=int, metavar="N", help="moments in one forward (default: at most 8)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: accelerators if there are any, one for each process)")
+    add("--quiet", "-q", action="store_true", help="no progress bar")
+
+
+def run(options: argparse.Namespace) -> int:
+    import transformers
+    from tqdm import tqdm
+
+    from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.retrieval import VideoIndex
+
+    hidden = options.quiet or not sys.stderr.isatty()
+    transformers.utils.logging.set_verbosity_error()
+    if hidden:
+        transformers.utils.logging.disable_progress_bar()
+    with tqdm(unit="video", file=sys.stderr, disable=hidden) as bar:
+
+        def progress(done: int, count: int) -> None:
+            bar.total, bar.n = count, done
+            bar.refresh()
+
+        report = VideoIndex.build(
+            options.output,
+            options.folder,
+            options.model,
+            window=options.window,
+            workers=options.workers,
+            engine=options.engine,
+            revision=options.revision,
+            device=options.device,
+            batch_size=options.batch_size,
+            on_progress=progress,
+        )
+    print(
+        f"{report.moments} moments of {report.videos} videos in {options.output} ({report.embedded} embedded, "
+        f"{report.copied} known by their content, {report.unchanged} unchanged, {report.removed} removed)"
+    )
+    for one in report.skipped:
+        print(one, file=sys.stderr)
+    return SOME_FAILED if report.skipped else DONE

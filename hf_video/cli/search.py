@@ -1,0 +1,59 @@
+"""Find moments in an index that `hf-video index` made, by a sentence or by an example.
+
+  hf-video search library.index "a person cleaning a pool"
+  hf-video search library.index --video example.mp4 --top-k 5 --json
+  hf-video search library.index "a cat jumping" --sheet found.png
+
+Prints the moments with their scores (cosines) and seconds, the best first. Without --model the index's own is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("index", metavar="INDEX", help="folder of the index")
+    add("text", nargs="?", metavar="TEXT", help="what is to be seen, in words")
+    add("--video", metavar="FILE", help="an example instead of words")
+    add("--model", "-m", help="the model of the index, if it lies elsewhere by now")
+    add("--top-k", type=int, default=10, metavar="K", help="moments (default 10)")
+    add("--merge", action="store_true", help="join moments that overlap")
+    add("--json", action="store_true", help="a JSON array on stdout")
+    add("--sheet", metavar="FILE.png", help="also write a picture of the moments")
+    add("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
+
+
+def run(options: argparse.Namespace) -> int:
+    import transformers
+
+    from hf_video.cli import DONE, CommandError
+    from hf_video.retrieval import VideoIndex
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if options.sheet and not os.path.isdir(os.path.dirname(os.path.abspath(options.sheet))):
+        raise CommandError(f"there is no folder for {options.sheet!r}")
+    index = VideoIndex.open(options.index, options.model, device=options.device)
+    moments = index.search(text=options.text, video=options.video, top_k=options.top_k, merge=options.merge)
+    if options.json:
+        print(json.dumps([moment.as_dict() for moment in moments], ensure_ascii=False, indent=2))
+    else:
+        for moment in moments:
+            print(moment)
+    if options.sheet and moments:
+        _save_sheet(moments, options)
+    return DONE
+
+
+def _save_sheet(moments: list, options: argparse.Namespace) -> None:
+    from hf_video.cli import CommandError
+    from hf_video.retrieval.moments import sheet
+
+    try:
+        sheet(moments, title=options.text or os.path.basename(options.video)).save(options.sheet)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{options.sheet!r} can't be written: {error}") from error

@@ -1,0 +1,30 @@
+"""A web page on an index: type a sentence, see the moments, play them.
+
+  hf-video serve library.index
+  hf-video serve library.index --port 8080 --host 0.0.0.0
+
+Needs Gradio: pip install "hf_video[demo]". Only this machine can open the page unless --host says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("index", metavar="INDEX", help="folder of the index")
+    add("--model", "-m", help="the model of the index, if it lies elsewhere by now")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    add("--port", type=int, default=7860, help="default 7860")
+    add("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.cli import DONE
+    from hf_video.retrieval import VideoIndex
+    from hf_video.retrieval.page import serve
+
+    index = VideoIndex.open(options.index, options.model, device=options.device)
+    serve(index, host=options.host, port=options.port)
+    return DONE

@@ -1,0 +1,196 @@
+"""Files to vectors: in this process, in several on one machine, or on a cluster. Results come in any order, and a
+process that dies takes nothing with it but the file that killed it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.data.rows import Skipped
+from hf_video.errors import BackendError, VideoError, VideoOptionError
+from hf_video.inference.features import skipped
+from hf_video.retrieval.store import Entry, FileRecord
+from hf_video.tasks.windows import Windows
+
+ENGINES = ("local", "ray")
+RAY_BLOCK = 8  # files that go to a process of the cluster at once
+
+
+def embed_files(
+    encoder: Any, paths: Sequence[str], windows: Windows, *, workers: int = 1, engine: str = "local"
+) -> Iterator[Entry | Skipped]:
+    """An `Entry` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or that
+    killed the process that read it: these are not remembered, and tried again by the next update."""
+    if engine not in ENGINES:
+        raise VideoOptionError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
+    if workers < 1:
+        raise VideoOptionError(f"workers={workers} must be 1 or more.")
+    if not paths:
+        return iter(())
+    if engine == "ray":
+        return _on_ray(encoder, paths, windows, workers)
+    if workers == 1:
+        return (embed_file(encoder, path, windows) for path in paths)
+    return _in_processes(encoder, paths, windows, workers)
+
+
+def embed_file(encoder: Any, path: str, windows: Windows) -> Entry | Skipped:
+    """One file. What it was is noted before it is read: a change meanwhile is a change for the next update."""
+    try:
+        record = record_of(path)
+    except OSError as error:
+        return Skipped(path, str(error), "missing")
+    try:
+        vectors, seconds = encoder.embed(path, windows)
+    except VideoOptionError:
+        raise
+    except VideoError as error:
+        why = skipped(path, error)
+        return _entry(record, np.zeros((0, 0), np.float32), np.zeros((0, 2)), kind=why.kind, reason=why.reason)
+    return _entry(record, vectors, seconds)
+
+
+def record_of(path: str) -> FileRecord:
+    """The file as it is now. Raises OSError."""
+    status = os.stat(path)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, _blake) if hasattr(hashlib, "file_digest") else _digest(file)
+    return FileRecord(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest.hexdigest())
+
+
+def _blake() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _digest(file: Any) -> Any:
+    """Python 3.10 has no `file_digest`."""
+    whole = _blake()
+    while part := file.read(2**20):
+        whole.update(part)
+    return whole
+
+
+def _entry(record: FileRecord, vectors: np.ndarray, seconds: np.ndarray, **more: Any) -> Entry:
+    return Entry(FileRecord(**{**vars(record), "moments": len(vectors), **more}), vectors, seconds)
+
+
+# --- several processes ---------------------------------------------------------------------------------------------
+
+
+def _in_processes(encoder: Any, paths: Iterable[str], windows: Windows, workers: int) -> Iterator[Entry | Skipped]:
+    """Where a process dies all of its pool is lost: those that were in work are then suspects, read again one at a
+    time, so that the one to blame is found and the others are not lost with it."""
+    todo = deque((path, False) for path in paths)
+    while todo:
+        yield from _pool(encoder, todo, windows, workers)
+
+
+def _pool(
+    encoder: Any, todo: deque[tuple[str, bool]], windows: Windows, workers: int
+) -> Generator[Entry | Skipped, None, None]:
+    """Works on `todo` until it is empty, a process dies, or the kind of its first changes (suspect or not)."""
+    import multiprocessing
+
+    alone = todo[0][1]
+    count = 1 if alone else min(workers, len(todo))
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(count):
+        numbers.put(number)
+    threads = max(torch.get_num_threads() // count, 1)
+    running: dict[Future, str] = {}
+    with ProcessPoolExecutor(count, context, _start, (encoder, windows, numbers, threads)) as pool:
+        try:
+            while running or (todo and todo[0][1] == alone):
+                while todo and todo[0][1] == alone and len(running) < (1 if alone else 2 * count):
+                    path, _ = todo.popleft()
+                    running[_submitted(pool, path, running, todo)] = path
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    result = done.result()
+                    del running[done]
+                    yield result
+        except BrokenProcessPool:
+            if alone:
+                (path,) = running.values()
+                yield Skipped(path, "the process that read it died", "damaged")
+            else:
+                todo.extendleft((path, True) for path in running.values())
+
+
+def _submitted(pool: ProcessPoolExecutor, path: str, running: dict[Future, str], todo: deque) -> Future:
+    try:
+        return pool.submit(_work, path)
+    except BrokenProcessPool:
+        todo.appendleft((path, False))  # it never ran
+        raise
+
+
+_HERE: list[tuple[Any, Windows]] = []
+
+
+def _start(encoder: Any, windows: Windows, numbers: Any, threads: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    encoder.prepare(numbers.get())
+    _HERE[:] = [(encoder, windows)]
+
+
+def _end_with_parent() -> None:
+    """A killed parent tells its children nothing; without this they would wait for work for ever."""
+    import multiprocessing
+
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(path: str) -> Entry | Skipped:
+    encoder, windows = _HERE[0]
+    return embed_file(encoder, path, windows)
+
+
+# --- a cluster -----------------------------------------------------------------------------------------------------
+
+
+class _RayEncoder:
+    """An actor of Ray Data: a batch of paths to a batch of pickled results."""
+
+    def __init__(self, encoder: Any, windows: Windows):
+        encoder.prepare()
+        self.encoder, self.windows = encoder, windows
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        import pickle
+
+        return {"result": [pickle.dumps(embed_file(self.encoder, os.fsdecode(p), self.windows)) for p in batch["path"]]}
+
+
+def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[Entry | Skipped]:
+    """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
+    import pickle
+
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise BackendError('engine="ray" needs Ray: pip install "hf_video[ray]", or use engine="local".') from error
+    rows = [{"path": os.fsencode(path)} for path in paths]
+    blocks = max(-(-len(rows) // RAY_BLOCK), min(workers, len(rows)))
+    results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        _RayEncoder,
+        fn_constructor_args=(encoder, windows),
+        batch_size=RAY_BLOCK,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    for row in results.iter_rows():
+        yield pickle.loads(row["result"])

@@ -1,0 +1,119 @@
+"""What an update of an index has to do: which files are new, changed, gone, or known under another name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from hf_video.data.files import is_video, walk
+from hf_video.data.rows import Skipped
+from hf_video.errors import DataError
+from hf_video.retrieval.building import record_of
+from hf_video.retrieval.store import Entry, FileRecord
+from hf_video.retrieval.writing import Writer
+
+
+@dataclass
+class IndexReport:
+    """What an update did: `videos` now in the folder, `moments` in the whole index, files `embedded`, `copied` (known
+    by their content under another name or date), `unchanged`, `removed`, and what could not be read, now or before."""
+
+    videos: int = 0
+    moments: int = 0
+    embedded: int = 0
+    copied: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+class Changes:
+    """From the files `known` to an index to those that are below `root` now."""
+
+    def __init__(self, root: str, paths: Sequence[str], known: Sequence[Entry]):
+        self._root, self._paths = root, paths
+        self._known = {entry.record.path: entry for entry in known}
+        self._by_size: dict[int, list[Entry]] = {}
+        for entry in known:
+            self._by_size.setdefault(entry.record.size, []).append(entry)
+
+    def carry_out(
+        self,
+        writer: Writer,
+        embed: Callable[[list[str]], Iterable[Entry | Skipped]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> IndexReport:
+        """Strikes out what is gone, copies what is known by its bytes, embeds the rest."""
+        report = IndexReport(videos=len(self._paths))
+        todo = [path for path in self._paths if not self._is_known(path, writer, report)]
+        here = set(self._paths)
+        for path in self._known:
+            if path not in here and _below(path, self._root):
+                writer.remove(path)
+                report.removed += 1
+        done = len(self._paths) - len(todo)
+        for number, entry in enumerate(embed(todo), start=1):
+            if isinstance(entry, Skipped):
+                report.skipped.append(entry)
+            else:
+                report.embedded += 1
+                writer.replace(entry)
+                _note(report, entry.record)
+            if on_progress is not None:
+                on_progress(done + number, len(self._paths))
+        return report
+
+    def _is_known(self, path: str, writer: Writer, report: IndexReport) -> bool:
+        found = self._known.get(path)
+        if found is not None and found.record.stat == _stat(path):
+            report.unchanged += 1
+        elif (found := _same_content(path, self._by_size)) is not None:
+            report.copied += 1
+            writer.replace(found)
+        else:
+            return False
+        _note(report, found.record)
+        return True
+
+
+def videos_below(root: str) -> list[str]:
+    if not os.path.isdir(root):
+        raise DataError(f"There is no folder {root}: give the folder that holds the videos.")
+    paths = [os.path.join(root, name) for name in walk(root) if is_video(name)]
+    if not paths:
+        raise DataError(f"There are no videos in {root} (by their endings, such as .mp4). Nothing was changed.")
+    return paths
+
+
+def _below(path: str, root: str) -> bool:
+    return os.path.commonpath([path, root]) == root if os.path.isabs(path) else False
+
+
+def _stat(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _same_content(path: str, by_size: dict[int, list[Entry]]) -> Entry | None:
+    """What is known of a file with these very bytes, as of this file."""
+    stat = _stat(path)
+    if stat is None or stat[0] not in by_size:
+        return None
+    try:
+        now = record_of(path)
+    except OSError:
+        return None
+    for entry in by_size[stat[0]]:
+        if entry.record.digest == now.digest:
+            about = {name: getattr(entry.record, name) for name in ("moments", "kind", "reason")}
+            return Entry(replace(now, **about), entry.vectors, entry.seconds)
+    return None
+
+
+def _note(report: IndexReport, record: FileRecord) -> None:
+    if record.kind:
+        report.skipped.append(Skipped(record.path, record.reason, record.kind))

@@ -1,0 +1,253 @@
+"""What turns moments, examples and sentences into vectors: any model with features, or the fingerprint.
+
+An index remembers the `identity` of its encoder, and only the same one may add to it or ask it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError
+from hf_video.inference.embed import ModelLoader, digest
+from hf_video.inference.features import ClipVectors, reading_of
+from hf_video.processing import ClipProcessing
+from hf_video.retrieval import fingerprint
+from hf_video.tasks.batching import run_jobs
+from hf_video.tasks.clip_processors import clip_processor
+from hf_video.tasks.clips import read_events
+from hf_video.tasks.windows import Windows
+
+FINGERPRINT = "fingerprint"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for: `vectors` (n, D) of length 1, of which a moment's best product counts; with `compare`, the best
+    moments are scored anew by it, from their vectors (N, D) to scores (N,)."""
+
+    vectors: np.ndarray
+    compare: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+class FingerprintEncoder:
+    """See `hf_video.retrieval.fingerprint`: no model, no weights, examples but no sentences."""
+
+    reads_text = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"name": FINGERPRINT, "config": f"{fingerprint.STEPS}x{fingerprint.SIDE}x{fingerprint.SIDE}"}
+
+    def prepare(self, number: int = 0) -> None:
+        """Nothing to load."""
+
+    def embed(self, source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows."""
+        prints, seconds = fingerprint.window_prints(source, windows)
+        return fingerprint.unit(prints), seconds
+
+    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
+        prints = fingerprint.query_prints(source, windows)
+        return [Query(fingerprint.search_vectors(one), functools.partial(fingerprint.compare, one)) for one in prints]
+
+    def text_query(self, text: str) -> Query:
+        raise VideoOptionError(
+            "This index was made with fingerprints, which know no words: search it by an example video, or index the "
+            "folder with a model of video and text (--model)."
+        )
+
+
+class ModelEncoder:
+    """A model's vectors of clips, and of sentences where it has `get_text_features`.
+
+    `model` is a name or folder, loaded when first needed and again in each process that embeds, or a loaded model with
+    its `processor` (an image or video processor, or one of both and a tokenizer). Vectors are brought to length 1.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        batch_size: int | None = None,
+    ):
+        self.batch_size = batch_size
+        self._loader = _Loader(model, revision, device) if isinstance(model, (str, os.PathLike)) else None
+        self._loaded = None if self._loader else (model, processor)
+        if self._loader is None and device is not None:
+            model.to(device)
+        if self._loader is None and processor is None:
+            raise VideoOptionError("A loaded model needs its processor: pass processor=, or the name of a saved model.")
+
+    def prepare(self, number: int = 0) -> None:
+        """Loads the model, in process `number`, which decides the device. Raises CheckpointError."""
+        if self._loaded is None:
+            self._loaded = self._loader(number)
+
+    @property
+    def model(self) -> Any:
+        self.prepare()
+        return self._loaded[0]
+
+    @property
+    def processor(self) -> Any:
+        self.prepare()
+        return self._loaded[1]
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """`name`, and hashes of what decides the vectors: configuration, processor, weights."""
+        if getattr(self.model.config, "temporal", None) == "tight":
+            raise CheckpointError('A model with temporal="tight" scores pairs and gives no vectors to search by.')
+        name = self._loader.model if self._loader else getattr(self.model, "name_or_path", "")
+        return {
+            "name": str(name) or type(self.model).__name__,
+            "config": _hash(self.model.config.to_dict()),
+            "processor": _hash(self._pixels.to_dict()),
+            "weights": digest(self.model),
+        }
+
+    @property
+    def reads_text(self) -> bool:
+        return hasattr(self.model, "get_text_features") and self._tokenizer is not None
+
+    @property
+    def _pixels(self) -> Any:
+        """The half of the processor that makes pixel values."""
+        for part in ("image_processor", "video_processor"):
+            if getattr(self.processor, part, None) is not None:
+                return getattr(self.processor, part)
+        return self.processor
+
+    @property
+    def _tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", None)
+
+    def embed(self, source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows. Damaged frames
+        are replaced by their neighbours. Raises what reading raises."""
+        processor = self._pixels
+        reading = dataclasses.replace(reading_of(self.model, processor, windows=windows), on_error="repeat")
+        process = clip_processor(*((processor, None) if _takes_images(processor) else (None, processor)))
+        with ClipVectors(self.model) as forward:
+            # Each video on its own: its vectors are the same to the bit whatever was embedded before it.
+            (job,) = run_jobs([read_events(source, reading, process)], forward, batch_size=self.batch_size)
+        if job.error is not None:
+            raise job.error
+        vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
+        return _unit(vectors), np.array([seen.seconds for seen in job.seen], dtype=np.float64)
+
+    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
+        return [Query(self.embed(source, windows)[0])]
+
+    @torch.inference_mode()
+    def text_query(self, text: str) -> Query:
+        if not self.reads_text:
+            raise VideoOptionError(
+                f"{type(self.model).__name__} knows no words: search by an example video, or index the folder with a "
+                "model of video and text, saved with its tokenizer."
+            )
+        tokens = self._tokenizer(text, return_tensors="pt", truncation=True).to(self.model.device)
+        training = self.model.training
+        self.model.eval()
+        try:
+            features = self.model.get_text_features(tokens["input_ids"], tokens.get("attention_mask"))
+        finally:
+            self.model.train(training)
+        return Query(_unit(features.embedding.float().cpu().numpy()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ if self._loader is None else {**self.__dict__, "_loaded": None}
+
+
+class VectorEncoder:
+    """Of an index of ready-made vectors: it is asked by vectors."""
+
+    reads_text = False
+
+    def __init__(self, name: str = "vectors"):
+        self.identity = {"name": name, "config": "ready-made"}
+
+    def text_query(self, text: str) -> Query:
+        raise VideoOptionError("This index holds ready-made vectors of a model that it doesn't know: search by vector.")
+
+    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
+        return [self.text_query("")]
+
+
+def find_encoder(model: Any, processor: Any = None, **options: Any) -> Any:
+    """The encoder of a name ("fingerprint", a folder, a name on the Hub), of a loaded model with its processor, or an
+    encoder itself. `options` are those of `ModelEncoder`."""
+    if isinstance(model, str) and model == FINGERPRINT:
+        return FingerprintEncoder()
+    if hasattr(model, "video_queries"):
+        return model
+    return ModelEncoder(model, processor, **options)
+
+
+@dataclass(frozen=True)
+class _Loader:
+    model: str | os.PathLike[str]
+    revision: str | None = None
+    device: str | None = None
+
+    def __call__(self, number: int) -> tuple[Any, Any]:
+        from transformers import AutoTokenizer
+
+        name = os.fspath(self.model)
+        if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
+            raise CheckpointError(f"The folder {name!r} has no config.json: it is no saved model.")
+        if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise CheckpointError(f"There is no folder {name!r}; give a saved model's, or a name on the Hub.")
+        try:
+            model, pixels = ModelLoader(name, revision=self.revision, device=self.device)(number)
+            tokenizer = None
+            if hasattr(model, "get_text_features"):
+                tokenizer = AutoTokenizer.from_pretrained(name, revision=self.revision)
+        except HFVideoError:
+            raise
+        except Exception as error:  # transformers, the Hub, safetensors and the disk have their own
+            reason = " ".join(str(error).split())[:400]
+            raise CheckpointError(f"The model {name!r} can't be loaded: {reason}") from error
+        return model, _Both(pixels, tokenizer)
+
+
+@dataclass(frozen=True)
+class _Both:
+    image_processor: Any
+    tokenizer: Any
+
+
+def _takes_images(processor: Any) -> bool:
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    return isinstance(processor, (ClipProcessing, BaseImageProcessor))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _hash(facts: dict[str, Any]) -> str:
+    """16 hex digits of what a file says, without where it came from and who wrote it."""
+    text = json.dumps(_lasting(facts), sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _lasting(value: Any) -> Any:
+    if isinstance(value, dict):
+        passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
+        return {str(k): _lasting(v) for k, v in value.items() if k not in passing}
+    return [_lasting(v) for v in value] if isinstance(value, (list, tuple)) else value

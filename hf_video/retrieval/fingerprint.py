@@ -1,0 +1,173 @@
+"""What a moment looks like, without a model: finds a piece of a video again after cropping, re-encoding and resampling.
+
+The print of a window is `STEPS` grey pictures of `SIDE` x `SIDE` pixels, evenly spread in time: block means, which
+encoders, sizes and frame rates hardly touch, without their mean and at length 1, so that brightness and contrast don't
+count either. That alone is a vector to search with. What it can't stand is a crop: everything moves by a pixel or two.
+So a query is searched as it is and as if it had been cut out of nine places of a picture, and what comes back is
+compared anew: the stored pictures are cut as the query may have been (scales and places, first on their mean over
+time, then finer around the best), laid over it with a shift in time, and scored by two correlations, of the pictures
+and of what changes in them. The latter tells apart the moments of one video, which all show the same place.
+
+It knows nothing of meaning: another recording of the same action is as strange to it as any.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from hf_video.tasks.windows import Windows, cut
+from hf_video.video.reader import VideoReader
+
+STEPS, SIDE = 8, 16
+DIM = STEPS * SIDE * SIDE
+SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)  # of the longer crops' sides; 0.75 x 0.75 is 56 % of the picture
+PLACES = 5  # on each axis, from one edge to the other
+NOISE = 1.0  # levels of 255 that encoders change in a block mean: changes of that size say little
+FAR = 0.02  # taken off the score for each step in time between query and moment
+GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def window_prints(source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Prints (windows, STEPS, SIDE, SIDE) float32, grey levels from 0 to 255, and the windows' (start, end) in seconds,
+    float64 (windows, 2). Damaged frames are replaced by their neighbours. Raises what `VideoReader` raises."""
+    with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
+        spans = np.array([segment.seconds for segment in cut(reader, windows)])
+        # All windows have one rhythm: a shorter one, at the end, begins earlier; a video too short for it stands still.
+        starts = np.where(spans[:, 1] - spans[:, 0] < windows.length, spans[:, 1] - windows.length, spans[:, 0])
+        starts = np.maximum(starts, reader.metadata.begin)
+        return _grey(reader, starts[:, None] + (np.arange(STEPS) + 0.5) * windows.length / STEPS), spans
+
+
+def query_prints(source: Any, windows: Windows) -> list[np.ndarray]:
+    """Prints of an example, (2 * steps - 1, SIDE, SIDE) for each of its windows, at twice the rhythm of an index of
+    `windows`, so that they can be laid over moments with shifts of half a step. An example shorter than a window has
+    fewer steps than `STEPS`."""
+    with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
+        prints = []
+        for start, end in (segment.seconds for segment in cut(reader, windows)):
+            halves = 2 * min(max(round((end - start) / windows.length * STEPS), 1), STEPS)
+            prints.append(_grey(reader, start + np.arange(1, halves) * (end - start) / halves))
+        return prints
+
+
+def _grey(reader: VideoReader, seconds: np.ndarray) -> np.ndarray:
+    known = reader.timestamps
+    asked = np.maximum(np.searchsorted(known, seconds + 1e-6, side="right") - 1, 0)
+    numbers, places = np.unique(asked, return_inverse=True)
+    grey = reader.get_frames(numbers).data.astype(np.float32) @ GREY
+    return grey[places.reshape(asked.shape)]
+
+
+def unit(prints: np.ndarray) -> np.ndarray:
+    """Prints (N, STEPS, SIDE, SIDE) as vectors (N, DIM) without mean, of length 1 (0 where all is one colour)."""
+    return _unit(prints.reshape(len(prints), -1))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(-1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
+
+
+def search_vectors(query: np.ndarray) -> np.ndarray:
+    """The vectors (10, DIM) that a query of `query_prints` is searched by: as it is, and as the part that is left of a
+    picture after a crop to 0.85 of both sides at nine places, with nothing known of the rest."""
+    steps = query[::2]
+    whole = steps[np.linspace(0, len(steps) - 1, STEPS).round().astype(int)]
+    whole = whole - whole.mean()
+    side = round(0.85 * SIDE)
+    shrink = _cutter(SIDE, 0.0, 1.0, side)
+    small = shrink @ whole @ shrink.T
+    placed = np.zeros((9, STEPS, SIDE, SIDE), np.float32)
+    for number in range(9):
+        top, left = (round(place * (SIDE - side) / 2) for place in divmod(number, 3))
+        placed[number, :, top : top + side, left : left + side] = small
+    return np.concatenate([unit(whole[None]), unit(placed)])
+
+
+def compare(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Scores (N,) at most 1, of a query of `query_prints` against stored vectors (N, DIM)."""
+    prints = vectors.reshape(-1, STEPS, SIDE, SIDE)
+    rows, columns = _register(query.mean(0), prints.mean(1))
+    prints = np.einsum("nyh,nthw,nxw->ntyx", rows, prints, columns, optimize=True)
+    return _best_shift(query, prints)
+
+
+def _register(query: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each picture (N, SIDE, SIDE) the cut that looks most like the query (SIDE, SIDE): matrices (N, SIDE, SIDE)
+    that cut rows and columns."""
+    target = _unit(query.reshape(-1))
+    best, chosen = np.full(len(pictures), -np.inf), np.zeros((len(pictures), 3))
+    for scale, y, x in _grid():
+        better = _likeness(pictures, target, scale, y, x)
+        hit = better > best
+        best[hit], chosen[hit] = better[hit], (scale, y, x)
+    for step in (0.02, 0.01):  # scales and places between those of the grid, for each picture around its own
+        moves = np.concatenate([np.zeros((1, 3)), step * np.eye(3), -step * np.eye(3)])
+        for number, picture in enumerate(pictures):
+            around = [_inside(*(chosen[number] + move)) for move in moves]
+            likeness = [_likeness(picture[None], target, *one)[0] for one in around]
+            chosen[number] = around[int(np.argmax(likeness))]
+    rows = np.stack([_cutter(SIDE, y, scale, SIDE) for scale, y, _ in chosen])
+    columns = np.stack([_cutter(SIDE, x, scale, SIDE) for scale, _, x in chosen])
+    return rows, columns
+
+
+def _likeness(pictures: np.ndarray, target: np.ndarray, scale: float, y: float, x: float) -> np.ndarray:
+    cuts = _cutter(SIDE, y, scale, SIDE) @ pictures @ _cutter(SIDE, x, scale, SIDE).T
+    return _unit(cuts.reshape(len(pictures), -1)) @ target
+
+
+def _inside(scale: float, y: float, x: float) -> tuple[float, float, float]:
+    scale = min(scale, 1.0)
+    return scale, min(max(y, 0.0), 1 - scale), min(max(x, 0.0), 1 - scale)
+
+
+@functools.cache
+def _grid() -> list[tuple[float, float, float]]:
+    """(scale, y, x) of the crops that are tried, as parts of the picture's sides."""
+    cuts = [(1.0, 0.0, 0.0)]
+    for scale in SCALES[1:]:
+        places = np.linspace(0, 1 - scale, PLACES)
+        cuts += [(scale, float(y), float(x)) for y in places for x in places]
+    return cuts
+
+
+@functools.lru_cache(4096)
+def _cutter(side: int, start: float, scale: float, out: int) -> np.ndarray:
+    """(out, side): linear interpolation of `out` places spread over the part of a line from `start` on, `scale` long,
+    both as parts of the whole."""
+    centres = (start + scale * (np.arange(out) + 0.5) / out) * side - 0.5
+    centres = centres.clip(0, side - 1)
+    return np.maximum(1 - np.abs(centres[:, None] - np.arange(side)), 0).astype(np.float32)
+
+
+def _best_shift(query: np.ndarray, prints: np.ndarray) -> np.ndarray:
+    """The best score (N,) over all shifts in time, in half steps, that leave at least half of the query within the
+    moment. Half step j of the query, counted from 1, lies on step (shift + j - 1) / 2 of the moment."""
+    halves = len(query) + 1
+    best = np.full(len(prints), -1.0)
+    for shift in range(-halves // 2, 2 * STEPS - halves // 2 + 1):
+        outside = max(-shift, 0) + max(shift + halves - 2 * STEPS, 0)
+        steps = np.arange(STEPS)
+        places = 2 * steps - shift  # in `query`, whose first is half step 1
+        steps = steps[(places >= 0) & (places < len(query))]
+        if 4 * len(steps) >= halves - 1 and len(steps):
+            agreement = _agreement(query[places[steps]], prints[:, steps])
+            best = np.maximum(best, agreement - FAR * outside / 2)
+    return best
+
+
+def _agreement(query: np.ndarray, prints: np.ndarray) -> np.ndarray:
+    """Correlations of all pixels and of what changes, weighed by how much does; query (t, ...), prints (N, t, ...)."""
+    pictures = _unit(prints.reshape(len(prints), -1)) @ _unit(query.reshape(-1))
+    if len(query) < 2:
+        return pictures
+    moves = query - query.mean(0)
+    weight = 0.5 * (energy := float((moves**2).mean())) / (energy + NOISE**2)
+    changes = (prints - prints.mean(1, keepdims=True)).reshape(len(prints), -1)
+    changes /= np.maximum(np.linalg.norm(changes, axis=1, keepdims=True), 1e-9)
+    motion = changes @ moves.reshape(-1) / max(np.linalg.norm(moves), 1e-9)
+    return (1 - weight) * pictures + weight * motion

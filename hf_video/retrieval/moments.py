@@ -1,0 +1,83 @@
+"""What a search finds, and how it is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import VideoError
+from hf_video.video.contact_sheet import SheetClip, contact_sheet
+from hf_video.video.reader import VideoReader
+from hf_video.video.writer import write_video
+
+_GREY = np.full((1, 90, 160, 3), 128, np.uint8)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """From `start` to `end` seconds of the video `path`, the score being the cosine of its vector and the query's, or
+    for fingerprints what `compare` gave; 1 is the most."""
+
+    path: str
+    start: float
+    end: float
+    score: float
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        return self.start, self.end
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.score:.3f}  {self.start:7.2f}-{self.end:.2f} s  {self.path}"
+
+
+def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
+    """Moments of one video that overlap as one, with the best score among them; the best first."""
+    merged: list[Moment] = []
+    for moment in sorted(moments, key=lambda m: (m.path, m.start)):
+        last = merged[-1] if merged else None
+        if last is not None and last.path == moment.path and moment.start < last.end:
+            merged[-1] = replace(last, end=max(last.end, moment.end), score=max(last.score, moment.score))
+        else:
+            merged.append(moment)
+    return sorted(merged, key=lambda m: (-m.score, m.path, m.start))
+
+
+def moment_frames(moment: Moment, *, count: int = 4, shortest_edge: int = 160) -> np.ndarray:
+    """uint8 (count, height, width, 3): frames evenly spread over a moment. Raises what `VideoReader` raises."""
+    with VideoReader(moment.path, shortest_edge=shortest_edge, on_error="repeat") as reader:
+        times = moment.start + (np.arange(count) + 0.5) * (moment.end - moment.start) / count
+        return reader.get_frames_at(np.clip(times, reader.timestamps[0], reader.timestamps[-1])).data
+
+
+def sheet(moments: Sequence[Moment], *, title: str = "", columns: int = 2) -> Any:
+    """A PIL image of four frames of each moment, ranked, with name, seconds and score; grey where the file is gone."""
+    clips = []
+    for rank, moment in enumerate(moments, start=1):
+        try:
+            frames, gone = moment_frames(moment), ""
+        except VideoError:
+            frames, gone = _GREY, "  (can't be read any more)"
+        note = f"{moment.start:.2f}-{moment.end:.2f} s   score {moment.score:.3f}{gone}"
+        clips.append(SheetClip(frames, f"{rank}. {os.path.basename(moment.path)}", note))
+    return contact_sheet(clips, columns=min(columns, len(clips)), cell=160, title=title)
+
+
+def write_moment(moment: Moment, path: str | os.PathLike[str], *, shortest_edge: int = 360) -> None:
+    """The moment as a small video of its own, without sound, that any browser plays."""
+    with VideoReader(moment.path, on_error="repeat") as reader:
+        known = reader.timestamps
+        edge = min(shortest_edge, reader.metadata.height, reader.metadata.width)
+        rate = reader.metadata.fps
+        shown = np.flatnonzero((known >= moment.start - 1e-6) & (known < moment.end - 1e-6))
+        shown = shown if len(shown) else np.array([max(int(np.searchsorted(known, moment.start)) - 1, 0)])
+    with VideoReader(moment.path, shortest_edge=edge, on_error="repeat") as reader:
+        frames = (reader.get_frames(shown[i : i + 32]).data for i in range(0, len(shown), 32))
+        write_video(path, (frame for part in frames for frame in part), min(rate, 60), "h264", pad="edge")

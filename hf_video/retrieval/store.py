@@ -1,0 +1,252 @@
+"""A search index on disk: what can be killed at any moment and is then as it was, or one step further.
+
+    index/
+      manifest.json             the encoder, the windows, which segments count and which of their files are gone
+      segments/000001/
+        vectors.npy             float32 (moments, D), read as a memory map
+        moments.parquet         file (a number), path, start, end in seconds, in the order of the vectors
+        files.parquet           path, size, times, digest, moments, and why a file gave none
+      approximate-….faiss       beyond a size, see `approximate`
+
+Segments are never changed: one is written under another name, moved into place, and counts once the manifest that
+names it has replaced the last one. What no manifest names is what a killed process left; the next writer deletes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from hf_video._version import __version__
+from hf_video.errors import BackendError, VideoIndexError
+from hf_video.inference.feature_shards import replacing
+
+FORMAT = 1
+MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", ".lock"
+UNFINISHED = ".writing-"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A video as it was when it was read: `size` in bytes, times of change in nanoseconds, `digest` of its bytes, and
+    how many moments it gave; where none, `kind` and `reason` as in `hf_video.data.rows.Skipped`."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    digest: str
+    moments: int = 0
+    kind: str = ""
+    reason: str = ""
+
+    @property
+    def stat(self) -> tuple[int, int, int]:
+        return self.size, self.mtime_ns, self.ctime_ns
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file with its vectors (moments, D) float32 and their (start, end) in seconds, float64 (moments, 2)."""
+
+    record: FileRecord
+    vectors: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the index: `vectors` (N, D), `seconds` (N, 2), `owner` (N,) numbers in `files`, and `live` (N,): False
+    for the moments of files that are gone or were replaced."""
+
+    name: str
+    files: list[FileRecord]
+    vectors: np.ndarray
+    seconds: np.ndarray
+    owner: np.ndarray
+    live: np.ndarray
+    removed: frozenset[int] = frozenset()
+
+    def entries(self) -> Iterator[Entry]:
+        """The files that still count."""
+        firsts = np.concatenate([[0], np.cumsum([file.moments for file in self.files])])
+        for number, file in enumerate(self.files):
+            if number not in self.removed:
+                rows = slice(firsts[number], firsts[number + 1])
+                yield Entry(file, self.vectors[rows], self.seconds[rows])
+
+
+@dataclass
+class Manifest:
+    """What `manifest.json` says. `encoder` tells models apart (None before the first update), `windows` are (length,
+    step) in seconds, `segments` the names that count, `removed` numbers of files by segment."""
+
+    encoder: dict[str, Any] | None = None
+    windows: tuple[float, float] | None = None
+    dim: int | None = None
+    normalized: bool = True
+    segments: list[str] = field(default_factory=list)
+    removed: dict[str, list[int]] = field(default_factory=dict)
+    approximate: dict[str, Any] | None = None
+
+
+class Store:
+    """The folder of an index."""
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+
+    # -- manifest ---------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        return (self.folder / MANIFEST).is_file()
+
+    def manifest(self) -> Manifest:
+        """Raises VideoIndexError where there is none, or one that can't be read."""
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            raise VideoIndexError(
+                f"{self.folder} is no search index: it has no {MANIFEST}. Make one with hf-video index."
+            )
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            version = found.pop("format")
+            found.pop("hf_video", None)
+            known = Manifest(**found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise VideoIndexError(f"{path} can't be read ({error}): the index is damaged; build it again.") from error
+        if version != FORMAT:
+            raise VideoIndexError(f"{self.folder} has format {version}; this version reads {FORMAT}. Build it again.")
+        return known
+
+    def commit(self, manifest: Manifest) -> None:
+        """The step that makes everything written before it count, at once."""
+        with replacing(self.folder / MANIFEST) as name:
+            facts = {"format": FORMAT, "hf_video": __version__, **vars(manifest)}
+            Path(name).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        _sync(self.folder)
+
+    # -- segments ---------------------------------------------------------------------------------------------------
+
+    def write_segment(self, name: str, entries: Sequence[Entry], dim: int) -> None:
+        """Writes a segment; it counts once a manifest names it."""
+        arrow, parquet = vars(pyarrow()).values()
+        root = self.folder / SEGMENTS
+        root.mkdir(exist_ok=True)
+        draft = root / f"{UNFINISHED}{name}"
+        draft.mkdir()
+        vectors = np.concatenate([np.zeros((0, dim), np.float32), *(entry.vectors for entry in entries)])
+        seconds = np.concatenate([np.zeros((0, 2)), *(entry.seconds for entry in entries)])
+        records = [entry.record for entry in entries]
+        owner = np.repeat(np.arange(len(records), dtype=np.int32), [record.moments for record in records])
+        paths = arrow.array([os.fsencode(record.path) for record in records], arrow.binary())  # any bytes name a file
+        np.save(draft / "vectors.npy", vectors.astype(np.float32, copy=False))
+        moments = {"file": owner, "path": paths.take(arrow.array(owner)), "start": seconds[:, 0], "end": seconds[:, 1]}
+        parquet.write_table(arrow.table(moments), draft / "moments.parquet")
+        columns = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
+        schema = arrow.schema([("path", arrow.binary()), *((n, getattr(arrow, t)()) for n, t in _COLUMNS.items())])
+        parquet.write_table(arrow.table({"path": paths, **columns}, schema=schema), draft / "files.parquet")
+        for file in draft.iterdir():
+            _sync(file)
+        os.rename(draft, root / name)
+        _sync(root)
+
+    def read_segment(self, name: str, removed: Sequence[int] = ()) -> Segment:
+        """Raises VideoIndexError for files that are missing, damaged, or don't belong together."""
+        parquet = pyarrow().parquet
+        folder = self.folder / SEGMENTS / name
+        try:
+            vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            files = parquet.read_table(folder / "files.parquet").to_pylist()
+            moments = parquet.read_table(folder / "moments.parquet", columns=["file", "start", "end"])
+            records = [FileRecord(**{**file, "path": os.fsdecode(file["path"])}) for file in files]
+            owner = moments["file"].to_numpy()
+            seconds = np.stack([moments["start"].to_numpy(), moments["end"].to_numpy()], axis=1)
+            if not len(vectors) == len(owner) == sum(record.moments for record in records):
+                raise ValueError("vectors and moments differ in number")
+        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            raise VideoIndexError(
+                f"The segment {folder} can't be read ({error}): the index is damaged; build it again."
+            ) from error
+        live = ~np.isin(owner, list(removed))
+        return Segment(name, records, vectors, seconds, owner, live, frozenset(removed))
+
+    def next_name(self, manifest: Manifest) -> str:
+        return f"{max((int(name) for name in manifest.segments), default=0) + 1:06d}"
+
+    # -- writers ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Only one process writes at a time; what a killed one left is cleared away. Raises VideoIndexError where
+        another one does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / LOCK, "a+b") as file:
+            if not _lock(file):
+                raise VideoIndexError(f"{self.folder} is being written by another process: wait until it is done.")
+            if self.exists():
+                self.clear(self.manifest())
+            yield
+
+    def clear(self, manifest: Manifest) -> None:
+        """Deletes what `manifest` does not name."""
+        root = self.folder / SEGMENTS
+        for path in root.iterdir() if root.is_dir() else ():
+            if path.name not in manifest.segments:
+                shutil.rmtree(path)
+        kept = (manifest.approximate or {}).get("file")
+        for path in [*self.folder.glob("approximate-*"), *self.folder.glob(f"{UNFINISHED}*")]:
+            if path.name != kept:
+                path.unlink()
+
+
+_COLUMNS = {
+    "size": "int64", "mtime_ns": "int64", "ctime_ns": "int64", "digest": "string", "moments": "int64",
+    "kind": "string", "reason": "string",
+}  # fmt: skip
+
+
+def pyarrow() -> SimpleNamespace:
+    """pyarrow and its Parquet module; raises BackendError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise BackendError('A search index needs pyarrow: pip install "hf_video[retrieval]".') from error
+    return SimpleNamespace(arrow=pyarrow, parquet=pyarrow.parquet)
+
+
+def _lock(file: Any) -> bool:
+    """A lock that ends with the process, however that ends."""
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    """To the disk, for a machine that loses its power; folders only where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,135 @@
+"""The steps by which an index grows: entries are held until they make a segment, files are struck out in the same
+step that brings their new version, and in the end small segments are joined."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from hf_video.errors import VideoIndexError
+from hf_video.retrieval import approximate
+from hf_video.retrieval.store import Entry, Manifest, Segment, Store
+
+FLUSH_SECONDS, FLUSH_MOMENTS = 10.0, 65536  # work that a kill may cost
+SMALL, MANY = 65536, 8  # segments of fewer moments are joined where there are more than so many
+LARGE = 262144  # moments of a joined segment
+DEAD = 0.25  # share of dead moments from which a segment is written anew
+LATE = 0.1  # share of moments that the FAISS index does not know from which it is built anew
+
+
+class Writer:
+    """Changes an index under its lock. `finish()` ends the work; without it what was flushed counts all the same."""
+
+    def __init__(self, store: Store, manifest: Manifest, segments: Sequence[Segment]):
+        self._store, self._manifest = store, manifest
+        self._place = {
+            record.path: (segment.name, number)
+            for segment in segments
+            for number, record in enumerate(segment.files)
+            if number not in segment.removed
+        }
+        self._held: list[Entry] = []
+        self._struck: list[tuple[str, int]] = []
+        self._since = time.monotonic()
+
+    def replace(self, entry: Entry) -> None:
+        """A file's moments, instead of those it had."""
+        if entry.record.moments:
+            width = entry.vectors.shape[1]
+            if self._manifest.dim not in (None, width):
+                raise VideoIndexError(f"Vectors of {width} numbers came; this index has {self._manifest.dim}.")
+            self._manifest = replace(self._manifest, dim=width)
+        self.remove(entry.record.path)
+        self._held.append(entry)
+        late = time.monotonic() - self._since > FLUSH_SECONDS
+        if late or sum(len(held.vectors) for held in self._held) >= FLUSH_MOMENTS:
+            self.flush()
+
+    def remove(self, path: str) -> None:
+        """A file that is gone."""
+        if path in self._place:
+            self._struck.append(self._place.pop(path))
+
+    def flush(self) -> None:
+        """Makes what is held count."""
+        manifest = self._manifest
+        removed = {name: list(numbers) for name, numbers in manifest.removed.items()}
+        for name, number in self._struck:
+            removed.setdefault(name, []).append(number)
+        segments = list(manifest.segments)
+        if self._held:
+            name = self._store.next_name(manifest)
+            self._write(name, self._held)
+            segments.append(name)
+            self._place |= {entry.record.path: (name, number) for number, entry in enumerate(self._held)}
+        self._commit(replace(manifest, segments=segments, removed=removed))
+        self._held, self._struck, self._since = [], [], time.monotonic()
+
+    def finish(self) -> None:
+        """Flushes, joins segments, builds the FAISS index where it is time, and deletes what no longer counts."""
+        self.flush()
+        self._compact()
+        self._approximate()
+        self._store.clear(self._manifest)
+
+    def _write(self, name: str, entries: Sequence[Entry]) -> None:
+        # A file without moments says nothing of the width.
+        width = self._manifest.dim or 0
+        wide = [e if e.record.moments else Entry(e.record, e.vectors.reshape(0, width), e.seconds) for e in entries]
+        self._store.write_segment(name, wide, width)
+
+    def _commit(self, manifest: Manifest) -> None:
+        self._store.commit(manifest)
+        self._manifest = manifest
+
+    def _segments(self) -> list[Segment]:
+        manifest = self._manifest
+        return [self._store.read_segment(name, manifest.removed.get(name, ())) for name in manifest.segments]
+
+    def _compact(self) -> None:
+        """Small segments become one, and those of which much is dead are written without it."""
+        small, worn = [], []
+        for segment in self._segments():
+            dead = len(segment.removed) > DEAD * len(segment.files) or segment.live.sum() < (1 - DEAD) * len(
+                segment.live
+            )
+            (worn if dead else small if len(segment.live) < SMALL else []).append(segment)
+        joined = [*worn, *(small if len(small) > MANY or worn else [])]
+        if not joined:
+            return
+        manifest, names = self._manifest, {segment.name for segment in joined}
+        entries = sorted((e for segment in joined for e in segment.entries()), key=lambda entry: entry.record.path)
+        kept = [name for name in manifest.segments if name not in names]
+        number = int(self._store.next_name(manifest))
+        for name, part in enumerate(_parts(entries), start=number):
+            self._write(f"{name:06d}", part)
+            kept.append(f"{name:06d}")
+        removed = {name: numbers for name, numbers in manifest.removed.items() if name not in names}
+        self._commit(replace(manifest, segments=kept, removed=removed))
+
+    def _approximate(self) -> None:
+        segments, facts = self._segments(), self._manifest.approximate
+        total = sum(int(segment.live.sum()) for segment in segments)
+        covered = {name for name, _ in facts["segments"]} if facts else set()
+        known = sum(int(segment.live.sum()) for segment in segments if segment.name in covered)
+        if total < approximate.THRESHOLD or approximate.faiss_module() is None:
+            if facts and total < approximate.THRESHOLD:
+                self._commit(replace(self._manifest, approximate=None))
+        elif total - known > LATE * total or sum(size for _, size in facts["segments"]) > (1 + DEAD) * total:
+            path = self._store.folder / f"approximate-{self._store.next_name(self._manifest)}-{total}.faiss"
+            self._commit(replace(self._manifest, approximate=approximate.build(segments, path)))
+
+
+def _parts(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """In this order, each with LARGE moments at most, or one file."""
+    part: list[Entry] = []
+    moments = 0
+    for entry in entries:
+        if part and moments + len(entry.vectors) > LARGE:
+            yield part
+            part, moments = [], 0
+        part.append(entry)
+        moments += len(entry.vectors)
+    if part:
+        yield part
