@@ -51,7 +51,7 @@ class Golden:
             if "made_by" in value:
                 generator = torch.Generator().manual_seed(value["seed"])
                 video = torch.randn(tuple(value["shape"]), generator=generator)
-                frames_first = value["layout"].startswith("(batch, frames")
+                frames_first = not value["layout"].startswith("(batch, channels")
                 self.inputs[key] = video if frames_first else video.transpose(1, 2)
 
     @property

@@ -47,7 +47,23 @@ def inputs(pairs: int = 3, frames: int = 4, size: tuple[int, int] = (32, 32)) ->
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": video}
 
 
-MODELS = [pytest.param(lambda t=t: tiny(t), id=t) for t in TEMPORAL]
+def facebooks() -> VideoCLIPModel:
+    """VideoCLIP with an S3D-G that sees two frames at once."""
+    s3d = {"model_type": "s3d", "stem_channels": 8, "projection_dim": 24, "num_frames": 2, "image_size": 32}
+    bert = {"vocab_size": 60, "max_position_embeddings": 16}
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4}
+    options = {"projection_dim": None, "normalize": False, "logit_scale_init_value": None, "loss": "softmax_sum"}
+    options |= {
+        "end_token_ids": (58, 59),
+        "text_config": tiny_bert(),
+        "text_pooling": "mean_after_first",
+        "temporal_config": bert | sizes,
+    }
+    return tiny("bert", video_config=s3d, segment_frames=2, max_segments=6, **options)
+
+
+MODELS = [pytest.param(lambda t=t: tiny(t), id=t) for t in TEMPORAL if t != "bert"]
+MODELS += [pytest.param(facebooks, id="s3d-bert")]
 MODELS += [pytest.param(lambda: tiny("transformer", patch_frames=3), id="3d-patches")]
 MODELS += [pytest.param(with_timesformer, id="timesformer-bert")]
 

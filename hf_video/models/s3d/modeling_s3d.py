@@ -130,7 +130,7 @@ class S3DModel(ConvVideoPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(frames, rows, columns) of the last map. Raises ModelInputError for odd sizes and clips that are too small."""
+        """(frames, rows, columns) of the last map. Raises ModelInputError for odd sizes."""
         self.check_input(pixel_values)
         frames, height, width = pixel_values.shape[1], *pixel_values.shape[-2:]
         if self.config.space_to_depth and (frames % 2 or height % 2 or width % 2):
@@ -138,8 +138,7 @@ class S3DModel(ConvVideoPreTrainedModel):
                 f"A clip of {frames} frames of {height}x{width} came; S3D takes even numbers of frames, rows and "
                 "columns, as it sees cubes of 2x2x2."
             )
-        grid = tuple(-(-n // by) for n, by in ((frames, 8), (height, 32), (width, 32)))
-        return grid
+        return tuple(-(-n // by) for n, by in ((frames, 8), (height, 32), (width, 32)))
 
     def forward(
         self,

@@ -28,9 +28,9 @@ def clip_config(stock: PreTrainedModel, **options: Any) -> VideoCLIPConfig:
     defaults = {
         "projection_dim": stock.visual_projection.out_features if projected else None,
         "loss": "sigmoid" if sigmoid else "softmax",
-        "logit_scale_init_value": float(stock.logit_scale),
-        "logit_scale_max": max(4.6052, float(stock.logit_scale)),
-        "logit_bias_init_value": float(stock.logit_bias) if sigmoid else None,
+        "logit_scale_init_value": float(stock.logit_scale.detach()),
+        "logit_scale_max": max(4.6052, float(stock.logit_scale.detach())),
+        "logit_bias_init_value": float(stock.logit_bias.detach()) if sigmoid else None,
         "max_position_embeddings": text_config.max_position_embeddings,
     }
     return VideoCLIPConfig(video_config=video_config, text_config=text_config, **{**defaults, **options})

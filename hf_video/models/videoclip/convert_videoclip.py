@@ -1,5 +1,5 @@
-"""Image-text and video-text checkpoints to `VideoCLIPModel`: OpenAI's CLIP (`visual.…`, `transformer.…`) and CLIP4Clip
-in all its heads (`clip.…`, `transformerClip.…`, `lstm_visual.…`, `cross.…`)."""
+"""Image-text and video-text checkpoints to `VideoCLIPModel`: OpenAI's CLIP (`visual.…`, `transformer.…`), CLIP4Clip in
+all its heads (`clip.…`, `transformerClip.…`, `lstm_visual.…`, `cross.…`), and Facebook's VideoCLIP (`mmmodel.…`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
 from hf_video.errors import CheckpointError
+from hf_video.models.s3d.convert_s3d import convert as convert_s3d
 
 OFFICIAL_NAMES = {
     "max_frames": "num_frames",
@@ -32,6 +33,8 @@ OFFICIAL_NAMES = {
 
 # Written by some exports of CLIP, worked out here from the shapes; CLIP4Clip's LSTM carries positions it doesn't use.
 UNUSED = ("input_resolution", "context_length", "vocab_size")
+
+BERT_WORDS = 30522
 
 RENAMES = (
     (r"^frame_position_embeddings\.weight$", "temporal_head.sequence.position_embedding.weight"),
@@ -64,6 +67,8 @@ RENAMES = (
 
 def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     """Raises CheckpointError for ResNet towers and what is no CLIP."""
+    if any(key.startswith("mmmodel.") for key in state):
+        return convert_mmpt(state, overrides)
     # Without the wrapper's prefix, tensors of CLIP4Clip's own head stand beside `clip.…`.
     state = {key.removeprefix("clip."): value for key, value in state.items() if key not in UNUSED}
     if "visual.proj" not in state or "text_projection" not in state:
@@ -82,6 +87,63 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         state["visual.conv1.weight"] = cube.transpose(1, 2).flatten(1, 2).contiguous()
     state = rename(split_joined(state), lambda key: substitute(key))
     return Converted("VideoCLIPModel", config, state)
+
+
+def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
+    """Facebook's VideoCLIP. Its file holds what joins the vectors of S3D-G, one a second, and not S3D-G itself: the
+    model takes `segment_features`. Where the HowTo100M model's tensors are among the given, as `s3d.…`, it has both,
+    and takes frames."""
+    names = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"))
+    names |= {"num_hidden_video_layers": None, "num_hidden_text_layers": None, "max_video_len": "max_segments"}
+    given = our_names({k: v for k, v in overrides.items() if k != "num_attention_heads"}, names)
+    s3d = {key.removeprefix("s3d."): value for key, value in state.items() if key.startswith("s3d.")}
+    state = {key.removeprefix("mmmodel."): value for key, value in state.items() if key.startswith("mmmodel.")}
+    heads = overrides.get("num_attention_heads") or number_of_heads(
+        state["text_encoder.embeddings.LayerNorm.weight"].shape[0], {}, "num_attention_heads"
+    )
+    config = {
+        "text_config": {"model_type": "bert", **bert_sizes(state, "text_encoder.", heads)},
+        "temporal_config": bert_sizes(state, "video_encoder.bert.", heads),
+        "temporal": "bert",
+        "projection_dim": None,
+        "normalize": False,
+        "text_pooling": "mean_after_first",
+        "loss": "softmax_sum",
+        "logit_scale_init_value": None,
+        "feature_dim": state["video_encoder.videomlp.linear1.weight"].shape[1],
+    }
+    words = config["temporal_config"]["vocab_size"]
+    if words != BERT_WORDS:  # another vocabulary than BERT's: its last two, unless `end_token_ids` says otherwise
+        config["end_token_ids"] = (words - 2, words - 1)
+    # Its pooler takes no part, and ours has none.
+    state = {key: value for key, value in state.items() if not key.startswith("video_encoder.bert.pooler.")}
+    renamed = rename(state, mmpt_name)
+    if s3d:
+        tower = convert_s3d(s3d, {})
+        renamed |= {f"vision_model.{key}": value for key, value in tower.state_dict.items()}
+        config |= {"feature_dim": None, "segment_frames": 30, "video_config": {"model_type": "s3d", **tower.config}}
+    derived = {f"{part}.embeddings.position_ids" for part in ("text_model", "temporal_head.bert")}
+    return Converted("VideoCLIPModel", config | given, renamed, optional=derived)
+
+
+def mmpt_name(key: str) -> str:
+    key = re.sub(r"^text_encoder\.", "text_model.", key)
+    key = re.sub(r"^video_encoder\.bert\.", "temporal_head.bert.", key)
+    return re.sub(r"^video_encoder\.videomlp\.", "temporal_head.mlp.", key).replace("mlp.LayerNorm.", "mlp.norm.")
+
+
+def bert_sizes(state: StateDict, prefix: str, heads: int) -> dict[str, Any]:
+    """What the shapes of a BERT tell."""
+    words = state[f"{prefix}embeddings.word_embeddings.weight"]
+    layers = [re.match(re.escape(prefix) + r"encoder\.layer\.(\d+)\.", key) for key in state]
+    return {
+        "vocab_size": words.shape[0],
+        "hidden_size": words.shape[1],
+        "num_attention_heads": heads,
+        "num_hidden_layers": 1 + max(int(match[1]) for match in layers if match),
+        "intermediate_size": state[f"{prefix}encoder.layer.0.intermediate.dense.weight"].shape[0],
+        "max_position_embeddings": state[f"{prefix}embeddings.position_embeddings.weight"].shape[0],
+    }
 
 
 def head_of(state: StateDict) -> str:

@@ -71,12 +71,13 @@ class VideoCLIPModel(VideoPreTrainedModel):
         super().__init__(config)
         if config.patch_frames > 1:
             config.video_config.num_channels = config.num_channels * config.patch_frames
-        self.vision_model = tower(config.video_config)
+        self.vision_model = None if config.feature_dim else tower(config.video_config)
         self.text_model = tower(config.text_config)
-        self.visual_projection = self._projection(config.video_config.hidden_size)
+        self.visual_projection = self._projection(config.feature_dim or config.video_config.hidden_size)
         self.text_projection = self._projection(config.text_config.hidden_size)
         self.temporal_head = None if config.sees_clips else HEADS[config.temporal](config)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        if config.logit_scale_init_value is not None:
+            self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         if config.logit_bias_init_value is not None:
             self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
         self.post_init()
@@ -90,7 +91,8 @@ class VideoCLIPModel(VideoPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self:
-            init.constant_(self.logit_scale, self.config.logit_scale_init_value)
+            if self.config.logit_scale_init_value is not None:
+                init.constant_(self.logit_scale, self.config.logit_scale_init_value)
             if self.config.logit_bias_init_value is not None:
                 init.constant_(self.logit_bias, self.config.logit_bias_init_value)
         elif module in (self.visual_projection, self.text_projection) and isinstance(module, nn.Linear):
@@ -117,7 +119,11 @@ class VideoCLIPModel(VideoPreTrainedModel):
     # -- the two towers -----------------------------------------------------------------------------------------------
 
     def get_frame_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Frames (B, T, C, H, W) -> projected vectors (B, T, D), each frame for itself, not normalised."""
+        """Frames (B, T, C, H, W) -> projected vectors (B, T, D), each frame (or segment of `segment_frames`, then T is
+        their number) for itself, not normalised."""
+        self.check_input(pixel_values)
+        if self.config.segment_frames:
+            return self._segment_embeddings(pixel_values)
         batch, frames = pixel_values.shape[:2]
         if self.config.patch_frames > 1:
             # A 3-D patch embedding of 3 frames and stride 1 is a 2-D one over the channels of three frames.
@@ -129,49 +135,80 @@ class VideoCLIPModel(VideoPreTrainedModel):
         states = self.vision_model(images, **({"interpolate_pos_encoding": True} if other_size else {}))
         return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames))
 
-    def get_video_features(self, pixel_values: torch.Tensor, video_mask: torch.Tensor | None = None) -> VideoFeatures:
-        """Clips (B, T, C, H, W) -> `embedding` (B, D), unit vectors, and `feature_map`, (B, T, 1, 1, D) for frame
-        encoders. `video_mask` (B, T) is 0 where a clip was padded. With `temporal="tight"` there is no embedding."""
-        self.check_input(pixel_values)
+    def _segment_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        length = self.config.segment_frames
+        if pixel_values.shape[1] % length:
+            raise ModelInputError(
+                f"{pixel_values.shape[1]} frames came; the tower sees segments of {length} (segment_frames): give a "
+                "multiple of it."
+            )
+        segments = pixel_values.unflatten(1, (-1, length))
+        vectors = self.vision_model.get_video_features(segments.flatten(0, 1)).embedding
+        return self.visual_projection(vectors).unflatten(0, segments.shape[:2])
+
+    def get_video_features(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        segment_features: torch.Tensor | None = None,
+    ) -> VideoFeatures:
+        """Clips (B, T, C, H, W) -> `embedding` (B, D) and `feature_map`, (B, T, 1, 1, D) for frame encoders.
+
+        `video_mask` (B, T), or (B, segments), is 0 where a clip was padded. `segment_features` (B, segments, D) are
+        vectors that were made before, in place of `pixel_values`. With `temporal="tight"` there is no embedding.
+        """
         if self.config.sees_clips:
+            self.check_input(pixel_values)
             if video_mask is not None and not bool(video_mask.all()):
                 raise ModelInputError(
                     "This model's video tower sees whole clips and knows no padding: leave out video_mask."
                 )
             features = self.vision_model.get_video_features(pixel_values)
-            return VideoFeatures(F.normalize(self.visual_projection(features.embedding), dim=-1), features.feature_map)
-        frames, mask = self.get_frame_embeddings(pixel_values), self._mask(pixel_values, video_mask)
+            return VideoFeatures(self.normalized(self.visual_projection(features.embedding)), features.feature_map)
+        frames, mask = self._frames(pixel_values, video_mask, segment_features)
         return VideoFeatures(self._embed(frames, mask), frames[:, :, None, None])
+
+    def _frames(self, pixel_values, video_mask, segment_features) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of frames or segments (B, T, D) and which of them are there (B, T)."""
+        if segment_features is not None:
+            frames = self.visual_projection(segment_features)
+        elif self.vision_model is None:
+            raise ModelInputError("This model has no video tower (feature_dim is set): pass segment_features.")
+        else:
+            frames = self.get_frame_embeddings(pixel_values)
+        shape = tuple(frames.shape[:2])
+        if video_mask is None:
+            return frames, torch.ones(shape, dtype=torch.bool, device=frames.device)
+        if tuple(video_mask.shape) != shape:
+            raise ModelInputError(f"video_mask has shape {tuple(video_mask.shape)}; expected {shape}, (batch, frames).")
+        return frames, video_mask.bool()
 
     def _embed(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
         if self.config.temporal == "tight":
             return None
-        frames = F.normalize(self.temporal_head(frames, mask), dim=-1)
-        return F.normalize(masked_mean(frames, mask), dim=-1)
+        states, mask = self.temporal_head(frames, mask)
+        return self.normalized(masked_mean(self.normalized(states), mask))
 
-    @staticmethod
-    def _mask(pixel_values: torch.Tensor, video_mask: torch.Tensor | None) -> torch.Tensor:
-        shape = tuple(pixel_values.shape[:2])
-        if video_mask is None:
-            return torch.ones(shape, dtype=torch.bool, device=pixel_values.device)
-        if tuple(video_mask.shape) != shape:
-            raise ModelInputError(f"video_mask has shape {tuple(video_mask.shape)}; expected (batch, frames), {shape}.")
-        return video_mask.bool()
+    def normalized(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Unit vectors, unless the configuration leaves them as they are."""
+        return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **inputs
     ) -> TextFeatures:
-        """Token ids (N, L) -> `embedding` (N, D), unit vectors, and `projected`, the same before normalisation."""
+        """Token ids (N, L) -> `embedding` (N, D), and `projected`, the same before normalisation."""
         states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
-        if self.config.text_pooling == "pooler":
+        pooling = self.config.text_pooling
+        if pooling == "pooler":
             pooled = states.pooler_output
-        elif self.config.text_pooling == "cls":
+        elif pooling == "cls":
             pooled = states.last_hidden_state[:, 0]
         else:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            pooled = masked_mean(states.last_hidden_state, mask)
+            first = 1 if pooling == "mean_after_first" else 0
+            pooled = masked_mean(states.last_hidden_state[:, first:], mask[:, first:])
         projected = self.text_projection(pooled)
-        return TextFeatures(F.normalize(projected, dim=-1), projected)
+        return TextFeatures(self.normalized(projected), projected)
 
     # -- together -----------------------------------------------------------------------------------------------------
 
@@ -182,6 +219,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         video_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        segment_features: torch.Tensor | None = None,
         return_loss: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
@@ -191,19 +229,18 @@ class VideoCLIPModel(VideoPreTrainedModel):
         With `return_loss`, text i belongs to video i and N equals V. In a process group the loss is that of the joint
         batch, every process's pairs being negatives of all the others' (see `losses.gather_rows`).
         """
-        self.check_input(pixel_values)
         if input_ids is None:
             raise ModelInputError("input_ids is missing. Pass the tokenizer's (texts, tokens).")
-        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        if self.training:
+        if self.training and self.config.logit_scale_init_value is not None:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=self.config.logit_scale_max)
+        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         text = self.get_text_features(input_ids, attention_mask, **more)
         frames = mask = None
         if self.config.sees_clips:
             video = self.get_video_features(pixel_values, video_mask).embedding
         else:
-            frames, mask = self.get_frame_embeddings(pixel_values), self._mask(pixel_values, video_mask)
+            frames, mask = self._frames(pixel_values, video_mask, segment_features)
             video = self._embed(frames, mask)
         tight = video is None
         texts, videos = (text.projected, (frames, mask)) if tight else (text.embedding, (video,))
@@ -219,11 +256,13 @@ class VideoCLIPModel(VideoPreTrainedModel):
         return self.finish(output, return_dict)
 
     def similarity(self, text: torch.Tensor, video: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Scores (N, V) of what the towers gave: unit vectors (N, D) and (V, D); for "tight" projected texts (N, D) and
+        """Scores (N, V) of what the towers gave: vectors (N, D) and (V, D); for "tight" projected texts (N, D) and
         frames (V, T, D) with their mask (V, T)."""
         if self.config.temporal == "tight":
             return self.temporal_head.pair_scores(text, video, mask)
-        logits = text @ video.t() * self.logit_scale.exp()
+        logits = text @ video.t()
+        if self.config.logit_scale_init_value is not None:
+            logits = logits * self.logit_scale.exp()
         return logits if self.config.logit_bias_init_value is None else logits + self.logit_bias
 
     def _loss(self, text: torch.Tensor, video: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
@@ -233,7 +272,9 @@ class VideoCLIPModel(VideoPreTrainedModel):
             )
         everyone = [gather_rows(rows) for rows in (text, *video)]
         joint = logits if everyone[0] is text else self.similarity(*everyone)
-        return sigmoid_contrastive_loss(joint) if self.config.loss == "sigmoid" else contrastive_loss(joint)
+        if self.config.loss == "sigmoid":
+            return sigmoid_contrastive_loss(joint)
+        return contrastive_loss(joint) * (2 if self.config.loss == "softmax_sum" else 1)
 
     def layer_groups(self) -> list[list[str]]:
         """Names of all parameters by depth: 0 the embeddings, i+1 block i of either tower, the last what follows."""

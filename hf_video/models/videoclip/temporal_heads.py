@@ -2,14 +2,15 @@
 ArrowLuo/CLIP4Clip, `modules/modeling.py` and `modules/module_cross.py`).
 
 Frames are (B, T, D); `mask` (B, T) is true where a frame is there, padding stands at the end. Frame vectors that come
-out of a masked place mean nothing, and `masked_mean` leaves them out.
+out of a masked place mean nothing, and `masked_mean` leaves them out. A head gives states and their mask: BERT's has
+one place more.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import CLIPTextConfig
+from transformers import BertConfig, BertModel, CLIPTextConfig
 from transformers.activations import ACT2FN
 from transformers.models.clip.modeling_clip import CLIPEncoder
 
@@ -26,8 +27,8 @@ def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 class MeanHead(nn.Module):
     """Nothing of its own: the frames as they are."""
 
-    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return frames
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return frames, mask
 
 
 class LSTMHead(nn.Module):
@@ -38,8 +39,8 @@ class LSTMHead(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(config.width, config.width, batch_first=True)
 
-    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return frames + self.lstm(frames)[0]
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return frames + self.lstm(frames)[0], mask
 
 
 class SequenceEncoder(nn.Module):
@@ -76,8 +77,8 @@ class TransformerHead(nn.Module):
         super().__init__()
         self.sequence = SequenceEncoder(config)
 
-    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return frames + self.sequence(frames, mask)
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return frames + self.sequence(frames, mask), mask
 
 
 class TightHead(MeanHead):
@@ -103,4 +104,51 @@ class TightHead(MeanHead):
         return self.score(self.act(self.pooler(self.norm(state)))).view(texts, videos)
 
 
-HEADS = {"mean": lambda config: MeanHead(), "lstm": LSTMHead, "transformer": TransformerHead, "tight": TightHead}
+class TokenMLP(nn.Module):
+    """Segment vectors to BERT's width: linear, GELU, norm, linear."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(features, width)
+        self.norm = nn.LayerNorm(width)
+        self.linear2 = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear2(self.norm(nn.functional.gelu(self.linear1(x))))
+
+
+class BertHead(nn.Module):
+    """VideoCLIP's video tower: a BERT over [CLS] segments [SEP] (fairseq's `examples/MMPT`, `MMBertForEncoder`). Its
+    states without the [CLS]: what is pooled are the segments and the [SEP]."""
+
+    def __init__(self, config: VideoCLIPConfig) -> None:
+        super().__init__()
+        bert = BertConfig(**(config.temporal_config or {}))
+        self.mlp = TokenMLP(config.width, bert.hidden_size)
+        self.bert = BertModel(bert, add_pooling_layer=False)
+        self.segments = config.max_segments
+        self.ends = config.end_token_ids
+
+    def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, length = mask.shape
+        if length > self.segments:
+            raise ModelInputError(f"{length} segments came and the model takes {self.segments} at most (max_segments).")
+        # The [SEP] stands behind all the places there are, filled or not.
+        padding = self.segments - length
+        frames = nn.functional.pad(self.mlp(frames), (0, 0, 0, padding))
+        one = mask.new_ones(batch, 1)
+        mask = torch.cat([one, nn.functional.pad(mask, (0, padding)), one], dim=1)
+        words = self.bert.get_input_embeddings().weight
+        first, last = (words[i].expand(batch, 1, -1) for i in self.ends)
+        tokens = torch.cat([first, frames, last], dim=1)
+        states = self.bert(inputs_embeds=tokens, attention_mask=mask.long()).last_hidden_state
+        return states[:, 1:], mask[:, 1:]
+
+
+HEADS = {
+    "mean": lambda config: MeanHead(),
+    "lstm": LSTMHead,
+    "transformer": TransformerHead,
+    "tight": TightHead,
+    "bert": BertHead,
+}
