@@ -13,12 +13,16 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "CaptionCollator": "captions",
+    "CaptionDataset": "captions",
+    "CaptionRow": "captions",
     "Skipped": "rows",
     "VideoCollator": "collate",
     "VideoDataset": "dataset",
     "VideoRow": "rows",
     "VideoRows": "rows",
     "VideoStream": "streaming",
+    "load_captions": "captions",
     "load_videos": "load",
     "sample_seed": "seeds",
 }

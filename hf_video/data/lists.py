@@ -33,14 +33,22 @@ def list_file(path: str | os.PathLike[str], *, video_column: str = "video", labe
     `split` and `group` where there are such. Raises DataError for a file that is no list, or has no column of videos.
     """
     path = Path(path)
+    records = read_records(path)
+    return list_records(records, root=path.parent, owner=str(path), video=video_column, label=label_column)
+
+
+def read_records(path: Path, *, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The entries of a list as they stand there. A first line is a header where it names a usual column of videos, or
+    one of `names`. Raises DataError."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read as a list of videos: {error}") from None
-    records = _json_records(path, text) if path.suffix.lower() in (".json", ".jsonl", ".ndjson") else _lines(text)
+    is_json = path.suffix.lower() in (".json", ".jsonl", ".ndjson")
+    records = _json_records(path, text) if is_json else _lines(text, names)
     if not records:
         raise DataError(f"{path} names no video. Give one a line: a header such as video,label, or `path label`.")
-    return list_records(records, root=path.parent, owner=str(path), video=video_column, label=label_column)
+    return records
 
 
 def list_records(
@@ -112,19 +120,20 @@ def _json_records(path: Path, text: str) -> list[dict[str, Any]]:
     return given
 
 
-def _lines(text: str) -> list[dict[str, Any]]:
+def _lines(text: str, names: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return []
     separator = next((mark for mark in ("\t", ",", ";") if mark in lines[0]), None)
     if separator is None:
-        return [_spaced(line) for line in lines] if not _is_header([lines[0]]) else _table(lines, ",")
+        return [_spaced(line) for line in lines] if not _is_header([lines[0]], names) else _table(lines, ",")
     first = next(csv.reader([lines[0]], delimiter=separator))
-    return _table(lines, separator) if _is_header(first) else _headless(lines, separator)
+    return _table(lines, separator) if _is_header(first, names) else _headless(lines, separator)
 
 
-def _is_header(cells: list[str]) -> bool:
-    return any(cell.strip().lower() in VIDEO_COLUMNS for cell in cells)
+def _is_header(cells: list[str], names: tuple[str, ...]) -> bool:
+    known = {*VIDEO_COLUMNS, *(name.lower() for name in names)}
+    return any(cell.strip().lower() in known for cell in cells)
 
 
 def _table(lines: list[str], separator: str) -> list[dict[str, Any]]:
