@@ -13,6 +13,7 @@ from hf_video.data.clip_plan import clip_plan, reader_size
 from hf_video.data.failures import FailureLog
 from hf_video.data.rows import Skipped, VideoRow
 from hf_video.data.seeds import generator, sample_seed
+from hf_video.data.shared_batches import keep_freed_memory
 from hf_video.errors import BackendError, VideoError, VideoOptionError
 from hf_video.video.reader import VideoReader
 
@@ -81,6 +82,8 @@ class SampleMaker:
 
     def _make(self, row: VideoRow, epoch: int, index: int, view: int = 0) -> dict[str, Any] | list[dict[str, Any]]:
         """A sample of a row, or a list of `repeats`. Raises FILE_ERRORS and OPTION_ERRORS."""
+        if torch.utils.data.get_worker_info() is not None:
+            keep_freed_memory()
         frames, needed, total = self._read(row, epoch, index, view // self.crops)
         samples = []
         for repeat in range(self.repeats):
