@@ -23,6 +23,7 @@ RECALL, TOP = 0.98, 10  # to reach on sample queries, of the exact best TOP
 SAMPLES = 96  # sample queries
 CANDIDATES = 500  # scored by their full vectors, at least
 MOST_CODES = 384  # codes of a vector: longer ones have more dimensions to a code
+SLACK = 16  # more than asked for, as products of matrices round
 _BLOCK = 65536
 
 
@@ -130,20 +131,24 @@ class Approximate:
                 more, _ = exact_rows([segment], queries, count)
                 rows = np.concatenate([rows, more + first])
             first += len(segment.live)
-        scores = (gather(segments, rows) @ queries.T).max(1)
-        keep = np.argsort(-scores, kind="stable")[:count]
-        return rows[keep], scores[keep]
+        return best_of(segments, rows, queries, count)
 
 
 def exact_rows(segments: Sequence[Segment], queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows (at most `count`) nearest to any of the queries (Q, D), and their best products, the best first."""
-    rows, scores = exact(segments, queries, count)
-    known = np.isfinite(scores)
-    rows, places = np.unique(rows[known], return_inverse=True)
-    best = np.full(len(rows), -np.inf)
-    np.maximum.at(best, places, scores[known])
-    keep = np.argsort(-best, kind="stable")[:count]
-    return rows[keep], best[keep]
+    rows, scores = exact(segments, queries, count + SLACK)
+    return best_of(segments, np.unique(rows[np.isfinite(scores)]), queries, count)
+
+
+def best_of(
+    segments: Sequence[Segment], rows: np.ndarray, queries: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best `count` of some rows and their products with the nearest of the queries, the best first. Summed row by
+    row in float64: a product of matrices rounds otherwise where an index is cut into other segments."""
+    vectors = gather(segments, rows).astype(np.float64)
+    scores = np.stack([(vectors * query.astype(np.float64)).sum(1) for query in queries]).max(0)
+    keep = np.argsort(-scores, kind="stable")[:count]
+    return rows[keep], scores[keep]
 
 
 def exact(
