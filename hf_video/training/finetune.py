@@ -20,8 +20,8 @@ from typing import Any
 from hf_video.data import load_videos
 from hf_video.data.rows import VideoRows
 from hf_video.training.plan import check_splits, make_plan
-from hf_video.training.preparation import make_arguments, prepare
-from hf_video.training.recipes import change, load_recipe
+from hf_video.training.preparation import fit_batch, make_arguments, prepare
+from hf_video.training.recipes import change, for_model, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.self_test import SelfTest, overfit_one_batch
 from hf_video.training.start import Source, find_source
@@ -63,8 +63,10 @@ def finetune(
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
     source = find_source(model, revision=revision)
-    recipe = change(load_recipe(recipe or default_recipe(source)), settings)
-    splits = read_splits(data, source, test_size=test_size, group_pattern=group_pattern)
+    recipe = change(for_model(load_recipe(recipe or default_recipe(source)), source.model_type), settings)
+    frames = recipe["data"].get("num_frames") or source.num_frames
+    splits = read_splits(data, source, test_size=test_size, group_pattern=group_pattern, num_frames=frames)
+    recipe = fit_batch(recipe, len(splits["train"]), settings)
     make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision)
     if self_test:
         with tempfile.TemporaryDirectory() as folder:

@@ -44,6 +44,18 @@ def prepare(
     return make_trainer(start, splits, recipe, arguments, log=log), start, recipe
 
 
+def fit_batch(recipe: Mapping[str, Any], rows: int, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe with a smaller batch where the data are fewer than it takes. A paper's batch (`effective_batch_size`)
+    and one that somebody typed stay as they are: `check_batch` refuses them."""
+    training = dict(recipe["training"])
+    typed = any("batch_size" in setting or "accumulation" in setting for setting in settings)
+    batch = training.get("per_device_train_batch_size", 8)
+    fits = rows // int(os.environ.get("WORLD_SIZE", 1))
+    if not typed and not training.get("effective_batch_size") and 1 <= fits < batch:
+        training["per_device_train_batch_size"] = 2 ** (fits.bit_length() - 1)
+    return {**recipe, "training": training}
+
+
 def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
     """`VideoTrainingArguments` of a recipe's section. What it leaves open: bfloat16 where the GPU has it, a worker for
     each core but one, ten checkpoints of which two are kept, a log every ten steps."""
@@ -89,7 +101,7 @@ def make_start(
 ) -> Start:
     """The model with the recipe's fields. Fields of the recipe that this model lacks are left out, with a remark; those
     that somebody typed must exist."""
-    wanted = {**recipe["model"], **(recipe.get("model_by_type") or {}).get(source.model_type, {})}
+    wanted = dict(recipe["model"])
     if recipe["data"].get("num_frames"):
         wanted["num_frames"] = recipe["data"]["num_frames"]
     typed = {setting.partition("=")[0].strip() for setting in settings}

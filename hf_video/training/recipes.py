@@ -2,7 +2,7 @@
 
 A recipe has the sections `model` (fields of the configuration), `data` (arguments of `VideoDataset`), `augmentation`,
 `mixing` (null: none) and `training` (fields of `VideoTrainingArguments`); `masking` where the task is pretraining.
-`variants` change a few of these: "videomae_finetune_kinetics:B-1600".
+`variants` change a few of these: "videomae_finetune_kinetics:B-1600"; `by_type` does so for models of one type.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hf_video.errors import ConfigError
 
 FOLDER = Path(__file__).with_suffix("")
 SECTIONS = ("model", "data", "augmentation", "mixing", "training")
-_HEADER = ("name", "description", "model_type", "model_by_type", "task", "masking", "variants", "default_variant")
+_HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "variants", "default_variant")
 
 
 def recipe_names() -> dict[str, list[str]]:
@@ -53,6 +53,11 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
         empty = None if section == "mixing" else {}
         merged[section] = empty if merged.get(section) is None else merged[section]
     return {**merged, "name": path.stem, "variant": variant}
+
+
+def for_model(recipe: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """The recipe with what it says for this type of model."""
+    return merge(recipe, (recipe.get("by_type") or {}).get(model_type, {}))
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

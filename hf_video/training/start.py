@@ -47,6 +47,12 @@ class Source:
         return entry(self.model_type)
 
     @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        config = self.entry.load(self.entry.config)
+        return self.settings.get("num_frames") or next(f.default for f in fields(config) if f.name == "num_frames")
+
+    @property
     def labels(self) -> list[str] | None:
         """Class names of a checkpoint, in order; None where it has none of its own."""
         names = self.settings.get("id2label")

@@ -13,6 +13,7 @@ from hf_video.data.rows import VideoRows
 from hf_video.training.plan import Plan, duration
 from hf_video.training.resume import SUMMARY_FILE
 
+SHOWN = 50  # files that are named on the screen; the file names all
 # Of some hundred training arguments, those that decide what comes out.
 _TOLD = (
     "learning_rate", "base_learning_rate", "min_learning_rate", "warmup_epochs", "warmup_steps", "schedule",
@@ -95,8 +96,8 @@ def told(summary: Mapping[str, Any], output: Path) -> str:
     skipped = summary["data"]["skipped"]
     if skipped:
         lines.append(f"{len(skipped)} files were left out or looked odd:")
-        lines += [
-            f"  {one['name']}: {one['kind']}{' (used)' if one['used'] else ''}: {one['reason']}" for one in skipped
-        ]
+        first = sorted(skipped, key=lambda one: one["used"])[:SHOWN]
+        lines += [f"  {one['name']}: {one['kind']}{' (used)' if one['used'] else ''}: {one['reason']}" for one in first]
+        lines += [f"  and {len(skipped) - SHOWN} more, in {SUMMARY_FILE}"] if len(skipped) > SHOWN else []
     lines.append(f"Saved to {output}")
     return "\n".join(lines)

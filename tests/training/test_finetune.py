@@ -18,6 +18,7 @@ from hf_video.training.finetune import finetune
 from hf_video.training.preparation import make_arguments
 from hf_video.training.resume import checkpoints, open_output
 from hf_video.training.start import find_source, load_start
+from hf_video.training.summary import told
 from hf_video.training.trainer import VideoTrainer
 
 TINY = {
@@ -75,11 +76,12 @@ class TestRun:
         assert json.loads((output / "training_summary.json").read_text()) == summary
 
     def test_summary(self, trained):
-        _, summary = trained
+        output, summary = trained
         assert summary["from_scratch"] is True
         assert summary["steps"] == 9
         assert summary["recipe"] == "from_scratch_tiny"
         assert summary["hyper_parameters"]["effective_batch_size"] == 8
+        assert "left/two_frames.mp4: short (used)" in told(summary, output)
         assert summary["plan"]["seconds_seen"] == pytest.approx(0.9, abs=0.25)
         assert sum(split["videos"] for split in summary["data"]["splits"].values()) == 25  # with the two frames
         assert summary["clips_per_second"] > 0
@@ -151,6 +153,17 @@ def test_broken_off_and_resumed(clips, config, tmp_path, monkeypatch):
     whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     for name, value in whole.items():
         torch.testing.assert_close(broken[name], value, rtol=0, atol=1e-6)
+
+
+def test_few_videos_get_a_smaller_batch(clips, config, tmp_path):
+    """The default recipe takes 32 at a time; seven videos to train on are no reason to refuse."""
+    for label in ("up", "down"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for path in sorted((clips / label).glob("*.mp4"))[:4]:
+            shutil.copy(path, tmp_path / "data" / label)
+    fast = [setting for setting in FAST if "batch" not in setting]
+    summary = finetune(tmp_path / "data", config, output=tmp_path / "out", settings=fast)
+    assert summary["hyper_parameters"]["effective_batch_size"] == 4
 
 
 class TestRefusals:
