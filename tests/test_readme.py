@@ -25,6 +25,7 @@ PAGES = (
     "model_cards/c3d.md",
     "model_cards/slowfast.md",
     "model_cards/x3d.md",
+    "model_cards/violet.md",
 )
 NAMES = {
     "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",

@@ -11,7 +11,7 @@ from tiny_violet import TOKENIZER, pairs, tiny, tiny_config
 from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor, BertConfig, BertModel
 
 import hf_video
-from hf_video.errors import CheckpointError, ConfigError, ModelInputError, VideoOptionError
+from hf_video.errors import ConfigError, ModelInputError, VideoOptionError
 from hf_video.models.violet.modeling_violet import (
     VioletForMultipleChoice,
     VioletForPreTraining,
@@ -304,14 +304,6 @@ class TestConfig:
         video = {**hf_video.VioletConfig().video_config.to_dict(), **changes.pop("video_config", {})}
         with pytest.raises(ConfigError, match=message):
             hf_video.VioletConfig(video_config=video, **changes)
-
-
-class TestConversion:
-    """What the golden cases don't show; those are in tests/parity."""
-
-    def test_no_violet(self):
-        with pytest.raises(CheckpointError, match="No VIOLET checkpoint"):
-            hf_video.from_official("violet", {"fc.1.weight": torch.zeros(2, 2)})
 
 
 class TestProcessor:
