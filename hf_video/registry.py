@@ -137,6 +137,7 @@ MODELS: dict[str, ModelEntry] = {
             "VioletForQuestionAnswering",
             "VioletForMultipleChoice",
             "VioletVisualTokenizer",
+            "VioletVisualTokenizerConfig",
         ),
         image_processor="VioletImageProcessor",
         video_processor="VioletVideoProcessor",

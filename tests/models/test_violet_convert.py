@@ -1,5 +1,5 @@
-"""The authors' four layouts with every channel count cut to a twelfth, as files of different ages hold them. Numbers are
-in tests/parity."""
+"""The authors' four layouts, every channel count cut to a twelfth, as files of different ages hold them. Numbers are in
+tests/parity."""
 
 from __future__ import annotations
 
