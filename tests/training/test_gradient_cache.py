@@ -125,7 +125,7 @@ def test_what_can_not_be_cached():
     model.extra = torch.nn.BatchNorm1d(3)
     with pytest.raises(ConfigError, match="batch norms"):
         cached_step(model.train(), batch(), 2)
-    with pytest.raises(ModelInputError, match="text i is that|Text i"):
+    with pytest.raises(ModelInputError, match="Text i is that of video i"):
         cached_step(tiny(), {**batch(), "pixel_values": batch()["pixel_values"][:3]}, 2)
 
 
@@ -147,8 +147,6 @@ def test_two_processes_are_the_joint_batch(tmp_path):
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(found["loss"], expected.detach(), atol=1e-5, rtol=0)
-        close(
-            found["gradients"],
-            {name: p.grad for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
-            | {k: v for k, v in found["gradients"].items() if not v.any()},
-        )
+        plain = gradients(model)
+        assert not any(gradient.any() for name, gradient in found["gradients"].items() if name not in plain)
+        close({name: found["gradients"][name] for name in plain}, plain)

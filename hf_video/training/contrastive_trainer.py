@@ -1,0 +1,127 @@
+"""`ContrastiveTrainer`: training on pairs of video and text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_video.data.captions import CaptionCollator
+from hf_video.errors import ConfigError
+from hf_video.inference.retrieval_evaluation import evaluate_retrieval
+from hf_video.training.gradient_cache import cached_step, check_cacheable
+from hf_video.training.optimizer import parameter_groups
+from hf_video.training.pair_order import PairOrder
+from hf_video.training.trainer import VideoTrainer
+
+
+class ContrastiveTrainer(VideoTrainer):
+    """A `VideoTrainer` for `CaptionDataset`s and models that give a loss of pairs (`VideoCLIPModel`,
+    `VioletForVideoTextRetrieval`).
+
+    - Batches have no video and no caption twice; `hard_negatives` fills them with similar captions (see `PairOrder`).
+    - `chunk_size` pairs go through the towers at once, however large the batch is (see `gradient_cache`).
+    - The loss is that of the joint batch of all processes. Accumulation is refused: pairs of other micro-batches would
+      be no negatives.
+    - With `backbone_rate` in the arguments, all but the temporal head learns at this factor of the rate.
+    - Evaluation gives `eval_text_to_video_R1`, …, `eval_video_to_text_mean_rank`, of all captions with all videos.
+
+    `processing_class` joins an image processor and a tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: Any = None,
+        *,
+        processing_class: Any,
+        chunk_size: int | None = None,
+        hard_negatives: bool = False,
+        **kwargs: Any,
+    ):
+        if args is not None and args.gradient_accumulation_steps > 1:
+            raise ConfigError(
+                f"gradient_accumulation_steps={args.gradient_accumulation_steps}: a contrastive loss needs its batch "
+                "whole. Set per_device_train_batch_size to the batch and chunk_size to what fits into memory."
+            )
+        if chunk_size is not None:
+            check_cacheable(model, chunk_size)
+        self.chunk_size, self.hard_negatives = chunk_size, hard_negatives
+        kwargs.setdefault("data_collator", CaptionCollator(processing_class.tokenizer))
+        super().__init__(model, args, processing_class=processing_class, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        order = PairOrder(
+            dataset.rows,
+            rows_per_step=self.args.rows_per_step,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            drop_last=self.args.dataloader_drop_last,
+            hard_negatives=self.hard_negatives,
+        )
+        self._epoch_setter.listeners = [dataset, order]
+        return order
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        if self.optimizer is None and self.args.backbone_rate != 1.0:
+            args, wrapped = self.args, self.model if model is None else model
+            chosen, options = self.get_optimizer_cls_and_kwargs(args, wrapped)
+            plain = self.accelerator.unwrap_model(wrapped, keep_torch_compile=False)
+            groups = parameter_groups(
+                plain, learning_rate=args.learning_rate, weight_decay=args.weight_decay, decay_all=args.decay_all
+            )
+            fresh = {id(p) for name, p in plain.named_parameters() if name.startswith("temporal_head.")}
+            split = [part for group in groups for part in _by_age(group, fresh, args.backbone_rate)]
+            self.optimizer = chosen(split, **options)
+        return super().create_optimizer(model)
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        if self.chunk_size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        return cached_step(
+            self.accelerator.unwrap_model(model, keep_torch_compile=False),
+            self._prepare_inputs(inputs),
+            self.chunk_size,
+            backward=self.accelerator.backward,
+            context=self.compute_loss_context_manager,
+        )
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Retrieval metrics of the data set's rows, each video read once. Every process computes them."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with self.averaged():
+            found, _ = evaluate_retrieval(
+                model,
+                self.processing_class,
+                dataset.rows,
+                batch_size=self.args.per_device_eval_batch_size,
+                num_workers=self.args.dataloader_num_workers,
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in as_numbers(found).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def as_numbers(found: dict[str, Any]) -> dict[str, float]:
+    """`RetrievalMetrics` by direction as flat names: `text_to_video_R1`, …, `video_to_text_mean_rank`."""
+    flat = {}
+    for direction, one in found.items():
+        flat |= {f"{direction}_R{k}": value for k, value in one.recall.items()}
+        flat |= {f"{direction}_median_rank": one.median_rank, f"{direction}_mean_rank": one.mean_rank}
+    return flat
+
+
+def _by_age(group: dict[str, Any], fresh: set[int], rate: float) -> list[dict[str, Any]]:
+    """A group in two: new parameters at its rate, the others at `rate` times that. Empty ones are left out."""
+    new = [p for p in group["params"] if id(p) in fresh]
+    old = [p for p in group["params"] if id(p) not in fresh]
+    scaled = {**group, "params": old, "lr": group["lr"] * rate, "lr_scale": group["lr_scale"] * rate}
+    return [part for part in ({**group, "params": new}, scaled) if part["params"]]

@@ -1,0 +1,227 @@
+"""Contrastive training, from captioned videos to a model for zero-shot classification, search and retrieval.
+
+    train_video_text("pairs.csv", "openai/clip-vit-base-patch32", output="my_model")
+
+What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with retrieval
+metrics of the test (or validation) split, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, set_seed
+
+from hf_video.data.captions import CaptionDataset, load_captions
+from hf_video.data.rows import VideoRows
+from hf_video.errors import CheckpointError, ConfigError, DataError
+from hf_video.models.videoclip.image_processing_videoclip import VideoCLIPImageProcessor
+from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
+from hf_video.models.videoclip.processing_videoclip import VideoCLIPProcessor
+from hf_video.tasks.loading import SavedVideoModel
+from hf_video.training.contrastive_trainer import ContrastiveTrainer
+from hf_video.training.plan import Plan, check_batch, check_model_takes
+from hf_video.training.preparation import crop_of, make_arguments
+from hf_video.training.recipes import change, load_recipe
+from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
+from hf_video.training.start import serve_as_trained
+from hf_video.training.summary import write_summary
+from hf_video.video.augment import Augmentation
+from hf_video.video.augment_options import from_options
+
+RECIPE = "clip4clip"
+DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "resize", "max_errors")
+
+
+def train_video_text(
+    data: Any,
+    model: str | Path | nn.Module,
+    *,
+    processor: Any = None,
+    recipe: str | Path = RECIPE,
+    output: str | Path = "video-text",
+    settings: Sequence[str] = (),
+    chunk_size: int | None = None,
+    hard_negatives: bool = False,
+    test_size: float = 0.1,
+    resume: bool = False,
+    overwrite: bool = False,
+    **columns: Any,
+) -> dict[str, Any]:
+    """Trains a model of video and text. Returns the summary that is also written.
+
+    Args:
+        data: What `load_captions` takes: a CSV, JSON or JSONL list, MSR-VTT's file, a folder, a `datasets` data set.
+        model: A folder or name on the Hub with a VideoCLIP or VIOLET for retrieval, or with a CLIP or SigLIP, which
+            becomes a VideoCLIP with the recipe's temporal head; or a model in memory, with its `processor`.
+        recipe: See `load_recipe`: "clip4clip[:lstm|transformer|tight]", "video_text_small", or a YAML file.
+        settings: Changes of the recipe, "training.learning_rate=1e-3".
+        chunk_size: Pairs that go through the towers at once (gradient caching): the batch is then not bound by memory.
+        hard_negatives: Batches of similar captions; see `PairOrder`.
+        test_size: Share of the videos of unsplit data that is kept for the test.
+        resume, overwrite: Go on with the run in `output`, or remove it first.
+        columns: Further arguments of `load_captions`: `videos`, `video_column`, `caption_column`, `group_pattern`, ….
+
+    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    """
+    output = Path(output)
+    recipe = change(load_recipe(recipe), settings)
+    if recipe.get("task") != "video-text":
+        raise ConfigError(
+            f"The recipe {recipe['name']!r} is not for video and text. Those are clip4clip, video_text_small."
+        )
+    splits = load_captions(data, test_size=test_size, **columns)
+    if "train" not in splits:
+        raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
+    arguments = make_arguments(output, recipe["training"])
+    name = model if isinstance(model, (str, Path)) else type(model).__name__
+    run = _description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
+    with arguments.main_process_first(local=False):
+        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
+    set_seed(arguments.seed)
+    model, processor = load_pair(model, processor, recipe)
+    trainer = ContrastiveTrainer(
+        model,
+        arguments,
+        processing_class=processor,
+        chunk_size=chunk_size,
+        hard_negatives=hard_negatives,
+        train_dataset=make_dataset(splits["train"], processor, recipe, arguments.seed, output / SKIPPED_FILE),
+        eval_dataset=CaptionDataset(splits["validation"], processor.image_processor)
+        if "validation" in splits
+        else None,
+    )
+    plan = make_plan(trainer, splits, recipe)
+    if trainer.is_world_process_zero():
+        print(plan, flush=True)
+        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
+    trainer.accelerator.wait_for_everyone()
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.save_model()
+    summary = _summary(trainer, splits, plan, result, str(name))
+    if trainer.is_world_process_zero():
+        write_summary(output, summary)
+    trainer.accelerator.wait_for_everyone()
+    return {**summary, "output": str(output)}
+
+
+# -- what it starts from ----------------------------------------------------------------------------------------------
+
+
+def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """The model and its processor, which sees as many frames as the recipe says. Raises CheckpointError and
+    ConfigError."""
+    frames, fields = recipe["data"].get("num_frames"), dict(recipe["model"])
+    if not isinstance(model, (str, Path)):
+        if processor is None:
+            raise ConfigError("A model in memory needs its processor: pass processor=.")
+    else:
+        model, processor = _load(str(model), processor, fields, frames)
+    if frames:
+        processor.image_processor.num_frames = model.config.num_frames = frames
+    serve_as_trained(processor.image_processor, recipe["data"])
+    return model, processor
+
+
+def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None) -> tuple[nn.Module, Any]:
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{name} is no model here or on the Hub: {reason}") from error
+    if config.model_type in ("videoclip", "violet"):
+        return SavedVideoModel.from_pretrained(name), processor or AutoProcessor.from_pretrained(name)
+    model = VideoCLIPModel.from_clip(name, num_frames=frames or 12, **fields)
+    if processor is None:
+        side = model.config.image_size
+        images = VideoCLIPImageProcessor(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, num_frames=frames or 12
+        )
+        processor = VideoCLIPProcessor(images, AutoTokenizer.from_pretrained(name))
+    return model, processor
+
+
+def make_dataset(
+    rows: VideoRows, processor: Any, recipe: Mapping[str, Any], seed: int, log: Path | None
+) -> CaptionDataset:
+    """Clips of `rows` as the recipe has them. Raises ConfigError where a flip would make captions wrong."""
+    options = {name: value for name, value in recipe["data"].items() if value is not None}
+    unknown = [name for name in options if name not in DATA_FIELDS]
+    if unknown:
+        raise ConfigError(f"The section data has no {unknown[0]!r}; it has {', '.join(DATA_FIELDS)}.")
+    images, augmentation = processor.image_processor, None
+    if recipe["augmentation"]:
+        augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(images))
+        sided = next((row.caption for row in rows if re.search(r"\b(left|right)\b", row.caption.lower())), None)
+        if augmentation.flip and sided is not None:
+            raise ConfigError(
+                f"augmentation.flip mirrors clips, and a caption says {sided!r}. Set augmentation.flip=0."
+            )
+    return CaptionDataset(rows, images, augmentation=augmentation, seed=seed, skipped_log=log, **options)
+
+
+# -- what is said about it --------------------------------------------------------------------------------------------
+
+
+def _description(name: Any, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows], **choices: Any) -> dict:
+    captions = [row.caption for rows in splits.values() for row in rows]
+    digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
+    return {**run_description(str(name), recipe, splits), "captions_sha256": digest, **choices}
+
+
+def make_plan(trainer: ContrastiveTrainer, splits: Mapping[str, VideoRows], recipe: Mapping[str, Any]) -> Plan:
+    """What will be done, with a few clips read and run. Raises ConfigError for what can't work."""
+    args, data, model = trainer.args, trainer.train_dataset, trainer.model
+    check_batch(args, model, len(data), data.repeats)
+    few = min(trainer.chunk_size or 4, 4, len(data))
+    batch = trainer.data_collator([data[i] for i in range(few)])
+    check_model_takes(model, {name: value for name, value in batch.items() if name != "return_loss"})
+    per_epoch = trainer.steps_per_epoch()
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    counts = {name: [len({row.name for row in rows}), len(rows)] for name, rows in splits.items()}
+    negatives = "similar captions (hard negatives)" if trainer.hard_negatives else "any captions"
+    chunks = f", {trainer.chunk_size} at a time (gradient caching)" if trainer.chunk_size else ""
+    rate = f"{args.learning_rate:.3g}"
+    if args.backbone_rate != 1.0:
+        rate += f" for the temporal head, {args.learning_rate * args.backbone_rate:.3g} for all else"
+    skipped = [one for rows in splits.values() for one in rows.skipped]
+    name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
+    lines = [
+        ("pairs", ", ".join(f"{pairs} {split} (of {videos} videos)" for split, (videos, pairs) in counts.items())),
+        *([("left out", f"{len(skipped)}, the first: {skipped[0]}")] if skipped else []),
+        ("a clip", f"{data.plan.num_frames} frames"),
+        ("a batch", f"{args.rows_per_step} pairs of {negatives}{chunks}"),
+        ("learning rate", rate),
+        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch})"),
+        ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
+        ("recipe", name),
+    ]
+    facts = {"pairs": counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
+    return Plan(facts, lines)
+
+
+def _summary(trainer: ContrastiveTrainer, splits: Mapping[str, VideoRows], plan: Plan, result: Any, name: str) -> dict:
+    measured = {}
+    for split in ("validation", "test"):
+        if split in splits:
+            data = CaptionDataset(splits[split], trainer.processing_class.image_processor)
+            measured[split] = trainer.evaluate(data, metric_key_prefix=split)
+    skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
+    skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
+    return {
+        "task": "video-text",
+        "model": name,
+        "plan": plan.facts,
+        "steps": trainer.state.global_step,
+        "train_loss": result.metrics.get("train_loss"),
+        "seconds": round(result.metrics.get("train_runtime", 0.0), 2),
+        "evaluation": measured,
+        "skipped": [one.as_dict() for one in skipped.values()],
+    }
