@@ -18,7 +18,7 @@ import json
 from typing import Any
 
 from hf_video.cli import DONE, CommandError
-from hf_video.cli.published import PUBLISHED, Published
+from hf_video.cli.published import NOT_LISTED, PUBLISHED, Published
 
 HEADER = ("model", "type", "parameters", "GFLOPs", "input", "stride", "top-1", "data", "views")
 
@@ -38,6 +38,8 @@ def chosen(types: list[str]) -> list[Published]:
     """The rows of these model types, or all. Raises CommandError for a type that has none."""
     known = sorted({row.model_type for row in PUBLISHED})
     for name in types:
+        if name in NOT_LISTED:
+            raise CommandError(f"{name} is not in the table of classifiers: {NOT_LISTED[name]}.")
         if name not in known:
             raise CommandError(f"No published model is of type {name!r}. Types are: {', '.join(known)}.")
     return [row for row in PUBLISHED if not types or row.model_type in types]

@@ -54,6 +54,13 @@ _I3D_PAIR = {
     "flow_length": 1,
 }
 
+# Types without a row: they have no class of a fixed set to be right about, and top-1 on Kinetics says nothing of them.
+NOT_LISTED = {
+    "s3d": "it is the video encoder of Facebook's VideoCLIP, whose published weights have no classifier",
+    "videoclip": "it is judged by retrieval; model_cards/videoclip.md has the recalls that its authors report",
+    "violet": "it is judged by retrieval and answers; model_cards/violet.md has the numbers that its authors report",
+}
+
 
 def _row(name, model_type, stride, top1=None, views="", source="", preset=None, *, data=K400, classes=400, **fields):
     data, views, source = (data, views, source) if top1 is not None else ("", "", "")

@@ -10,7 +10,7 @@ import pytest
 
 from hf_video import cli
 from hf_video.cli.models import describe
-from hf_video.cli.published import PUBLISHED
+from hf_video.cli.published import NOT_LISTED, PUBLISHED
 from hf_video.registry import MODELS
 
 BY_NAME = {row.name: row for row in PUBLISHED}
@@ -88,9 +88,16 @@ def test_unknown_type(capsys):
     assert "videomae" in err
 
 
+def test_models_of_video_and_text_say_where_their_numbers_are(capsys):
+    code, out, err = run(capsys, "videoclip")
+    assert (code, out) == (cli.WRONG, "")
+    assert "model_cards/videoclip.md" in err
+
+
 def test_rows_are_whole():
-    """Every type of model is there, names are unique, a quoted accuracy says where it is from."""
-    assert {row.model_type for row in PUBLISHED} == set(MODELS)
+    """Every type of classifier is there, names are unique, a quoted accuracy says where it is from."""
+    assert {row.model_type for row in PUBLISHED} == set(MODELS) - set(NOT_LISTED)
+    assert not any("AutoModelForVideoClassification" in MODELS[name].auto for name in NOT_LISTED)
     assert len(BY_NAME) == len(PUBLISHED)
     for row in PUBLISHED:
         quoted = (row.top1, row.data, row.views, row.source)
