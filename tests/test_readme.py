@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
+from transformers import CLIPConfig, CLIPModel
 
 import hf_video
 from hf_video.video import write_video
@@ -26,6 +28,7 @@ PAGES = (
     "model_cards/slowfast.md",
     "model_cards/x3d.md",
     "model_cards/violet.md",
+    "model_cards/videoclip.md",
 )
 NAMES = {
     "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
@@ -55,7 +58,15 @@ def folder(tmp_path_factory):
         getattr(hf_video, f"{model}ForVideoClassification")(config).save_pretrained(folder / hub_name)
         sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
         getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)
+    save_clip(folder / "openai/clip-vit-base-patch32")
     return folder
+
+
+def save_clip(folder):
+    tokenizer = tiny_tokenizer()
+    text, vision = tiny_clip_text(len(tokenizer)).to_dict(), tiny_clip_vision().to_dict()
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 @pytest.mark.parametrize("code", code_blocks())
