@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from hf_video.data.rows import Skipped
-from hf_video.errors import BackendError, VideoError, VideoOptionError
+from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError
 from hf_video.inference.features import skipped
 from hf_video.retrieval.store import Entry, FileRecord
 from hf_video.tasks.windows import Windows
 
 ENGINES = ("local", "ray")
 RAY_BLOCK = 8  # files that go to a process of the cluster at once
+RAY_TRIES = 5  # for files whose process died
 
 
 def embed_files(
@@ -30,10 +31,7 @@ def embed_files(
 ) -> Iterator[Entry | Skipped]:
     """An `Entry` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or that
     killed the process that read it: these are not remembered, and tried again by the next update."""
-    if engine not in ENGINES:
-        raise VideoOptionError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
-    if workers < 1:
-        raise VideoOptionError(f"workers={workers} must be 1 or more.")
+    check_engine(workers, engine)
     if not paths:
         return iter(())
     if engine == "ray":
@@ -41,6 +39,16 @@ def embed_files(
     if workers == 1:
         return (embed_file(encoder, path, windows) for path in paths)
     return _in_processes(encoder, paths, windows, workers)
+
+
+def check_engine(workers: int, engine: str) -> None:
+    """Raises VideoOptionError for options that `embed_files` does not know, BackendError for "ray" without Ray."""
+    if engine not in ENGINES:
+        raise VideoOptionError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
+    if workers < 1:
+        raise VideoOptionError(f"workers={workers} must be 1 or more.")
+    if engine == "ray":
+        _ray()
 
 
 def embed_file(encoder: Any, path: str, windows: Windows) -> Entry | Skipped:
@@ -177,20 +185,36 @@ def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) 
     """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
     import pickle
 
+    ray = _ray()
+    rows = [{"path": os.fsencode(path)} for path in paths]
+    blocks = max(-(-len(rows) // RAY_BLOCK), min(workers, len(rows)))
+    data = ray.data.from_items(rows, override_num_blocks=blocks)
+    count = min(workers, len(rows))
+    gpus = ray.cluster_resources().get("GPU", 0) if encoder.uses_device else 0
+    results = data.map_batches(
+        _RayEncoder,
+        fn_constructor_args=(encoder, windows),
+        batch_size=RAY_BLOCK,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        max_restarts=-1,
+        max_task_retries=RAY_TRIES,
+        **({"num_gpus": min(1.0, gpus / count)} if gpus else {}),
+    )
+    try:
+        for row in results.iter_rows():
+            yield pickle.loads(row["result"])
+    except ray.exceptions.RayError as error:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise VideoIndexError(
+            f"Ray gave up ({reason}). What was embedded stays in the "
+            'index; engine="local" with several workers finds a file that kills its process.'
+        ) from error
+
+
+def _ray() -> Any:
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise BackendError('engine="ray" needs Ray: pip install "hf_video[ray]", or use engine="local".') from error
-    rows = [{"path": os.fsencode(path)} for path in paths]
-    blocks = max(-(-len(rows) // RAY_BLOCK), min(workers, len(rows)))
-    results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-        _RayEncoder,
-        fn_constructor_args=(encoder, windows),
-        batch_size=RAY_BLOCK,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-        max_restarts=-1,
-        max_task_retries=-1,
-    )
-    for row in results.iter_rows():
-        yield pickle.loads(row["result"])
+    return ray

@@ -25,6 +25,7 @@ from hf_video.retrieval import fingerprint
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor
 from hf_video.tasks.clips import read_events
+from hf_video.tasks.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.tasks.windows import Windows
 
 FINGERPRINT = "fingerprint"
@@ -43,6 +44,7 @@ class FingerprintEncoder:
     """See `hf_video.retrieval.fingerprint`: no model, no weights, examples but no sentences."""
 
     reads_text = False
+    uses_device = False  # an accelerator
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -73,6 +75,8 @@ class ModelEncoder:
     `model` is a name or folder, loaded when first needed and again in each process that embeds, or a loaded model with
     its `processor` (an image or video processor, or one of both and a tokenizer). Vectors are brought to length 1.
     """
+
+    uses_device = True
 
     def __init__(
         self,
@@ -109,8 +113,11 @@ class ModelEncoder:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """`name`, and hashes of what decides the vectors: configuration, processor, weights."""
-        if getattr(self.model.config, "temporal", None) == "tight":
-            raise CheckpointError('A model with temporal="tight" scores pairs and gives no vectors to search by.')
+        if hasattr(self.model, "get_text_features") and not is_dual_encoder(self.model):
+            raise CheckpointError(
+                f"{type(self.model).__name__} looks at video and text together and has no vectors to search by: use a "
+                "model with a tower for each, such as a VideoCLIPModel or any CLIP."
+            )
         name = self._loader.model if self._loader else getattr(self.model, "name_or_path", "")
         return {
             "name": str(name) or type(self.model).__name__,
@@ -121,7 +128,7 @@ class ModelEncoder:
 
     @property
     def reads_text(self) -> bool:
-        return hasattr(self.model, "get_text_features") and self._tokenizer is not None
+        return is_dual_encoder(self.model) and self._tokenizer is not None
 
     @property
     def _pixels(self) -> Any:
@@ -152,21 +159,14 @@ class ModelEncoder:
     def video_queries(self, source: Any, windows: Windows) -> list[Query]:
         return [Query(self.embed(source, windows)[0])]
 
-    @torch.inference_mode()
     def text_query(self, text: str) -> Query:
         if not self.reads_text:
             raise VideoOptionError(
                 f"{type(self.model).__name__} knows no words: search by an example video, or index the folder with a "
                 "model of video and text, saved with its tokenizer."
             )
-        tokens = self._tokenizer(text, return_tensors="pt", truncation=True).to(self.model.device)
-        training = self.model.training
-        self.model.eval()
-        try:
-            features = self.model.get_text_features(tokens["input_ids"], tokens.get("attention_mask"))
-        finally:
-            self.model.train(training)
-        return Query(_unit(features.embedding.float().cpu().numpy()))
+        tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device)
+        return Query(_unit(text_vectors(self.model, tokens).float().cpu().numpy()))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self._loader is None else {**self.__dict__, "_loaded": None}
@@ -204,24 +204,49 @@ class _Loader:
     device: str | None = None
 
     def __call__(self, number: int) -> tuple[Any, Any]:
-        from transformers import AutoTokenizer
-
         name = os.fspath(self.model)
         if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
             raise CheckpointError(f"The folder {name!r} has no config.json: it is no saved model.")
         if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise CheckpointError(f"There is no folder {name!r}; give a saved model's, or a name on the Hub.")
         try:
-            model, pixels = ModelLoader(name, revision=self.revision, device=self.device)(number)
-            tokenizer = None
-            if hasattr(model, "get_text_features"):
-                tokenizer = AutoTokenizer.from_pretrained(name, revision=self.revision)
+            return self._load(name, number)
         except HFVideoError:
             raise
         except Exception as error:  # transformers, the Hub, safetensors and the disk have their own
             reason = " ".join(str(error).split())[:400]
             raise CheckpointError(f"The model {name!r} can't be loaded: {reason}") from error
-        return model, _Both(pixels, tokenizer)
+
+    def _load(self, name: str, number: int) -> tuple[Any, Any]:
+        from transformers import AutoConfig, AutoTokenizer
+
+        from hf_video.registry import MODELS
+
+        where = {"revision": self.revision}
+        config = AutoConfig.from_pretrained(name, **where)
+        loader = ModelLoader(name, revision=self.revision, device=self.device)
+        if config.model_type not in MODELS and hasattr(config, "vision_config") and hasattr(config, "text_config"):
+            model, pixels = _video_model_of_clip(name, where)
+            model = model.to(loader._place(number))
+        else:
+            model, pixels = loader(number)
+        reads = hasattr(model, "get_text_features")
+        return model, _Both(pixels, AutoTokenizer.from_pretrained(name, **where) if reads else None)
+
+
+def _video_model_of_clip(name: str, where: dict[str, Any]) -> tuple[Any, Any]:
+    """A CLIP of images and texts as one of videos: frames averaged, prepared as its own processor does."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    from hf_video.models.videoclip.image_processing_videoclip import VideoCLIPImageProcessor
+    from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
+
+    stock = AutoImageProcessor.from_pretrained(name, **where).to_dict()
+    names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
+    names += ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    given = {key: stock[key] for key in names if stock.get(key) is not None}
+    pixels = VideoCLIPImageProcessor(**{"do_center_crop": False, **given})
+    return VideoCLIPModel.from_clip(AutoModel.from_pretrained(name, **where)).eval(), pixels
 
 
 @dataclass(frozen=True)

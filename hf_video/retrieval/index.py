@@ -17,7 +17,7 @@ import numpy as np
 
 from hf_video.errors import VideoIndexError, VideoOptionError
 from hf_video.retrieval.approximate import Approximate, exact_rows, faiss_module, gather
-from hf_video.retrieval.building import embed_files
+from hf_video.retrieval.building import check_engine, embed_files
 from hf_video.retrieval.changes import Changes, IndexReport, videos_below
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
 from hf_video.retrieval.moments import Moment, merge_overlapping
@@ -81,6 +81,7 @@ class VideoIndex:
             return cls(Store(folder)).update(videos, model, processor, **options)
         if model is None:
             raise VideoOptionError(NO_MODEL)
+        check_engine(options.get("workers", 1), options.get("engine", "local"))
         videos_below(os.path.abspath(videos))
         of_model = {name: options.get(name) for name in ("revision", "device", "batch_size")}
         encoder = find_encoder(model, processor, **of_model)
@@ -194,6 +195,7 @@ class VideoIndex:
         Raises DataError (no folder, no videos in it), VideoOptionError (no model), VideoIndexError (another model,
         other windows, another writer): the index is then as it was.
         """
+        check_engine(workers, engine)
         root = os.path.abspath(videos)
         windows = self._windows(window)
         if model is not None:

@@ -222,6 +222,61 @@ def test_sentences_and_examples(described, clips, videoclip, tmp_path):
     assert opened.search(video=frames, top_k=1)[0].path in {str(p) for p in clips.iterdir()}
 
 
+def test_any_clip_of_images_and_texts(clips, tmp_path):
+    """Frames averaged, by hand, are what the index holds, and the text tower is stock's."""
+    import torch
+    from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    torch.manual_seed(0)
+    towers = {"text_config": tiny_clip_text().to_dict(), "vision_config": tiny_clip_vision().to_dict()}
+    stock = CLIPModel(CLIPConfig(**towers, projection_dim=64)).eval()
+    stock.save_pretrained(tmp_path / "clip")
+    tiny_tokenizer().save_pretrained(tmp_path / "clip")
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor = CLIPImageProcessor(**sizes)
+    processor.save_pretrained(tmp_path / "clip")
+    index = VideoIndex.create(tmp_path / "index")
+    index.update(clips, str(tmp_path / "clip"))
+    vectors = index.vectors()[1]
+    assert vectors.shape == (10, 64)
+    found = VideoIndex.open(tmp_path / "index").search("a ring moving left", top_k=3)
+    tokens = tiny_tokenizer()("a ring moving left", return_tensors="pt")
+    with torch.inference_mode():
+        text = stock.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output[0]
+    assert [m.path for m in found] == [m.path for m in index.search(vector=text.numpy(), top_k=3)]
+    np.testing.assert_allclose(
+        [m.score for m in found], [m.score for m in index.search(vector=text, top_k=3)], atol=1e-5
+    )
+    reading, whole = (index.encoder._pixels, index.files[0].path)
+    from hf_video.tasks.windows import Windows, cut
+    from hf_video.video.reader import VideoReader
+    from hf_video.video.sample_reader import sample_video
+
+    with VideoReader(whole) as reader:
+        segment = cut(reader, Windows(2.0, 1.0))[0]
+        frames = reader.get_frames(segment.in_video(sample_video(segment, reading.num_frames)).indices.ravel()).data
+    with torch.inference_mode():
+        pixels = processor(list(frames), return_tensors="pt").pixel_values
+        images = torch.nn.functional.normalize(stock.get_image_features(pixels).pooler_output, dim=-1)
+    mean = torch.nn.functional.normalize(images.mean(0), dim=0).numpy()
+    np.testing.assert_allclose(vectors[0], mean, atol=2e-3)  # resizing rounds to whole levels
+
+
+def test_models_without_vectors_are_refused(clips, tmp_path):
+    import torch
+    from tiny_text import tiny_clip_text, tiny_clip_vision
+
+    config = hf_video.VideoCLIPConfig(
+        video_config=tiny_clip_vision(), text_config=tiny_clip_text(), projection_dim=64, temporal="tight"
+    )
+    torch.manual_seed(0)
+    model = hf_video.VideoCLIPModel(config)
+    with pytest.raises(CheckpointError, match="together"):
+        VideoIndex.build(tmp_path / "index", clips, model, hf_video.VideoCLIPImageProcessor())
+    assert not (tmp_path / "index").exists()
+
+
 def test_merging():
     moments = [Moment("a", 0, 2, 0.5), Moment("b", 0, 2, 0.9), Moment("a", 1, 3, 0.7), Moment("a", 3, 5, 0.1)]
     assert merge_overlapping(moments) == [Moment("b", 0, 2, 0.9), Moment("a", 0, 3, 0.7), Moment("a", 3, 5, 0.1)]
@@ -295,6 +350,7 @@ def test_bad_input_leaves_the_index_as_it_was(index, library, tmp_path):
         (VideoOptionError, "knows? no words", lambda: index.search("a sentence")),
         (VideoOptionError, "one query", lambda: index.search()),
         (VideoOptionError, "one query", lambda: index.search("a", text="b")),
+        (VideoOptionError, "knows? no words", lambda: index.search(text="")),
         (VideoOptionError, "top_k", lambda: index.search("a", top_k=0)),
         (VideoOptionError, "shape", lambda: index.search(vector=np.ones(3))),
         (VideoIndexError, "already", lambda: VideoIndex.create(tmp_path / "index")),

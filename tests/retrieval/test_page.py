@@ -47,7 +47,7 @@ def address(tmp_path_factory):
     pytest.importorskip("gradio")
     folder = tmp_path_factory.mktemp("served")
     model = train_videoclip(folder / "model")
-    VideoIndex.build(folder / "index", write_glyphs(folder / "clips", 48), str(model))
+    VideoIndex.build(folder / "index", write_glyphs(folder / "clips", 96), str(model))
     port = free_port()
     command = [sys.executable, "-m", "hf_video.cli", "serve", folder / "index", "--port", port, "--device", "cpu"]
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -78,18 +78,18 @@ def test_type_see_play(address, tmp_path):
         errors = []
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(address)
-        tab.get_by_label("What is to be seen?").fill("a red ring moving left")
+        tab.get_by_label("What is to be seen?").fill("a blue disc moving up")
         tab.get_by_role("button", name="Search").click()
         tab.get_by_text("the nearest first").wait_for()
         captions = tab.locator(".grid-container .caption-label")
         captions.first.wait_for()
         names = captions.all_inner_texts()
         assert len(names) >= 6
-        assert names[0].startswith("red-ring"), names
+        assert names[0].startswith("blue-disc"), names
         thumbnails = tab.locator(".grid-container img")
         assert thumbnails.first.evaluate("image => image.naturalWidth") > 0
         thumbnails.first.click()
-        tab.get_by_text("red-ring", exact=False).last.wait_for()
+        tab.get_by_text("blue-disc", exact=False).last.wait_for()
         tab.wait_for_function("[...document.querySelectorAll('video')].some(v => v.src && v.readyState >= 2)")
         tab.evaluate(
             "[...document.querySelectorAll('video')].filter(v => v.src).forEach(v => {v.muted = true; v.play()})"

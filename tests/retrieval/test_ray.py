@@ -18,9 +18,9 @@ pytest.importorskip("pyarrow")
 
 def test_without_ray_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    index = VideoIndex.create(tmp_path / "index")
     with pytest.raises(BackendError, match=r"hf_video\[ray\]"):
-        index.update(write_library(tmp_path / "clips", 1), "fingerprint", engine="ray")
+        VideoIndex.build(tmp_path / "index", write_library(tmp_path / "clips", 1), "fingerprint", engine="ray")
+    assert not (tmp_path / "index").exists()
 
 
 class DiesOnce(FingerprintEncoder):
