@@ -78,6 +78,7 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
         "save_steps": 0.1,
         "save_total_limit": 2,
         "logging_steps": 10,
+        "ddp_timeout": 36000,  # the others wait while one process evaluates
         "disable_tqdm": not sys.stderr.isatty(),
         "seed": 0,
         **settings,
