@@ -21,16 +21,17 @@ def write_library(folder: Path, count: int, *, frames: int = 24, size: int = 48)
     return folder
 
 
-def textured(seconds: float, *, fps: int = 24, seed: int = 0, height: int = 120, width: int = 160) -> np.ndarray:
+def textured(seconds: float, *, fps: int = 24, seed: int = 0, height: int = 90, width: int = 120) -> np.ndarray:
     """(frames, height, width, 3) uint8: blots that wander, each on its own way, over a coloured ground: the place stays
     the same, and each second differs from the others."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    ground = np.kron(random.uniform(40, 200, (6, 8, 3)), np.ones((height // 6, width // 8, 1)))
-    count = 12
+    ground = np.kron(random.uniform(40, 200, (6, 8, 3)), np.ones((height // 6, width // 8, 1))).astype(np.float32)
+    count = 8
     way = np.cumsum(random.normal(0, 0.25, (round(seconds * fps), count, 2)), axis=0) + random.uniform(0, 9, (count, 2))
-    places = (0.5 + 0.45 * np.sin(way)) * (height, width)
-    colors, radii = random.uniform(-120, 120, (count, 3)), random.uniform(8, 22, count)
+    places = ((0.5 + 0.45 * np.sin(way)) * (height, width)).astype(np.float32)
+    colors = random.uniform(-120, 120, (count, 3)).astype(np.float32)
+    radii = random.uniform(7, 18, count).astype(np.float32)
     frames = []
     for now in places:
         picture = ground.copy()
