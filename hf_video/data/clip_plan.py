@@ -89,7 +89,7 @@ def reader_size(resize: int | tuple[int, int] | None, processor: Any, augmentati
     if resize is not None:
         return {"shortest_edge": resize} if isinstance(resize, int) else {"size": tuple(resize)}
     if augmentation is not None:
-        return {}
+        return _first_step(augmentation)
     if not processor.do_resize or RESAMPLE[processor.resample] != "bilinear":
         return {}
     if not getattr(processor, "resizes_first", True):  # it pads before
@@ -97,6 +97,13 @@ def reader_size(resize: int | tuple[int, int] | None, processor: Any, augmentati
     size = processor.size
     return {"shortest_edge": size["shortest_edge"]} if "shortest_edge" in size else {
         "size": (size["height"], size["width"])}  # fmt: skip
+
+
+def _first_step(augmentation: Any) -> dict[str, Any]:
+    """The resize that an augmentation always begins with, if it does."""
+    low, high = getattr(augmentation, "short_side", None) or (0, 1)
+    always = augmentation.crop in ("random", "center") and not augmentation.rand_augment if low == high else False
+    return {"shortest_edge": low} if always and augmentation.interpolation == "bilinear" else {}
 
 
 def parse_views(views: int | tuple[int, int]) -> tuple[int, int]:

@@ -89,7 +89,8 @@ def list_shards(source: Any, *, label_column: str = "label") -> Listing:
     Raises DataError for URLs and compressed tars, which can only be read as a stream, and for damaged ones.
     """
     paths = shard_paths(source)
-    root = os.path.dirname(os.path.commonpath([os.path.abspath(p) for p in paths] + [os.path.abspath(paths[0])])) or "."
+    local = [os.path.dirname(os.path.abspath(path)) for path in paths if "://" not in path]
+    root = os.path.commonpath(local) if local else ""
     listing = Listing(root, numbers=True)
     for path in paths:
         if "://" in path or not path.lower().endswith(".tar"):
