@@ -15,7 +15,6 @@ from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
 
 SHOWN = 12
-EXAMPLE = "an example video"
 
 
 def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> None:
@@ -38,6 +37,7 @@ def page(index: VideoIndex, folder: str) -> Any:
     """The page as `gradio.Blocks`; clips that are played are written to `folder`."""
     gradio = _gradio()
     reads_text = index.encoder.reads_text
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(file.path)) for file in index.files])
 
     def find(text: str, example: str | None) -> tuple[Any, list[Moment], str, None]:
         if not (text or "").strip() and not example:
@@ -58,7 +58,7 @@ def page(index: VideoIndex, folder: str) -> Any:
                 write_moment(moment, path)
         except VideoError as error:
             return None, str(error)
-        return str(path), f"{moment.path}, {moment.start:.2f} to {moment.end:.2f} s"
+        return str(path), f"{os.path.relpath(moment.path, root)}, {moment.start:.2f} to {moment.end:.2f} s"
 
     play.__annotations__["event"] = gradio.SelectData  # how Gradio knows that it wants to be told what was chosen
 
@@ -76,7 +76,7 @@ def page(index: VideoIndex, folder: str) -> Any:
         status = gradio.Markdown()
         with gradio.Row():
             gallery = gradio.Gallery(
-                label="Moments", columns=4, height="auto", allow_preview=False, object_fit="cover", scale=3
+                label="Moments", columns=3, height="auto", allow_preview=False, object_fit="cover", scale=3
             )
             player = gradio.Video(label="The moment", autoplay=True, interactive=False, scale=2)
         asked, answers = [text, example], [gallery, found, status, player]
@@ -93,7 +93,7 @@ def _thumbnail(moment: Moment) -> Image.Image:
 
 
 def _caption(moment: Moment) -> str:
-    return f"{os.path.basename(moment.path)}  {moment.start:.1f}-{moment.end:.1f} s  ({moment.score:.2f})"
+    return f"{moment.score:.2f}  {moment.start:.0f}-{moment.end:.0f} s  {os.path.basename(moment.path)}"
 
 
 def _gradio() -> Any:

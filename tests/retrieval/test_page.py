@@ -78,14 +78,14 @@ def test_type_see_play(address, tmp_path):
         errors = []
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(address)
-        tab.get_by_label("What is to be seen?").fill("a blue disc moving up")
-        tab.get_by_role("button", name="Search").click()
+        tab.get_by_label("What is to be seen?").fill("a blue disc")
+        tab.get_by_role("button", name="Search", exact=True).click()
         tab.get_by_text("the nearest first").wait_for()
         captions = tab.locator(".grid-container .caption-label")
         captions.first.wait_for()
         names = captions.all_inner_texts()
         assert len(names) >= 6
-        assert names[0].startswith("blue-disc"), names
+        assert "blue-disc" in names[0], names
         thumbnails = tab.locator(".grid-container img")
         assert thumbnails.first.evaluate("image => image.naturalWidth") > 0
         thumbnails.first.click()
