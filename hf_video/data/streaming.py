@@ -178,7 +178,8 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
             value = cell[video_at]
             path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
             name = cell.get("__key__") or path or f"{number:08d}"
-            text = label_text(cell[label_at], names) if label_at else None
+            given = cell[label_at] if label_at else (cell.get("json") or {}).get(self._columns[1])
+            text = label_text(given, names)
             if text is not None and names is not None and self.labels is None:
                 text = str(names.index(text))
             yield self._row(value, text, str(name))

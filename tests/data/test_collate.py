@@ -93,10 +93,10 @@ class TestSharedMemory:
         views = []
         for _ in range(2):
             for number, batch in enumerate(loader):
-                views.append((4 * number + 1, batch["pixel_values"][1].T if number % 2 else batch["pixel_values"][1]))
+                views.append((4 * number + 1, batch["pixel_values"][1].mT if number % 2 else batch["pixel_values"][1]))
         for number, view in views:  # 60 batches were kept alive by views alone, and no buffer of theirs was written
             truth = sample(number)["pixel_values"]
-            assert torch.equal(view, truth) or torch.equal(view, truth.T)
+            assert torch.equal(view, truth) or torch.equal(view, truth.mT)
         assert 0 < len(shared_batches._mapped) <= 2 * shared_batches.BUFFERS
 
     def test_few_buffers_serve_many_batches_and_dead_workers_are_forgotten(self):

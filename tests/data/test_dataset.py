@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_video.data import VideoCollator, VideoDataset, VideoRow, VideoRows, load_videos
+from hf_video.data import Skipped, VideoCollator, VideoDataset, VideoRow, VideoRows, load_videos
 from hf_video.errors import DamagedVideoError, DataError, NotAVideoError, VideoOptionError
 from hf_video.video import VideoReader, sample_video
 from hf_video.video import reader as reader_module
@@ -239,12 +239,22 @@ class TestErrors:
     def test_too_many_stop(self, broken, processor, tmp_path):
         rows = [broken[3], *[VideoRow(str(tmp_path / "gone.mp4"), 0, f"gone{i}") for i in range(3)], *list(broken)[:2]]
         dataset = training(VideoRows(rows, broken.labels), processor, max_errors=0.2)
+        found = [dataset[0], dataset[1]]
+        assert len(found) == 2
         with pytest.raises(DataError, match=r"3 of 6 videos could not be read, and max_errors=0.2 allows 2"):
-            for i in range(len(dataset)):
-                dataset[i]
-        loader = torch.utils.data.DataLoader(dataset, num_workers=2, collate_fn=VideoCollator())
-        with pytest.raises(DataError, match="could not be read"):
-            list(loader)
+            dataset[2]
+
+    def test_processes_count_together(self, broken, processor, tmp_path):
+        rows = [VideoRow(str(tmp_path / "gone.mp4"), 0, f"gone{i}") for i in range(4)] + list(broken)[:3]
+        log = tmp_path / "skipped.jsonl"
+        first, second = (
+            training(VideoRows(rows, broken.labels), processor, max_errors=0.2, skipped_log=log, seed=3)
+            for _ in range(2)
+        )
+        for name in ("gone0", "gone1", "of another data set"):
+            first._log.add(Skipped(name, "", "damaged"))
+        with pytest.raises(DataError, match="3 of 7 videos"):
+            second[2]
 
     def test_a_video_damaged_inside_is_recorded(self, tmp_path, rows, processor, monkeypatch):
         def damaged(self, indices):
