@@ -48,6 +48,10 @@ class VideoCollator:
 
     def _soften(self, batch: dict[str, torch.Tensor], seeds: list[int]) -> None:
         if self.mixing is not None:
+            if not seeds:
+                raise DataError(
+                    "Mixing draws from the samples' seeds and there are none: use remove_unused_columns=False."
+                )
             clips = {name: values for name, values in batch.items() if values.ndim == 5}
             size = next(iter(clips.values())).shape
             mixture = self.mixing.draw(size[0], *size[-2:], generator=generator(_joined(seeds)))

@@ -71,6 +71,9 @@ def test_what_does_not_stack_is_said():
         VideoCollator()([sample(0), unlabelled])
     with pytest.raises(DataError, match="Some samples"):
         VideoCollator()([sample(0, flow_values=torch.zeros(1)), sample(1)])
+    without = {name: value for name, value in sample(1).items() if name != "seed"}
+    with pytest.raises(DataError, match="remove_unused_columns=False"):
+        VideoCollator(Mixing(), num_labels=3)([without, without])
     with pytest.raises(DataError, match="pass num_labels"):
         VideoCollator(Mixing())
 
