@@ -27,7 +27,21 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 WIRING = {"__init__", "registry"}
 FORBIDDEN = {"torchvision", "decord", "timm", "pytorchvideo", "einops"}
 # Other extras are imported where they are used, so that a plain installation works.
-LAZY = {"datasets", "accelerate", "evaluate", "cv2", "faiss", "gradio", "torchcodec", "flwr", "webdataset", "onnx"}
+LAZY = {
+    "matplotlib",
+    "ray",
+    "pyarrow",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "cv2",
+    "faiss",
+    "gradio",
+    "torchcodec",
+    "flwr",
+    "webdataset",
+    "onnx",
+}
 
 
 def part_of(path: Path) -> str:
