@@ -19,13 +19,13 @@ import torch
 
 from hf_video.errors import VideoOptionError
 from hf_video.video.augment_checks import checked_values
-from hf_video.video.augment_crops import Box, center_box, multi_scale_box, random_box, random_resized_box
+from hf_video.video.augment_crops import Box, center_box, cut, multi_scale_box, random_box, random_resized_box
 from hf_video.video.augment_erasing import erase_boxes, fill_boxes
 from hf_video.video.augment_labels import MIRROR_WORDS, Words, check_unmirrored, mirror_indices
 from hf_video.video.augment_options import check_clip, check_normalized, numpy_generator
 from hf_video.video.rand_augment import Operation, RandAugment, apply_operations
 from hf_video.video.resize import shortest_edge_size
-from hf_video.video.transforms import crop, horizontal_flip, resize
+from hf_video.video.transforms import horizontal_flip, resize
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,12 @@ class Augmentation:
 
     def apply(self, clip: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         """What was drawn, done to uint8 (T, H, W, 3)."""
-        clip = apply_operations(clip, drawn.operations)
-        if drawn.resized is not None:
-            clip = resize(clip, drawn.resized, interpolation=self.interpolation)
-        top, left, *sides = drawn.box
-        clip = resize(crop(clip, top, left, tuple(sides)), self.size, interpolation=self.interpolation)
+        if drawn.resized is None:
+            clip = apply_operations(clip, drawn.operations, drawn.box)
+        else:
+            whole = resize(apply_operations(clip, drawn.operations), drawn.resized, interpolation=self.interpolation)
+            clip = cut(whole, drawn.box)
+        clip = resize(clip, self.size, interpolation=self.interpolation)
         if drawn.flipped:
             clip = horizontal_flip(clip)
         return apply_operations(clip, drawn.colors).contiguous()

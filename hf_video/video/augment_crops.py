@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from hf_video.errors import VideoArrayError
 
@@ -21,6 +22,19 @@ class Box(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} at ({self.top}, {self.left})"
+
+    def wider(self, pixels: int, frame: Box) -> Box:
+        """With this many pixels more on all sides, as far as `frame` goes, which begins at 0."""
+        top, left = max(self.top - pixels, 0), max(self.left - pixels, 0)
+        bottom, right = self.top + self.height + pixels, self.left + self.width + pixels
+        return Box(top, left, min(bottom, frame.height) - top, min(right, frame.width) - left)
+
+
+def cut(clip: torch.Tensor, want: Box, have: Box | None = None) -> torch.Tensor:
+    """What stands at `want` of the frame: a view of `clip` (T, height, width, 3), which stands at `have` (None: it is
+    the whole frame)."""
+    top, left = (want.top - have.top, want.left - have.left) if have else want[:2]
+    return clip[:, top : top + want.height, left : left + want.width]
 
 
 def random_resized_box(

@@ -7,29 +7,32 @@ else is the same for all frames. `hue` alone is not Pillow's.
 
     tables       invert, posterize, solarize, solarize_add, brightness, contrast, autocontrast, equalize
     blends       color, sharpness
-    index maps   shear, translate and rotate: bicubic, the map made once and gathered for all frames in one call
+    index maps   shear, translate and rotate: see `hf_video.video.augment_affine`
+
+Those with a `box` look at the whole frame and return only that part of the result.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as functional
 
-FILL = 128  # what shows where a moved picture leaves a hole
+from hf_video.video.augment_crops import Box, cut
+
 _LEVELS = torch.arange(256)
-# Cutting off a sum of float32 products that should be a whole number must not lose a level.
-_ROUNDING = 2.0**-10
 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
 def look_up(clip: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """`table` has 256 values for all, (256,), or for each frame and channel, (T, 3, 256)."""
+    table = table.to(clip.device, torch.uint8)
+    if table.ndim == 1 and clip.device.type == "cpu":
+        # For bytes Python has this loop, at a quarter of the time of index_select.
+        found = bytearray(clip.contiguous().numpy()).translate(table.numpy().tobytes())
+        return torch.frombuffer(found, dtype=torch.uint8).view(clip.shape)
     index = clip.int() if table.ndim == 1 else _slots(clip)
     # index_select of int32 takes a quarter of the time that table[index] takes.
-    return table.to(clip.device, torch.uint8).flatten().index_select(0, index.flatten()).view(clip.shape)
+    return table.flatten().index_select(0, index.flatten()).view(clip.shape)
 
 
 def _slots(clip: torch.Tensor) -> torch.Tensor:
@@ -63,26 +66,26 @@ def brightness(clip: torch.Tensor, factor: float) -> torch.Tensor:
     return look_up(clip, _blend(torch.zeros(256), _LEVELS.float(), factor))
 
 
-def contrast(clip: torch.Tensor, factor: float) -> torch.Tensor:
+def contrast(clip: torch.Tensor, factor: float, *, box: Box | None = None) -> torch.Tensor:
     """`ImageEnhance.Contrast`: 0 is each frame's mean grey, 1 the clip."""
     mean = grey_levels(clip).flatten(1).long().sum(1).double() / (clip.shape[1] * clip.shape[2])
     middle = (mean + 0.5).floor().float()[:, None, None]
     levels = _LEVELS.float().to(clip.device).repeat(len(clip), 3, 1)
-    return look_up(clip, _blend(middle, levels, factor))
+    return look_up(_part(clip, box), _blend(middle, levels, factor))
 
 
-def autocontrast(clip: torch.Tensor) -> torch.Tensor:
+def autocontrast(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
     """`ImageOps.autocontrast`: each frame's and channel's darkest value to 0, its lightest to 255."""
-    planes = clip.permute(0, 3, 1, 2).flatten(2)
-    low, high = (planes.amin(-1, keepdim=True).double(), planes.amax(-1, keepdim=True).double())
+    rows = clip.flatten(2)  # extremes down columns first: a long innermost loop
+    low, high = (of(of(rows, 1).view(len(clip), -1, 3), 1)[..., None].double() for of in (torch.amin, torch.amax))
     # Infinite in a plane of one value, which stays as it is. torch makes 255 / x into 1 / x · 255, rounded twice.
     scale = torch.full_like(low, 255) / (high - low)
     levels = _LEVELS.double().to(clip.device).expand(len(clip), 3, 256)
     stretched = (levels * scale - low * scale).trunc().clamp(0, 255)
-    return look_up(clip, torch.where(high > low, stretched, levels))
+    return look_up(_part(clip, box), torch.where(high > low, stretched, levels))
 
 
-def equalize(clip: torch.Tensor) -> torch.Tensor:
+def equalize(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
     """`ImageOps.equalize`: each frame's and channel's histogram made flat."""
     planes = len(clip) * 3
     histogram = torch.bincount(_slots(clip).flatten(), minlength=planes * 256).view(planes, 256)
@@ -91,7 +94,12 @@ def equalize(clip: torch.Tensor) -> torch.Tensor:
     step = (total - lightest) // 255
     below = histogram.cumsum(1) - histogram
     flat = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
-    return look_up(clip, torch.where(step > 0, flat, _LEVELS.to(clip.device)).view(len(clip), 3, 256))
+    table = torch.where(step > 0, flat, _LEVELS.to(clip.device)).view(len(clip), 3, 256)
+    return look_up(_part(clip, box), table)
+
+
+def _part(clip: torch.Tensor, box: Box | None) -> torch.Tensor:
+    return clip if box is None else cut(clip, box)
 
 
 # -- blends -----------------------------------------------------------------------------------------------------------
@@ -154,79 +162,3 @@ def _blend(none: torch.Tensor, full: torch.Tensor, factor: float) -> torch.Tenso
     """`Image.blend` of float tensors with uint8 values: none + factor · (full - none), cut off, in 0 to 255. Done in
     `full` itself: for a whole clip another tensor of that size costs more than the arithmetic."""
     return full.sub_(none).mul_(factor).add_(none).clamp_(0, 255).to(torch.uint8)
-
-
-# -- index maps -------------------------------------------------------------------------------------------------------
-
-
-def shear_x(clip: torch.Tensor, slope: float) -> torch.Tensor:
-    """Row y moves left by slope · y pixels."""
-    return affine(clip, (1, slope, 0, 0, 1, 0))
-
-
-def shear_y(clip: torch.Tensor, slope: float) -> torch.Tensor:
-    """Column x moves up by slope · x pixels."""
-    return affine(clip, (1, 0, 0, slope, 1, 0))
-
-
-def translate_x(clip: torch.Tensor, share: float) -> torch.Tensor:
-    """Moves left by `share` of the width."""
-    return affine(clip, (1, 0, share * clip.shape[2], 0, 1, 0))
-
-
-def translate_y(clip: torch.Tensor, share: float) -> torch.Tensor:
-    """Moves up by `share` of the height."""
-    return affine(clip, (1, 0, 0, 0, 1, share * clip.shape[1]))
-
-
-def rotate(clip: torch.Tensor, degrees: float) -> torch.Tensor:
-    """Counter-clockwise about the middle, `Image.rotate`."""
-    height, width = clip.shape[1:3]
-    cos, sin = (round(f(-math.radians(degrees)), 15) for f in (math.cos, math.sin))
-    x, y = width / 2, height / 2
-    return affine(clip, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y))
-
-
-def affine(clip: torch.Tensor, matrix: tuple[float, ...]) -> torch.Tensor:
-    """`Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=FILL)`: the point (x, y) of the result, counted from
-    the picture's corner, shows (a·x + b·y + c, d·x + e·y + f) of the clip, whose border pixels repeat.
-
-    The neighbours and weights of every place are the same for all frames: one weighted gather of rows that hold the
-    values of all frames side by side.
-    """
-    frames, height, width, channels = clip.shape
-    index, weights, outside = _index_map(height, width, tuple(map(float, matrix)), clip.device)
-    table = clip.permute(1, 2, 0, 3).reshape(height * width, frames * channels).float()
-    moved = functional.embedding_bag(index, table, per_sample_weights=weights, mode="sum")
-    moved = moved.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8).masked_fill_(outside[:, None], FILL)
-    return moved.view(height, width, frames, channels).permute(2, 0, 1, 3).contiguous()
-
-
-def _index_map(height: int, width: int, matrix: tuple[float, ...], device: torch.device):
-    """Of each place of the result: the numbers of its neighbours (H·W, taps) int32, their weights (H·W, taps) float32,
-    and whether it shows a point outside (H·W,). Taps are 16 of a rotation, and 4 of a shear, which moves along one axis
-    alone."""
-    a, b, c, d, e, f = matrix
-    y = torch.arange(height, dtype=torch.float64, device=device)[:, None] + 0.5
-    x = torch.arange(width, dtype=torch.float64, device=device) + 0.5
-    x, y = (a * x + b * y + c).flatten(), (d * x + e * y + f).flatten()
-    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
-    columns, across = _neighbours(x - 0.5, width)
-    rows, down = _neighbours(y - 0.5, height)
-    index = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-    weights = (down[:, :, None] * across[:, None, :]).flatten(1)
-    return index, weights, outside
-
-
-def _neighbours(place: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The four pixels around each place on a line, and Pillow's cubic weights of them (a = -1): (places, 4) each; where
-    all places are whole the pixels themselves, (places, 1)."""
-    first = place.floor()
-    t = (place - first).float()
-    pixel = first.int()
-    if not t.any():
-        return pixel.clamp_(0, length - 1)[:, None], torch.ones_like(t)[:, None]
-    square, cube = t * t, t * t * t
-    weights = torch.stack([2 * square - t - cube, 1 - 2 * square + cube, t + square - cube, cube - square], 1)
-    pixels = pixel[:, None] + torch.arange(-1, 3, dtype=torch.int32, device=place.device)
-    return pixels.clamp_(0, length - 1), weights

@@ -29,6 +29,8 @@ import torch
 
 from hf_video.errors import VideoOptionError
 from hf_video.video import augment_ops
+from hf_video.video.augment_affine import MAPS, Affine, move
+from hf_video.video.augment_crops import Box, cut
 from hf_video.video.augment_options import check_clip, numpy_generator
 
 NAMES = (
@@ -36,31 +38,57 @@ NAMES = (
     "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
 )  # fmt: skip
 _SIGNED = {"rotate": 3.0, "shear_x": 0.03, "shear_y": 0.03, "translate_x": 0.045, "translate_y": 0.045}
+_OF_WHOLE_FRAMES = ("autocontrast", "equalize", "contrast")  # each frame's statistics decide
 _ENHANCED = ("color", "contrast", "brightness", "sharpness")
 _TOP = 10.0  # the magnitude that the levels are counted in
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of `hf_video.video.augment_ops` and its argument, None where it takes none."""
+    """One operation of `hf_video.video.augment_ops` or `augment_affine` and its argument, None where it takes none."""
 
     name: str
     argument: float | int | None = None
 
-    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """uint8 (T, H, W, 3) to the same."""
+    def source(self, box: Box, frame: Box) -> Box:
+        """The part of a clip that decides what stands at `box` of the result."""
+        if self.name in _OF_WHOLE_FRAMES:
+            return frame
+        if self.name in MAPS:
+            return self._map(frame).source(box, frame)
+        return box.wider(1, frame) if self.name == "sharpness" else box
+
+    def __call__(self, clip: torch.Tensor, have: Box, want: Box, frame: Box) -> torch.Tensor:
+        """`clip` uint8 (T, h, w, 3) stands at `have` of the frame and holds `source(want, frame)`; what stands at
+        `want` of the result comes, uint8 (T, height, width, 3)."""
+        if self.name in MAPS:
+            return move(clip, self._map(frame), have=have, want=want, frame=frame)
         function: Callable[..., torch.Tensor] = getattr(augment_ops, self.name)
-        return function(clip) if self.argument is None else function(clip, self.argument)
+        arguments = () if self.argument is None else (self.argument,)
+        if self.name in _OF_WHOLE_FRAMES:
+            return function(clip, *arguments, box=want)
+        return cut(function(clip, *arguments), want, have)
+
+    def _map(self, frame: Box) -> Affine:
+        return MAPS[self.name](self.argument, frame.height, frame.width)
 
     def __str__(self) -> str:
         return self.name if self.argument is None else f"{self.name} {self.argument:.3g}"
 
 
-def apply_operations(clip: torch.Tensor, operations: Sequence[Operation]) -> torch.Tensor:
-    """One after the other. Raises VideoArrayError for anything but uint8 (T, H, W, 3)."""
+def apply_operations(clip: torch.Tensor, operations: Sequence[Operation], box: Box | None = None) -> torch.Tensor:
+    """One after the other. With a `box` only that part of the result, the same pixels for less work: each operation
+    makes what the later ones look at, and no more. Raises VideoArrayError for anything but uint8 (T, H, W, 3)."""
     check_clip(clip)
+    frame = Box(0, 0, *clip.shape[1:3])
+    boxes = [box or frame]
+    for operation in reversed(operations):
+        boxes.append(operation.source(boxes[-1], frame))
+    have = boxes.pop()
+    clip = cut(clip, have)
     for operation in operations:
-        clip = operation(clip)
+        want = boxes.pop()
+        clip, have = operation(clip, have, want, frame), want
     return clip
 
 

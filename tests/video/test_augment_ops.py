@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_video.video import augment_ops
 from hf_video.video.augment import Augmentation
+from hf_video.video.augment_crops import cut, random_resized_box
 from hf_video.video.mixing import Mixing
-from hf_video.video.rand_augment import NAMES
+from hf_video.video.rand_augment import NAMES, Operation, RandAugment, apply_operations
 
 GREY = (128, 128, 128)
 
@@ -75,8 +75,7 @@ def clips():
 
 
 def ours(name, argument, clip):
-    arguments = [] if argument is None else [argument]
-    return getattr(augment_ops, name)(torch.from_numpy(clip), *arguments).numpy()
+    return apply_operations(torch.from_numpy(clip), [Operation(name, argument)]).numpy()
 
 
 def pillows(function, clip):
@@ -108,10 +107,10 @@ def test_the_list_is_covered():
 
 def test_a_picture_moved_by_whole_pixels_is_itself():
     clip = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).view(2, 4, 5, 3)
-    left = augment_ops.translate_x(clip, 2 / 5)
+    left = apply_operations(clip, [Operation("translate_x", 2 / 5)])
     assert torch.equal(left[:, :, :3], clip[:, :, 2:])
     assert (left[:, :, 3:] == 128).all()
-    up = augment_ops.translate_y(clip, -1 / 4)
+    up = apply_operations(clip, [Operation("translate_y", -1 / 4)])
     assert torch.equal(up[:, 1:], clip[:, :-1])
     assert (up[:, 0] == 128).all()
 
@@ -125,6 +124,16 @@ def test_hue_is_colorsys(turn):
         hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
         expected = np.array(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)) * 255
         np.testing.assert_allclose(turned, expected, atol=0.51)
+
+
+def test_a_box_of_the_result_is_cut_from_the_whole():
+    """Whatever is drawn, and in whichever order: only less is computed."""
+    clip, rng = torch.from_numpy(clips()["noise"]), np.random.default_rng(3)
+    policy, chains = RandAugment("m9-n6-mstd0.5-inc1"), [[Operation(*one[:2])] for one in EXACT + MOVED]
+    for operations in chains + [policy.draw(rng) for _ in range(150)]:
+        whole = apply_operations(clip, operations)
+        box = random_resized_box(31, 45, (0.01, 0.6), (0.3, 3), rng)
+        assert torch.equal(apply_operations(clip, operations, box), cut(whole, box)), list(map(str, operations))
 
 
 class Counter(TorchDispatchMode):
