@@ -72,10 +72,12 @@ def move(clip: torch.Tensor, affine: Affine, *, have: Box, want: Box, frame: Box
     frames, channels = clip.shape[0], clip.shape[3]
     index, weights = _neighbours(affine, have, want, frame, clip.device)
     # The frames of a value stand side by side: between (T, ·) and (·, T) lies a plain transposition, which is fast.
-    values = torch.full((have.height * have.width + 1, channels * frames), FILL, dtype=torch.float32, device=clip.device)
+    places = have.height * have.width
+    values = torch.full((places + 1, channels * frames), FILL, dtype=torch.float32, device=clip.device)
     values[:-1].view(-1, frames).copy_(clip.reshape(frames, -1).T)
     moved = functional.embedding_bag(index, values, per_sample_weights=weights, mode="sum")
-    moved = moved.add_(_ROUNDING).clamp_(0, 255).view(-1, frames).T.to(torch.uint8, memory_format=torch.contiguous_format)
+    moved = moved.add_(_ROUNDING).clamp_(0, 255).view(-1, frames).T
+    moved = moved.to(torch.uint8, memory_format=torch.contiguous_format)
     return moved.view(frames, want.height, want.width, channels)
 
 
