@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Nothing is raised: faults become a line on stderr, a traceback only with `--debug`.
     """
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_args(_hyphens(sys.argv[1:] if argv is None else argv))
     except SystemExit as exit_of_argparse:
         return int(exit_of_argparse.code or 0)
     try:
@@ -64,6 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return _report(error)
+
+
+def _hyphens(argv: Sequence[str]) -> list[str]:
+    """Options as they are declared: transformers' scripts write --push_to_hub, and so may people here."""
+    named = (argument.partition("=") if argument.startswith("--") else (argument, "", "") for argument in argv)
+    return [
+        (name.replace("_", "-") if name.startswith("--") else name) + equals + value for name, equals, value in named
+    ]
 
 
 def _report(error: Exception) -> int:

@@ -4,8 +4,8 @@
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
 
 DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
-its own it is divided as for training, and the held-out part is used; --split all takes everything. Each video is
-decoded once for all views of the protocol:
+its own it is divided as when MODEL was trained on it, and the held-out part is used; --split all takes everything. Each
+video is decoded once for all views of the protocol:
 
   1x1         one clip and the centre crop, as the model's processor says (default)
   5x3         5 clips x 3 crops, probabilities averaged
@@ -32,10 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", required=True, help="a folder, or a name on the Hub")
     parser.add_argument("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
     parser.add_argument("--split", default="test", help="train, validation, test (default), or all")
-    parser.add_argument(
-        "--test-size", type=float, metavar="SHARE", help="as for training, where the data has no splits"
-    )
-    parser.add_argument("--group-pattern", metavar="REGEX", help="as for training, where the data has no splits")
+    as_trained = "of data without splits (default: as MODEL was trained)"
+    parser.add_argument("--test-size", type=float, metavar="SHARE", help=as_trained)
+    parser.add_argument("--group-pattern", metavar="REGEX", help=as_trained)
     add_run_arguments(parser)
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
 
@@ -56,9 +55,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from hf_video.inference.evaluation_rows import split_rows
+    from hf_video.inference.evaluation_rows import recorded_division, split_rows
 
-    rows = split_rows(options.data, options.split, test_size=options.test_size, group_pattern=options.group_pattern)
+    given = {"test_size": options.test_size, "group_pattern": options.group_pattern}
+    if all(value is None for value in given.values()):
+        given = recorded_division(options.model, options.data)
+    rows = split_rows(options.data, options.split, **given)
     report = evaluate_rows(rows, options)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     return DONE if report.found == report.total else SOME_FAILED

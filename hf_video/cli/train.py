@@ -1,7 +1,7 @@
 """Fine-tune a model on your videos, from a folder to a model that pipelines load.
 
   hf-video train videos/ --model MCG-NJU/videomae-base --output my-model
-  hf-video train videos/ --model videomae_tiny.json --recipe from_scratch_tiny --self_test
+  hf-video train videos/ --model videomae_tiny.json --recipe from_scratch_tiny --self-test
   hf-video train k400/ --model MCG-NJU/videomae-base --recipe videomae_finetune_kinetics:B-1600
   hf-video train videos/ --model my-model --set training.learning_rate=1e-4 --set augmentation.flip=0 --resume
 
@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", "-r", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
     add("--output", "-o", metavar="DIR", help="folder of the run (default: named after data and model)")
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
-    add("--test_size", "--test-size", type=float, metavar="SHARE", help="kept for the test (default 0.2, if unsplit)")
-    add("--group_pattern", "--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
+    add("--test-size", type=float, metavar="SHARE", help="kept for the test (default 0.2, if unsplit)")
+    add("--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
     add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--overwrite", action="store_true", help="remove the run in --output first")
-    add("--self_test", "--self-test", action="store_true", help="only see whether the model can learn one batch")
-    add("--push_to_hub", "--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
+    add("--self-test", action="store_true", help="only see whether the model can learn one batch")
+    add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
     add("--public", action="store_true", help="make a new repository public")
     add("--revision", help="branch, tag or commit of a model on the Hub")
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         self_test=options.self_test,
         push_to_hub=options.push_to_hub,
-        private=not options.public,
+        private=False if options.public else None,
         revision=options.revision,
     )
     if isinstance(result, SelfTest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -37,6 +38,17 @@ def split_rows(source: Any, split: str = "test", **options: Any) -> VideoRows:
     if others and not tops & others:  # splits are folders: what lies in the others' is not missed here
         skipped = [entry for entry in skipped if entry.name.split("/")[0] not in others]
     return VideoRows([row for rows in chosen for row in rows], chosen[0].labels, skipped, root=chosen[0].root)
+
+
+def recorded_division(model: str | os.PathLike[str], source: Any) -> dict[str, Any]:
+    """How a data set without splits was divided when the model in this folder was trained on it (`test_size`,
+    `group_pattern`, None for the defaults); {} where no `training_summary.json` tells of data of this name."""
+    try:
+        data = json.loads((Path(model) / "training_summary.json").read_text(encoding="utf-8"))["data"]
+        known = data["source"] == Path(source).resolve().name
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return data.get("division") or {} if known else {}
 
 
 def _tops(rows: Iterable[VideoRow]) -> set[str]:

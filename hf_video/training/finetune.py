@@ -43,7 +43,7 @@ def finetune(
     overwrite: bool = False,
     self_test: bool = False,
     push_to_hub: str | None = None,
-    private: bool = True,
+    private: bool | None = None,
     revision: str | None = None,
 ) -> dict[str, Any] | SelfTest:
     """Trains a classifier. Returns the summary that is also written, or with `self_test` only that test's result.
@@ -58,7 +58,7 @@ def finetune(
             one recording together: see `load_videos`.
         protocol: How the test split is evaluated: see `evaluate_videos`.
         resume, overwrite: Go on with the run in `output`, or remove it first.
-        push_to_hub: A repository to push to in the end; private unless `private=False`.
+        push_to_hub, private: A repository to push to in the end; see `push`.
 
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
@@ -90,6 +90,7 @@ def finetune(
     summary = {}
     if trainer.is_world_process_zero():
         summary = make_summary(trainer, splits, source, recipe, plan, result, reports, data=data)
+        summary["data"]["division"] = {"test_size": test_size, "group_pattern": group_pattern}
         write_summary(output, summary)
         print(told(summary, output))
         publish(output, push_to_hub, private=private)
@@ -138,7 +139,7 @@ def evaluate(trainer: VideoTrainer, splits: Mapping[str, VideoRows], output: Pat
     return reports
 
 
-def publish(output: Path, repository: str | None, *, private: bool) -> None:
+def publish(output: Path, repository: str | None, *, private: bool | None) -> None:
     """Writes the model card; pushes the folder where a repository is named."""
     from hf_video.training.model_card import write_card
 

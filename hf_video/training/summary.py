@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,15 @@ def make_summary(
     is_path = isinstance(data, (str, os.PathLike))
     return {
         "hf_video": __version__,
-        "base_model": source.checkpoint,
+        "versions": _versions(),
+        "base_model": _named(source.checkpoint),
         "from_scratch": source.checkpoint is None,
         "model_type": source.model_type,
         "recipe": plan.facts.get("recipe"),
         "recipe_sections": {name: recipe.get(name) for name in ("model", "data", "augmentation", "mixing", "training")},
         "data": {
             "source": str(Path(data).resolve().name) if is_path else type(data).__name__,
+            "dataset_id": data if isinstance(data, str) and not Path(data).exists() else None,
             "splits": {name: {"videos": len(r), "classes": r.counts()} for name, r in splits.items()},
             "skipped": [one.as_dict() for one in skipped.values()],
         },
@@ -74,6 +77,15 @@ def make_summary(
             for name, report in reports.items()
         },
     }
+
+
+def _versions() -> dict[str, str]:
+    return {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")}
+
+
+def _named(checkpoint: str | None) -> str | None:
+    """A name on the Hub as it is; a folder with its whole path: "runs/base" would look like a name from elsewhere."""
+    return str(Path(checkpoint).resolve()) if checkpoint and Path(checkpoint).exists() else checkpoint
 
 
 def _plain(value: Any) -> Any:

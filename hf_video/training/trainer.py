@@ -19,11 +19,12 @@ from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationW
 from hf_video.training.ema import MovingAverage
 from hf_video.training.optimizer import parameter_groups
 from hf_video.training.order import EpochOrder
+from hf_video.training.publish import PublishingTrainer
 from hf_video.training.reporting import memory_figures
 from hf_video.training.schedule import make_schedule
 
 
-class VideoTrainer(Trainer):
+class VideoTrainer(PublishingTrainer, Trainer):
     """A `Trainer` for `VideoDataset`s and models of this package; everything of transformers' own works on.
 
     - Parameter groups, schedule and averaging of `VideoTrainingArguments`.
@@ -32,6 +33,7 @@ class VideoTrainer(Trainer):
     - Logs `clips_per_second`, `decode_wait` (share of the step time that was spent waiting for the loader) and memory.
     - Labels that mixing made soft count as one item a clip, so that the loss is exact under accumulation.
     - With `ema_decay` the average is evaluated and saved; checkpoints hold it beside the weights.
+    - `push_to_hub` sends safetensors, processor, evaluation and a card, to a private repository unless told otherwise.
 
     `data_collator` is a `VideoCollator` by default; evaluation never mixes. `processing_class` is saved with the model.
     """

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import pipeline
 
 from hf_video.cli import main
 from hf_video.errors import DataError
-from hf_video.inference.evaluation_rows import kinetics_rows, split_rows
+from hf_video.inference.evaluation_rows import kinetics_rows, recorded_division, split_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -80,6 +81,17 @@ def test_splits(folder, tmp_path):
     held_out = split_rows(plain, "test")
     assert 0 < len(held_out) < 7
     assert {row.name for row in held_out} <= {row.name for row in split_rows(plain, "all")}
+
+
+def test_divided_as_in_training(capsys, folder, model, tmp_path):
+    trained = shutil.copytree(model, tmp_path / "trained")
+    told = {"source": "train", "division": {"test_size": 0.0, "group_pattern": None}}  # nothing was held out
+    (trained / "training_summary.json").write_text(json.dumps({"data": told}))
+    code, _, err = run(capsys, "evaluate", folder / "train", "--model", trained)
+    assert (code, "no split 'test'" in err) == (2, True)
+    words = ("--model", trained, "--json", "--quiet", "--test_size", "0.2")  # what is asked for comes first
+    assert json.loads(run(capsys, "evaluate", folder / "train", *words)[1])["found"] == 3
+    assert recorded_division(trained, folder / "test") == {}  # other videos
 
 
 @pytest.mark.parametrize(

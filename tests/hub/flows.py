@@ -114,17 +114,15 @@ def run_snippet(code: str, folder: str) -> str:
 
 @flow
 def train_and_push(folder: str, output: str, repo_id: str, **options: Any) -> list[str]:
-    """Two steps of a `Trainer` that goes to the Hub as ours do, then its push. Returns what lies in its folder."""
-    from transformers import AutoImageProcessor, AutoModelForVideoClassification, Trainer, TrainingArguments
+    """Two steps of a `VideoTrainer` that goes to the Hub, then its push. Returns what lies in its folder."""
+    from transformers import AutoImageProcessor, AutoModelForVideoClassification
 
-    from hf_video.training.publish import PublishingTrainer
-
-    class PushingTrainer(PublishingTrainer, Trainer): ...
+    from hf_video.training import VideoTrainer, VideoTrainingArguments
 
     clips = torch.randn(4, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    trainer = PushingTrainer(
+    trainer = VideoTrainer(
         AutoModelForVideoClassification.from_pretrained(folder),
-        TrainingArguments(
+        VideoTrainingArguments(
             output,
             max_steps=2,
             save_steps=1,

@@ -11,6 +11,9 @@ import tiny
 import torch
 from conftest import FlowError
 from server import READER
+from training.test_finetune import TINY
+
+from hf_video.data.moving_glyphs import DIRECTIONS, write_moving_glyphs
 
 
 @pytest.fixture
@@ -206,12 +209,31 @@ def test_pipeline_and_a_private_repository(hub, client, model, tmp_path):
 
 def test_trainer(hub, client, model, tmp_path):
     kept = client("train_and_push", model, tmp_path / "out", "owner/trained", report_to="none")
-    assert {"checkpoint-1", "checkpoint-2", "training_args.bin"} <= set(kept)
+    assert {"checkpoint-1", "checkpoint-2", "training_args.json"} <= set(kept)
     assert set(hub.files("owner/trained")) == MODEL_FILES
     assert hub.store.repos["owner/trained"].private
     history = [one.message for one in hub.store.repos["owner/trained"].history("main")]
     assert history[:3] == ["End of training", "Training in progress, step 2", "Training in progress, step 1"]
     assert client("logits", "owner/trained", cache_dir=str(tmp_path)) == same(client("logits", str(tmp_path / "out")))
+
+
+def test_train_and_push_in_one_command(hub, client, tmp_path):
+    """From a folder of clips to a repository that classifies; the card tells what was measured."""
+    held_out = write_moving_glyphs(tmp_path / "clips", 16, size=32, speed=4)[0]
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    settings = ("training.min_train_steps=0", "training.num_train_epochs=1", "training.report_to=none")
+    done = client(
+        "verb", "train", tmp_path / "clips", "--model", tmp_path / "tiny.json", "--output", tmp_path / "run",
+        "--push_to_hub", "owner/glyphs", *(word for setting in settings for word in ("--set", setting)),
+    )  # fmt: skip
+    assert done["code"] == 0, done["err"]
+    assert f"Pushed: {hub.endpoint}/owner/glyphs/commit/" in done["out"]
+    assert hub.store.repos["owner/glyphs"].private
+    files = hub.files("owner/glyphs")
+    assert {"training_summary.json", "evaluation/test/report.json"} | MODEL_FILES <= set(files)
+    top1 = json.loads((tmp_path / "run/evaluation/test/report.json").read_text())["top1"]
+    assert f"{top1 * 100:.1f} %" in files["README.md"].decode()
+    assert {answer["label"] for answer in client("classify", "owner/glyphs", held_out)} <= set(DIRECTIONS)
 
 
 def test_the_verb(hub, client, model, tmp_path):
