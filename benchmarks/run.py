@@ -21,6 +21,7 @@ AREAS = {
     "forward": "benchmarks.forward",
     "pretraining": "benchmarks.pretraining",
     "label": "benchmarks.label",
+    "loader": "benchmarks.loader",
     "import": "benchmarks.imports",
 }
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 
-VIDEO_ENDINGS = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
-    ".ogv", ".3gp", ".y4m", ".vob", ".asf", ".f4v",
-)  # fmt: skip
+from hf_video.data.files import is_video, walk
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -22,23 +18,5 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def _one(name: str) -> Iterator[str]:
-    if not os.path.isdir(name):
-        yield name
-        return
-    found = [
-        os.path.join(folder, file)
-        for folder, below, files in os.walk(name)
-        if not _prune(below)
-        for file in files
-        if file.lower().endswith(VIDEO_ENDINGS) and not file.startswith(".")
-    ]
-    yield from sorted(found, key=_natural) if found else [name]
-
-
-def _prune(below: list[str]) -> None:
-    below[:] = [folder for folder in below if not folder.startswith(".")]
-
-
-def _natural(path: str) -> list[tuple[int, int, str]]:
-    parts = re.findall(r"\d+|\D+", path)
-    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
+    videos = [os.path.join(name, file) for file in walk(name) if is_video(file)] if os.path.isdir(name) else []
+    yield from videos or [name]
