@@ -7,8 +7,10 @@ import pytest
 import torch
 from test_load_other import add, write_shard
 
+import hf_video
 from hf_video.data import VideoCollator, VideoStream
 from hf_video.errors import DataError
+from hf_video.training import VideoTrainer, VideoTrainingArguments
 from hf_video.video.augment import Augmentation
 
 LABELS = ["down", "left", "right", "up"]
@@ -105,3 +107,26 @@ def test_labels_that_are_names_need_their_order(shards, processor):
         next(iter(VideoStream(shards, processor)))
     with pytest.raises(DataError, match="none of the 1 classes"):
         list(VideoStream(shards, processor, labels=["down"]))
+
+
+def test_a_trainer_reads_it(shards, processor, tmp_path):
+    """Two passes over 16 clips, of which one worker has 11 and one 5: five batches each, all clips, in new orders."""
+    config = {"image_size": 32, "patch_size": 16, "num_frames": 4, "hidden_size": 16, "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    model = hf_video.VideoMAEForVideoClassification(
+        hf_video.VideoMAEConfig(**config, num_attention_heads=2, intermediate_size=16, num_labels=4)
+    )
+    stream = VideoStream(shards, processor, labels=LABELS, shuffle=8, augmentation=Augmentation(32, erase_prob=0))
+    seen = []
+    model.register_forward_pre_hook(lambda _, args, inputs: seen.append(inputs["labels"].tolist()), with_kwargs=True)
+    arguments = VideoTrainingArguments(
+        str(tmp_path / "run"), max_steps=10, per_device_train_batch_size=4, dataloader_num_workers=2, use_cpu=True,
+        report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = VideoTrainer(model, arguments, train_dataset=stream, processing_class=processor)
+    trainer.train()
+    assert trainer.state.global_step == len(seen) == 10
+    for epoch in (seen[:5], seen[5:]):
+        assert sorted(label for batch in epoch for label in batch) == sorted(4 * [0, 1, 2, 3])
+    assert seen[:5] != seen[5:]
+    assert trainer.state.log_history[-1]["train_loss"] > 0
