@@ -89,11 +89,12 @@ def unpatchify(patches: torch.Tensor, grid: tuple[int, int, int], patch: tuple[i
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Frames in [0, 1], each (B, T, C, H, W): the clips, the same with hidden tubelets in grey, and with the model's
-    prediction in their place. `mask` (B, t·h·w)."""
+    """Frames in [0, 1], each (B, T, C, H, W): the clips, the same with hidden tubelets in grey, with their true mean in
+    their place, and with the model's prediction. `mask` (B, t·h·w)."""
 
     input: torch.Tensor
     masked: torch.Tensor
+    means: torch.Tensor
     predicted: torch.Tensor
     mask: torch.Tensor
 
@@ -168,8 +169,9 @@ def reconstruct(model: Any, pixel_values: torch.Tensor, bool_masked_pos: torch.T
     targets = MaskedTargets(model, pixel_values)
     rows, hidden = torch.arange(len(mask), device=mask.device)[:, None], split_by_mask(mask)[1]
     tokens = patch_view(targets.pixels, targets.patch).flatten(1, 3).flatten(3).transpose(2, 3).flatten(2)
-    masked, predicted = tokens.clone(), tokens.clone()
+    masked, means, predicted = tokens.clone(), tokens.clone(), tokens.clone()
     masked[rows, hidden] = 0.5
+    means[rows, hidden] = targets.to_pixels(targets.mean_of_patch()[rows, hidden], hidden)
     predicted[rows, hidden] = targets.to_pixels(logits, hidden)
-    frames = [unpatchify(x, targets.grid, targets.patch).clamp(0, 1) for x in (tokens, masked, predicted)]
+    frames = [unpatchify(x, targets.grid, targets.patch).clamp(0, 1) for x in (tokens, masked, means, predicted)]
     return Reconstruction(*frames, mask=mask)

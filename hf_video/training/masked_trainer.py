@@ -60,17 +60,21 @@ class Pictures(TrainerCallback):
         errors, shown = masked_errors(model, clips, mask).cpu().numpy(), reconstruct(model, clips, mask)
         model.train(training)
         step = self.trainer.state.global_step
-        note = f"Hidden: {mask.float().mean():.0%} of the tubelets."
+        frames, rows, columns = model.config.patch
+        note = (
+            f"Hidden from the model: {mask.float().mean():.0%} of the tubelets ({frames} frames of {rows}x{columns} "
+            "pixels each). What it has to beat is their true mean colour."
+        )
         if model.config.norm_pix_loss:
-            note += " Predictions are of normalised pixels, undone with each tubelet's own mean and deviation."
+            note += " It predicts only what lies around that mean: colour and contrast are given to it in this picture."
         captions = [_caption(name, row) for name, row in zip(self.names, errors, strict=True)]
         path.parent.mkdir(parents=True, exist_ok=True)
         reconstruction_sheet(shown, captions, title=f"Held-out clips after {step} steps", note=note).save(path)
 
 
-def _caption(name: str, errors: np.ndarray) -> str:
+def _caption(name: str, errors: np.ndarray) -> tuple[str, str]:
     loss, mean, copy = errors.tolist()
-    return f"{name}      loss {loss:.3f}   (mean of the patch {mean:.3f}, copy of the nearest tube {copy:.3f})"
+    return name, f"loss {loss:.3f}; the mean colour's {mean:.3f}, that of a copy of the nearest visible tube {copy:.3f}"
 
 
 class ProbeCallback(TrainerCallback):

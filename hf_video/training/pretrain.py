@@ -2,9 +2,9 @@
 
     pretrain("my_clips", "videomae:small", output="my_encoder")
 
-What is left in the output folder: the model and its processor, `training_summary.json` with the masked loss on held-out
-clips beside that of predictors that know nothing, `figures/` (reconstructions while it trained, the loss curve),
-`skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+What is left in the output folder: the model, its processor and card, `training_summary.json` with the masked loss on
+held-out clips beside that of predictors that know nothing, `figures/` (reconstructions while it trained, the loss
+curve), `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hf_video.tasks.masked_pretraining import MaskedVideoCollator
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.finetune import default_output
 from hf_video.training.masked_trainer import MaskedTrainer, Pictures, ProbeCallback
+from hf_video.training.model_card import write_card
 from hf_video.training.plan import Plan, check_batch, check_model_takes, duration
 from hf_video.training.preparation import make_arguments, make_dataset
 from hf_video.training.pretrain_figures import loss_curve
@@ -41,6 +42,7 @@ from hf_video.video.reader import VideoReader
 
 RECIPE = "videomae_pretrain_small"
 TASK = "AutoModelForPreTraining"
+FEW = 100  # videos: below, the recipe's variant for few of them
 FIGURES = "figures"
 SHOWN = 4  # clips of a reconstruction figure
 MEASURED = 64  # held-out clips to measure on; a video gives eight at most
@@ -51,10 +53,10 @@ def pretrain(
     data: Any,
     model: str | Path,
     *,
-    recipe: str | Path = RECIPE,
+    recipe: str | Path | None = None,
     output: str | Path | None = None,
     settings: Sequence[str] = (),
-    held_out: float = 0.1,
+    held_out: float | None = None,
     group_pattern: str | None = None,
     probe: Any = None,
     probe_every: int = 10,
@@ -67,18 +69,21 @@ def pretrain(
     Args:
         data: What `load_videos` takes. Labels are not used.
         model: See `find_source`: a folder, a name on the Hub, a model type with a size or a file of its configuration.
-        recipe, settings, output, resume, overwrite: As in `finetune`.
+        recipe: See `load_recipe`. Default: "videomae_pretrain_small", for fewer than 100 videos its variant
+            "few_videos".
+        settings, output, resume, overwrite: As in `finetune`.
         held_out: Share of the videos that is measured on, where they have no test or validation split; 0 for none.
-            `group_pattern` keeps clips of one recording together: see `load_videos`.
+            Default: a tenth, of fewer than 100 videos a quarter. `group_pattern` keeps clips of one recording together:
+            see `load_videos`.
         probe: Labelled videos for a linear probe before, every `probe_every` epochs, and after.
 
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
     source = find_source(model, revision=revision)
-    recipe = change(load_recipe(recipe), settings)
+    splits = read_splits(data, held_out, group_pattern)
+    recipe = change(load_recipe(recipe or default_recipe(sum(map(len, splits.values())))), settings)
     if recipe.get("task") != "pretraining":
         raise ConfigError(f"The recipe {recipe['name']!r} is for classifiers. For pretraining: {RECIPE!r}.")
-    splits = read_splits(data, held_out, group_pattern)
     output = Path(output) if output is not None else default_output(data, source)
     arguments = make_arguments(output, {**_measuring("test" in splits), **recipe["training"]})
     run = run_description(source.name, recipe, splits)
@@ -105,25 +110,33 @@ def pretrain(
         summary |= {"task": "masked pretraining", "masking": recipe["masking"], **told_by(trainer, measured)}
         write_summary(output, summary)
         draw(trainer, output)
+        write_card(output)
         summary["output"] = str(output)
     trainer.accelerator.wait_for_everyone()
     return summary
 
 
-def read_splits(data: Any, held_out: float, group_pattern: str | None = None) -> dict[str, VideoRows]:
+def default_recipe(videos: int) -> str:
+    return f"{RECIPE}:few_videos" if videos < FEW else RECIPE
+
+
+def read_splits(data: Any, held_out: float | None = None, group_pattern: str | None = None) -> dict[str, VideoRows]:
     """ "train" and, unless `held_out` is 0, "test", without labels. Raises DataError where there are no videos, or one
     and it should be held out."""
-    found = load_videos(data, test_size=held_out, group_pattern=group_pattern)
+    found = load_videos(data, test_size=0.1 if held_out is None else held_out, group_pattern=group_pattern)
+    if held_out is None and sum(map(len, found.values())) < FEW:
+        held_out = 0.25  # what one or two videos say is chance
+        found = load_videos(data, test_size=held_out, group_pattern=group_pattern)
     if not len(found.get("train", ())):
         skipped = [str(one) for rows in found.values() for one in rows.skipped]
         raise DataError(f"There are no videos to train on in {data}. {'; '.join(skipped[:3])}")
     unseen = found.get("test") or found.get("validation")
-    if held_out and not unseen:
+    if held_out != 0 and not unseen:
         raise DataError(
             f"{data} has one video, or clips of one recording: none can be held out to measure on. Give more videos, "
             "or hold out none (held_out=0)."
         )
-    chosen = {"train": found["train"], "test": unseen} if held_out else {"train": found["train"]}
+    chosen = {"train": found["train"], "test": unseen} if held_out != 0 else {"train": found["train"]}
     return {name: _without_labels(rows) for name, rows in chosen.items()}
 
 
@@ -168,6 +181,13 @@ def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:
     return max(1, min(stride, span // max(num_frames - 1, 1)))
 
 
+class HeldOut(VideoDataset):
+    """Clips and masks are the same at every evaluation. Loaders whose workers live on take evaluations for epochs."""
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+
 def make_trainer(
     start: Start,
     splits: Mapping[str, VideoRows],
@@ -188,7 +208,7 @@ def make_trainer(
     if test is not None:
         options = {name: recipe["data"][name] for name in ("sampler", "sampler_options") if name in recipe["data"]}
         views = min(-(-MEASURED // len(test)), 8)
-        test = VideoDataset(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
+        test = HeldOut(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
     trainer = MaskedTrainer(
         start.model,
         arguments,
@@ -257,7 +277,8 @@ def told_by(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dic
     names = ("masked_loss", "mean_of_patch", "copy_of_nearest", "explained")
     held_out = None
     if measured is not None:
-        held_out = {name: measured[f"eval_{name}"] for name in names} | {"clips": len(trainer.eval_dataset)}
+        data = trainer.eval_dataset
+        held_out = {name: measured[f"eval_{name}"] for name in names} | {"clips": len(data), "videos": len(data.rows)}
         held_out["beats_trivial"] = held_out["explained"] > 0
     probes = {f"{row['epoch']:g}": row["probe_top1"] for row in trainer.state.log_history if "probe_top1" in row}
     return {"held_out": held_out, "probe_top1": probes or None}

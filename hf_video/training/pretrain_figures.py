@@ -14,36 +14,58 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_video.tasks.masked_pretraining import Reconstruction
 
 _PAPER, _INK, _FAINT = (250, 250, 248), (30, 32, 36), (120, 124, 130)
-_ROWS = ("input", "masked", "predicted")
-_GAP, _MARGIN, _SIDE, _CAPTION = 3, 20, 86, 24
+_ROWS = {"input": "input", "masked": "hidden", "means": "mean colour", "predicted": "predicted"}
+_GAP, _MARGIN, _SIDE, _CAPTION, _LINE = 3, 20, 106, 42, 17
+_NARROWEST = 640  # pixels, for the words
 
 
 def reconstruction_sheet(
-    shown: Reconstruction, captions: Sequence[str], *, title: str = "", note: str = "", frames: int = 8
+    shown: Reconstruction, captions: Sequence[tuple[str, str]], *, title: str = "", note: str = "", frames: int = 8
 ) -> Image.Image:
-    """A PIL image with three rows for each clip: its frames, the same with hidden tubelets in grey, and with the
-    prediction in their place; at most `frames` of them, evenly spread, time from left to right."""
+    """A PIL image with four rows for each clip: its frames, the same with hidden tubelets in grey, with their true mean
+    in their place, and with the prediction; at most `frames` of them, evenly spread, time from left to right. A caption
+    is two lines, the second one faint."""
     clips, count, _, height, width = shown.input.shape
     picks = np.linspace(0, count - 1, min(frames, count)).round().astype(int)
     scale = max(round(112 / width), 1)  # whole, so that pixels stay pixels
     w, h = width * scale, height * scale
-    block = _CAPTION + 3 * (h + _GAP) + _MARGIN
-    head = 62 if title else _MARGIN
-    sheet = Image.new("RGB", (_SIDE + len(picks) * (w + _GAP) + _MARGIN, head + clips * block), _PAPER)
+    across = max(_SIDE + len(picks) * (w + _GAP) + _MARGIN, _NARROWEST)
+    words = _wrapped(note, across - 2 * _MARGIN, _font(12))
+    block = _CAPTION + len(_ROWS) * (h + _GAP) + _MARGIN
+    head = 46 + _LINE * len(words)
+    sheet = Image.new("RGB", (across, head + clips * block), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 12), title, fill=_INK, font=ImageFont.load_default(20))
-    draw.text((_MARGIN, 38), note, fill=_FAINT, font=ImageFont.load_default(12))
-    for number, caption in enumerate(captions[:clips]):
+    draw.text((_MARGIN, 12), title, fill=_INK, font=_font(20))
+    for number, line in enumerate(words):
+        draw.text((_MARGIN, 38 + _LINE * number), line, fill=_FAINT, font=_font(12))
+    for number, (caption, more) in enumerate(captions[:clips]):
         top = head + number * block
-        draw.text((_SIDE, top), caption, fill=_INK, font=ImageFont.load_default(14))
-        for row, name in enumerate(_ROWS):
+        draw.text((_SIDE, top), caption, fill=_INK, font=_font(14))
+        draw.text((_SIDE, top + 20), more, fill=_FAINT, font=_font(12))
+        for row, (name, told) in enumerate(_ROWS.items()):
             y = top + _CAPTION + row * (h + _GAP)
-            draw.text((_MARGIN, y + h // 2 - 8), name, fill=_FAINT, font=ImageFont.load_default(13))
+            draw.text((_MARGIN, y + h // 2 - 8), told, fill=_FAINT, font=_font(13))
             pixels = getattr(shown, name)[number, picks].mul(255).round().to(torch.uint8).cpu()
             for column, frame in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
                 image = Image.fromarray(frame).resize((w, h), Image.Resampling.NEAREST)
                 sheet.paste(image, (_SIDE + column * (w + _GAP), y))
     return sheet
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _wrapped(text: str, width: int, font: Any) -> list[str]:
+    """Lines of at most `width` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def loss_curve(history: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> bool:

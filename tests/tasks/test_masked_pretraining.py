@@ -161,3 +161,7 @@ def test_reconstruction_keeps_what_was_seen(model, clips, mask):
     assert torch.equal(shown.masked[seen], shown.input[seen])
     assert (shown.masked[~seen] == 0.5).all()
     assert not torch.equal(shown.predicted[~seen], shown.input[~seen])
+    assert torch.equal(shown.means[seen], shown.input[seen])
+    means, pixels = (patch_view(frames, model.config.patch).flatten(5) for frames in (shown.means, shown.input))
+    hidden = mask.view(3, *GRID)
+    torch.testing.assert_close(means[hidden], pixels.mean(5, keepdim=True).expand_as(pixels)[hidden])

@@ -1,7 +1,6 @@
 """Pretraining from a folder: a run in miniature, its figures and summary, resuming, and what is refused.
 
-Acceptance: on moving glyphs the masked loss falls below the trivial predictors and a probe gains 20 points over random
-weights; on real clips held-out reconstruction beats them (slow).
+That it learns is in test_pretrain_learning.py.
 """
 
 from __future__ import annotations
@@ -194,19 +193,28 @@ def test_the_stride_fits_the_videos(labelled):
 
 
 class TestFigures:
-    def test_a_sheet_has_three_rows_for_each_clip(self):
+    def test_a_sheet_has_four_rows_for_each_clip(self):
         frames = torch.rand(2, 16, 3, 32, 32)
-        shown = Reconstruction(frames, torch.full_like(frames, 0.5), 1 - frames, torch.ones(2, 4, dtype=torch.bool))
-        sheet = np.asarray(reconstruction_sheet(shown, ["one", "two"], title="title", note="note"))
+        rows = (frames, torch.full_like(frames, 0.5), torch.full_like(frames, 0.25), 1 - frames)
+        shown = Reconstruction(*rows, mask=torch.ones(2, 4, dtype=torch.bool))
+        sheet = np.asarray(reconstruction_sheet(shown, [("one", "1"), ("two", "2")], title="title", note="note"))
         first = (frames[0, 0].permute(1, 2, 0) * 255).round().byte().numpy()
         scale = round(112 / 32)
         cell = first.repeat(scale, 0).repeat(scale, 1)
-        found = [y for y in range(0, 120) if np.array_equal(sheet[y : y + len(cell), 86 : 86 + len(cell)], cell)]
+        side, left = len(cell), 106
+        found = [y for y in range(120) if np.array_equal(sheet[y : y + side, left : left + side], cell)]
         assert len(found) == 1
-        below = found[0] + len(cell) + 3
-        assert (sheet[below : below + len(cell), 86 : 86 + len(cell)] == 128).all()
-        inverted = sheet[below + len(cell) + 3 :][: len(cell), 86 : 86 + len(cell)].astype(int)
-        assert np.abs(inverted - (255 - cell.astype(int))).max() <= 1
+        below = [sheet[found[0] + row * (side + 3) :][:side, left : left + side].astype(int) for row in (1, 2, 3)]
+        assert (below[0] == 128).all()
+        assert (below[1] == 64).all()
+        assert np.abs(below[2] - (255 - cell.astype(int))).max() <= 1
+
+    def test_long_notes_are_wrapped(self):
+        frames = torch.rand(1, 2, 3, 32, 32)
+        shown = Reconstruction(*[frames] * 4, mask=torch.ones(1, 4, dtype=torch.bool))
+        sheets = [reconstruction_sheet(shown, [("one", "1")], note="words " * n) for n in (10, 100)]
+        assert sheets[0].width == sheets[1].width
+        assert sheets[0].height < sheets[1].height
 
     @pytest.mark.parametrize("probed", [True, False])
     def test_a_curve_with_and_without_a_probe(self, tmp_path, probed):
