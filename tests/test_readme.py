@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
+from tiny_violet import TOKENIZER, tiny_config
 from transformers import CLIPConfig, CLIPModel
 
 import hf_video
@@ -59,6 +60,9 @@ def folder(tmp_path_factory):
         sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
         getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)
     save_clip(folder / "openai/clip-vit-base-patch32")
+    hf_video.VioletForQuestionAnswering(tiny_config(num_labels=5)).save_pretrained(folder / "violet-qa")
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "num_frames": 4}
+    hf_video.VioletProcessor(hf_video.VioletImageProcessor(**sizes), TOKENIZER).save_pretrained(folder / "violet-qa")
     return folder
 
 
