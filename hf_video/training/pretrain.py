@@ -261,8 +261,8 @@ def make_plan(
     lines = [
         ("videos", ", ".join(f"{count} {split}" for split, count in counts.items())),
         ("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden"),
-        ("a step", f"{args.rows_per_step} clips, learning rate {args.learning_rate:.3g}"),
-        ("steps", f"{steps} ({steps / trainer.steps_per_epoch():.4g} epochs of {len(data)} clips)"),
+        ("a step", f"{args.rows_per_step * data.repeats} clips, learning rate {args.learning_rate:.3g}"),
+        ("steps", f"{steps} ({steps / trainer.steps_per_epoch():.4g} epochs of {len(data) * data.repeats} clips)"),
         ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
         ("recipe", name),
         ("time", f"about {duration(step * args.gradient_accumulation_steps * steps)}"),

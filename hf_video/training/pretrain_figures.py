@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_video.tasks.masked_pretraining import Reconstruction
 
 _PAPER, _INK, _FAINT = (250, 250, 248), (30, 32, 36), (120, 124, 130)
-_ROWS = {"input": "input", "masked": "hidden", "means": "mean colour", "predicted": "predicted"}
+_ROWS = {"input": "input", "masked": "seen", "means": "mean colour", "predicted": "predicted"}
 _GAP, _MARGIN, _SIDE, _CAPTION, _LINE = 3, 20, 106, 42, 17
 _NARROWEST = 640  # pixels, for the words
 
@@ -95,19 +95,25 @@ def loss_curve(history: Sequence[dict[str, Any]], path: str | os.PathLike[str]) 
 
 def _plot_losses(axis: Any, history: Sequence[dict[str, Any]]) -> None:
     training, held_out = _series(history, "loss"), _series(history, "eval_masked_loss")
-    axis.plot(*training, color="#9aa3ad", linewidth=1, label="training")
-    axis.plot(*held_out, color="#1f6feb", marker="o", markersize=3, label="held out")
-    top = max([*training[1], *held_out[1], *_series(history, "eval_mean_of_patch")[1]], default=1.0) * 1.02
+    axis.plot(*training, color="#9aa3ad", linewidth=1, label="training clips")
+    axis.plot(*held_out, color="#1f6feb", marker="o", markersize=3, label="held out: this model")
+    # Random weights begin so far above that all that follows would look flat.
+    shown = [value for _, values in (training, held_out) for value in values[len(values) // 10 :]]
+    shown += _series(history, "eval_mean_of_patch")[1]
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    top = high + 0.3 * (high - low)
     for name, colour, label in (
         ("eval_mean_of_patch", "#c4382f", "mean of the patch"),
         ("eval_copy_of_nearest", "#d9822b", "copy of the nearest visible tube"),
     ):
         for value in _series(history, name)[1][-1:]:
-            # A line far above would flatten the curves; its number is enough.
-            where = f"{value:.3f}" if value <= 1.3 * top else f"{value:.3f}, far above"
-            axis.plot([], [], color=colour, linestyle="--", linewidth=1, label=f"{label} ({where})")
-            if value <= 1.3 * top:
+            # A line far above would flatten the curves too; its number is enough.
+            where = f"{value:.3f}" if value <= top else f"{value:.3f}, far above"
+            axis.plot([], [], color=colour, linestyle="--", linewidth=1, label=f"held out: {label} ({where})")
+            if value <= top:
                 axis.axhline(value, color=colour, linestyle="--", linewidth=1)
+    if high > low:
+        axis.set_ylim(low - 0.1 * (high - low), top)
     axis.set_ylabel("mean squared error of hidden tokens")
     axis.legend(frameon=False, fontsize=9)
 

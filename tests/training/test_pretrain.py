@@ -15,12 +15,14 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file
 
+import hf_video
 from hf_video.data import load_videos
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import ConfigError, DataError
 from hf_video.tasks.masked_pretraining import Reconstruction
-from hf_video.training.pretrain import fit_stride, pretrain, read_splits
+from hf_video.training.pretrain import RECIPE, HeldOut, default_recipe, fit_stride, pretrain, read_splits
 from hf_video.training.pretrain_figures import loss_curve, reconstruction_sheet
+from hf_video.training.recipes import load_recipe
 
 FAST = (
     "training.use_cpu=true",
@@ -184,6 +186,23 @@ def test_labels_are_left_behind(labelled):
     assert (len(splits["train"]), len(splits["test"])) == (24, 8)  # its own splits
     assert not splits["train"].labels
     assert all(row.label is None for row in splits["train"])
+
+
+def test_evaluations_see_the_same_clips(tmp_path):
+    """Also with workers that live on, whose loader counts evaluations as epochs."""
+    write_moving_glyphs(tmp_path, 4, size=32, num_frames=24)
+    rows, processor = load_videos(tmp_path)["train"], hf_video.VideoMAEImageProcessor(num_frames=4)
+    held_out = HeldOut(rows, processor, sampler="dense", views=2, seed=0)
+    before = held_out[1]
+    held_out.set_epoch(1)
+    assert torch.equal(before["pixel_values"], held_out[1]["pixel_values"])
+    assert before["seed"] == held_out[1]["seed"]
+
+
+@pytest.mark.parametrize(("videos", "recipe"), [(99, "videomae_pretrain_small:few_videos"), (100, RECIPE)])
+def test_few_videos_have_a_recipe_of_their_own(videos, recipe):
+    assert default_recipe(videos) == recipe
+    assert load_recipe(recipe)["masking"]["mask_ratio"] == (0.5 if videos < 100 else 0.75)
 
 
 def test_the_stride_fits_the_videos(labelled):
