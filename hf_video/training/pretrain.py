@@ -201,7 +201,7 @@ def make_trainer(
     # Fewer videos than a step takes: each is there several times, as a clip of another place.
     times = -(-arguments.rows_per_step // len(rows))
     if times > 1:
-        start.remarks.append(f"each video gives {times} clips an epoch, to fill a batch")
+        start.remarks.append(f"each video is read {times} times an epoch, to fill a batch")
     repeated = rows.select(i for _ in range(times) for i in range(len(rows)))
     train = make_dataset(repeated, start.processor, recipe, seed=arguments.seed, log=log)
     test = splits.get("test")
