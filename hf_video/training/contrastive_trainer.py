@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_video.data.captions import CaptionCollator
+from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 from hf_video.inference.retrieval_evaluation import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
@@ -93,21 +94,27 @@ class ContrastiveTrainer(VideoTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Retrieval metrics of the data set's rows, each video read once. Every process computes them."""
+        """Retrieval metrics of the data set's rows, each video read once. The first process computes them for all."""
+        from accelerate.utils import broadcast_object_list
+
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        found = [self._retrieval(dataset.rows) if self.is_world_process_zero() else None]
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in broadcast_object_list(found)[0].items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _retrieval(self, rows: VideoRows) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         with self.averaged():
             found, _ = evaluate_retrieval(
                 model,
                 self.processing_class,
-                dataset.rows,
+                rows,
                 batch_size=self.args.per_device_eval_batch_size,
                 num_workers=self.args.dataloader_num_workers,
             )
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in as_numbers(found).items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return as_numbers(found)
 
 
 def as_numbers(found: dict[str, Any]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from hf_video.models.videoclip.processing_videoclip import VideoCLIPProcessor
 from hf_video.tasks.loading import SavedVideoModel
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.plan import Plan, check_batch, check_model_takes
-from hf_video.training.preparation import crop_of, make_arguments
+from hf_video.training.preparation import crop_of, fit_batch, make_arguments
 from hf_video.training.recipes import change, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.start import serve_as_trained
@@ -80,6 +80,9 @@ def train_video_text(
     splits = load_captions(data, test_size=test_size, **columns)
     if "train" not in splits:
         raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
+    if different(splits["train"]) < 2:
+        raise DataError(f"{data} has one video or one caption to train on: nothing to tell apart.")
+    recipe = fit_batch(recipe, different(splits["train"]), settings)
     arguments = make_arguments(output, recipe["training"])
     name = model if isinstance(model, (str, Path)) else type(model).__name__
     run = _description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
@@ -146,6 +149,12 @@ def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None)
         )
         processor = VideoCLIPProcessor(images, AutoTokenizer.from_pretrained(name))
     return model, processor
+
+
+def different(rows: VideoRows) -> int:
+    """So many pairs of `rows` are of different videos and different captions, at most: in a larger batch, pairs would
+    be negatives of themselves."""
+    return min(len({row.name for row in rows}), len({row.caption.lower() for row in rows}))
 
 
 def make_dataset(

@@ -253,11 +253,12 @@ class TestHeads:
             score = model.score(video[[i]], text[[j]], given["attention_mask"][[j]])
             torch.testing.assert_close(score[0], (logits[i, j] * 0.05).sigmoid(), atol=1e-6, rtol=0)
 
-    def test_retrieval_loss_by_hand(self):
-        model, given = tiny(VioletForVideoTextRetrieval), pairs()
+    @pytest.mark.parametrize("loss", ["both", "video"])
+    def test_retrieval_loss_by_hand(self, loss):
+        model, given = tiny(VioletForVideoTextRetrieval, retrieval_loss=loss), pairs()
         output = model(**given, return_loss=True)
-        expected = -output.logits_per_video.log_softmax(1).diagonal().mean()
-        torch.testing.assert_close(output.loss, expected)
+        of_video, of_text = (-output.logits_per_video.log_softmax(side).diagonal().mean() for side in (1, 0))
+        torch.testing.assert_close(output.loss, (of_video + of_text) / 2 if loss == "both" else of_video)
         torch.testing.assert_close(output.logits_per_text, output.logits_per_video.t())
         more = model(given["input_ids"], given["attention_mask"], given["pixel_values"][:2])
         torch.testing.assert_close(more.logits_per_video, output.logits_per_video[:2], atol=1e-5, rtol=0)
@@ -295,6 +296,7 @@ class TestConfig:
             ({"text_config": {"hidden_size": 60}}, "must be equal"),
             ({"max_framse": 3}, "max_frames"),
             ({"matching_temperature": 0.0}, "above 0"),
+            ({"retrieval_loss": "text"}, "both, video"),
             ({"mask_probability": 1.0}, "between 0 and 1"),
             ({"text_config": {"vocab_size": 50}}, "mask_token_id=103"),
             ({"num_channels": 4}, "num_channels=4"),

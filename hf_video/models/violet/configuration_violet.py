@@ -13,6 +13,8 @@ from hf_video.errors import ConfigError
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 
+RETRIEVAL_LOSSES = ("both", "video")
+
 
 @strict
 class VioletConfig(VideoConfig):
@@ -28,6 +30,9 @@ class VioletConfig(VideoConfig):
         image_mean, image_std: the processor's statistics. The model needs them to black out pixels in pretraining.
         classifier_dropout: before each of the heads, as officially.
         matching_temperature: matching scores are divided by this for a softmax over several pairs.
+        retrieval_loss: of videos with their texts: "both" asks each video for its text and each text for its video;
+            "video" only the former, as the authors do after pretraining (converted checkpoints): alone, it leaves the
+            scores of one text with several videos without any order.
         matching_negatives: wrong texts for each video in the matching loss of pretraining, at most batch - 1.
         mask_probability: of a word, and the share of all tokens that attended masking hides.
         mask_token_id, special_token_ids: the tokenizer's [MASK], and what is never masked: [CLS], [SEP], [PAD].
@@ -53,6 +58,7 @@ class VioletConfig(VideoConfig):
     image_std: list[float] | tuple[float, ...] = IMAGENET_STD
     classifier_dropout: float | int = 0.1
     matching_temperature: float | int = 0.05
+    retrieval_loss: str = "both"
     matching_negatives: int = 3
     mask_probability: float | int = 0.15
     mask_token_id: int = 103
@@ -96,6 +102,8 @@ class VioletConfig(VideoConfig):
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.matching_negatives < 0:
             raise ConfigError(f"matching_negatives must be 0 or more, got {self.matching_negatives}.")
+        if self.retrieval_loss not in RETRIEVAL_LOSSES:
+            raise ConfigError(f"retrieval_loss={self.retrieval_loss!r} is not one of {', '.join(RETRIEVAL_LOSSES)}.")
         if not self.matching_temperature > 0:
             raise ConfigError(f"matching_temperature must be above 0, got {self.matching_temperature}.")
         if not 0 < self.mask_probability < 1:

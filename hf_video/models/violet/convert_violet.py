@@ -52,6 +52,7 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     config = {
         "max_frames": state["enc_img.emb_len"].shape[1],
         "max_patches": state["enc_img.emb_pos"].shape[2] - 1,
+        "retrieval_loss": "video",
         **overrides,
         "video_config": {
             **video_swin.read_shapes(swin, dict(overrides.get("video_config", {}))),

@@ -13,7 +13,7 @@ from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
 from hf_video.errors import ModelInputError
-from hf_video.losses import classification_loss
+from hf_video.losses import classification_loss, contrastive_loss
 from hf_video.models.violet import masking
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.encoder import VioletModel, VioletModelOutput, VioletPreTrainedModel
@@ -111,7 +111,7 @@ class VioletForVideoTextRetrieval(VioletPreTrainedModel):
         return_dict: bool | None = None,
     ) -> VioletRetrievalOutput | tuple:
         """All texts (N, L) with all videos (V, T, C, H, W), every pair at once. With `return_loss`, text i is that of
-        video i and the loss asks each video for its text (softmax over the texts)."""
+        video i; the loss is a softmax over texts and over videos, or over texts alone (`retrieval_loss`)."""
         self.check_input(pixel_values)
         self.check_text(input_ids, attention_mask)
         videos, texts = len(pixel_values), len(input_ids)
@@ -125,7 +125,8 @@ class VioletForVideoTextRetrieval(VioletPreTrainedModel):
         logits = pairs / self.config.matching_temperature
         loss = None
         if return_loss:
-            loss = F.cross_entropy(logits.float(), torch.arange(videos, device=logits.device))
+            of_video = F.cross_entropy(logits.float(), torch.arange(videos, device=logits.device))
+            loss = of_video if self.config.retrieval_loss == "video" else contrastive_loss(logits)
         output = VioletRetrievalOutput(loss=loss, logits_per_video=logits, logits_per_text=logits.t())
         return self.finish(output, return_dict)
 
