@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 
 import hf_video
 from hf_video.data.moving_glyphs import moving_glyph
-from hf_video.errors import CheckpointError, ConfigError
+from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.recipes import load_recipe
 from hf_video.training.video_text import train_video_text
@@ -64,6 +68,22 @@ def test_from_pairs_to_pipelines(pairs, model, tmp_path, capsys):
     assert AutoProcessor.from_pretrained(tmp_path).image_processor.num_frames == 4
     classify = pipeline("zero-shot-video-classification", model=str(tmp_path), device="cpu")
     assert len(classify(str(pairs.parent / "0.mp4"), candidate_labels=["ring", "disc"])) == 2
+
+
+def test_a_batch_is_no_larger_than_the_captions_are_many(pairs, model, tmp_path):
+    """A second video with the same caption would be taken for a wrong one."""
+    videos = [line.partition(",")[0] for line in pairs.read_text().splitlines()[1:]]
+    settings = [one for one in QUICK if "batch_size" not in one]
+    for captions, batch in ((16, 16), (5, 4)):
+        rows = [{"video": name, "caption": f"ring {i % captions}"} for i, name in enumerate(videos)]
+        listed = tmp_path / "list.json"
+        listed.write_text(json.dumps(rows))
+        options = {"recipe": "video_text_small", "videos": pairs.parent, "test_size": 0.0, "settings": settings}
+        summary = train_video_text(listed, str(model), output=tmp_path / str(captions), **options)
+        assert summary["plan"]["batch"] == batch
+    listed.write_text(json.dumps([{**row, "caption": "ring"} for row in rows]))
+    with pytest.raises(DataError, match="nothing to tell apart"):
+        train_video_text(listed, str(model), output=tmp_path / "1", **options)
 
 
 def test_gradient_caching_trains_alike(pairs, model, tmp_path):
@@ -174,3 +194,41 @@ def test_no_such_model(pairs, tmp_path):
             pairs, hf_video.VideoCLIPModel.from_pretrained(save_videoclip(tmp_path / "m")), recipe="video_text_small",
             output=tmp_path / "out", settings=QUICK,
         )  # fmt: skip
+
+
+DRIVER = """
+import os, sys
+import hf_video.training.contrastive_trainer as trainer
+from hf_video.training.video_text import train_video_text
+
+plain = trainer.evaluate_retrieval
+
+def told(*given, **options):
+    print("reads the videos:", os.environ["RANK"], flush=True)
+    return plain(*given, **options)
+
+trainer.evaluate_retrieval = told
+made = train_video_text(
+    sys.argv[1], sys.argv[2], output=sys.argv[3], recipe="video_text_small", test_size=0.25, settings=sys.argv[4:]
+)
+print("rank", os.environ["RANK"], made["evaluation"]["test"], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_evaluates(pairs, model, tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    root = str(Path(__file__).parents[2])
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29547"]
+    done = subprocess.run(
+        [*launch, str(script), str(pairs), str(model), str(tmp_path / "out"), *QUICK],
+        env={**os.environ, **quiet}, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("reads the videos") == done.stdout.count("reads the videos: 0") == 1
+    first, second = (line for line in sorted(done.stdout.splitlines()) if line.startswith("rank "))
+    assert first.removeprefix("rank 0") == second.removeprefix("rank 1")
+    told = json.loads((tmp_path / "out" / "training_summary.json").read_text())["evaluation"]["test"]
+    assert f"'test_text_to_video_mean_rank': {told['test_text_to_video_mean_rank']}" in first
