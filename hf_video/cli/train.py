@@ -1,7 +1,7 @@
 """Fine-tune a model on your videos, from a folder to a model that pipelines load.
 
   hf-video train videos/ --model MCG-NJU/videomae-base --output my-model
-  hf-video train videos/ --model videomae_tiny.json --recipe from_scratch_tiny --self-test
+  hf-video train videos/ --model videomae_tiny.json --self-test
   hf-video train k400/ --model MCG-NJU/videomae-base --recipe videomae_finetune_kinetics:B-1600
   hf-video train videos/ --model my-model --set training.learning_rate=1e-4 --set augmentation.flip=0 --resume
 

@@ -28,6 +28,8 @@ from hf_video.training.start import Source, find_source
 from hf_video.training.summary import make_summary, told, write_summary
 from hf_video.training.trainer import VideoTrainer
 
+NARROW = 192  # channels: ViT-Ti has as many
+
 
 def finetune(
     data: Any,
@@ -51,7 +53,8 @@ def finetune(
     Args:
         data: What `load_videos` takes: a folder `train/<label>/` or `<label>/`, a list, a `datasets` data set, tars.
         model: See `find_source`: a folder, a name on the Hub, a model type or a file of its configuration.
-        recipe: See `load_recipe`. Default: "small_data" from a checkpoint, "from_scratch_tiny" from random weights.
+        recipe: See `load_recipe`. Default: "small_data" from a checkpoint, "tiny" from random weights or for a model of
+            at most 192 channels, to which the rates of the papers are too low.
         output: The folder of the run. Default: named after data and model, in the current folder.
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         test_size: Share of the videos of an unsplit folder that are kept for the test; `group_pattern` keeps those of
@@ -99,7 +102,8 @@ def finetune(
 
 
 def default_recipe(source: Source) -> str:
-    return "from_scratch_tiny" if source.checkpoint is None else "small_data"
+    narrow = source.settings.get("hidden_size", NARROW + 1) <= NARROW
+    return "tiny" if source.checkpoint is None or narrow else "small_data"
 
 
 def default_output(data: Any, source: Source) -> Path:

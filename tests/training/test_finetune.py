@@ -14,7 +14,7 @@ import hf_video
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, DataError, VideoOptionError
-from hf_video.training.finetune import finetune
+from hf_video.training.finetune import default_recipe, finetune
 from hf_video.training.preparation import make_arguments
 from hf_video.training.resume import checkpoints, open_output
 from hf_video.training.start import find_source, load_start
@@ -79,7 +79,7 @@ class TestRun:
         output, summary = trained
         assert summary["from_scratch"] is True
         assert summary["steps"] == 9
-        assert summary["recipe"] == "from_scratch_tiny"
+        assert summary["recipe"] == "tiny"
         assert summary["hyper_parameters"]["effective_batch_size"] == 8
         assert "left/two_frames.mp4: short (used)" in told(summary, output)
         assert summary["plan"]["seconds_seen"] == pytest.approx(0.9, abs=0.25)
@@ -123,11 +123,19 @@ class TestRun:
         assert all(torch.equal(before[name], after[name]) for name in before)
 
     def test_from_its_own_checkpoint(self, trained, clips, tmp_path):
-        """The other recipe, the head kept: the classes are the same."""
+        """Another recipe, the head kept: the classes are the same."""
         output, _ = trained
-        summary = finetune(clips, output, output=tmp_path / "again", settings=(*FAST, "training.max_steps=2"))
-        assert summary["recipe"] == "small_data"
+        settings = (*FAST, "training.max_steps=2")
+        summary = finetune(clips, output, output=tmp_path / "again", recipe="small_data", settings=settings)
         assert summary["from_scratch"] is False
+
+
+def test_the_recipe_where_none_is_named(tmp_path):
+    assert default_recipe(find_source("videomae:base")) == "tiny"  # random weights
+    for width, name in ((192, "tiny"), (384, "small_data")):
+        (tmp_path / "config.json").write_text(json.dumps({**TINY, "hidden_size": width}))
+        (tmp_path / "model.safetensors").touch()
+        assert default_recipe(find_source(tmp_path)) == name
 
 
 class Stop(TrainerCallback):

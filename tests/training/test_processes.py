@@ -131,11 +131,9 @@ def test_resumed_on_two_processes(clips, config, tmp_path):
 
 MODELS = {
     "videomae": {"intermediate_size": 256, "num_hidden_layers": 4},
-    "timesformer": {"intermediate_size": 256, "num_hidden_layers": 2},
+    "timesformer": {"intermediate_size": 256, "num_hidden_layers": 2, "patch_size": 8},
     "vivit": {"intermediate_size": 256, "num_hidden_layers": 4, "tubelet_size": [2, 16, 16]},
 }
-# TimeSformer learns the axis soon and the order late, if at all: chance is 0.25.
-GOOD = {"videomae": 0.95, "vivit": 0.95, "timesformer": 0.4}
 LOAD = """
 import sys, torch
 sys.path.insert(0, "")
@@ -156,8 +154,8 @@ print(json.dumps([answer[0]["label"] for answer in classify(sys.argv[2:], top_k=
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_from_a_folder_to_a_model(model_type, tmp_path):
-    """Files and a tiny configuration in; a model out that knows the test's directions, in pipelines too, and has equal
-    logits in plain transformers."""
+    """Files and a tiny configuration in; a model out that is right on 95 % of the test, in pipelines, and in plain
+    transformers with equal logits."""
     import hf_video
 
     write_moving_glyphs(tmp_path / "videos", 400)
@@ -173,7 +171,7 @@ def test_from_a_folder_to_a_model(model_type, tmp_path):
     environment = {**os.environ, **QUIET}
     subprocess.run(command(*arguments, "--set", "training.report_to=none"), env=environment, check=True)
     summary = json.loads((tmp_path / "model" / "training_summary.json").read_text())
-    assert summary["evaluation"]["test"]["top1"] >= GOOD[model_type]
+    assert summary["evaluation"]["test"]["top1"] >= 0.95
 
     held_out = write_moving_glyphs(tmp_path / "more", 20, seed=7)
     told = subprocess.run(
@@ -181,8 +179,7 @@ def test_from_a_folder_to_a_model(model_type, tmp_path):
     )
     assert told.returncode == 0, told.stderr[-2000:]
     answers = json.loads(told.stdout.splitlines()[-1])
-    right = sum(a == p.parent.name for a, p in zip(answers, held_out, strict=True))
-    assert right >= len(held_out) * (GOOD[model_type] - 0.05)
+    assert sum(a == p.parent.name for a, p in zip(answers, held_out, strict=True)) >= 19
 
     clip = torch.randn(2, 8, 3, 64, 64)
     torch.save(clip, tmp_path / "clip.pt")
