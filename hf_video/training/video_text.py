@@ -82,7 +82,7 @@ def train_video_text(
         raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
     if different(splits["train"]) < 2:
         raise DataError(f"{data} has one video or one caption to train on: nothing to tell apart.")
-    recipe = fit_batch(recipe, different(splits["train"]), settings)
+    recipe = fit_to_captions(recipe, splits["train"], settings)
     arguments = make_arguments(output, recipe["training"])
     name = model if isinstance(model, (str, Path)) else type(model).__name__
     run = _description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
@@ -155,6 +155,16 @@ def different(rows: VideoRows) -> int:
     """So many pairs of `rows` are of different videos and different captions, at most: in a larger batch, pairs would
     be negatives of themselves."""
     return min(len({row.name for row in rows}), len({row.caption.lower() for row in rows}))
+
+
+def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe with a batch of different captions, and, where that is a smaller one, more steps (4 times as many at
+    most), so that about as many pairs are seen. What somebody typed stays."""
+    made = fit_batch(recipe, different(rows), settings)
+    before, after = (one["training"].get("per_device_train_batch_size", 8) for one in (recipe, made))
+    if made["training"].get("min_train_steps") and not any("min_train_steps" in setting for setting in settings):
+        made["training"]["min_train_steps"] *= min(before // after, 4)
+    return made
 
 
 def make_dataset(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hf_video.data.moving_glyphs import moving_glyph
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.recipes import load_recipe
-from hf_video.training.video_text import train_video_text
+from hf_video.training.video_text import fit_to_captions, train_video_text
 from hf_video.video import write_video
 
 QUICK = (
@@ -84,6 +85,15 @@ def test_a_batch_is_no_larger_than_the_captions_are_many(pairs, model, tmp_path)
     listed.write_text(json.dumps([{**row, "caption": "ring"} for row in rows]))
     with pytest.raises(DataError, match="nothing to tell apart"):
         train_video_text(listed, str(model), output=tmp_path / "1", **options)
+
+
+@pytest.mark.parametrize(("captions", "batch", "steps"), [(64, 32, 1200), (19, 16, 2400), (3, 2, 4800)])
+def test_smaller_batches_more_steps(captions, batch, steps):
+    rows = [SimpleNamespace(name=str(i), caption=f"ring {i % captions}") for i in range(200)]
+    made = fit_to_captions(load_recipe("video_text_small"), rows)["training"]
+    assert (made["per_device_train_batch_size"], made["min_train_steps"]) == (batch, steps)
+    typed = fit_to_captions(load_recipe("video_text_small"), rows, ["training.min_train_steps=1200"])["training"]
+    assert typed["min_train_steps"] == 1200
 
 
 def test_gradient_caching_trains_alike(pairs, model, tmp_path):
