@@ -138,15 +138,16 @@ def test_configuration_fields_and_defaults_are_stock(module):
         assert ours[field] == value, field
 
 
-def test_trained_with_drop_path_still_loads_in_stock(tmp_path):
-    """Stock types TimeSformer's drop_path_rate as an integer and refuses the paper's 0.1."""
+@pytest.mark.parametrize("rate", [0.1, 0.0])
+def test_trained_with_drop_path_still_loads_in_stock(tmp_path, rate):
+    """Stock types TimeSformer's drop_path_rate as an integer and refuses the paper's 0.1, and 0.0 too."""
     cls = hf_video.TimesformerForVideoClassification
-    ours = randomise(cls(cls.config_class(**TIMESFORMER, drop_path_rate=0.1)))
+    ours = randomise(cls(cls.config_class(**TIMESFORMER, drop_path_rate=rate)))
     ours.save_pretrained(tmp_path)
     stock = stock_class("TimesformerForVideoClassification").from_pretrained(tmp_path)
     video = torch.randn(1, 4, 3, 48, 48)
     assert_close(ours(video).logits, stock(video).logits, atol=TOLERANCE)
-    assert cls.from_pretrained(tmp_path).config.drop_path_rate == 0.1
+    assert cls.from_pretrained(tmp_path).config.drop_path_rate == rate
 
 
 def test_old_bias_names_and_qkv_bias_load(tmp_path):

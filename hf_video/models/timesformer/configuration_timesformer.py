@@ -71,11 +71,13 @@ class TimesformerConfig(VideoConfig):
             raise ConfigError(f"image_size={self.image_size} holds no patch of patch_size={self.patch_size}.")
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What a file holds. Plain transformers types `drop_path_rate` as an integer and refuses a file with 0.1, so a
-        fraction is written under a name of its own."""
+        """What a file holds. Plain transformers types `drop_path_rate` as an integer and refuses a file with 0.1 or
+        0.0, so a fraction is written under a name of its own."""
         values = super().to_diff_dict()
-        if self.drop_path_rate % 1:
-            values |= {"drop_path_rate": 0, "stochastic_depth": self.drop_path_rate}
+        if isinstance(self.drop_path_rate, float):
+            values["drop_path_rate"] = 0
+            if self.drop_path_rate:
+                values["stochastic_depth"] = self.drop_path_rate
         return values
 
     @classmethod
