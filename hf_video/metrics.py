@@ -272,6 +272,43 @@ def answer_accuracy(answers: Any, truths: Any) -> float:
     return float(np.mean(right))
 
 
+@dataclass(frozen=True)
+class QuestionMetrics:
+    """Of the answers to `questions` questions: `accuracy`, the share where the first was right; `top5`, where one of
+    the first five was, None where never more than five were to choose from; `by_kind`: for each kind of question, its
+    first word, (questions, accuracy), the most frequent kind first."""
+
+    questions: int
+    accuracy: float
+    top5: float | None
+    by_kind: dict[str, tuple[int, float]]
+
+
+def question_answering_metrics(answers: Any, truths: Any, questions: Any, *, top5: bool = True) -> QuestionMetrics:
+    """`answers` (N,) are lists, each question's answers with the best first; truths and comparison as in
+    `answer_accuracy`; `questions` (N,) are texts. Without `top5` it is None: of five choices or fewer it says nothing.
+    """
+    answers, truths, questions = list(answers), list(truths), list(questions)
+    if not len(answers) == len(truths) == len(questions):
+        raise MetricError(
+            f"{len(answers)} lists of answers, {len(truths)} truths and {len(questions)} questions came; there must be "
+            "as many."
+        )
+    if not all(isinstance(some, (list, tuple)) and some for some in answers):
+        raise MetricError("Each question's answers are a list, best first, of one at least.")
+    accuracy = answer_accuracy([some[0] for some in answers], truths)
+    right = [answer_accuracy([some[0]], [truth]) for some, truth in zip(answers, truths, strict=True)]
+    among = [
+        max(answer_accuracy([one], [truth]) for one in some[:5]) for some, truth in zip(answers, truths, strict=True)
+    ]
+    kinds: dict[str, list[float]] = {}
+    for question, found in zip(questions, right, strict=True):
+        kinds.setdefault((str(question).lower().split() or [""])[0].strip("?,.:"), []).append(found)
+    ordered = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
+    by_kind = {kind: (len(kinds[kind]), float(np.mean(kinds[kind]))) for kind in ordered}
+    return QuestionMetrics(len(answers), accuracy, float(np.mean(among)) if top5 else None, by_kind)
+
+
 def _plain(answer: Any) -> Any:
     return answer.strip().lower() if isinstance(answer, str) else answer
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_video.errors import MetricError
-from hf_video.metrics import answer_accuracy, retrieval_metrics
+from hf_video.metrics import answer_accuracy, question_answering_metrics, retrieval_metrics
 
 
 def test_ranks_by_hand():
@@ -86,3 +86,15 @@ def test_answers():
     for answers, truths in (([], []), (["a"], ["a", "b"])):
         with pytest.raises(MetricError, match="answers"):
             answer_accuracy(answers, truths)
+
+
+def test_question_answering_metrics():
+    answers = [["left", "up"], ["Ring"], ["a", "b", "c", "d", "e", "f"], ["x", "y"]]
+    asked = ["Where does it go?", "what moves?", "what is it?", "where?"]
+    found = question_answering_metrics(answers, ["up", "ring", "f", "X"], asked)
+    assert (found.questions, found.accuracy, found.top5) == (4, 0.5, 0.75)
+    assert list(found.by_kind.items()) == [("what", (2, 0.5)), ("where", (2, 0.5))]
+    assert question_answering_metrics(answers, ["up"] * 4, asked, top5=False).top5 is None
+    for wrong in ((answers, ["up"], asked), ([[], *answers[1:]], ["up"] * 4, asked), ([], [], [])):
+        with pytest.raises(MetricError):
+            question_answering_metrics(*wrong)

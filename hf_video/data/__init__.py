@@ -16,6 +16,9 @@ _HOME = {
     "CaptionCollator": "captions",
     "CaptionDataset": "captions",
     "CaptionRow": "captions",
+    "QuestionCollator": "questions",
+    "QuestionDataset": "questions",
+    "QuestionRow": "questions",
     "Skipped": "rows",
     "VideoCollator": "collate",
     "VideoDataset": "dataset",
@@ -23,6 +26,7 @@ _HOME = {
     "VideoRows": "rows",
     "VideoStream": "streaming",
     "load_captions": "captions",
+    "load_questions": "questions",
     "load_videos": "load",
     "sample_seed": "seeds",
 }

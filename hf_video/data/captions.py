@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,23 @@ import torch
 
 from hf_video.data.collate import VideoCollator
 from hf_video.data.dataset import VideoDataset
-from hf_video.data.files import VIDEO_ENDINGS, is_video, walk
-from hf_video.data.folder import SPLIT_NAMES, Found, Listing, split_name
-from hf_video.data.hub import columns_of, is_dataset, list_dataset, load_dataset_from, saved_dataset
-from hf_video.data.lists import LIST_ENDINGS, VIDEO_COLUMNS, pick_column, read_records
-from hf_video.data.load import SPLITS, set_aside
+from hf_video.data.described import (
+    Described,
+    Form,
+    Reader,
+    check_test_size,
+    clean,
+    inspect_and_divide,
+    list_described,
+    rows_by_split,
+)
+from hf_video.data.files import is_video, walk
+from hf_video.data.folder import SPLIT_NAMES, Listing
+from hf_video.data.lists import pick_column
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
-from hf_video.data.splitting import assign_groups, choose_test
 from hf_video.errors import DataError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description", "title", "name")
-ID_COLUMNS = ("video_id", "videoid", "vid", "id", "key")  # names of files without their ending
 # In a folder, the list of its pairs.
 TABLES = tuple(
     f"{name}{ending}" for name in ("captions", "metadata", "pairs") for ending in (".csv", ".jsonl", ".json")
@@ -43,12 +49,10 @@ class CaptionRow(VideoRow):
 
     caption: str = ""
 
-
-@dataclass
-class _Captioned(Found):
-    """A video, once, with all its captions."""
-
-    captions: list[str] = field(default_factory=list)
+    @property
+    def text(self) -> str:
+        """All that is said of the video here."""
+        return self.caption
 
 
 def load_captions(
@@ -84,128 +88,46 @@ def load_captions(
     What is not used (a missing file, an empty caption, a video that can't be read) is in `.skipped`. Raises DataError
     where nothing is left, and for a source that has no videos or no captions.
     """
-    if not 0 <= test_size < 1:
-        raise DataError(f"test_size={test_size!r} must be a share from 0 to below 1.")
-    listing = _list(source, videos, video_column, caption_column)
+    check_test_size(test_size)
+    form = Form("pairs", _reader(caption_column), _from_folder, video_column, _msrvtt)
+    listing = list_described(source, form, videos)
     if not listing.videos:
         why = f" {listing.skipped[0]}" if listing.skipped else ""
         raise DataError(f"{listing.root or 'The source'} holds no pair of a video and a caption.{why}")
-    if inspect is not None:
-        set_aside(listing, inspect, num_frames=num_frames, cache_dir=cache_dir)
-    if split is not None:
-        for video in listing.videos:
-            video.split = video.split or split
-        listing.videos = [video for video in listing.videos if video.split == split]
-        if not listing.videos:
-            raise DataError(f"{listing.root} has no split {split!r}.")
-    elif all(video.split is None for video in listing.videos):
-        assign_groups(listing.videos, group_pattern)
-        test = choose_test(listing.videos, test_size, seed) if test_size else [False] * len(listing.videos)
-        for video, chosen in zip(listing.videos, test, strict=True):
-            video.split = "test" if chosen else "train"
-    return _rows(listing)
+    inspect_and_divide(
+        listing,
+        split=split,
+        test_size=test_size,
+        seed=seed,
+        group_pattern=group_pattern,
+        inspect=inspect,
+        num_frames=num_frames,
+        cache_dir=cache_dir,
+    )
+    return rows_by_split(listing, _rows)
 
 
-def _rows(listing: Listing) -> dict[str, VideoRows]:
-    rows: dict[str, list[CaptionRow]] = {}
-    for video in listing.videos:
-        pairs = [CaptionRow(video.source, None, video.name, video.group, caption) for caption in video.captions]
-        rows.setdefault(video.split or "train", []).extend(pairs)
-    ordered = [*[name for name in SPLITS if name in rows], *[name for name in rows if name not in SPLITS]]
-    return {
-        name: VideoRows(rows[name], (), listing.skipped if name == ordered[0] else (), root=listing.root)
-        for name in ordered
-    }
+def _rows(video: Described) -> Iterable[CaptionRow]:
+    return (CaptionRow(video.source, None, video.name, video.group, caption) for caption in video.said)
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _list(source: Any, videos: Any, video_column: str, caption_column: str) -> Listing:
-    columns = (video_column, caption_column)
-    if isinstance(source, Mapping) and not is_dataset(source):
-        return _by_split(source, videos, *columns)
-    if is_dataset(source):
-        return _from_datasets(source, *columns)
-    if not isinstance(source, (str, os.PathLike)):
-        raise DataError(
-            f"A {type(source).__name__} is no source of pairs. Give a list (csv, json, jsonl), a folder, a datasets "
-            "Dataset or a name on the Hub."
-        )
-    path = Path(source)
-    if path.is_dir() and not saved_dataset(str(path)):
-        table = next((path / name for name in TABLES if (path / name).is_file()), None)
-        return _from_folder(path) if table is None else _from_list(table, videos, *columns)
-    if path.suffix.lower() in LIST_ENDINGS:
-        return _from_list(path, videos, *columns)
-    return _from_datasets(load_dataset_from(os.fspath(source)), *columns)
-
-
-def _by_split(sources: Mapping[str, Any], videos: Any, *columns: str) -> Listing:
-    whole = Listing("")
-    for name, part in sources.items():
-        found = _list(part, videos, *columns)
-        for video in found.videos:
-            video.split = split_name(str(name)) or str(name)
-        whole.root = whole.root or found.root
-        whole.videos += found.videos
-        whole.skipped += found.skipped
-    return whole
-
-
-def _from_list(path: Path, videos: Any, video_column: str, caption_column: str) -> Listing:
-    records = _msrvtt(path) or read_records(path, names=(video_column, *ID_COLUMNS))
-    names = list(dict.fromkeys(name for record in records for name in record))
-    video_at = pick_column(names, video_column, (*VIDEO_COLUMNS, *ID_COLUMNS))
-    caption_at = pick_column([name for name in names if name != video_at], caption_column, CAPTION_COLUMNS)
-    for at, what, option in ((video_at, "videos", "video_column"), (caption_at, "captions", "caption_column")):
+def _reader(caption_column: str) -> Callable[[list[str], str], tuple[list[str], Reader]]:
+    def of_columns(names: list[str], owner: str) -> tuple[list[str], Reader]:
+        at = pick_column(names, caption_column, CAPTION_COLUMNS)
         if at is None:
-            raise DataError(f"{path} has the columns {', '.join(map(str, names))}, and none of {what}: pass {option}=.")
-    root = Path(videos) if videos is not None else path.parent
-    listing, known = Listing(os.fspath(root)), {}
-    for number, record in enumerate(records):
-        _add(listing, known, record, video_at, caption_at, f"{path}, entry {number + 1}")
-    return listing
+            columns = ", ".join(map(str, names))
+            raise DataError(f"{owner} has the columns {columns}, and none of captions: pass caption_column=.")
+        return [at], lambda record: _captions(record.get(at)) or f"its {at!r} is empty"
 
-
-def _add(
-    listing: Listing, known: dict[Any, Any], record: Mapping[str, Any], at: str, caption_at: str, owner: str
-) -> None:
-    """One entry of a list; `known` holds the videos that came before, by name and split, None where one is missing."""
-    name, given = record.get(at), str(record.get("split") or "")
-    captions, split = _captions(record.get(caption_at)), split_name(given) or given or None
-    if name is None or name == "":
-        listing.skipped.append(Skipped(owner, f"its {at!r} is empty", "format"))
-        return
-    name = str(name)
-    if not captions:
-        listing.skipped.append(Skipped(f"{name} ({owner})", f"its {caption_at!r} is empty", "unlabelled"))
-        return
-    if (name, split) not in known:
-        source, group = _source(listing.root, name), record.get("group")
-        known[name, split] = None
-        if source is None:
-            listing.skipped.append(Skipped(name, f"{os.path.join(listing.root, name)} does not exist", "missing"))
-        else:
-            known[name, split] = _Captioned(source, name, None, split, None if group is None else str(group))
-            listing.videos.append(known[name, split])
-    if known[name, split] is not None:
-        known[name, split].captions += captions
+    return of_columns
 
 
 def _captions(given: Any) -> list[str]:
     several = given if isinstance(given, (list, tuple)) else [given]
-    return [" ".join(one.split()) for one in several if isinstance(one, str) and one.strip()]
-
-
-def _source(root: str, name: str) -> str | None:
-    """The path or URL of a named video, with the first usual ending where it has none; None where it is not there."""
-    if "://" in name:
-        return name
-    path = os.path.join(root, name)
-    if os.path.isfile(path) or os.path.isdir(path):
-        return path
-    return next((path + ending for ending in VIDEO_ENDINGS if os.path.isfile(path + ending)), None)
+    return [text for text in map(clean, several) if text]
 
 
 def _msrvtt(path: Path) -> list[dict[str, Any]] | None:
@@ -226,8 +148,11 @@ def _msrvtt(path: Path) -> list[dict[str, Any]] | None:
     ]
 
 
-def _from_folder(root: Path) -> Listing:
-    """`clip.txt` beside `clip.mp4`, one caption a line."""
+def _from_folder(root: Path, read: Callable[[Any], Listing]) -> Listing:
+    """A list in it, or `clip.txt` beside `clip.mp4`, one caption a line."""
+    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if table is not None:
+        return read(table)
     listing = Listing(str(root))
     for name in filter(is_video, walk(root)):
         text = (root / name).with_suffix(".txt")
@@ -238,34 +163,11 @@ def _from_folder(root: Path) -> Listing:
             continue
         first, _, below = name.partition("/")
         split = SPLIT_NAMES.get(first.lower()) if below else None
-        listing.videos.append(_Captioned(str(root / name), name, None, split, captions=captions))
+        listing.videos.append(Described(str(root / name), name, None, split, said=captions))
     if any(video.split for video in listing.videos):
         beside = [video for video in listing.videos if video.split is None]
         listing.videos = [video for video in listing.videos if video.split is not None]
         listing.skipped += [Skipped(video.name, "stands beside the splits", "format") for video in beside]
-    return listing
-
-
-def _from_datasets(source: Any, video_column: str, caption_column: str) -> Listing:
-    parts = dict(source.items()) if isinstance(source, Mapping) else {None: source}
-    captions: list[list[str]] = []
-    bare = {}
-    for split, part in parts.items():
-        if not hasattr(part, "select_columns"):
-            raise DataError("A streaming data set has no rows to number: download it, or make a list of it.")
-        video_at, _ = columns_of(part, video_column, "")
-        names = [name for name in part.column_names if name != video_at]
-        at = pick_column(names, caption_column, CAPTION_COLUMNS)
-        if at is None:
-            raise DataError(f"The data set has the columns {', '.join(names)}, and none of captions: caption_column=.")
-        captions += [_captions(value) for value in part[at]]
-        bare[split] = part.select_columns([video_at, *({"group"} & set(names))])
-    listing = list_dataset(bare.get(None, bare), video_column=video_column)
-    found = list(zip(listing.videos, captions, strict=True))
-    listing.videos = [
-        _Captioned(one.source, one.name, None, one.split, one.group, captions=texts) for one, texts in found if texts
-    ]
-    listing.skipped += [Skipped(one.name, "its caption is empty", "unlabelled") for one, texts in found if not texts]
     return listing
 
 
@@ -302,17 +204,21 @@ class CaptionCollator:
         self._videos = VideoCollator()
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        flat = [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
+        flat = flattened(samples)
         if not all("caption" in one for one in flat):
             raise DataError("Samples without captions came: use a CaptionDataset.")
         batch = self._videos([{name: one[name] for name in one if name != "caption"} for one in flat])
-        texts = self.tokenizer(
-            [one["caption"] for one in flat],
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
-        wanted = {"input_ids", "attention_mask"}
-        batch |= {name: value for name, value in texts.items() if name in wanted and isinstance(value, torch.Tensor)}
+        batch |= tokenized(self.tokenizer, [one["caption"] for one in flat], self.max_length)
         return {**batch, "return_loss": True}
+
+
+def flattened(samples: Sequence[Any]) -> list[dict[str, Any]]:
+    """Samples one after the other, those of repeated augmentation too."""
+    return [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
+
+
+def tokenized(tokenizer: Any, texts: list[str], max_length: int | None) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` (N, L), padded to the longest and cut at `max_length`."""
+    found = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    wanted = {"input_ids", "attention_mask"}
+    return {name: value for name, value in found.items() if name in wanted and isinstance(value, torch.Tensor)}

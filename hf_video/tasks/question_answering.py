@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import ModelOutput
 
+from hf_video.data.questions import question_texts
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.tasks import matching
 from hf_video.tasks.clips import Event, Piece, Reading, Seen, read_events
@@ -27,7 +28,8 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
         ask("clip.mp4", question=["what moves?", "where to?"])     # such a list for each question, the video read once
         ask(["a.mp4", "b.mp4"], question="what moves?")            # one result for each video
         ask({"video": "a.mp4", "question": "what moves?"})         # or a list, generator or data set of such rows
-        ask("clip.mp4", question="where to?", choices=["left", "up"])   # a model for multiple choice
+        ask("clip.mp4", question="where to?", choices=["left", "up"])   # a model for multiple choice; of several
+                                                    # questions, choices for all, or a list of such lists, one for each
 
     A model for open questions (`VioletForQuestionAnswering`) chooses among the answers of its training,
     `config.id2label`; a model for multiple choice (`VioletForMultipleChoice`) among `choices`, each put after the
@@ -57,7 +59,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
         self,
         *,
         question: str | list[str] | None = None,
-        choices: list[str] | None = None,
+        choices: list[str] | list[list[str]] | None = None,
         top_k: int | None = NOT_GIVEN,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         asked: dict[str, Any] = {}
@@ -65,7 +67,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
             asked["question"] = matching.texts_of("question", question)
             asked["single"] = isinstance(question, str)
         if choices is not None:
-            asked["choices"] = matching.texts_of("choices", choices)
+            asked["choices"] = _choices_of(choices)
         answer: dict[str, Any] = {}
         if top_k is not NOT_GIVEN:
             check_count("top_k", top_k)
@@ -98,19 +100,19 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
 
     def _window(self, rows: torch.Tensor, seen: Asked, repeated: set[int], **answer: Any) -> Any:
         found = [
-            self.postprocess(ModelOutput(logits=views), choices=seen.choices, **answer)
-            for views in rows.unflatten(0, (-1, seen.questions)).unbind(1)
+            self.postprocess(ModelOutput(logits=views), choices=choices, **answer)
+            for views, choices in zip(rows.unflatten(0, (-1, len(seen.choices))).unbind(1), seen.choices, strict=True)
         ]
         return found[0] if seen.single else found
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked(Seen):
-    """A window, and what is asked of it: so many `questions`, `single` where not a list came, `choices` if any."""
+    """A window, and what is asked of it: the `choices` of each question, None where a model knows its answers; `single`
+    where not a list of questions came."""
 
-    questions: int = 1
+    choices: tuple[list[str] | None, ...] = (None,)
     single: bool = True
-    choices: list[str] | None = None
 
 
 def _read_asked(
@@ -119,10 +121,10 @@ def _read_asked(
     """The events of a video; each clip is there once for each question, with its tokens. So rows of a data set, with
     questions of their own, share a batch."""
     question, choices, single = _question(video, multiple_choice, **asked)
-    texts = [f"{text} {choice}" for text in question for choice in choices] if choices else question
+    texts = [one for text, own in zip(question, choices, strict=True) for one in question_texts(text, own)]
     tokens = matching.tokenize(tokenizer, texts)
-    if choices:
-        tokens = {name: value.unflatten(0, (len(question), len(choices))) for name, value in tokens.items()}
+    if multiple_choice:
+        tokens = {name: value.unflatten(0, (len(question), -1)) for name, value in tokens.items()}
     for event in read_events(video, reading, process):
         if isinstance(event, Piece):
             crops = len(next(iter(event.inputs.values())))
@@ -130,7 +132,7 @@ def _read_asked(
             inputs |= {name: value.repeat(crops, *[1] * (value.ndim - 1)) for name, value in tokens.items()}
             yield dataclasses.replace(event, inputs=inputs)
         elif isinstance(event, list):
-            yield [Asked(seen.seconds, seen.sample, len(question), single, choices) for seen in event]
+            yield [Asked(seen.seconds, seen.sample, choices, single) for seen in event]
         else:
             yield event
 
@@ -140,23 +142,37 @@ def _question(
     multiple_choice: bool,
     question: list[str] | None = None,
     single: bool = True,
-    choices: list[str] | None = None,
-) -> tuple[list[str], list[str] | None, bool]:
-    """Questions, choices and whether one question is meant, of a row or else of the call. Raises VideoOptionError."""
+    choices: list[Any] | None = None,
+) -> tuple[list[str], tuple[list[str] | None, ...], bool]:
+    """Questions, the choices of each, and whether one question is meant, of a row or else of the call. Raises
+    VideoOptionError."""
     if isinstance(video, Mapping):
         if video.get("question") is not None:
             question, single = matching.texts_of("question", video["question"]), isinstance(video["question"], str)
         if video.get("choices") is not None:
-            choices = matching.texts_of("choices", video["choices"])
+            choices = _choices_of(video["choices"])
     if question is None:
         raise VideoOptionError(
             "question is missing: pass question=, or rows with one, {'video': ..., 'question': ...}."
         )
-    if multiple_choice and (choices is None or len(choices) < 2):
+    each = choices if choices and isinstance(choices[0], list) else [choices] * len(question)
+    if multiple_choice and (choices is None or min(map(len, each)) < 2):
         raise VideoOptionError(f"choices={choices!r}: this model chooses; pass two texts or more to choose from.")
+    if multiple_choice and (len(each) != len(question) or len({len(own) for own in each}) > 1):
+        raise VideoOptionError(
+            f"{len(question)} questions and {len(each)} lists of {sorted({len(own) for own in each})} choices came: "
+            "give each question of a video a list, all of one length."
+        )
     if choices is not None and not multiple_choice:
         raise VideoOptionError(
             "choices are for a model for multiple choice (VioletForMultipleChoice); this one knows its answers from "
             "training (config.id2label)."
         )
-    return question, choices, single
+    return question, tuple(each), single
+
+
+def _choices_of(given: Any) -> list[Any]:
+    """Texts to choose from, or a list of such for each question."""
+    if isinstance(given, (list, tuple)) and given and all(isinstance(one, (list, tuple)) for one in given):
+        return [matching.texts_of("choices", one) for one in given]
+    return matching.texts_of("choices", given)

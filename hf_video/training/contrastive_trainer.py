@@ -12,12 +12,12 @@ from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 from hf_video.inference.retrieval_evaluation import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
+from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.optimizer import parameter_groups
 from hf_video.training.pair_order import PairOrder
-from hf_video.training.trainer import VideoTrainer
 
 
-class ContrastiveTrainer(VideoTrainer):
+class ContrastiveTrainer(MeasuringTrainer):
     """A `VideoTrainer` for `CaptionDataset`s and models that give a loss of pairs (`VideoCLIPModel`,
     `VioletForVideoTextRetrieval`).
 
@@ -91,30 +91,9 @@ class ContrastiveTrainer(VideoTrainer):
             context=self.compute_loss_context_manager,
         )
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Retrieval metrics of the data set's rows, each video read once. The first process computes them for all."""
-        from accelerate.utils import broadcast_object_list
-
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        found = [self._retrieval(dataset.rows) if self.is_world_process_zero() else None]
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in broadcast_object_list(found)[0].items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _retrieval(self, rows: VideoRows) -> dict[str, float]:
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        with self.averaged():
-            found, _ = evaluate_retrieval(
-                model,
-                self.processing_class,
-                rows,
-                batch_size=self.args.per_device_eval_batch_size,
-                num_workers=self.args.dataloader_num_workers,
-            )
-        return as_numbers(found)
+    def measure(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+        """Retrieval metrics of the rows, each video read once."""
+        return as_numbers(evaluate_retrieval(model, self.processing_class, rows, **options)[0])
 
 
 def as_numbers(found: dict[str, Any]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Recipes: the hyper-parameters of a paper, or of our own measuring, as a small YAML file.
 
 A recipe has the sections `model` (fields of the configuration), `data` (arguments of `VideoDataset`), `augmentation`,
-`mixing` (null: none) and `training` (fields of `VideoTrainingArguments`); `masking` where the task is pretraining.
+`mixing` (null: none) and `training` (fields of `VideoTrainingArguments`); `masking` where the task is pretraining,
+`answers` where it is answering questions.
 `variants` change a few of these: "videomae_finetune_kinetics:B-1600"; `by_type` does so for models of one type.
 """
 
@@ -17,7 +18,7 @@ from hf_video.errors import ConfigError
 
 FOLDER = Path(__file__).with_suffix("")
 SECTIONS = ("model", "data", "augmentation", "mixing", "training")
-_HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "variants", "default_variant")
+_HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "answers", "variants", "default_variant")
 
 
 def recipe_names() -> dict[str, list[str]]:
@@ -80,7 +81,7 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
     for setting in settings:
         name, equals, text = setting.partition("=")
         section, _, key = name.strip().partition(".")
-        known = (*SECTIONS, "masking")
+        known = (*SECTIONS, "masking", "answers")
         if not equals or section not in known or (not key and text.strip() != "null"):
             raise ConfigError(
                 f"{setting!r} is no setting. Write section.name=value, as training.learning_rate=1e-3; sections are "

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, set_seed
 
 from hf_video.data.captions import CaptionDataset, load_captions
+from hf_video.data.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.models.videoclip.image_processing_videoclip import VideoCLIPImageProcessor
@@ -27,6 +28,7 @@ from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
 from hf_video.models.videoclip.processing_videoclip import VideoCLIPProcessor
 from hf_video.tasks.loading import SavedVideoModel
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
+from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.plan import Plan, check_batch, check_model_takes
 from hf_video.training.preparation import crop_of, fit_batch, make_arguments
 from hf_video.training.recipes import change, load_recipe
@@ -75,7 +77,8 @@ def train_video_text(
     recipe = change(load_recipe(recipe), settings)
     if recipe.get("task") != "video-text":
         raise ConfigError(
-            f"The recipe {recipe['name']!r} is not for video and text. Those are clip4clip, video_text_small."
+            f"The recipe {recipe['name']!r} is not for video and text. Those are clip4clip, video_text_small, "
+            "violet_retrieval."
         )
     splits = load_captions(data, test_size=test_size, **columns)
     if "train" not in splits:
@@ -85,7 +88,7 @@ def train_video_text(
     recipe = fit_to_captions(recipe, splits["train"], settings)
     arguments = make_arguments(output, recipe["training"])
     name = model if isinstance(model, (str, Path)) else type(model).__name__
-    run = _description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
+    run = description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
     with arguments.main_process_first(local=False):
         checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
     set_seed(arguments.seed)
@@ -96,19 +99,37 @@ def train_video_text(
         processing_class=processor,
         chunk_size=chunk_size,
         hard_negatives=hard_negatives,
-        train_dataset=make_dataset(splits["train"], processor, recipe, arguments.seed, output / SKIPPED_FILE),
+        train_dataset=make_dataset(
+            CaptionDataset, splits["train"], processor, recipe, seed=arguments.seed, skipped_log=output / SKIPPED_FILE
+        ),
         eval_dataset=CaptionDataset(splits["validation"], processor.image_processor)
         if "validation" in splits
         else None,
     )
-    plan = make_plan(trainer, splits, recipe)
+    negatives = "similar captions (hard negatives)" if hard_negatives else "any captions"
+    chunks = f", {chunk_size} at a time (gradient caching)" if chunk_size else ""
+    plan = make_plan(trainer, splits, recipe, unit="pairs", of=f" of {negatives}{chunks}", few=chunk_size or 4)
+    return run_trainer(trainer, splits, plan, run, checkpoint, task="video-text")
+
+
+def run_trainer(
+    trainer: MeasuringTrainer,
+    splits: Mapping[str, VideoRows],
+    plan: Plan,
+    run: Mapping[str, Any],
+    checkpoint: Path | None,
+    *,
+    task: str,
+) -> dict[str, Any]:
+    """Tells the plan, trains, saves and measures. Returns the summary, which is also written."""
+    output = Path(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         print(plan, flush=True)
         (output / RUN_FILE).write_text(json.dumps(run, indent=2))
     trainer.accelerator.wait_for_everyone()
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
-    summary = _summary(trainer, splits, plan, result, str(name))
+    summary = _summary(trainer, splits, plan, result, task, run["model"])
     if trainer.is_world_process_zero():
         write_summary(output, summary)
     trainer.accelerator.wait_for_everyone()
@@ -168,9 +189,10 @@ def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequen
 
 
 def make_dataset(
-    rows: VideoRows, processor: Any, recipe: Mapping[str, Any], seed: int, log: Path | None
-) -> CaptionDataset:
-    """Clips of `rows` as the recipe has them. Raises ConfigError where a flip would make captions wrong."""
+    kind: type[VideoDataset], rows: VideoRows, processor: Any, recipe: Mapping[str, Any], **more: Any
+) -> Any:
+    """Clips of `rows` as the recipe has them; `more` are arguments of that kind of data set. Raises ConfigError where a
+    flip would make texts wrong."""
     options = {name: value for name, value in recipe["data"].items() if value is not None}
     unknown = [name for name in options if name not in DATA_FIELDS]
     if unknown:
@@ -178,64 +200,70 @@ def make_dataset(
     images, augmentation = processor.image_processor, None
     if recipe["augmentation"]:
         augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(images))
-        sided = next((row.caption for row in rows if re.search(r"\b(left|right)\b", row.caption.lower())), None)
+        sided = next((row.text for row in rows if re.search(r"\b(left|right)\b", row.text.lower())), None)
         if augmentation.flip and sided is not None:
-            raise ConfigError(
-                f"augmentation.flip mirrors clips, and a caption says {sided!r}. Set augmentation.flip=0."
-            )
-    return CaptionDataset(rows, images, augmentation=augmentation, seed=seed, skipped_log=log, **options)
+            raise ConfigError(f"augmentation.flip mirrors clips, and a text says {sided!r}. Set augmentation.flip=0.")
+    return kind(rows, images, augmentation=augmentation, **more, **options)
 
 
 # -- what is said about it --------------------------------------------------------------------------------------------
 
 
-def _description(name: Any, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows], **choices: Any) -> dict:
-    captions = [row.caption for rows in splits.values() for row in rows]
+def description(name: Any, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows], **choices: Any) -> dict:
+    captions = [row.text for rows in splits.values() for row in rows]
     digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
-    return {**run_description(str(name), recipe, splits), "captions_sha256": digest, **choices}
+    return {**run_description(str(name), recipe, splits), "texts_sha256": digest, **choices}
 
 
-def make_plan(trainer: ContrastiveTrainer, splits: Mapping[str, VideoRows], recipe: Mapping[str, Any]) -> Plan:
-    """What will be done, with a few clips read and run. Raises ConfigError for what can't work."""
+def make_plan(
+    trainer: MeasuringTrainer,
+    splits: Mapping[str, VideoRows],
+    recipe: Mapping[str, Any],
+    *,
+    unit: str,
+    of: str = "",
+    few: int = 4,
+) -> Plan:
+    """What will be done with so many rows (`unit`), in batches `of` what; `few` of them are read and run. Raises
+    ConfigError for what can't work."""
     args, data, model = trainer.args, trainer.train_dataset, trainer.model
     check_batch(args, model, len(data), data.repeats)
-    few = min(trainer.chunk_size or 4, 4, len(data))
-    batch = trainer.data_collator([data[i] for i in range(few)])
+    batch = trainer.data_collator([data[i] for i in range(min(few, 4, len(data)))])
     check_model_takes(model, {name: value for name, value in batch.items() if name != "return_loss"})
     per_epoch = trainer.steps_per_epoch()
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
     counts = {name: [len({row.name for row in rows}), len(rows)] for name, rows in splits.items()}
-    negatives = "similar captions (hard negatives)" if trainer.hard_negatives else "any captions"
-    chunks = f", {trainer.chunk_size} at a time (gradient caching)" if trainer.chunk_size else ""
     rate = f"{args.learning_rate:.3g}"
     if args.backbone_rate != 1.0:
         rate += f" for the temporal head, {args.learning_rate * args.backbone_rate:.3g} for all else"
     skipped = [one for rows in splits.values() for one in rows.skipped]
     name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
     lines = [
-        ("pairs", ", ".join(f"{pairs} {split} (of {videos} videos)" for split, (videos, pairs) in counts.items())),
+        (unit, ", ".join(f"{rows} {split} (of {videos} videos)" for split, (videos, rows) in counts.items())),
         *([("left out", f"{len(skipped)}, the first: {skipped[0]}")] if skipped else []),
         ("a clip", f"{data.plan.num_frames} frames"),
-        ("a batch", f"{args.rows_per_step} pairs of {negatives}{chunks}"),
+        ("a batch", f"{args.rows_per_step} {unit}{of}"),
         ("learning rate", rate),
         ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch})"),
         ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
         ("recipe", name),
     ]
-    facts = {"pairs": counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
+    facts = {unit: counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
     return Plan(facts, lines)
 
 
-def _summary(trainer: ContrastiveTrainer, splits: Mapping[str, VideoRows], plan: Plan, result: Any, name: str) -> dict:
+def _summary(
+    trainer: MeasuringTrainer, splits: Mapping[str, VideoRows], plan: Plan, result: Any, task: str, name: str
+) -> dict[str, Any]:
     measured = {}
     for split in ("validation", "test"):
         if split in splits:
-            data = CaptionDataset(splits[split], trainer.processing_class.image_processor)
+            data = type(trainer.train_dataset)(splits[split], trainer.processing_class.image_processor)
             measured[split] = trainer.evaluate(data, metric_key_prefix=split)
     skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
     skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
     return {
-        "task": "video-text",
+        "task": task,
         "model": name,
         "plan": plan.facts,
         "steps": trainer.state.global_step,
