@@ -199,8 +199,8 @@ def tell_answers(plan: Plan, splits: Mapping[str, VideoRows], answers: Sequence[
         return
     unknown = {name: len(rows) - len(answered_by(rows, answers)) for name, rows in splits.items()}
     rarer = unknown.pop("train")
-    left = f"; {rarer} of {len(splits['train'])} training questions have rarer ones and are left out" if rarer else ""
-    plan.lines.insert(1, ("answers", f"the {len(answers)} most frequent ones{left}"))
+    left = f"{rarer} of {len(splits['train'])} training questions have rarer ones and are left out"
+    plan.lines.insert(1, ("answers", f"the {len(answers)} most frequent; {left}" if rarer else f"{len(answers)}"))
     plan.facts |= {"answers": len(answers), "left_out_questions": rarer, "unseen_answers": unknown}
     for name, count in unknown.items():
         if count:

@@ -63,7 +63,8 @@ def train_video_text(
         data: What `load_captions` takes: a CSV, JSON or JSONL list, MSR-VTT's file, a folder, a `datasets` data set.
         model: A folder or name on the Hub with a VideoCLIP or VIOLET for retrieval, or with a CLIP or SigLIP, which
             becomes a VideoCLIP with the recipe's temporal head; or a model in memory, with its `processor`.
-        recipe: See `load_recipe`: "clip4clip[:lstm|transformer|tight]", "video_text_small", or a YAML file.
+        recipe: See `load_recipe`: "clip4clip[:lstm|transformer|tight]", "video_text_small", for a VIOLET
+            "violet_retrieval", or a YAML file.
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         chunk_size: Pairs that go through the towers at once (gradient caching): the batch is then not bound by memory.
         hard_negatives: Batches of similar captions; see `PairOrder`.
@@ -249,7 +250,9 @@ def make_plan(
         ("recipe", name),
     ]
     facts = {unit: counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
-    return Plan(facts, lines)
+    meant, given = recipe.get("model_type"), model.config.model_type
+    odd = [f"the recipe {name} is meant for {meant}, and this is {given}"] if meant not in (None, given) else []
+    return Plan(facts, lines, odd)
 
 
 def _summary(

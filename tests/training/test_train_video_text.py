@@ -137,7 +137,8 @@ def test_from_clip_and_violet(pairs, model, tmp_path, tmp_path_factory):
     assert trained.config.temporal == "lstm"
     assert trained.config.num_frames == 4
     violet = save_violet(tmp_path_factory.mktemp("violet"))
-    summary = run(pairs, violet, tmp_path / "violet-out", "training.num_train_epochs=1")
+    output = tmp_path / "violet-out"
+    summary = run(pairs, violet, output, "training.num_train_epochs=1", recipe="violet_retrieval")
     assert summary["evaluation"]["test"]["test_text_to_video_R10"] == 1
     match = pipeline("video-text-retrieval", model=str(tmp_path / "violet-out"), device="cpu")
     assert type(match.model).__name__ == "VioletForVideoTextRetrieval"
