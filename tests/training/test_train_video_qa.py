@@ -242,6 +242,7 @@ def write_clips(folder, count: int, split: str, rows: list[dict[str, str]]) -> l
 @pytest.mark.slow
 def test_a_small_violet_learns_to_answer(tmp_path):
     """Where does it move, what is it, what colour has it; of files, held-out clips, and clips played backwards."""
+    torch.set_num_threads(1)  # it is tiny: a second thread costs more than it brings
     rows, begin = [], time.process_time()
     write_clips(tmp_path, 800, "train", rows)
     held_out = write_clips(tmp_path, 120, "test", rows)
