@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hf_video.training.video_qa import RECIPE, train_video_qa
+from hf_video.training.video_qa import train_video_qa
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a VIOLET of any kind: a folder or a name on the Hub")
     parser.add_argument("--output", required=True)
     parser.add_argument("--videos", help="the folder that names in a list are relative to")
-    parser.add_argument("--recipe", default=RECIPE)
+    parser.add_argument("--recipe", help="a recipe or YAML file; default by the kind and size of the model")
     parser.add_argument("--test-size", type=float, default=0.1, help="share of the videos of unsplit data")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change the recipe")
     parser.add_argument("--resume", action="store_true")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hf_video.training.video_text import RECIPE, train_video_text
+from hf_video.training.video_text import train_video_text
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True)
     parser.add_argument("--videos", help="the folder that names in a list are relative to")
-    parser.add_argument("--recipe", default=RECIPE)
+    parser.add_argument("--recipe", help="a recipe or YAML file; default by the kind and size of the model")
     parser.add_argument("--batch", type=int, help="pairs of a step on each device; default the recipe's")
     parser.add_argument("--chunk", type=int, help="pairs that go through the model at once")
     parser.add_argument("--hard-negatives", action="store_true", help="fill batches with similar captions")

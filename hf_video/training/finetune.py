@@ -21,14 +21,12 @@ from hf_video.data import load_videos
 from hf_video.data.rows import VideoRows
 from hf_video.training.plan import check_splits, make_plan
 from hf_video.training.preparation import fit_batch, make_arguments, prepare
-from hf_video.training.recipes import change, for_model, load_recipe
+from hf_video.training.recipes import NARROW, change, for_model, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.self_test import SelfTest, overfit_one_batch
 from hf_video.training.start import Source, find_source
 from hf_video.training.summary import make_summary, told, write_summary
 from hf_video.training.trainer import VideoTrainer
-
-NARROW = 192  # channels: ViT-Ti has as many
 
 
 def finetune(

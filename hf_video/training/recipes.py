@@ -16,6 +16,7 @@ from typing import Any
 
 from hf_video.errors import ConfigError
 
+NARROW = 192  # channels, as of ViT-Ti: to such models the rates of the papers are too low
 FOLDER = Path(__file__).with_suffix("")
 SECTIONS = ("model", "data", "augmentation", "mixing", "training")
 _HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "answers", "variants", "default_variant")

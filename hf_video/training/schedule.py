@@ -44,12 +44,13 @@ def multistep(*, milestones: Sequence[int], gamma: float) -> Callable[[int], flo
 
 def make_schedule(optimizer: Optimizer, args, *, total_steps: int, steps_per_epoch: float | None) -> LambdaLR:
     """The schedule that `VideoTrainingArguments` describe. `steps_per_epoch` is None for endless data."""
+    rate = args.learning_rate or 1.0  # 0 holds all weights: any factor of it is 0
     if args.warmup_epochs is not None:
         warmup_steps = round(args.warmup_epochs * _known(steps_per_epoch, "warmup_epochs", "warmup_steps"))
     else:
         warmup_steps = args.get_warmup_steps(total_steps)
     if args.schedule == "cosine":
-        end = args.scaled_min_learning_rate / args.learning_rate
+        end = args.scaled_min_learning_rate / rate
         after = cosine(warmup_steps=warmup_steps, total_steps=total_steps, end=end)
     else:
         milestones = args.milestone_steps or [
@@ -57,7 +58,7 @@ def make_schedule(optimizer: Optimizer, args, *, total_steps: int, steps_per_epo
             for epoch in args.milestone_epochs
         ]
         after = multistep(milestones=milestones, gamma=args.milestone_factor)
-    start = args.scaled_warmup_learning_rate / args.learning_rate
+    start = args.scaled_warmup_learning_rate / rate
     return LambdaLR(optimizer, warmed_up(after, warmup_steps=warmup_steps, start=start))
 
 

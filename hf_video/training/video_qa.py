@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, set_seed
+from transformers import AutoProcessor, set_seed
 
 from hf_video.data.questions import (
     QuestionCollator,
@@ -34,9 +34,16 @@ from hf_video.training.preparation import fit_batch, make_arguments
 from hf_video.training.recipes import change, load_recipe
 from hf_video.training.resume import SKIPPED_FILE, open_output
 from hf_video.training.start import check_fields
-from hf_video.training.video_text import description, load_pair, make_dataset, make_plan, run_trainer
+from hf_video.training.video_text import (
+    config_of,
+    description,
+    is_narrow,
+    load_pair,
+    make_dataset,
+    make_plan,
+    run_trainer,
+)
 
-RECIPE = "violet_qa"
 KINDS = 10  # first words of questions that are told apart, the most frequent ones
 
 
@@ -45,7 +52,7 @@ def train_video_qa(
     model: str | Path | nn.Module,
     *,
     processor: Any = None,
-    recipe: str | Path = RECIPE,
+    recipe: str | Path | None = None,
     output: str | Path = "video-qa",
     settings: Sequence[str] = (),
     test_size: float = 0.1,
@@ -64,7 +71,8 @@ def train_video_qa(
         model: A folder or name on the Hub with a VIOLET of any kind and its processor; or in memory, with its
             `processor`, a `VioletForQuestionAnswering` or `VioletForMultipleChoice`. A head for the same answers is
             kept, any other one is new.
-        recipe: See `load_recipe`: "violet_qa[:choice|small]", or a YAML file.
+        recipe: See `load_recipe`: "violet_qa[:choice|small]", or a YAML file. Default: "violet_qa", of a model of at
+            most 192 channels its variant "small".
         settings: Changes of the recipe, "training.learning_rate=1e-3", "answers.most=500".
         test_size: Share of the videos of unsplit data that is kept for the test.
         resume, overwrite: Go on with the run in `output`, or remove it first.
@@ -73,7 +81,7 @@ def train_video_qa(
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
     output = Path(output)
-    recipe = change(load_recipe(recipe), settings)
+    recipe = change(load_recipe(recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa")), settings)
     if recipe.get("task") != "video-qa":
         raise ConfigError(f"The recipe {recipe['name']!r} is not for questions. That is violet_qa.")
     splits = load_questions(data, test_size=test_size, **columns)
@@ -165,11 +173,7 @@ def load_answering(
 
 
 def _load(kind: type[nn.Module], name: str, processor: Any, fields: Mapping[str, Any]) -> tuple[nn.Module, Any]:
-    try:
-        model_type = AutoConfig.from_pretrained(name).model_type
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{name} is no model here or on the Hub: {reason}") from error
+    model_type = config_of(name).model_type
     if model_type != "violet":
         raise CheckpointError(f"{name} is a {model_type}, which answers no questions. Give a VIOLET.")
     check_fields(VioletConfig, fields, model_type)

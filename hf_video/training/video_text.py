@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedConfig, set_seed
 
 from hf_video.data.captions import CaptionDataset, load_captions
 from hf_video.data.dataset import VideoDataset
@@ -31,14 +31,13 @@ from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.plan import Plan, check_batch, check_model_takes
 from hf_video.training.preparation import crop_of, fit_batch, make_arguments
-from hf_video.training.recipes import change, load_recipe
+from hf_video.training.recipes import NARROW, change, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.start import serve_as_trained
 from hf_video.training.summary import write_summary
 from hf_video.video.augment import Augmentation
 from hf_video.video.augment_options import from_options
 
-RECIPE = "clip4clip"
 DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "resize", "max_errors")
 
 
@@ -47,7 +46,7 @@ def train_video_text(
     model: str | Path | nn.Module,
     *,
     processor: Any = None,
-    recipe: str | Path = RECIPE,
+    recipe: str | Path | None = None,
     output: str | Path = "video-text",
     settings: Sequence[str] = (),
     chunk_size: int | None = None,
@@ -63,8 +62,8 @@ def train_video_text(
         data: What `load_captions` takes: a CSV, JSON or JSONL list, MSR-VTT's file, a folder, a `datasets` data set.
         model: A folder or name on the Hub with a VideoCLIP or VIOLET for retrieval, or with a CLIP or SigLIP, which
             becomes a VideoCLIP with the recipe's temporal head; or a model in memory, with its `processor`.
-        recipe: See `load_recipe`: "clip4clip[:lstm|transformer|tight]", "video_text_small", for a VIOLET
-            "violet_retrieval", or a YAML file.
+        recipe: See `load_recipe`: "clip4clip[:lstm|transformer|tight]" (the default), "video_text_small" (of a model of
+            at most 192 channels), for a VIOLET "violet_retrieval[:small]", or a YAML file.
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         chunk_size: Pairs that go through the towers at once (gradient caching): the batch is then not bound by memory.
         hard_negatives: Batches of similar captions; see `PairOrder`.
@@ -75,7 +74,7 @@ def train_video_text(
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
     output = Path(output)
-    recipe = change(load_recipe(recipe), settings)
+    recipe = change(load_recipe(recipe or default_recipe(model)), settings)
     if recipe.get("task") != "video-text":
         raise ConfigError(
             f"The recipe {recipe['name']!r} is not for video and text. Those are clip4clip, video_text_small, "
@@ -140,6 +139,28 @@ def run_trainer(
 # -- what it starts from ----------------------------------------------------------------------------------------------
 
 
+def default_recipe(model: str | Path | nn.Module) -> str:
+    if config_of(model).model_type == "violet":
+        return "violet_retrieval:small" if is_narrow(model) else "violet_retrieval"
+    return "video_text_small" if is_narrow(model) else "clip4clip"
+
+
+def is_narrow(model: str | Path | nn.Module) -> bool:
+    """Whether its text side has so few channels that the rates of the papers are too low."""
+    return getattr(getattr(config_of(model), "text_config", None), "hidden_size", NARROW + 1) <= NARROW
+
+
+def config_of(model: str | Path | nn.Module) -> PreTrainedConfig:
+    """Raises CheckpointError for a name that is no model."""
+    if not isinstance(model, (str, Path)):
+        return model.config
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{model} is no model here or on the Hub: {reason}") from error
+
+
 def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """The model and its processor, which sees as many frames as the recipe says. Raises CheckpointError and
     ConfigError."""
@@ -156,12 +177,7 @@ def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str
 
 
 def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None) -> tuple[nn.Module, Any]:
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{name} is no model here or on the Hub: {reason}") from error
-    if config.model_type in ("videoclip", "violet"):
+    if config_of(name).model_type in ("videoclip", "violet"):
         return SavedVideoModel.from_pretrained(name), processor or AutoProcessor.from_pretrained(name)
     model = VideoCLIPModel.from_clip(name, num_frames=frames or 12, **fields)
     if processor is None:

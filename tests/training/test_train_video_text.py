@@ -14,14 +14,14 @@ import pytest
 import torch
 from tiny_text import tiny_tokenizer
 from tiny_video_text import save_videoclip, save_violet
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, CLIPConfig, pipeline
 
 import hf_video
 from hf_video.data.moving_glyphs import moving_glyph
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.recipes import load_recipe
-from hf_video.training.video_text import fit_to_captions, train_video_text
+from hf_video.training.video_text import default_recipe, fit_to_captions, train_video_text
 from hf_video.video import write_video
 
 QUICK = (
@@ -243,3 +243,20 @@ def test_one_of_two_processes_evaluates(pairs, model, tmp_path):
     assert first.removeprefix("rank 0") == second.removeprefix("rank 1")
     told = json.loads((tmp_path / "out" / "training_summary.json").read_text())["evaluation"]["test"]
     assert f"'test_text_to_video_mean_rank': {told['test_text_to_video_mean_rank']}" in first
+
+
+def test_the_recipe_where_none_is_named():
+    """By the kind of the model, and whether it is wide enough for the rates of the papers."""
+    tiny = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    for config, recipe in (
+        (CLIPConfig(), "clip4clip"),
+        (CLIPConfig(text_config=tiny), "video_text_small"),
+        (hf_video.VioletConfig(), "violet_retrieval"),
+        (
+            hf_video.VioletConfig(video_config={"embed_dim": 8, "num_heads": (1, 1, 1, 1)}, text_config=tiny),
+            "violet_retrieval:small",
+        ),
+    ):
+        assert default_recipe(SimpleNamespace(config=config)) == recipe
+    with pytest.raises(CheckpointError, match="is no model here or on the Hub"):
+        default_recipe("./nowhere")
