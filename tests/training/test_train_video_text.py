@@ -248,12 +248,13 @@ def test_one_of_two_processes_evaluates(pairs, model, tmp_path):
 def test_the_recipe_where_none_is_named():
     """By the kind of the model, and whether it is wide enough for the rates of the papers."""
     tiny = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+    swin = {"embed_dim": 8, "num_heads": (1, 1, 1, 1), "temporal_stride": 1}
     for config, recipe in (
         (CLIPConfig(), "clip4clip"),
         (CLIPConfig(text_config=tiny), "video_text_small"),
         (hf_video.VioletConfig(), "violet_retrieval"),
         (
-            hf_video.VioletConfig(video_config={"embed_dim": 8, "num_heads": (1, 1, 1, 1)}, text_config=tiny),
+            hf_video.VioletConfig(video_config=swin, text_config=tiny),
             "violet_retrieval:small",
         ),
     ):
