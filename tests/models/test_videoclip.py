@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -287,7 +288,9 @@ def _joint_step(rank: int, folder: str, temporal: str, loss: str) -> None:
     if rank == 0:
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         torch.save({"loss": step.detach(), "gradients": gradients}, f"{folder}/joint.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # Not by way of destructors: the reducer's waits, holding the GIL, for gloo's thread, which at times wants the GIL.
+    os._exit(0)
 
 
 SLOW = [pytest.param(*kind, marks=pytest.mark.slow) for kind in (("tight", "softmax"), ("mean", "sigmoid"))]
