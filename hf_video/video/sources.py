@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -204,16 +203,17 @@ def _stills(given: Any, fps: float) -> Stills | None:
     """Sources that hold ready frames, or None."""
     if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
         return ImageFolder(os.fspath(given), fps)
-    if isinstance(given, np.ndarray) or _is_tensor(given):
+    if isinstance(given, np.ndarray) or is_tensor(given):
         return ArrayVideo(given, fps)
     if isinstance(given, (list, tuple)):
         return images_from_list(list(given), fps)
     return None
 
 
-def _is_tensor(given: Any) -> bool:
-    torch = sys.modules.get("torch")  # who gives a tensor has imported torch
-    return torch is not None and isinstance(given, torch.Tensor)
+def is_tensor(given: Any) -> bool:
+    """Whether this is a torch tensor, told by its class. Torch among the loaded modules may be half of itself, while
+    another thread imports it."""
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(given).__mro__)
 
 
 def _media(given: Any) -> Media:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import io
+import sys
 import threading
+import types
 from functools import partial
 from pathlib import Path
 
@@ -364,3 +366,9 @@ def _sound(path: Path, *, cover: bool = False) -> Path:
             container.mux(picture)
         container.mux(_tone(sound, 1.0))
     return path
+
+
+def test_torch_that_another_thread_is_importing_is_not_looked_at(clip, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))  # as it is while its import runs
+    with VideoReader(clip) as reader:
+        assert len(reader) == COUNT

@@ -1,0 +1,60 @@
+"""Verbs that read videos in threads, each as a process of its own: nothing is imported yet when the threads start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+
+from hf_video import cli
+from hf_video.video.writer import write_video
+
+COMMAND = "import sys; sys.argv[0] = 'hf-video'; from hf_video.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """33 clips in two classes."""
+    root = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for number in range(33):
+        (root / "ab"[number % 2]).mkdir(exist_ok=True)
+        frames = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+        write_video(root / "ab"[number % 2] / f"{number}.mp4", frames, 10, options={"preset": "ultrafast"})
+    return root
+
+
+def fresh(cache, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_check_in_a_fresh_process(folder, tmp_path):
+    done = fresh(tmp_path, "check", folder)
+    assert done.returncode == cli.DONE, done.stderr
+    assert "33 videos that can be read" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(3))
+def test_every_verb_that_reads_in_threads(folder, tmp_path, trial):
+    model = tiny.save_tiny(tmp_path / "model")
+    options = ("--model", model, "--device", "cpu")
+    for arguments in (
+        ("check", folder),
+        ("info", *sorted(folder.rglob("*.mp4"))),
+        ("index", folder, "--output", tmp_path / "index", "--model", "fingerprint"),
+        ("embed", folder, "--output", tmp_path / "vectors", *options),
+        ("classify", folder, *options),
+    ):
+        done = fresh(tmp_path / f"cache {arguments[0]}", *arguments)
+        assert done.returncode == cli.DONE, f"{arguments[0]}: {done.stderr}"
