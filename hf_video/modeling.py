@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +17,21 @@ from hf_video.errors import ModelInputError
 from hf_video.losses import classification_loss
 from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.safe_weights import SafeWeights
+
+
+def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoFeatures | tuple]:
+    """Gives a model's `get_video_features` what transformers' methods of that name take: the clips as `pixel_values` or
+    `pixel_values_videos`, and `return_dict`, which is the configuration's where it is not given."""
+
+    @functools.wraps(method)
+    def get_video_features(self, pixel_values=None, *args, pixel_values_videos=None, return_dict=None, **inputs):
+        if pixel_values_videos is not None:
+            if pixel_values is not None:
+                raise ModelInputError("pixel_values and pixel_values_videos are two names of one input: pass one.")
+            pixel_values = pixel_values_videos
+        return self.finish(method(self, pixel_values, *args, **inputs), return_dict)
+
+    return get_video_features
 
 
 class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
@@ -68,7 +85,9 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
                 "image processor first."
             )
 
-    def wants(self, output_attentions: bool | None, output_hidden_states: bool | None) -> tuple[bool, bool]:
+    def wants(
+        self, output_attentions: bool | None = None, output_hidden_states: bool | None = None
+    ) -> tuple[bool, bool]:
         """The call's wishes, or the config's where the call has none."""
         config = self.config
         attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -80,9 +99,22 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """One vector per clip and the feature map: `embedding` (B, D), `feature_map` (B, T', H', W', D)."""
-        raise NotImplementedError(f"{type(self).__name__} has no features.")
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **inputs: Any) -> VideoFeatures:
+        """One vector per clip and the feature map.
+
+        Args:
+            pixel_values: clips (B, T, C, H, W); transformers' name for them, `pixel_values_videos`, is taken as well.
+            inputs: what else `forward` takes: `output_hidden_states`, `output_attentions`, a model's further inputs.
+                `return_dict=False` gives a tuple.
+
+        Returns:
+            `VideoFeatures`: `last_hidden_state`, `pooler_output` (B, D) and `feature_map` (B, T', H', W', D). A model
+            with a head gives those of its encoder; of a classifier, the vector is what the classifier reads.
+        """
+        if self.base_model is self:
+            raise NotImplementedError(f"{type(self).__name__} has no features.")
+        return self.base_model.get_video_features(pixel_values, return_dict=True, **inputs)
 
     def layer_groups(self) -> list[list[str]]:
         """Names of all parameters by depth: group 0 the embeddings, group i+1 block i, the last one what follows
@@ -157,6 +189,5 @@ class VideoClassifier:
             loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
         return self.finish(VideoClassifierOutput(loss=loss, logits=logits, **states), return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """See the encoder's; `embedding` is what the classifier reads."""
-        return self.base_model.get_video_features(pixel_values)
+    # The encoder's, before what a model's own base class has for encoders.
+    get_video_features = VideoPreTrainedModel.get_video_features

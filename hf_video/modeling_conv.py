@@ -8,7 +8,7 @@ from transformers import initialization as init
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import set_batch_norm, tokens
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoPreTrainedModel, video_features
 from hf_video.outputs import VideoFeatures
 
 
@@ -63,8 +63,10 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
         """Tokens (B, t·h·w, D) of a clip on their grid, (B, t, h, w, D)."""
         return last_hidden_state.unflatten(1, self.token_grid(pixel_values))
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D), the mean over the map's windows (a method `pool`), which the classifier sees;
-        `feature_map` (B, t, h, w, D)."""
-        feature_map = self.feature_map(self(pixel_values, return_dict=True).last_hidden_state, pixel_values)
-        return VideoFeatures(embedding=self.pool(feature_map).mean((1, 2, 3)), feature_map=feature_map)
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D), the mean over the map's windows (a method `pool`), which the classifier sees;
+        `feature_map` (B, t, h, w, D). `wanted`: `output_hidden_states`."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
+        return outputs.features(self.pool(feature_map).mean((1, 2, 3)), feature_map)

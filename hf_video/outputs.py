@@ -8,6 +8,31 @@ import torch
 from transformers.utils import ModelOutput
 
 
+class _OneVector(ModelOutput):
+    """Gives `pooler_output` the name `embedding` as well, as an attribute and as a key."""
+
+    @property
+    def embedding(self) -> torch.Tensor | None:
+        return self.pooler_output
+
+    def __getitem__(self, key):
+        return super().__getitem__("pooler_output" if key == "embedding" else key)
+
+
+@dataclass
+class VideoFeatures(_OneVector):
+    """What `get_video_features` gives, in transformers' names: `pooler_output` (B, D), also called `embedding`, one
+    vector per clip, what the classifier sees; `last_hidden_state`, `hidden_states` and `attentions` of the forward;
+    and `feature_map` (B, T', H', W', D), the last hidden state on its grid, without class tokens."""
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+    feature_map: torch.Tensor | None = None
+
+
 @dataclass
 class VideoModelOutput(ModelOutput):
     """`last_hidden_state` (B, tokens, D); `hidden_states`: the embeddings and every block's output, each of that shape;
@@ -18,6 +43,17 @@ class VideoModelOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+    def features(self, pooler_output: torch.Tensor, feature_map: torch.Tensor) -> VideoFeatures:
+        """These states as `VideoFeatures`, with the clips' vectors (B, D) and maps (B, T', H', W', D)."""
+        return VideoFeatures(
+            last_hidden_state=self.last_hidden_state,
+            pooler_output=pooler_output,
+            hidden_states=self.hidden_states,
+            attentions=self.attentions,
+            temporal_attentions=self.temporal_attentions,
+            feature_map=feature_map,
+        )
 
 
 @dataclass
@@ -32,18 +68,13 @@ class VideoClassifierOutput(ModelOutput):
 
 
 @dataclass
-class VideoFeatures(ModelOutput):
-    """`embedding` (B, D): one vector per clip, what the classifier sees; `feature_map` (B, T', H', W', D): the last
-    hidden state on its grid, without class tokens."""
+class TextFeatures(_OneVector):
+    """What `get_text_features` gives: `pooler_output` (N, D), also called `embedding`, one vector per text, in the
+    space of the videos' ones; `last_hidden_state`, `hidden_states` and `attentions` of the text tower; and `projected`
+    (N, D), the vector before normalisation."""
 
-    embedding: torch.Tensor | None = None
-    feature_map: torch.Tensor | None = None
-
-
-@dataclass
-class TextFeatures(ModelOutput):
-    """`embedding` (N, D): one vector per text, in the space of `VideoFeatures.embedding`; `projected` (N, D): the same
-    before normalisation."""
-
-    embedding: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
     projected: torch.Tensor | None = None

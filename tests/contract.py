@@ -333,8 +333,6 @@ class ModelContract:
 
     def test_features(self, head):
         model, video = self.model(head), self.video()
-        if head == "AutoModelForPreTraining":
-            return
         features = model.get_video_features(video)
         width = self.config().hidden_size
         assert features.embedding.shape == (2, self.embedding or width)
@@ -342,6 +340,24 @@ class ModelContract:
         assert features.feature_map.shape[::4] == (2, width)
         if head == "AutoModelForVideoClassification":
             assert_close(model.classifier(features.embedding), model(video).logits, atol=3e-6)
+
+    def test_features_follow_the_convention_of_transformers(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        inputs = {k: v for k, v in inputs.items() if k not in ("bool_masked_pos", "labels")}
+        video = inputs.pop("pixel_values")
+        features = model.get_video_features(pixel_values_videos=video, output_hidden_states=True, **inputs)
+        plain = model.get_video_features(video, **inputs)
+        assert_close(features.pooler_output, plain["embedding"], atol=0)
+        assert_close(features.last_hidden_state, plain.last_hidden_state, atol=0)
+        assert features.last_hidden_state.shape[::2] == (2, self.config().hidden_size)
+        assert plain.hidden_states is None
+        assert len(features.hidden_states) > 1
+        as_tuple = model.get_video_features(video, return_dict=False, **inputs)
+        assert_close(as_tuple[1], plain.embedding, atol=0)
+        model.config.return_dict = False
+        assert isinstance(model.get_video_features(video, **inputs), tuple)
+        with pytest.raises(ModelInputError, match="two names of one input"):
+            model.get_video_features(video, pixel_values_videos=video, **inputs)
 
     # -- graphs
 

@@ -79,7 +79,9 @@ def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
     model.eval()
     try:
         parts = [
-            model.get_text_features(**{name: value[i : i + TEXT_BATCH] for name, value in takes.items()}).embedding
+            model.get_text_features(
+                **{name: value[i : i + TEXT_BATCH] for name, value in takes.items()}, return_dict=True
+            ).embedding
             for i in range(0, count, TEXT_BATCH)
         ]
     finally:
@@ -97,7 +99,7 @@ def averaged(model: Any, vectors: torch.Tensor, groups: int) -> torch.Tensor:
 def similarity(model: Any, clips: Tokens, *, vectors: torch.Tensor) -> torch.Tensor:
     """Dot products (B, N) of a dual encoder's clips with texts' vectors (N, D): cosines, where vectors are of unit
     length."""
-    return model.get_video_features(**clips).embedding @ vectors.t().to(model.dtype)
+    return model.get_video_features(**clips, return_dict=True).embedding @ vectors.t().to(model.dtype)
 
 
 def logits_of(model: Any, products: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,7 @@ def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
     """
     if isinstance(model, VideoPreTrainedModel):
-        if not _has_features(model):
-            model = model.base_model  # around an encoder with a decoder, say
-        embedding = model.get_video_features(**inputs).embedding if _has_features(model) else None
+        embedding = model.get_video_features(**inputs, return_dict=True).embedding
         if embedding is None:
             raise CheckpointError(
                 f"{type(model).__name__} has no vector for a video alone: it looks at video and text together."
@@ -37,10 +35,6 @@ def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     if pooled is None and getattr(output, "last_hidden_state", None) is None:
         raise CheckpointError(f"{type(model).__name__} gives no features: no pooler_output, no last_hidden_state.")
     return output.last_hidden_state.mean(1) if pooled is None else pooled
-
-
-def _has_features(model: VideoPreTrainedModel) -> bool:
-    return type(model).get_video_features is not VideoPreTrainedModel.get_video_features
 
 
 def _input_of(layer: nn.Module, run: Any) -> torch.Tensor:

@@ -99,9 +99,9 @@ def clamp_temperature(model: nn.Module) -> None:
 
 def _embed(model: nn.Module, chunk: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors of videos (B, D) and texts (B, D)."""
-    video = model.get_video_features(**{name: chunk[name] for name in VIDEO_INPUTS if name in chunk}).embedding
-    text = model.get_text_features(**{name: chunk[name] for name in TEXT_INPUTS if name in chunk}).embedding
-    return video, text
+    video = model.get_video_features(**{n: chunk[n] for n in VIDEO_INPUTS if n in chunk}, return_dict=True)
+    text = model.get_text_features(**{n: chunk[n] for n in TEXT_INPUTS if n in chunk}, return_dict=True)
+    return video.embedding, text.embedding
 
 
 def _chunks(inputs: Inputs, size: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
-from hf_video.modeling import VideoClassifier
+from hf_video.modeling import VideoClassifier, video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.c3d.configuration_c3d import C3DConfig
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -131,12 +131,13 @@ class C3DModel(C3DPreTrainedModel):
         output = C3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
         return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, 4096) is fc7, what the classifier sees (fc6 is in `forward`'s output); `feature_map`
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, 4096) is fc7, what the classifier sees (fc6 is in `forward`'s output); `feature_map`
         (B, t, h, w, 512) is pool5."""
-        outputs = self(pixel_values, return_dict=True)
+        outputs = self(pixel_values, return_dict=True, **wanted)
         feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return VideoFeatures(embedding=outputs.fc7, feature_map=feature_map)
+        return outputs.features(outputs.fc7, feature_map)
 
 
 class C3DForVideoClassification(VideoClassifier, C3DPreTrainedModel):

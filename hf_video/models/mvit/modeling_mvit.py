@@ -23,7 +23,7 @@ from hf_video.layers.attention import SelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Dense
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.mvit.configuration_mvit import BlockShape, MViTConfig, Triple
 from hf_video.outputs import VideoFeatures, VideoModelOutput
 
@@ -303,13 +303,15 @@ class MViTModel(MViTPreTrainedModel):
         )
         return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D) is the class token; `feature_map` (B, t, h, w, D) the last stage's grid."""
-        tokens = self(pixel_values, return_dict=True).last_hidden_state
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D) is the class token; `feature_map` (B, t, h, w, D) the last stage's grid."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        tokens = outputs.last_hidden_state
         grid = self.token_grid(pixel_values)
         for block in self.encoder.layer:
             grid = strided(grid, block.stride)
-        return VideoFeatures(embedding=tokens[:, 0], feature_map=tokens[:, 1:].unflatten(1, grid))
+        return outputs.features(tokens[:, 0], tokens[:, 1:].unflatten(1, grid))
 
 
 class MViTForVideoClassification(VideoClassifier, MViTPreTrainedModel):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens
+from hf_video.modeling import video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.s3d.configuration_s3d import S3DConfig
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -151,7 +152,9 @@ class S3DModel(ConvVideoPreTrainedModel):
         output = VideoModelOutput(last_hidden_state=tokens(maps), hidden_states=hidden_states)
         return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, projection_dim): the projected mean of the map; `feature_map` (B, t, h, w, 16·stem)."""
-        maps, _ = self.run_blocks(pixel_values, None, None)
-        return VideoFeatures(self.projection(maps.mean((2, 3, 4))), maps.permute(0, 2, 3, 4, 1))
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, projection_dim): the projected mean of the map; `feature_map` (B, t, h, w, 16·stem)."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
+        return outputs.features(self.projection(feature_map.mean((1, 2, 3))), feature_map)

@@ -22,7 +22,7 @@ from hf_video.layers.linear import chain
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Attention, ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 from hf_video.outputs import VideoFeatures, VideoModelOutput
 
@@ -226,13 +226,15 @@ class TimesformerModel(TimesformerPreTrainedModel):
         )
         return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only."""
-        tokens = self(pixel_values, return_dict=True).last_hidden_state
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        tokens = outputs.last_hidden_state
         frames, rows, columns = self.token_grid(pixel_values)
         frames = 1 if self.config.attention_type == "space_only" else frames
         feature_map = tokens[:, 1:].unflatten(1, (rows, columns, frames)).movedim(3, 1)
-        return VideoFeatures(embedding=tokens[:, 0], feature_map=feature_map)
+        return outputs.features(tokens[:, 0], feature_map)
 
 
 class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedModel):

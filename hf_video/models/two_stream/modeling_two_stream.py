@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from hf_video.errors import ConfigError, ModelInputError
-from hf_video.modeling import VideoClassifier
+from hf_video.modeling import VideoClassifier, video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.two_stream.configuration_two_stream import StreamSpec, TwoStreamConfig
 from hf_video.models.two_stream.networks import StreamNetwork, make_stream
@@ -173,24 +173,29 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
         return_dict: bool | None = None,
     ) -> TwoStreamModelOutput | tuple:
         """Raises ModelInputError where the streams' maps differ in time or size, and for attentions: there are none."""
+        outputs, _ = self._outputs_and_map(pixel_values, flow_values, output_attentions, output_hidden_states)
+        return self.finish(outputs, return_dict)
+
+    def _outputs_and_map(self, pixel_values, flow_values, output_attentions=None, output_hidden_states=None):
         self.refuse_attentions(output_attentions)
         _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
         maps, states = self.encode(pixel_values, flow_values)
         self._check_alike(maps, "last_hidden_state")
-        output = TwoStreamModelOutput(
-            last_hidden_state=torch.cat(maps, dim=2).movedim(2, -1).flatten(1, 3),
+        feature_map = torch.cat(maps, dim=2).movedim(2, -1)
+        outputs = TwoStreamModelOutput(
+            last_hidden_state=feature_map.flatten(1, 3),
             hidden_states=states if output_hidden_states else None,
             pooler_output=self.embed(maps),
         )
-        return self.finish(output, return_dict)
+        return outputs, feature_map
 
+    @video_features
     def get_video_features(
-        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **wanted: bool | None
     ) -> VideoFeatures:
-        """`embedding` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side."""
-        maps, _ = self.encode(pixel_values, flow_values)
-        self._check_alike(maps, "feature_map")
-        return VideoFeatures(embedding=self.embed(maps), feature_map=torch.cat(maps, dim=2).movedim(2, -1))
+        """`pooler_output` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side."""
+        outputs, feature_map = self._outputs_and_map(pixel_values, flow_values, **wanted)
+        return outputs.features(outputs.pooler_output, feature_map)
 
 
 class TwoStreamClassifier(nn.Module):
@@ -272,10 +277,11 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
         states = states if output_hidden_states else None
         return self.answer(logits, labels, num_items_in_batch, return_dict, hidden_states=states)
 
+    @video_features
     def get_video_features(
-        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **wanted: bool | None
     ) -> VideoFeatures:
-        return self.two_stream.get_video_features(pixel_values, flow_values)
+        return self.two_stream.get_video_features(pixel_values, flow_values, return_dict=True, **wanted)
 
 
 __all__ = ["TwoStreamForVideoClassification", "TwoStreamModel", "TwoStreamPreTrainedModel"]

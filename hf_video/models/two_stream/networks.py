@@ -162,7 +162,7 @@ class VideoStream(nn.Module):
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """(B, T, C, H, W) -> its embedding as a map (B, 1, D, 1, 1); inner states are not handed out."""
-        return self.model.get_video_features(images).embedding[:, None, :, None, None], ()
+        return self.model.get_video_features(images, return_dict=True).embedding[:, None, :, None, None], ()
 
     def feature_map(self, last: torch.Tensor) -> torch.Tensor:
         return last

@@ -20,7 +20,7 @@ from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 from hf_video.models.video_swin.windows import AXES, Size, WindowTables, fit_window, from_windows, to_windows
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -223,16 +223,21 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
     ) -> VideoModelOutput | tuple:
         """Hidden states are (B, tokens, channels) of their stage, `attentions` (B·windows, heads, N, N) of each block's
         windows, in the shifted grid where a block shifts."""
-        x, hidden_states, attentions = self.encode(pixel_values, output_attentions, output_hidden_states)
+        states = self.encode(pixel_values, output_attentions, output_hidden_states)
+        return self.finish(self.as_tokens(*states), return_dict)
+
+    @staticmethod
+    def as_tokens(x, hidden_states, attentions) -> VideoModelOutput:
+        """What `encode` gave, its grids as tokens."""
         if hidden_states is not None:
             hidden_states = tuple(state.flatten(1, 3) for state in hidden_states)
-        output = VideoModelOutput(last_hidden_state=x.flatten(1, 3), hidden_states=hidden_states, attentions=attentions)
-        return self.finish(output, return_dict)
+        return VideoModelOutput(last_hidden_state=x.flatten(1, 3), hidden_states=hidden_states, attentions=attentions)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D)."""
-        feature_map = self.encode(pixel_values)[0]
-        return VideoFeatures(embedding=feature_map.mean((1, 2, 3)), feature_map=feature_map)
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D)."""
+        feature_map, *states = self.encode(pixel_values, **wanted)
+        return self.as_tokens(feature_map, *states).features(feature_map.mean((1, 2, 3)), feature_map)
 
 
 class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel):

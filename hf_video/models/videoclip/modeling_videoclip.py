@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput
 
 from hf_video.errors import ConfigError, ModelInputError
 from hf_video.losses import contrastive_loss, gather_rows, sigmoid_contrastive_loss
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoPreTrainedModel, video_features
 from hf_video.models.videoclip.clip_weights import clip_config, copy_clip
 from hf_video.models.videoclip.configuration_videoclip import VideoCLIPConfig
 from hf_video.models.videoclip.temporal_heads import HEADS, masked_mean
@@ -121,9 +121,13 @@ class VideoCLIPModel(VideoPreTrainedModel):
     def get_frame_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, C, H, W) -> projected vectors (B, T, D), each frame (or segment of `segment_frames`, then T is
         their number) for itself, not normalised."""
+        return self._encode(pixel_values)[0]
+
+    def _encode(self, pixel_values: torch.Tensor, **wanted: bool | None) -> tuple[torch.Tensor, ModelOutput]:
+        """`get_frame_embeddings`, and what the tower gave for all frames (or segments) as one batch."""
         self.check_input(pixel_values)
         if self.config.segment_frames:
-            return self._segment_embeddings(pixel_values)
+            return self._encode_segments(pixel_values, **wanted)
         batch, frames = pixel_values.shape[:2]
         if self.config.patch_frames > 1:
             # A 3-D patch embedding of 3 frames and stride 1 is a 2-D one over the channels of three frames.
@@ -132,10 +136,11 @@ class VideoCLIPModel(VideoPreTrainedModel):
         size = self.config.video_config.image_size
         other_size = tuple(pixel_values.shape[-2:]) != (size, size)
         images = pixel_values.flatten(0, 1)
-        states = self.vision_model(images, **({"interpolate_pos_encoding": True} if other_size else {}))
-        return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames))
+        resized = {"interpolate_pos_encoding": True} if other_size else {}
+        states = self.vision_model(images, return_dict=True, **resized, **wanted)
+        return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames)), states
 
-    def _segment_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _encode_segments(self, pixel_values: torch.Tensor, **wanted: bool | None) -> tuple[torch.Tensor, ModelOutput]:
         length = self.config.segment_frames
         if pixel_values.shape[1] % length:
             raise ModelInputError(
@@ -143,19 +148,26 @@ class VideoCLIPModel(VideoPreTrainedModel):
                 "multiple of it."
             )
         segments = pixel_values.unflatten(1, (-1, length))
-        vectors = self.vision_model.get_video_features(segments.flatten(0, 1)).embedding
-        return self.visual_projection(vectors).unflatten(0, segments.shape[:2])
+        states = self.vision_model.get_video_features(segments.flatten(0, 1), return_dict=True, **wanted)
+        return self.visual_projection(states.pooler_output).unflatten(0, segments.shape[:2]), states
 
+    @video_features
     def get_video_features(
         self,
         pixel_values: torch.Tensor | None = None,
         video_mask: torch.Tensor | None = None,
         segment_features: torch.Tensor | None = None,
+        **wanted: bool | None,
     ) -> VideoFeatures:
-        """Clips (B, T, C, H, W) -> `embedding` (B, D) and `feature_map`, (B, T, 1, 1, D) for frame encoders.
+        """Clips (B, T, C, H, W) -> `pooler_output` (B, D), in the space of the texts, of unit length where the model
+        compares cosines; and `feature_map`, (B, T, 1, 1, D) for frame encoders.
+
+        `last_hidden_state` (B, T·L, D') holds the L tokens of every frame (segment) in turn, as the tower left them;
+        `hidden_states` and `attentions` (`output_hidden_states=True`, `output_attentions=True`) are the tower's, which
+        has every frame in a row of its own.
 
         `video_mask` (B, T), or (B, segments), is 0 where a clip was padded. `segment_features` (B, segments, D) are
-        vectors that were made before, in place of `pixel_values`. With `temporal="tight"` there is no embedding.
+        vectors that were made before, in place of `pixel_values`. With `temporal="tight"` there is no vector.
         """
         if self.config.sees_clips:
             self.check_input(pixel_values)
@@ -163,25 +175,36 @@ class VideoCLIPModel(VideoPreTrainedModel):
                 raise ModelInputError(
                     "This model's video tower sees whole clips and knows no padding: leave out video_mask."
                 )
-            features = self.vision_model.get_video_features(pixel_values)
-            return VideoFeatures(self.normalized(self.visual_projection(features.embedding)), features.feature_map)
-        frames, mask = self._frames(pixel_values, video_mask, segment_features)
-        return VideoFeatures(self._embed(frames, mask), frames[:, :, None, None])
+            features = self.vision_model.get_video_features(pixel_values, return_dict=True, **wanted)
+            features.pooler_output = self.normalized(self.visual_projection(features.pooler_output))
+            return features
+        frames, mask, tower = self._frames(pixel_values, video_mask, segment_features, **wanted)
+        tokens = segment_features
+        if tower is not None:
+            tokens = tower.last_hidden_state.unflatten(0, frames.shape[:2]).flatten(1, 2)
+        return VideoFeatures(
+            last_hidden_state=tokens,
+            pooler_output=self._embed(frames, mask),
+            hidden_states=getattr(tower, "hidden_states", None),
+            attentions=getattr(tower, "attentions", None),
+            feature_map=frames[:, :, None, None],
+        )
 
-    def _frames(self, pixel_values, video_mask, segment_features) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors of frames or segments (B, T, D) and which of them are there (B, T)."""
+    def _frames(self, pixel_values, video_mask, segment_features, **wanted):
+        """Vectors of frames or segments (B, T, D), which of them are there (B, T), and what the tower gave, or None."""
+        tower = None
         if segment_features is not None:
             frames = self.visual_projection(segment_features)
         elif self.vision_model is None:
             raise ModelInputError("This model has no video tower (feature_dim is set): pass segment_features.")
         else:
-            frames = self.get_frame_embeddings(pixel_values)
+            frames, tower = self._encode(pixel_values, **wanted)
         shape = tuple(frames.shape[:2])
         if video_mask is None:
-            return frames, torch.ones(shape, dtype=torch.bool, device=frames.device)
+            return frames, torch.ones(shape, dtype=torch.bool, device=frames.device), tower
         if tuple(video_mask.shape) != shape:
             raise ModelInputError(f"video_mask has shape {tuple(video_mask.shape)}; expected {shape}, (batch, frames).")
-        return frames, video_mask.bool()
+        return frames, video_mask.bool(), tower
 
     def _embed(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
         if self.config.temporal == "tight":
@@ -194,10 +217,15 @@ class VideoCLIPModel(VideoPreTrainedModel):
         return F.normalize(vectors, dim=-1) if self.config.normalize else vectors
 
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **inputs
-    ) -> TextFeatures:
-        """Token ids (N, L) -> `embedding` (N, D), and `projected`, the same before normalisation."""
-        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs,
+    ) -> TextFeatures | tuple:
+        """Token ids (N, L) -> `pooler_output` (N, D), and `projected`, the same before normalisation. `inputs` are the
+        text tower's: `token_type_ids`, `output_hidden_states`, `output_attentions`."""
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **inputs)
         pooling = self.config.text_pooling
         if pooling == "pooler":
             pooled = states.pooler_output
@@ -208,7 +236,14 @@ class VideoCLIPModel(VideoPreTrainedModel):
             first = 1 if pooling == "mean_after_first" else 0
             pooled = masked_mean(states.last_hidden_state[:, first:], mask[:, first:])
         projected = self.text_projection(pooled)
-        return TextFeatures(self.normalized(projected), projected)
+        features = TextFeatures(
+            last_hidden_state=states.last_hidden_state,
+            pooler_output=self.normalized(projected),
+            hidden_states=states.hidden_states,
+            attentions=states.attentions,
+            projected=projected,
+        )
+        return self.finish(features, return_dict)
 
     # -- together -----------------------------------------------------------------------------------------------------
 
@@ -235,12 +270,12 @@ class VideoCLIPModel(VideoPreTrainedModel):
             with torch.no_grad():
                 self.logit_scale.clamp_(max=self.config.logit_scale_max)
         more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        text = self.get_text_features(input_ids, attention_mask, **more)
+        text = self.get_text_features(input_ids, attention_mask, return_dict=True, **more)
         frames = mask = None
         if self.config.sees_clips:
-            video = self.get_video_features(pixel_values, video_mask).embedding
+            video = self.get_video_features(pixel_values, video_mask, return_dict=True).embedding
         else:
-            frames, mask = self._frames(pixel_values, video_mask, segment_features)
+            frames, mask, _ = self._frames(pixel_values, video_mask, segment_features)
             video = self._embed(frames, mask)
         tight = video is None
         texts, videos = (text.projected, (frames, mask)) if tight else (text.embedding, (video,))

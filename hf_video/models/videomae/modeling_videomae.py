@@ -23,7 +23,7 @@ from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.patches import PatchEmbedding, patch_view, take_patches
 from hf_video.layers.positions import SinusoidPositions
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.masking import split_by_mask
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -169,11 +169,12 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         tokens = tokens if self.layernorm is None else self.layernorm(tokens)
         return VideoModelOutput(last_hidden_state=tokens, hidden_states=hidden_states, attentions=attentions)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
-        tokens = self(pixel_values, return_dict=True).last_hidden_state
-        grid = self.token_grid(pixel_values)
-        return VideoFeatures(embedding=tokens.mean(1), feature_map=tokens.unflatten(1, grid))
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        tokens = outputs.last_hidden_state
+        return outputs.features(tokens.mean(1), tokens.unflatten(1, self.token_grid(pixel_values)))
 
 
 def check_mask(mask: torch.Tensor, pixel_values: torch.Tensor, grid: tuple[int, int, int], name="bool_masked_pos"):
@@ -204,9 +205,10 @@ class VideoMAEForVideoClassification(VideoClassifier, VideoMAEPreTrainedModel):
         """(B, tokens, D) -> (B, D)."""
         return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        features = self.videomae.get_video_features(pixel_values)
-        features.embedding = self.pool(features.feature_map.flatten(1, 3))
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        features = self.videomae.get_video_features(pixel_values, return_dict=True, **wanted)
+        features.pooler_output = self.pool(features.last_hidden_state)
         return features
 
 

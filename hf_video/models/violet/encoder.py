@@ -22,7 +22,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 
 from hf_video.errors import ModelInputError
-from hf_video.modeling import VideoPreTrainedModel
+from hf_video.modeling import VideoPreTrainedModel, video_features
 from hf_video.models.video_swin.modeling_video_swin import VideoSwinModel
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.outputs import VideoFeatures
@@ -96,13 +96,18 @@ class VioletPreTrainedModel(VideoPreTrainedModel):
         more = {n for n, _ in self.named_parameters() if n.endswith(("relative_position_bias_table", "frame_token"))}
         return super().no_weight_decay() | more
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """Of the video alone, before it meets a text: `embedding` (B, D) is the mean over patches of `feature_map`
-        (B, T, h, w, D). It lies in no common space with texts: a pair is scored, not compared."""
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """Of the video alone, before it meets a text: `pooler_output` (B, D) is the mean over patches of `feature_map`
+        (B, T, h, w, D). It lies in no common space with texts: a pair is scored, not compared. `last_hidden_state`
+        (B, T·(1 + h·w), D) is what goes into the joint encoder, `hidden_states` and `attentions` are Video Swin's."""
+        model = self.base_model
         rows, columns = self.token_grid(pixel_values)[1:]
-        tokens = self.base_model.embed_video(pixel_values)
-        patches = tokens.unflatten(1, (-1, 1 + rows * columns))[:, :, 1:]
-        return VideoFeatures(embedding=patches.mean((1, 2)), feature_map=patches.unflatten(2, (rows, columns)))
+        grids, *states = model.swin.encode(pixel_values, **wanted)
+        outputs = model.swin.as_tokens(grids, *states)
+        outputs.last_hidden_state = model.video_embeddings(grids.flatten(2, 3))
+        patches = outputs.last_hidden_state.unflatten(1, (-1, 1 + rows * columns))[:, :, 1:]
+        return outputs.features(patches.mean((1, 2)), patches.unflatten(2, (rows, columns)))
 
     # -- what may come in ---------------------------------------------------------------------------------------------
 

@@ -23,11 +23,11 @@ from hf_video.errors import ModelInputError
 from hf_video.layers.attention import SplitSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel
+from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 from hf_video.models.vivit.embeddings import StageEmbeddings, VivitEmbeddings, at_central_frame
 from hf_video.models.vivit.factorized_attention import FactorizedDotProductAttention, FactorizedSelfAttentionBlock
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures
+from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 
@@ -45,6 +45,8 @@ class VivitModelOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+    features = VideoModelOutput.features
 
 
 def make_block(config: VivitConfig, drop_path: float) -> ViTBlock:
@@ -207,10 +209,14 @@ class VivitModel(VivitPreTrainedModel):
 
     def encode_in_two_stages(self, pixel_values, grid, cls_only: bool, attentions: bool, hidden: bool):
         plain = not (attentions or hidden)
-        tokens, hidden_states, probs = self.encode_places(
+        places = self.encode_places(
             pixel_values, grid, plain, output_attentions=attentions, output_hidden_states=hidden
         )
-        tokens, temporal_probs = self.encode_times(tokens, grid[0], cls_only and plain, output_attentions=attentions)
+        return self.over_time(*places, grid[0], cls_only and plain, output_attentions=attentions)
+
+    def over_time(self, tokens, hidden_states, probs, times: int, cls_only: bool = False, **wanted) -> VivitModelOutput:
+        """What `encode_places` gave, and the second transformer over it."""
+        tokens, temporal_probs = self.encode_times(tokens, times, cls_only, **wanted)
         return VivitModelOutput(
             last_hidden_state=tokens,
             hidden_states=hidden_states,
@@ -265,18 +271,20 @@ class VivitModel(VivitPreTrainedModel):
         """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
         return tokens[:, 0] if self.config.has_class_token else tokens.mean(1)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D), for
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D), for
         model 2 that of its first transformer."""
         grid = self.token_grid(pixel_values)
         if self.two_stages:
-            tokens, _, _ = self.encode_places(pixel_values, grid)
-            clip, _ = self.encode_times(tokens, grid[0])
-            places = tokens[:, 1:].unflatten(0, (-1, grid[0])).unflatten(2, grid[1:])
-            return VideoFeatures(embedding=clip[:, 0], feature_map=places)
-        tokens = self(pixel_values, return_dict=True).last_hidden_state
-        places = tokens[:, self.embeddings.extra :].unflatten(1, grid)
-        return VideoFeatures(embedding=self.pool(tokens), feature_map=places)
+            attentions, hidden = self.wants(**wanted)
+            first = self.encode_places(pixel_values, grid, output_attentions=attentions, output_hidden_states=hidden)
+            outputs = self.over_time(*first, grid[0], output_attentions=attentions)
+            places = first[0][:, 1:].unflatten(0, (-1, grid[0])).unflatten(2, grid[1:])
+        else:
+            outputs = self(pixel_values, return_dict=True, **wanted)
+            places = outputs.last_hidden_state[:, self.embeddings.extra :].unflatten(1, grid)
+        return outputs.features(self.pool(outputs.last_hidden_state), places)
 
 
 class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):

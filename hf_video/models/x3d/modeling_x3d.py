@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
-from hf_video.modeling import VideoClassifier
+from hf_video.modeling import VideoClassifier, video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -135,11 +135,12 @@ class X3DModel(X3DPreTrainedModel):
         output = X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
         return self.finish(output, return_dict)
 
-    def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`embedding` (B, 2048), the mean that the classifier sees; `feature_map` (B, T, h, w, 432)."""
-        outputs = self(pixel_values, return_dict=True)
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, 2048), the mean that the classifier sees; `feature_map` (B, T, h, w, 432)."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
         feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return VideoFeatures(embedding=outputs.pooled.mean((1, 2)), feature_map=feature_map)
+        return outputs.features(outputs.pooled.mean((1, 2)), feature_map)
 
 
 class X3DForVideoClassification(VideoClassifier, X3DPreTrainedModel):
