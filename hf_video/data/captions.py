@@ -34,6 +34,7 @@ from hf_video.data.files import is_video, walk
 from hf_video.data.folder import SPLIT_NAMES, Listing
 from hf_video.data.lists import pick_column
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.tables import read_text, text_lines
 from hf_video.errors import DataError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description", "title", "name")
@@ -135,9 +136,9 @@ def _msrvtt(path: Path) -> list[dict[str, Any]] | None:
     if path.suffix.lower() != ".json":
         return None
     try:
-        given = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError):
-        return None  # read_records says what is wrong
+        given = json.loads(read_text(path))
+    except (DataError, ValueError):
+        return None  # read_table says what is wrong
     if not (isinstance(given, dict) and {"videos", "sentences"} <= given.keys()):
         return None
     splits = {one.get("video_id"): one.get("split") for one in given["videos"]}
@@ -156,7 +157,7 @@ def _from_folder(root: Path, read: Callable[[Any], Listing]) -> Listing:
     listing = Listing(str(root))
     for name in filter(is_video, walk(root)):
         text = (root / name).with_suffix(".txt")
-        captions = _captions(text.read_text("utf-8-sig").splitlines()) if text.is_file() else []
+        captions = _captions(text_lines(read_text(text))) if text.is_file() else []
         if not captions:
             reason = f"{text.name} is empty" if text.is_file() else f"there is no {text.name} beside it"
             listing.skipped.append(Skipped(name, reason, "unlabelled"))

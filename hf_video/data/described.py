@@ -7,23 +7,24 @@ done here. A video with several entries is one video.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.files import VIDEO_ENDINGS
+from hf_video.data.files import locate
 from hf_video.data.folder import Found, Listing, split_name
 from hf_video.data.hub import columns_of, is_dataset, list_dataset, load_dataset_from, saved_dataset
-from hf_video.data.lists import LIST_ENDINGS, VIDEO_COLUMNS, pick_column, read_records
+from hf_video.data.lists import named_part, pick_column, split_of, text_of
 from hf_video.data.load import SPLITS, set_aside
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.segments import Columns, part_of, segment_columns
 from hf_video.data.splitting import assign_groups, choose_test
+from hf_video.data.tables import LIST_ENDINGS, VIDEO_COLUMNS, Table, read_table
 from hf_video.errors import DataError
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
-# What official lists leave out before a number: MSRVTT-QA's 7010 is video7010.mp4, MSVD-QA's 1 is vid1.avi.
-NUMBERED = ("", "video", "vid")
 
 # An entry to what it says of its video, or to the reason why nothing.
 Reader = Callable[[Mapping[str, Any]], "list[Any] | str"]
@@ -119,8 +120,8 @@ def rows_by_split(listing: Listing, rows_of: Callable[[Described], Iterable[Vide
 
 
 def clean(text: Any) -> str:
-    """Without spaces around it and doubled ones; "" for what is no text."""
-    return " ".join(text.split()) if isinstance(text, str) else ""
+    """In Unicode's NFC, without spaces around it and doubled ones; "" for what is no text."""
+    return " ".join(unicodedata.normalize("NFC", text).split()) if isinstance(text, str) else ""
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
@@ -139,52 +140,57 @@ def _by_split(sources: Mapping[str, Any], form: Form, videos: Any) -> Listing:
 
 
 def _from_list(path: Path, form: Form, videos: Any) -> Listing:
-    records = form.special(path) or read_records(path, names=(form.video_column, *ID_COLUMNS, *form.headers))
-    names = list(dict.fromkeys(name for record in records for name in record))
+    special = form.special(path)
+    table = (
+        read_table(path, names=(form.video_column, *ID_COLUMNS, *form.headers))
+        if special is None
+        else Table(special, [f"entry {number + 1}" for number in range(len(special))])
+    )
+    names = table.columns
     at = pick_column(names, form.video_column, (*VIDEO_COLUMNS, *ID_COLUMNS))
     if at is None:
         columns = ", ".join(map(str, names))
         raise DataError(f"{path} has the columns {columns}, and none of videos: pass video_column=.")
     _, read = form.reader([name for name in names if name != at], str(path))
+    segment = segment_columns(names)
     root = Path(videos) if videos is not None else path.parent
     listing, known = Listing(os.fspath(root)), {}
-    for number, record in enumerate(records):
-        _add(listing, known, record, at, read, f"{path}, entry {number + 1}")
+    for record, place in zip(table.records, table.places, strict=True):
+        _add(listing, known, record, at, read, segment, f"{path}, {place}")
     return listing
 
 
-def _add(listing: Listing, known: dict[Any, Any], record: Mapping[str, Any], at: str, read: Reader, owner: str) -> None:
-    """One entry of a list; `known` holds the videos that came before, by name and split, None where one is missing."""
-    name, given = record.get(at), str(record.get("split") or "")
-    said, split = read(record), split_name(given) or given or None
+def _add(
+    listing: Listing,
+    known: dict[Any, Any],
+    record: Mapping[str, Any],
+    at: str,
+    read: Reader,
+    segment: Columns | None,
+    place: str,
+) -> None:
+    """One entry of a list; `known` holds the videos that came before, by source and split."""
+    name = record.get(at)
+    said, split = read(record), split_of(record)
     if name is None or name == "":
-        listing.skipped.append(Skipped(owner, f"its {at!r} is empty", "format"))
+        listing.skipped.append(Skipped(place, f"its {at!r} is empty", "format"))
         return
     name = str(name)
     if isinstance(said, str):
-        listing.skipped.append(Skipped(f"{name} ({owner})", said, "unlabelled"))
+        listing.skipped.append(Skipped(f"{name} ({place})", said, "unlabelled"))
         return
-    if (name, split) not in known:
-        source, group = _source(listing.root, name), record.get("group")
-        known[name, split] = None
-        if source is None:
+    whole = locate(listing.root, name)
+    if whole is None:
+        if (name, split) not in known:
+            known[name, split] = None
             listing.skipped.append(Skipped(name, f"{os.path.join(listing.root, name)} does not exist", "missing"))
-        else:
-            known[name, split] = Described(source, name, None, split, None if group is None else str(group))
-            listing.videos.append(known[name, split])
-    if known[name, split] is not None:
-        known[name, split].said += said
-
-
-def _source(root: str, name: str) -> str | None:
-    """The path or URL of a named video, with the first usual ending where it has none; None where it is not there."""
-    if "://" in name:
-        return name
-    path = os.path.join(root, name)
-    if os.path.isfile(path) or os.path.isdir(path):
-        return path
-    stems = [os.path.join(root, f"{prefix}{name}") for prefix in (NUMBERED if name.isdecimal() else ("",))]
-    return next((stem + ending for stem in stems for ending in VIDEO_ENDINGS if os.path.isfile(stem + ending)), None)
+        return
+    source = part_of(whole, record, segment, place)
+    if (source, split) not in known:
+        group = text_of(record.get("group"))
+        known[source, split] = Described(source, named_part(name, source), None, split, group)
+        listing.videos.append(known[source, split])
+    known[source, split].said += said
 
 
 def _from_datasets(source: Any, form: Form) -> Listing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ VIDEO_ENDINGS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
     ".ogv", ".3gp", ".y4m", ".vob", ".asf", ".f4v",
 )  # fmt: skip
+# What official lists leave out before a number: MSRVTT-QA's 7010 is video7010.mp4, MSVD-QA's 1 is vid1.avi.
+NUMBERED = ("", "video", "vid")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -36,6 +39,26 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     """A key for sorting in which numbers count as numbers."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
+
+
+def locate(root: str | os.PathLike[str], name: str) -> str | None:
+    """The path of a video that a list names, relative to `root`; URLs as they are; None where nothing is there.
+
+    Names without their ending are found (`video7012`, and 7012 of MSRVTT-QA, which is video7012.mp4), and so are those
+    whose accents are written otherwise than the file's (NFC, NFD) and those with Windows' separators.
+    """
+    if "://" in name:
+        return name
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    forms |= dict.fromkeys(form.replace("\\", "/") for form in list(forms) if "\\" in form)
+    for form in forms:
+        path = os.path.join(root, form)
+        if os.path.exists(path):
+            return path
+    stems = [
+        os.path.join(root, prefix + form) for form in forms for prefix in (NUMBERED if form.isdecimal() else ("",))
+    ]
+    return next((stem + ending for stem in stems for ending in VIDEO_ENDINGS if os.path.isfile(stem + ending)), None)
 
 
 def is_video(name: str) -> bool:

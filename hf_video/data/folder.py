@@ -16,7 +16,8 @@ from hf_video.errors import DataError
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation",
+    "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
 
@@ -24,11 +25,11 @@ SPLIT_NAMES = {
 @dataclass
 class Found:
     """A video before labels have numbers. `split` is None where the source has no splits; `about` is its `Inspection`,
-    once it has been opened."""
+    once it has been opened. A video that shows several classes has a tuple of labels."""
 
     source: Any
     name: str
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
     split: str | None = None
     group: str | None = None
     about: Any = None

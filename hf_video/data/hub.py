@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_video.data.folder import Found, Listing, drop_unlabelled, split_name
-from hf_video.data.lists import LABEL_COLUMNS, VIDEO_COLUMNS, pick_column
+from hf_video.data.labels import LABEL_COLUMNS, read_label
+from hf_video.data.lists import pick_column
+from hf_video.data.tables import VIDEO_COLUMNS
 from hf_video.errors import DataError, VideoSourceError
 
 
@@ -78,7 +80,8 @@ def list_dataset(source: Any, *, video_column: str = "video", label_column: str 
 
 def _add_rows(listing: Listing, part: Any, split: str | None, prefix: str, video: str, label: str) -> None:
     video_at, label_at = columns_of(part, video, label)
-    names = getattr(part.features[label_at], "names", None) if label_at else None
+    feature = part.features[label_at] if label_at else None
+    names = getattr(getattr(feature, "feature", feature), "names", None)  # a class, or a list of classes
     listing.labels = listing.labels if names is None else list(names)
     labels = part[label_at] if label_at else [None] * len(part)
     groups = part["group"] if "group" in part.column_names else [None] * len(part)
@@ -108,11 +111,13 @@ def undecoded(part: Any, column: str) -> Any:
     return part.cast_column(column, Video(decode=False)) if isinstance(feature, Video) else part
 
 
-def label_text(value: Any, names: list[str] | None) -> str | None:
-    """A label's name; -1 is what `datasets` writes where there is none."""
+def label_text(value: Any, names: list[str] | None) -> str | tuple[str, ...] | None:
+    """A label's name, or those of a list of labels; -1 is what `datasets` writes where there is none."""
+    if isinstance(value, (list, tuple)):
+        return tuple(filter(None, (label_text(one, names) for one in value)))
     if value is None or value == -1:
         return None
-    return names[value] if names is not None and not isinstance(value, str) else str(value)
+    return names[value] if names is not None and not isinstance(value, str) else read_label(value, "The data set")
 
 
 def _paths(column: Any) -> list[str | None]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from hf_video.data.files import is_video, natural, walk
-from hf_video.data.folder import Found, Listing, list_folder, split_name
+from hf_video.data.files import is_video, walk
+from hf_video.data.folder import Listing, list_folder, split_name
 from hf_video.data.hub import is_dataset, list_dataset, load_dataset_from, saved_dataset
 from hf_video.data.inspection import inspect_all
-from hf_video.data.lists import LIST_ENDINGS, list_file
+from hf_video.data.labels import class_names, class_number, numbers_of, tidy_labels
+from hf_video.data.lists import list_file
+from hf_video.data.official import OFFICIAL, list_official, official_format
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.data.shards import TAR_ENDINGS, list_shards
+from hf_video.data.spaced import SPACED_FORMS
 from hf_video.data.splitting import assign_groups, choose_test
+from hf_video.data.tables import LIST_ENDINGS
 from hf_video.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-FORMATS = ("folder", "list", "datasets", "webdataset")
+FORMATS = ("folder", "list", "datasets", "webdataset", *SPACED_FORMS, *OFFICIAL)
 TEST_SIZE = 0.2
 
 
@@ -27,6 +31,7 @@ def load_videos(
     source: Any,
     *,
     data_format: str | None = None,
+    videos: str | os.PathLike[str] | None = None,
     split: str | None = None,
     test_size: float | None = None,
     seed: int = 0,
@@ -45,7 +50,11 @@ def load_videos(
         source: A folder (`train/<label>/clip.mp4`; `<label>/clip.mp4`; clips without labels); a CSV, TSV, JSON, JSONL
             or "path label" list, or a dict of these by split; a `datasets` Dataset or DatasetDict, one saved to disk or
             a name on the Hub; WebDataset tar shards (a tar, a folder, a glob, `{000..012}.tar`, a list).
-        data_format: "folder", "list", "datasets" or "webdataset", where the source doesn't tell.
+        data_format: "folder", "list", "datasets" or "webdataset", where the source doesn't tell; "path-labels" or
+            "path-frames-labels" for lines of several numbers; or a published list's: "kinetics",
+            "something-something", "ucf101", "hmdb51", "diving48", "charades", "epic-kitchens" (see
+            `hf_video.data.official`), which are known by their columns too.
+        videos: The folder that names in a list are relative to; default the list's own.
         split: Take only this one; a source without splits is then this one, whole.
         test_size: Share of each class that becomes "test" where the source has no splits; default 0.2, and 0 for
             unlabelled videos.
@@ -61,9 +70,11 @@ def load_videos(
         num_frames: Files with fewer frames are named as short: pass the model's.
         cache_dir: Where inspections are kept; default `hf_video/inspected` in XDG_CACHE_HOME or ~/.cache.
 
-    Raises DataError: nothing there, no such split, a label that is none of `labels`, a list that can't be read.
+    A list's rows with `start` and `end` are parts of videos (`hf_video.video.VideoPart`). Where some rows of a list
+    have several labels ([1, 3], "run|jump"), the labels of all are tuples. Raises DataError: nothing there, no such
+    split, a label that is none of `labels`, a list that can't be read.
     """
-    listing = list_source(source, data_format, label_column, video_column)
+    listing = list_source(source, data_format, label_column, video_column, videos)
     if inspect is not None:
         set_aside(listing, inspect, min_frames=min_frames, num_frames=num_frames, cache_dir=cache_dir)
     if split is not None:
@@ -73,15 +84,30 @@ def load_videos(
     return _numbered(listing, labels)
 
 
-def list_source(source: Any, data_format: str | None = None, label: str = "label", video: str = "video") -> Listing:
-    """What a source holds, unopened; see `load_videos`."""
+def list_source(
+    source: Any, data_format: str | None = None, label: str = "label", video: str = "video", videos: Any = None
+) -> Listing:
+    """What a source holds, unopened, with tidy labels; see `load_videos`."""
     kind = data_format or _kind(source)
-    if kind not in FORMATS:
+    if kind.partition(":")[0] not in FORMATS:
         raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")
+    listing = _listed(source, kind, label, video, videos)
+    tidy_labels(listing)
+    return listing
+
+
+def _listed(source: Any, kind: str, label: str, video: str, videos: Any) -> Listing:
+    if isinstance(source, Mapping) and not is_dataset(source):
+        return _by_split(source, None if kind == "list" else kind, label, video, videos)
+    if kind.partition(":")[0] in OFFICIAL:
+        return list_official(source, kind, videos)
+    if kind in ("list", *SPACED_FORMS):
+        form = kind if kind in SPACED_FORMS else None
+        return list_file(source, video_column=video, label_column=label, videos=videos, form=form)
+    if videos is not None:
+        raise DataError(f"videos= is where the videos of a list lie, and {source} is read as {kind}: leave it out.")
     if kind == "folder":
         return list_folder(source)
-    if kind == "list":
-        return _lists(source, label, video)
     if kind == "webdataset":
         return list_shards(source, label_column=label)
     given = load_dataset_from(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
@@ -106,24 +132,24 @@ def _kind(source: Any) -> str:
         if saved_dataset(text):
             return "datasets"
         files = list(walk(text))
+        if any(map(is_video, files)):
+            return "folder"
         tars = any(name.lower().endswith(TAR_ENDINGS) for name in files)
-        return "webdataset" if tars and not any(map(is_video, files)) else "folder"
+        return "webdataset" if tars else official_format(Path(text)) or "folder"
     if text.lower().endswith(TAR_ENDINGS):
         return "webdataset"
     if text.lower().endswith(LIST_ENDINGS):
-        return "list"
+        return official_format(Path(text)) or "list" if os.path.isfile(text) else "list"
     if os.path.exists(text):
         raise DataError(f"{text} is neither a folder nor a list of videos. Lists end in {' '.join(LIST_ENDINGS)}.")
     return "datasets" if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else "folder"
 
 
-def _lists(source: Any, label: str, video: str) -> Listing:
-    """One list, or a dict of lists or folders by split."""
-    if not isinstance(source, Mapping):
-        return list_file(source, video_column=video, label_column=label)
+def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: str, videos: Any) -> Listing:
+    """A dict of lists or folders by split."""
     whole: Listing | None = None
     for name, part in source.items():
-        found = list_source(part, None, label, video)
+        found = list_source(part, kind, label, video, videos)
         for one in found.videos:
             one.split = split_name(str(name)) or str(name)
         if whole is None:
@@ -184,46 +210,14 @@ def _split_automatically(listing: Listing, test_size: float | None, seed: int, g
 
 def _numbered(listing: Listing, labels: Sequence[str] | None) -> dict[str, VideoRows]:
     """Labels as numbers, rows by split."""
-    names = _class_names(listing, labels)
-    number = {name: i for i, name in enumerate(names)}
+    names = class_names(listing, labels)
+    number = numbers_of(names)
     rows: dict[str, list[VideoRow]] = {}
     for video in listing.videos:
-        label = None if video.label is None else _number(video, number, names)
+        label = class_number(video, names, number)
         rows.setdefault(video.split or "train", []).append(VideoRow(video.source, label, video.name, video.group))
     ordered = [*[name for name in SPLITS if name in rows], *[name for name in rows if name not in SPLITS]]
     return {
         name: VideoRows(rows[name], names, listing.skipped if name == ordered[0] else (), root=listing.root)
         for name in ordered
     }
-
-
-def _class_names(listing: Listing, labels: Sequence[str] | None) -> list[str]:
-    """Class names in the order of their numbers.
-
-    In lists and tables, labels that are numbers keep them: class k is number k, also where one of them has no video
-    here. Only those that run from 1 to N without a gap are counted from 1.
-    """
-    if labels is not None or listing.labels is not None:
-        return list(labels if labels is not None else listing.labels)
-    found = {video.label for video in listing.videos if video.label is not None}
-    if listing.numbers and found and all(label.isdecimal() for label in found):
-        for video in listing.videos:
-            video.label = None if video.label is None else str(int(video.label))
-        numbers = {int(label) for label in found}
-        first = 1 if numbers == set(range(1, max(numbers) + 1)) else 0
-        return [str(number) for number in range(first, max(numbers) + 1)]
-    return sorted(found, key=natural)
-
-
-def _number(video: Found, number: dict[str, int], names: list[str]) -> int:
-    label = video.label
-    if label in number:
-        return number[label]
-    if label.isdecimal() and int(label) < len(names):
-        return int(label)
-    near = difflib.get_close_matches(label, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise DataError(
-        f"{video.name} has the label {label!r}, which is none of the {len(names)} classes.{hint} Rename it, or leave "
-        "labels= out to take the classes that are there."
-    )

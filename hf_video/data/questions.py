@@ -33,8 +33,9 @@ from hf_video.data.described import (
     rows_by_split,
 )
 from hf_video.data.folder import Listing, split_name
-from hf_video.data.lists import LIST_ENDINGS, pick_column
+from hf_video.data.lists import pick_column
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.tables import LIST_ENDINGS
 from hf_video.errors import DataError
 
 QUESTION_COLUMNS = ("question", "query", "q")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from hf_video.errors import DataError
+from hf_video.video.part import VideoPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +16,14 @@ class VideoRow:
     """One video.
 
     `source` is anything that `VideoReader` opens: a path, URL, bytes, or an object with `read()` (a member of a tar, a
-    cell of a `datasets` column: nothing is held in memory until it is read). `label` is the number of its class, None
-    where it has none. `name` is what reports and seeds call it: its path relative to the root. Rows of one `group` (the
+    cell of a `datasets` column: nothing is held in memory until it is read), or a `VideoPart` of it. `label` is the
+    number of its class, None where it has none, and a tuple of numbers, maybe empty, where videos of the data set show
+    several classes. `name` is what reports and seeds call it: its path relative to the root. Rows of one `group` (the
     clips of one recording) never stand on both sides of an automatic split.
     """
 
     source: Any
-    label: int | None
+    label: int | tuple[int, ...] | None
     name: str
     group: str | None = None
 
@@ -31,8 +33,9 @@ class Skipped:
     """A file that is not used, or with `used=True` one that is used all the same and deserves a look.
 
     `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos" (a label folder without any),
-    "format" (no video by its name, or in no split), "missing" (named in a list, not there), "other" (a file at the top
-    of a folder that is no video, as a README is).
+    "format" (no video by its name, or in no split), "missing" (named in a list, not there), "unused" (left out by the
+    list itself), "label" (a class whose name is written in two ways, or nearly like another's), "other" (a file at the
+    top of a folder that is no video, as a README is).
     """
 
     name: str
@@ -49,7 +52,14 @@ class Skipped:
 
 def plain_reason(error: object, source: Any, name: str) -> str:
     """A reader's message with the row's name for the path: reports are read on other machines."""
+    if isinstance(source, VideoPart):
+        return plain_reason(error, source.source, name.partition("#")[0])
     return str(error).replace(source, name) if isinstance(source, str) else str(error)
+
+
+def classes_of(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """The class numbers of a label: none, one or several."""
+    return () if label is None else label if isinstance(label, tuple) else (label,)
 
 
 class VideoRows(Sequence[VideoRow]):
@@ -66,7 +76,7 @@ class VideoRows(Sequence[VideoRow]):
         self.labels = list(labels)
         self.skipped = list(skipped)
         self.root = root
-        wrong = [row for row in self.rows if row.label is not None and not 0 <= row.label < len(self.labels)]
+        wrong = [row for row in self.rows if not all(0 <= one < len(self.labels) for one in classes_of(row.label))]
         if wrong:
             raise DataError(
                 f"{wrong[0].name} has label {wrong[0].label}, and the {len(self.labels)} classes are numbered from 0."
@@ -85,9 +95,14 @@ class VideoRows(Sequence[VideoRow]):
         """Whether every row has a label."""
         return bool(self.rows) and all(row.label is not None for row in self.rows)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether videos show several classes: labels are tuples."""
+        return any(isinstance(row.label, tuple) for row in self.rows)
+
     def counts(self) -> dict[str, int]:
         """Videos of each class, classes without any included."""
-        found = Counter(row.label for row in self.rows)
+        found = Counter(number for row in self.rows for number in classes_of(row.label))
         return {label: found[number] for number, label in enumerate(self.labels)}
 
     def select(self, indices: Iterable[int]) -> VideoRows:

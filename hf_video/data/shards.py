@@ -20,6 +20,7 @@ from typing import Any
 
 from hf_video.data.files import is_video, natural
 from hf_video.data.folder import Found, Listing, split_name
+from hf_video.data.labels import read_label
 from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
 
@@ -50,7 +51,7 @@ class Sample:
     key: str
     video: Any = None
     name: str = ""
-    label: str | None = None
+    label: str | tuple[str, ...] | None = None
 
 
 def shard_paths(source: Any) -> list[str]:
@@ -156,7 +157,7 @@ def samples(members: Iterable[tuple[str, Any, tarfile.TarFile]], label_column: s
         yield current
 
 
-def _label(file: str, data: bytes, column: str) -> str | None:
+def _label(file: str, data: bytes, column: str) -> str | tuple[str, ...] | None:
     text = data.decode("utf-8", "replace").strip()
     if not file.lower().endswith(".json"):
         return text or None
@@ -165,4 +166,4 @@ def _label(file: str, data: bytes, column: str) -> str | None:
     except ValueError:
         return None
     value = value.get(column) if isinstance(value, dict) else value
-    return None if value is None or isinstance(value, (dict, list)) else str(value)
+    return None if isinstance(value, dict) else read_label(value, file)

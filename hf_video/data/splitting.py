@@ -6,9 +6,11 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from hf_video.data.folder import Found
 from hf_video.errors import DataError
+from hf_video.video.part import VideoPart
 
 # Clips cut from one recording, by the names that well-known data sets give them: the match is the recording.
 KNOWN_GROUPS = (
@@ -28,6 +30,11 @@ def assign_groups(videos: Sequence[Found], pattern: str | None) -> None:
         if video.group is None:
             match = next(filter(None, (expression.search(video.name) for expression in known)), None)
             video.group = None if match is None else match.group(1 if match.re.groups else 0)
+    parts = {video.source.source for video in videos if isinstance(video.source, VideoPart)}
+    for video in videos if parts else ():
+        whole = video.source.source if isinstance(video.source, VideoPart) else video.source
+        if video.group is None and isinstance(whole, str) and whole in parts:
+            video.group = whole
     if pattern is not None and videos and all(video.group is None for video in videos):
         raise DataError(f"group_pattern={pattern!r} matches none of the names, such as {videos[0].name!r}.")
 
@@ -42,17 +49,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def choose_test(videos: Sequence[Found], test_size: float, seed: int) -> list[bool]:
     """For each video whether it goes to the test side: about `test_size` of each class, whole groups only.
 
-    Every class of two groups or more is on both sides. The choice depends on the names, the groups and the seed, not on
-    the order of the list.
+    Every class of two groups or more is on both sides, as far as videos of several classes let it be. The choice
+    depends on the names, the groups and the seed, not on the order of the list.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, video in enumerate(videos):
         groups[f"\0{video.name}" if video.group is None else video.group].append(number)
-    total = Counter(video.label for video in videos)
+    total = Counter(label for video in videos for label in _labels(video))
     # At least one where that leaves one for training, so that no class goes untested.
     wanted = {label: max(min(1, count - 1), round(count * test_size)) for label, count in total.items()}
     shuffled = sorted(groups, key=lambda name: _shuffled(name, seed))
-    members = {group: Counter(videos[i].label for i in numbers) for group, numbers in groups.items()}
+    members = {
+        group: Counter(label for i in numbers for label in _labels(videos[i])) for group, numbers in groups.items()
+    }
     taken: Counter = Counter()
     test: set[str] = set()
 
@@ -70,6 +79,11 @@ def choose_test(videos: Sequence[Found], test_size: float, seed: int) -> list[bo
     for number in (number for group in test for number in groups[group]):
         chosen[number] = True
     return chosen
+
+
+def _labels(video: Found) -> tuple[Any, ...]:
+    """Of a video without a label None, which is then shared out like a class."""
+    return video.label or (None,) if isinstance(video.label, tuple) else (video.label,)
 
 
 def _fits(members: Counter, taken: Counter, total: Counter) -> bool:

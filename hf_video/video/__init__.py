@@ -12,6 +12,7 @@ _HOME = {
     "FrameSample": "frame_sample",
     "VideoFrames": "frames",
     "VideoMetadata": "frames",
+    "VideoPart": "part",
     "VideoReader": "reader",
     "flip_flow": "flow",
     "motion_energy": "motion",

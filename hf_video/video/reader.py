@@ -25,8 +25,8 @@ class VideoReader:
 
     `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
     folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
-    (frames, height, width, 3), a list of PIL images, or another `VideoReader`. It is opened at once, so that a wrong
-    source fails here.
+    (frames, height, width, 3), a list of PIL images, another `VideoReader`, or a `VideoPart` of any of these. It is
+    opened at once, so that a wrong source fails here.
 
     **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where
     the file carries a display matrix. Indices may repeat, come in any order, and be negative (from the end). Only

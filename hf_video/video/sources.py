@@ -12,6 +12,7 @@ from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
 from hf_video.video.decoding import EncodedVideo
 from hf_video.video.frames import VideoMetadata
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
+from hf_video.video.part import PartSource, VideoPart
 from hf_video.video.pixels import Painter, Sizing, clockwise_degrees
 from hf_video.video.stills import DEFAULT_FPS, AnimatedImage, ArrayVideo, ImageFolder, Stills, images_from_list
 
@@ -168,7 +169,7 @@ class StillSource:
         self._stills.close()
 
 
-Source = EncodedSource | StillSource
+Source = EncodedSource | StillSource | PartSource
 
 
 def open_source(
@@ -181,6 +182,9 @@ def open_source(
     backend: str,
 ) -> Source:
     """The `Source` for what the user gave. Raises as `VideoReader` documents."""
+    if isinstance(given, VideoPart):
+        whole = open_source(given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend)
+        return PartSource(whole, given)
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate)
     if stills is None:
