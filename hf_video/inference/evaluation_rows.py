@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hf_video.data import load_videos
-from hf_video.data.files import is_video, walk
 from hf_video.data.load import list_source
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import DataError
-
-COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 def split_rows(source: Any, split: str = "test", **options: Any) -> VideoRows:
@@ -58,68 +53,14 @@ def _tops(rows: Iterable[VideoRow]) -> set[str]:
 def kinetics_rows(videos: str | os.PathLike[str], annotations: str | os.PathLike[str] | None = None) -> VideoRows:
     """The validation videos of Kinetics in the folder `videos`, at any depth.
 
-    `annotations` is the official CSV with the columns label, youtube_id, time_start, time_end (seconds). A video is the
-    file `<youtube id>_<start>_<end>` (six digits each) or, where no other clip of the list has its id, `<youtube id>`,
-    with any video's ending. Those without a file are in `skipped` as "missing", so that reports count them. Without
-    `annotations` the folder is <label>/<video>.
+    `annotations` is the official CSV with the columns label, youtube_id, time_start, time_end (seconds): see
+    `hf_video.data.official`. All of its rows are taken, whatever their split. Those without a file are in `skipped` as
+    "missing", so that reports count them. Without `annotations` the folder is <label>/<video>.
 
     Raises DataError for a CSV with other columns, and where not one of its videos is there.
     """
     if annotations is None:
         return next(iter(load_videos(videos, split="validation", inspect=None).values()))
-    listed = _read_list(annotations)
-    labels = sorted({entry["label"] for entry in listed})
-    number = {label: i for i, label in enumerate(labels)}
-    files = _files_by_stem(videos)
-    clips_of = Counter(entry["youtube_id"] for entry in listed)
-    rows, missing = [], []
-    for entry in listed:
-        identity = entry["youtube_id"]
-        name = f"{identity}_{int(float(entry['time_start'])):06d}_{int(float(entry['time_end'])):06d}"
-        file = files.get(name) or (files.get(identity) if clips_of[identity] == 1 else None)
-        if file is None:
-            missing.append(Skipped(name, f"no file of this name below {videos}", "missing"))
-        else:
-            rows.append(VideoRow(str(Path(videos) / file), number[entry["label"]], file))
-    if not rows:
-        raise DataError(
-            f"None of the {len(listed)} videos of {annotations} is below {videos} ({len(files)} videos there). Files "
-            f"are called <youtube id>_<start>_<end>, such as {missing[0].name}.mp4."
-        )
-    return VideoRows(rows, labels, missing, root=str(videos))
-
-
-def _read_list(annotations: str | os.PathLike[str]) -> list[dict[str, str]]:
-    try:
-        with open(annotations, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            if not set(COLUMNS) <= set(columns):
-                raise DataError(
-                    f"{annotations} has the columns {', '.join(columns)}; the official list of Kinetics has "
-                    f"{', '.join(COLUMNS)}. Without a list, give a folder of <label>/<video>."
-                )
-            reader.fieldnames = columns
-            listed = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{annotations} can't be read as a CSV: {error}.") from error
-    for line, entry in enumerate(listed, start=2):
-        try:
-            float(entry["time_start"]), float(entry["time_end"])
-        except (TypeError, ValueError):
-            entry["label"] = None
-        if not entry["label"]:
-            raise DataError(f"{annotations}, line {line}: a label and seconds are needed; {dict(entry)} came.")
-    if not listed:
-        raise DataError(f"{annotations} lists no videos.")
-    return listed
-
-
-def _files_by_stem(videos: str | os.PathLike[str]) -> dict[str, str]:
-    if not os.path.isdir(videos):
-        raise DataError(f"There is no folder {str(videos)!r}.")
-    found: dict[str, str] = {}
-    for name in walk(videos):
-        if is_video(name):
-            found.setdefault(Path(name).stem, name)
-    return found
+    found = load_videos(annotations, data_format="kinetics", videos=videos, inspect=None)
+    first = next(iter(found.values()))
+    return VideoRows((row for rows in found.values() for row in rows), first.labels, first.skipped, root=first.root)

@@ -217,8 +217,8 @@ def test_kinetics_folder_of_labels(kinetics, model, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label,youtube_id\na,b\n", "label, youtube_id, time_start"),
-        ("label,youtube_id,time_start,time_end\n", "lists no videos"),
+        ("label,youtube_id\na,b\n", "there is no 'time_start'; the list has label"),
+        ("label,youtube_id,time_start,time_end\n", "names no video"),
         ("label,youtube_id,time_start,time_end\n,b,1,2\n", "line 2"),
         ("label,youtube_id,time_start,time_end\na,b,one,2\n", "line 2"),
         ("label,youtube_id,time_start,time_end\na,nowhere,1,2\n", "None of the 1 videos"),

@@ -176,7 +176,7 @@ def test_charades(put, tmp_path):
     videos = put("Charades_v1_480/46GP8.mp4", "Charades_v1_480/N11GT.mp4", "Charades_v1_480/0IH69.mp4")
     header = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
     (tmp_path / "Charades_v1_train.csv").write_text(
-        f'{header}46GP8,HR43,Kitchen,6,7,Yes,"A, b.",food;stove,a;b,c092 11.90 21.20;c147 0.00 12.60,24.83\n'
+        f'{header}46GP8,HR43,Kitchen,6,7,Yes,"A, b.",x;y,a;b,c092 11.90 21.20;c147 0.00 12.60,24.83\n'
         "N11GT,0KZ7,Stairs,6,7,No,Two\u2028lines,,,,18.33\n",
         encoding="utf-8",
     )
