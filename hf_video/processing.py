@@ -21,6 +21,8 @@ from hf_video.errors import VideoOptionError
 from hf_video.processing_pixels import layout_name, pixel_values, views
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
 
+_SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+
 # Files carry keys of other versions and tools, which are kept; only what a person types is checked for spelling.
 _reading_file: ContextVar[bool] = ContextVar("reading_file", default=False)
 
@@ -51,7 +53,8 @@ class ClipProcessing:
     Calling it takes **one video or several, in any form**: a path, URL, bytes, file object, `VideoReader` or
     `VideoFrames`; a list of PIL images or of (H, W, 3) or (3, H, W) arrays; an array or tensor (T, H, W, 3) or
     (T, 3, H, W); a list or a 5-d array of those; an undecoded row of a `datasets` Video column. Pixels are RGB, uint8
-    (0 to 255) or float (0 to 1; never divided by 255 a second time).
+    (0 to 255) or float (0 to 1; never divided by 255 a second time). Arrays of another number of channels are taken
+    where `input_data_format` says which dimension holds them; statistics then have as many numbers, or one.
 
     It returns a `BatchFeature` with `pixel_values`, float32 (rows, frames, 3, height, width). A video gives one row, or
     one for each of its views, clips first: `sampler="dense", sampler_options={"num_clips": 5}, num_crops=3` gives
@@ -112,8 +115,9 @@ class ClipProcessing:
     def __init__(self, **kwargs: Any):
         given = config.clean(kwargs)
         for name in self._settings_names:
+            switched_off = name in _SWITCHES and name in given  # `do_resize=None` is off, as in transformers
             value = given.pop(name, None)
-            if value is None:
+            if value is None and not switched_off:
                 value = copy.deepcopy(getattr(type(self), name))
             setattr(self, name, config.standard(name, value))
         if not _reading_file.get():

@@ -107,9 +107,9 @@ def _statistics(name: str, value: Any) -> list[float]:
     numbers = [float(v) for v in (value if isinstance(value, Iterable) else [value] * 3)]
     if len(numbers) == 1:
         numbers *= 3
-    good = len(numbers) == 3 and all(np.isfinite(v) for v in numbers)
+    good = numbers and all(np.isfinite(v) for v in numbers)
     if not good or (name == "image_std" and min(numbers) <= 0):
-        raise VideoOptionError(f"{name}={value!r} must hold one number for each of 3 channels (a std above 0).")
+        raise VideoOptionError(f"{name}={value!r} must hold one number for each channel, usually 3 (a std above 0).")
     return numbers
 
 

@@ -84,11 +84,26 @@ def _finish(view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torc
         scale = settings.rescale_factor if settings.do_rescale else 1.0
         if settings.do_rescale and view.is_floating_point():
             scale *= 255  # floats are at 0..1 already; a factor other than 1/255 still means something
-        mean, std = (settings.image_mean, settings.image_std) if settings.do_normalize else ([0.0], 1.0)
+        mean, std = ([0.0], [1.0])
+        if settings.do_normalize:
+            mean, std = (_statistics(name, settings, view.shape[-1]) for name in ("image_mean", "image_std"))
         if settings.do_rescale and getattr(settings, "offset", False):  # ViViT's x · factor - 1
             mean = [m + 1 for m in mean]
         result = transforms.normalize(view, mean, std, scale=scale, out=out)
     return result.movedim(-3, -1).contiguous() if last else result
+
+
+def _statistics(name: str, settings: SimpleNamespace, channels: int) -> list[float]:
+    """One number for all channels, or one for each. Raises VideoOptionError."""
+    values = getattr(settings, name)
+    if len(set(values)) == 1:
+        return values[:1]
+    if len(values) != channels:
+        raise VideoOptionError(
+            f"{name}={values} has {len(values)} numbers and the frames have {channels} channels: pass one number for "
+            "each channel, or one for all."
+        )
+    return values
 
 
 def layout_name(name: str, value: Any) -> str:

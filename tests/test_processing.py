@@ -541,3 +541,42 @@ def test_a_quarter_of_transformers_cpu_time(shape):
         assert ours <= 0.25 * stock
     finally:
         torch.set_num_threads(threads)
+
+
+# --- other numbers of channels, settings that are None --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_channels_where_the_layout_is_said(cls, channels):
+    clip = noise(3, channels, 40, 36)
+    plain = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_first"}
+    expected = torch.from_numpy(clip).float()[None] / 255
+    mean = [0.1 * (i + 1) for i in range(channels)]
+    each = torch.tensor(mean)[:, None, None]
+    for given in (clip, list(clip), [list(clip)]):
+        pixels = values(cls(), given, image_mean=mean, image_std=[0.5] * channels, **plain)
+        assert (pixels - (expected - each) / 0.5).abs().max() < 1e-6
+    assert (values(cls(image_mean=0.5, image_std=0.5), clip, **plain) - (expected - 0.5) / 0.5).abs().max() < 1e-6
+    small = {"size": {"shortest_edge": 20}, "crop_size": {"height": 18, "width": 18}, "do_normalize": False}
+    last = values(cls(), clip.transpose(0, 2, 3, 1), input_data_format="channels_last", num_frames=2, **small)
+    assert last.shape == (1, 2, channels, 18, 18)
+
+
+def test_other_channels_are_refused_where_nothing_says_so():
+    clip = noise(3, 40, 36, 4)
+    with pytest.raises(VideoArrayError, match="input_data_format"):
+        values(VideoMAEImageProcessor(), clip)
+    with pytest.raises(VideoOptionError, match=r"image_mean.*3 numbers.*4 channels"):
+        values(VideoMAEImageProcessor(), clip, input_data_format="channels_last")
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("name", ["do_resize", "do_center_crop", "do_rescale", "do_normalize"])
+def test_a_switch_that_is_none_is_off_and_stays_so(cls, name, tmp_path):
+    processor = cls(**{name: None})
+    processor.save_pretrained(tmp_path)
+    back = cls.from_pretrained(tmp_path)
+    assert (getattr(processor, name), getattr(back, name)) == (None, None)
+    clip = noise(2, 240, 250, 3)
+    torch.testing.assert_close(values(back, clip), values(cls(), clip, **{name: False}), rtol=0, atol=0)

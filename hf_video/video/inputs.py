@@ -121,7 +121,8 @@ def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Plan) 
 
     pixels = frames if frames.dtype == torch.uint8 else (frames.clamp(0, 1) * 255).to(torch.uint8)
     options = dict(plan.options) if seconds is None else {"timestamps": seconds, **plan.options}
-    with VideoReader(pixels) as reader:
+    rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, -1, 3)
+    with VideoReader(rgb) as reader:  # which frames to take doesn't depend on further channels
         sample = _sample(reader, plan, options)
     known = (sample.seconds, sample.spans) if seconds is not None else (None, None)
     return _clips(frames[torch.from_numpy(sample.indices)], sample.indices, *known, None)
@@ -233,17 +234,18 @@ def _pixels(tensor: torch.Tensor) -> torch.Tensor:
 def _channels_last(tensor: torch.Tensor, layout: str | None) -> torch.Tensor:
     if tensor.ndim != 4:
         raise VideoArrayError(f"A clip of shape {tuple(tensor.shape)} came. Give {_FORMS}.")
-    first, last = tensor.shape[1] == 3, tensor.shape[3] == 3
     if layout is None:
+        first, last = tensor.shape[1] == 3, tensor.shape[3] == 3
         if first and last:
             raise VideoArrayError(
                 f"It can't be told which dimension of {tuple(tensor.shape)} holds the channels: pass "
                 'input_data_format="channels_first" or "channels_last".'
             )
+        if not (first or last):
+            raise VideoArrayError(
+                f"A clip of shape {tuple(tensor.shape)} came, and (frames, height, width, 3) or (frames, 3, height, "
+                "width) is needed. Three channels: repeat a grey one three times, drop an alpha channel. For a model "
+                'of another number of channels pass input_data_format="channels_first" or "channels_last".'
+            )
         layout = "channels_first" if first else "channels_last"
-    if not (first if layout == "channels_first" else last):
-        raise VideoArrayError(
-            f"A clip of shape {tuple(tensor.shape)} came, and (frames, height, width, 3) or (frames, 3, height, width) "
-            "is needed. Three channels: repeat a grey one three times, drop an alpha channel."
-        )
     return tensor.movedim(1, -1) if layout == "channels_first" else tensor

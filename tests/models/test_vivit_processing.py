@@ -79,6 +79,35 @@ def test_the_double_normalisation_of_plain_transformers_is_undone(cls, tmp_path,
     assert insisting.min() == pytest.approx(-3)
 
 
+@EACH
+def test_what_is_saved_here_is_loaded_as_it_was(cls, tmp_path, caplog):
+    """Also a normalisation after the offset, which in a file of plain transformers is taken for its default."""
+    clip = noise(2, 260, 290, 3)
+    logging.getLogger("transformers").propagate = True
+    for number, settings in enumerate(({"do_normalize": True}, {"do_normalize": True, "offset": False}, {})):
+        processor = cls(**settings)
+        processor.save_pretrained(tmp_path / str(number))
+        back = cls.from_pretrained(tmp_path / str(number))
+        assert back.to_dict() == processor.to_dict()
+        torch.testing.assert_close(values(back, clip), values(processor, clip), rtol=0, atol=0)
+    assert cls.from_dict({"do_normalize": True, "size": {"shortest_edge": 18}}).do_normalize
+    assert "do_normalize=True" not in caplog.text
+
+
+@EACH
+def test_rescale_takes_the_offset_off(cls):
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 8, 32)
+    whole = ramp.astype(np.float32) / 127.5
+    np.testing.assert_allclose(cls().rescale(ramp, scale=1 / 127.5), whole - 1, atol=1e-6)
+    np.testing.assert_allclose(cls().rescale(torch.from_numpy(ramp), scale=1 / 127.5), whole - 1, atol=1e-6)
+    np.testing.assert_allclose(cls().rescale(ramp, scale=1 / 127.5, offset=False), whole, atol=1e-6)
+    np.testing.assert_allclose(cls(offset=False).rescale(ramp, scale=1 / 127.5), whole, atol=1e-6)
+    np.testing.assert_allclose(cls(offset=False).rescale(ramp, scale=1 / 127.5, offset=True), whole - 1, atol=1e-6)
+    clip = noise(2, 224, 224, 3)
+    pixels = values(cls(), clip, do_resize=False, offset=False)
+    np.testing.assert_allclose(pixels[0], clip.transpose(0, 3, 1, 2) / np.float32(127.5), atol=1e-6)
+
+
 def test_ours_in_plain_transformers(tmp_path):
     clip = noise(2, 260, 290, 3)
     hf_video.VivitImageProcessor().save_pretrained(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers.utils import logging
 
 from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
@@ -34,7 +35,8 @@ class VivitProcessing:
     `offset` is the name that ViViT's files have for the 1 that is taken off, after scaling and before any mean. Files
     of plain transformers are read as they are, but for its class defaults, which scale to [-1, 1] and then normalise
     with mean and deviation .5 as if pixels were still in [0, 1]: no published weights want the [-3, 1] that makes, so
-    such a file gives [-1, 1], with a warning. `from_pretrained(..., do_normalize=True)` insists on it.
+    such a file gives [-1, 1], with a warning. `from_pretrained(..., do_normalize=True)` insists on it; files that are
+    saved here mean what they say.
     """
 
     size: Any = {"shortest_edge": 256}  # noqa: RUF012 - copied for every instance
@@ -55,9 +57,16 @@ class VivitProcessing:
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any], **kwargs: Any):
-        if kwargs.get("do_normalize") is None:
+        stock_file = not {"image_processor_type", "video_processor_type"}.isdisjoint(settings)
+        if stock_file and "sampler" not in settings and kwargs.get("do_normalize") is None:  # ours name a sampler
             settings = normalised_once(settings)
         return super().from_dict(settings, **kwargs)
+
+    def rescale(self, image: Any, scale: float, offset: bool | None = None, **kwargs: Any) -> Any:
+        """`image · scale`, less 1 with `offset`; the processor's own offset where None. As transformers'."""
+        tensor = isinstance(image, torch.Tensor)
+        rescaled = image * scale if tensor else super().rescale(image, scale, **kwargs)
+        return rescaled - 1 if (self.offset if offset is None else offset) else rescaled
 
 
 def normalised_once(settings: dict[str, Any]) -> dict[str, Any]:
