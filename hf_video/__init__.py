@@ -8,7 +8,6 @@ public names below load when they are first used.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 from hf_video._version import __version__
@@ -45,8 +44,10 @@ def __dir__() -> list[str]:
 
 
 def _is_command() -> bool:
-    # `hf-video` registers when a verb needs a model, so that `hf-video --help` answers at once.
-    return os.path.splitext(os.path.basename(getattr(sys, "argv", [""])[0]))[0] == "hf-video"
+    """Whether this process is `hf-video` or `python -m hf_video.cli`, which registers once it knows its verb, so that
+    its help answers at once."""
+    command = sys.modules.get("hf_video_command")
+    return getattr(command, "running", False) or sys.orig_argv[1:3] == ["-m", "hf_video.cli"]
 
 
 if not _is_command():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers.utils import (
 
 from hf_video.errors import UnsafeWeightsError
 
+logger = logging.getLogger(__name__)
+
 
 class SafeWeights:
     """Mixed in before `PreTrainedModel`: `from_pretrained` reads `.safetensors` and refuses `pytorch_model.bin`."""
@@ -29,6 +32,7 @@ class SafeWeights:
                 "use_safetensors=False asks for pickled weights, which are never loaded. Leave it out, and convert the "
                 "file once: hf-video convert MODEL --output DIR."
             )
+        logger.debug("%s is loaded as %s.%s", pretrained_model_name_or_path, cls.__module__, cls.__qualname__)
         # Only `True` where they are there: transformers would ask a web service to convert what is not.
         safe = pretrained_model_name_or_path is not None and has_safetensors(pretrained_model_name_or_path, **kwargs)
         return super().from_pretrained(

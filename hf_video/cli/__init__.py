@@ -7,6 +7,7 @@ or option that doesn't work; 3 a bug in here; 130 interrupted; 141 whoever read 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from importlib import import_module
 
 from hf_video._version import __version__
 from hf_video.errors import HFVideoError
+from hf_video.registry import register_auto_classes
 
 DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
@@ -36,6 +38,10 @@ VERBS = {
 }
 
 
+# Verbs that load no model and needn't wait for transformers; before all others every model is registered.
+WITHOUT_MODEL = {"check", "info", "preview", "push"}
+
+
 class CommandError(HFVideoError):
     """A command that can't be carried out as asked: exit code 2."""
 
@@ -50,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_of_argparse:
         return int(exit_of_argparse.code or 0)
     try:
+        if options.debug:
+            _say_what_is_loaded()
+        if options.verb not in WITHOUT_MODEL:
+            register_auto_classes()
         code = import_module(f"hf_video.cli.{options.verb}").run(options)
         sys.stdout.flush()
         return code
@@ -64,6 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         return _report(error)
+
+
+def _say_what_is_loaded() -> None:
+    """Lines of the package's logger on stderr, such as the class that each model is loaded as."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("hf-video: %(message)s"))
+    logger = logging.getLogger("hf_video")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
 
 
 def _hyphens(argv: Sequence[str]) -> list[str]:
@@ -97,6 +116,6 @@ def _parser() -> argparse.ArgumentParser:
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        below.add_argument("--debug", action="store_true", help="show tracebacks")
+        below.add_argument("--debug", action="store_true", help="show tracebacks, and the class of each model")
         module.add_arguments(below)
     return parser

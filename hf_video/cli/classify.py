@@ -125,7 +125,6 @@ def load_pipeline(options: argparse.Namespace) -> Any:
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty() or options.quiet:
         transformers.utils.logging.disable_progress_bar()
-    hf_video.register_auto_classes()
     _check_model(options.model)
     try:
         return transformers.pipeline(

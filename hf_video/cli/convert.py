@@ -46,11 +46,9 @@ def run(options: argparse.Namespace) -> int:
 
     import transformers
 
-    import hf_video
     from hf_video.convert import convert_file, convert_pickles
 
     transformers.utils.logging.disable_progress_bar()
-    hf_video.register_auto_classes()
     if options.model_type:
         model = convert_file(options.file, model_type=options.model_type, output=output, processor=processor, **values)
     else:

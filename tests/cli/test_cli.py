@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -16,15 +15,6 @@ from transformers import AutoImageProcessor, AutoModelForVideoClassification, pi
 
 from hf_video import cli
 from hf_video.cli.files import expand
-
-AS_INSTALLED = """
-import sys
-sys.argv[0] = "hf-video"
-from hf_video.cli import main
-code = main()
-{after}
-sys.exit(code)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +38,6 @@ def run(capsys, *arguments):
     code = cli.main([str(a) for a in arguments])
     out, err = capsys.readouterr()
     return code, out, err
-
-
-def command(*arguments, after="", **options):
-    return subprocess.run(
-        [sys.executable, "-c", AS_INSTALLED.format(after=after), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 # --- classify --------------------------------------------------------------------------------------------------------
@@ -271,25 +251,3 @@ def test_convert_says_what_is_wrong(capsys, official, tmp_path, arguments, hint)
     assert code == cli.WRONG
     assert hint in err
     assert "Traceback" not in err
-
-
-# --- as a command ----------------------------------------------------------------------------------------------------
-
-
-def test_help_answers_without_torch():
-    done = command("--help", after="print('torch' in sys.modules, 'transformers' in sys.modules)")
-    assert done.returncode == 0
-    assert "classify" in done.stdout
-    assert done.stdout.splitlines()[-1] == "False False"
-    done = command("classify", "--help", after="print('torch' in sys.modules)")
-    assert "--views" in done.stdout
-    assert done.stdout.splitlines()[-1] == "False"
-    assert command().returncode == cli.WRONG
-
-
-def test_the_command_from_start_to_end(model, folder):
-    done = command("classify", folder / "clip2.mp4", folder / "notes.txt", "--model", model, "--json")
-    assert done.returncode == cli.SOME_FAILED
-    assert [("error" in row) for row in json.loads(done.stdout)] == [False, True]
-    assert "notes.txt" in done.stderr
-    assert "Traceback" not in done.stderr
