@@ -177,6 +177,24 @@ def mean_average_precision(scores: Any, targets: Any) -> float:
     return _mean(np.array([average_precision(scores[:, c], targets[:, c]) for c in range(scores.shape[1])]))
 
 
+def best_threshold(scores: Any, targets: Any) -> float:
+    """The score from which on a class counts as shown, so that F1 is highest on `scores` and `targets` (0 or 1), (N,):
+    half-way between the lowest score that is taken and the next below it. Of equal F1 the highest threshold; NaN
+    without positives."""
+    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets).astype(bool)
+    if scores.ndim != 1 or scores.shape != targets.shape or len(scores) == 0:
+        raise MetricError(f"scores and targets must both be (N,); {scores.shape} and {targets.shape} came.")
+    _check_numbers(scores)
+    if not targets.any():
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
+    found, taken = np.cumsum(targets[order])[last_of_ties], (np.arange(len(scores)) + 1)[last_of_ties]
+    levels = scores[order][last_of_ties]
+    best = int((2 * found / (taken + targets.sum())).argmax())
+    return float((levels[best] + levels[min(best + 1, len(levels) - 1)]) / 2)
+
+
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     """Between which two shares the true accuracy lies with 95 % confidence, after `right` of `total` answers (Wilson
     1927): on few videos a top-1 says little."""

@@ -99,7 +99,7 @@ def read_labels(path: Path) -> dict[str, Any]:
     """The configuration's `id2label` and `label2id` from a file of names. Raises CommandError."""
     try:
         text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        names = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.strip()]
         if isinstance(names, dict):
             names = [names[str(i)] for i in range(len(names))]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:

@@ -14,7 +14,7 @@ from hf_video.errors import DataError
 
 class VideoCollator:
     """Samples of a `VideoDataset` to a batch: `pixel_values` (B, T, C, H, W), other inputs likewise, and `labels`, (B,)
-    int64, or (B, classes) float32 with mixing or label smoothing.
+    int64, or (B, classes) float32 with mixing or label smoothing, and where videos show several classes (0 and 1).
 
     Samples that come as lists (repeated augmentation) are laid one after the other, so B may be larger than the batch
     size. `mixing` (`hf_video.video.mixing.Mixing`) is drawn from the seeds of the samples alone: the same batch is
@@ -42,7 +42,8 @@ class VideoCollator:
         if labels:
             if len(labels) != len(flat):
                 raise DataError(f"{len(flat) - len(labels)} of {len(flat)} samples have no label and the others do.")
-            batch["labels"] = torch.as_tensor(labels, dtype=torch.int64)
+            several = isinstance(labels[0], torch.Tensor)
+            batch["labels"] = torch.stack(labels) if several else torch.as_tensor(labels, dtype=torch.int64)
             self._soften(batch, seeds)
         return batch
 
@@ -59,7 +60,9 @@ class VideoCollator:
                 batch[name] = values.copy_(mixture.clips(values))  # stays where it is: see shared_batches
             batch["labels"] = mixture.targets(batch["labels"], self.num_labels)
         elif self.label_smoothing:
-            hard = torch.nn.functional.one_hot(batch["labels"], self.num_labels).float()
+            hard = batch["labels"]
+            if not hard.is_floating_point():
+                hard = torch.nn.functional.one_hot(hard, self.num_labels).float()
             batch["labels"] = hard * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
 
 

@@ -22,9 +22,9 @@ class VideoDataset(SampleMaker, torch.utils.data.Dataset):
     """Clips of `rows`, ready for a model.
 
     A sample is a dict: `pixel_values` float32 (T, C, H, W), with `flow_values` for processors that make flow, `labels`
-    (an int; absent where the row has none) and `seed`, from which the collator draws. With `repeats` above 1 a sample
-    is a list of so many dicts: the file is decoded once, and the same frames are augmented each time anew (Hoffer et
-    al. 2020, as VideoMAE's loader does it).
+    (an int, or float32 (classes,) of 0 and 1 where videos show several; absent where the row has none) and `seed`, from
+    which the collator draws. With `repeats` above 1 a sample is a list of so many dicts: the file is decoded once, and
+    the same frames are augmented each time anew (Hoffer et al. 2020, as VideoMAE's loader does it).
 
     **Every random choice is drawn from (seed, epoch, index, repeat) alone**: not from the worker, the batch size, the
     process, or where training was resumed.
@@ -71,6 +71,7 @@ class VideoDataset(SampleMaker, torch.utils.data.Dataset):
         if augmentation is not None and pair != (1, 1):
             raise VideoOptionError("views are for evaluation: leave augmentation out, or use repeats for training.")
         self.rows = rows
+        self.num_labels = len(rows.labels)
         self._prepare(
             processor,
             num_frames=num_frames,

@@ -52,7 +52,7 @@ class FailureLog:
             text = self.path.read_text("utf-8", "surrogateescape")
         except FileNotFoundError:
             return
-        for line in text.splitlines():
+        for line in text.split("\n"):  # names may hold U+2028, at which splitlines cuts
             try:
                 given = json.loads(line)
                 yield Skipped(*(given[name] for name in ("name", "reason", "kind", "used")))

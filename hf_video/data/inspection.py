@@ -165,7 +165,7 @@ class InspectionCache:
     def _read(self) -> Iterable[tuple[str, Inspection]]:
         names = {field.name for field in fields(Inspection)}
         try:
-            lines = self.path.read_text("utf-8", "replace").splitlines()
+            lines = self.path.read_text("utf-8", "replace").split("\n")
         except OSError:
             return
         for line in lines:

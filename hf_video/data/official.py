@@ -111,8 +111,8 @@ def list_official(source: str | os.PathLike[str], name: str, videos: str | os.Pa
     if not listing.videos:
         first = f" {listing.skipped[0]}" if listing.skipped else ""
         raise DataError(
-            f"None of the {len(listing.skipped)} videos of {path} is below {root} ({len(lookup.by_stem)} videos there): pass videos= "
-            f"(--videos), the folder they lie in.{first}"
+            f"None of the {len(listing.skipped)} videos of {path} is below {root} ({len(lookup.by_stem)} videos "
+            f"there): pass videos= (--videos), the folder they lie in.{first}"
         )
     drop_unlabelled(listing, "has no label in the list")
     return listing

@@ -28,9 +28,11 @@ class SampleMaker:
     """What `VideoDataset` and `VideoStream` share: all that a sample depends on besides its row, epoch and index.
 
     Attributes: `processor`, `plan` (which frames), `augmentation`, `temporal`, `repeats`, `crops` (views cut from each
-    clip where nothing is augmented), `seed`, `reader_options` (`size` or `shortest_edge` at which frames are read),
-    `on_error` and `max_errors`.
+    clip where nothing is augmented), `num_labels` (classes), `seed`, `reader_options` (`size` or `shortest_edge` at
+    which frames are read), `on_error` and `max_errors`.
     """
+
+    num_labels = 0
 
     def _prepare(
         self,
@@ -89,11 +91,19 @@ class SampleMaker:
         for repeat in range(self.repeats):
             seed = sample_seed(self.seed, epoch, index, repeat, PIXELS)
             sample, label = self._inputs(frames, needed, row.label, seed, view % self.crops)
-            samples.append({**sample, **({} if label is None else {"labels": label}), "seed": seed})
+            samples.append({**sample, **({} if label is None else {"labels": self._target(label)}), "seed": seed})
         if total < self.plan.num_frames:
             reason = f"{total} frames, and a clip takes {self.plan.num_frames}: some are shown more than once"
             self._log.add(Skipped(row.name, reason, "short", used=True))
         return samples if self.repeats > 1 else samples[0]
+
+    def _target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
+        """The class number, or 0 and 1 for every class, float32 (classes,), where videos show several."""
+        if not isinstance(label, tuple):
+            return label
+        target = torch.zeros(self.num_labels)
+        target[list(label)] = 1
+        return target
 
     @staticmethod
     def _opened(source: Any) -> Any:
@@ -119,8 +129,8 @@ class SampleMaker:
         return frames, places.reshape(indices.shape), total
 
     def _inputs(
-        self, frames: torch.Tensor, needed: np.ndarray, label: int | None, seed: int, crop: int
-    ) -> tuple[dict[str, Any], int | None]:
+        self, frames: torch.Tensor, needed: np.ndarray, label: Any, seed: int, crop: int
+    ) -> tuple[dict[str, Any], Any]:
         """The model's inputs for one clip, without the batch dimension, and the label: a mirrored clip may show another
         class."""
         options: dict[str, Any] = {"return_tensors": "pt", "num_crops": self.crops}

@@ -70,6 +70,7 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
         self.labels = None if labels is None else list(labels)
         self.shuffle = shuffle
         self._number = {name: number for number, name in enumerate(self.labels or ())}
+        self.num_labels = len(self._number)
         self._columns = (video_column, label_column)
         self._prepare(
             processor,
@@ -180,7 +181,7 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
             name = cell.get("__key__") or path or f"{number:08d}"
             given = cell[label_at] if label_at else (cell.get("json") or {}).get(self._columns[1])
             text = label_text(given, names)
-            if text is not None and names is not None and self.labels is None:
+            if isinstance(text, str) and names is not None and self.labels is None:
                 text = str(names.index(text))
             yield self._row(value, text, str(name))
 
@@ -194,9 +195,13 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
                 ".cast_column(name of the column, datasets.Video(decode=False)) on it right after loading it."
             ) from error
 
-    def _row(self, source: Any, label: str | None, name: str) -> VideoRow:
+    def _row(self, source: Any, label: str | tuple[str, ...] | None, name: str) -> VideoRow:
         if label is None:
             return VideoRow(source, None, name)
+        if isinstance(label, tuple):
+            if self.labels is None:
+                raise DataError(f"{name} has several labels: pass labels=, the names of the classes in order.")
+            return VideoRow(source, tuple(sorted({self._row(source, one, name).label for one in label})), name)
         if label in self._number:
             return VideoRow(source, self._number[label], name)
         if label.isdecimal() and (self.labels is None or int(label) < len(self.labels)):

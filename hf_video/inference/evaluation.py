@@ -12,13 +12,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
 from hf_video.errors import (
     CheckpointError,
     DataError,
@@ -29,12 +30,14 @@ from hf_video.errors import (
     VideoSourceError,
 )
 from hf_video.inference.label_matching import match_labels
+from hf_video.inference.multi_label_report import MultiLabelReport
 from hf_video.inference.prediction_log import PredictionLog, weights_of
 from hf_video.inference.protocols import Protocol, find_protocol
 from hf_video.inference.report import Report
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import ClipProcessor
 from hf_video.tasks.clips import Event, Reading, read_events
+from hf_video.tasks.results import thresholds_of
 
 
 def evaluate_videos(
@@ -51,8 +54,9 @@ def evaluate_videos(
     on_error: str = "raise",
     backend: str = "auto",
     progress: bool = True,
-) -> Report:
-    """Top-1, top-5, per class, calibration, and what was found and skipped, of a classifier on labelled videos.
+) -> Report | MultiLabelReport:
+    """Top-1, top-5, per class, calibration, and what was found and skipped, of a classifier on labelled videos; of one
+    for several classes a video mean average precision (`MultiLabelReport`).
 
     Args:
         model: With `logits` (views, classes). It is set to eval mode and back.
@@ -78,6 +82,14 @@ def evaluate_videos(
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     protocol = find_protocol(protocol, model.config, processor=processor)
+    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+    if several:
+        protocol = replace(protocol, average="sigmoid")
+    elif rows.multi_label:
+        raise DataError(
+            "The videos have several labels each, and the model gives one of its classes: train it on such videos, or "
+            'set config.problem_type = "multi_label_classification" if that is what it was trained for.'
+        )
     reading, process = protocol.reader(model.config, processor, on_error=on_error, backend=backend)
     labels = [model.config.id2label[i] for i in sorted(model.config.id2label)]
     classes = match_labels(rows.labels, dict(enumerate(labels)))
@@ -107,18 +119,23 @@ def evaluate_videos(
         bar.close()
     if not scores:
         raise DataError(_nothing_scored(skipped))
-    found = [name for name in labelled if name in scores]
-    return Report(
-        model=_name_of(model),
-        protocol=protocol,
-        labels=labels,
-        names=[labelled[name].name for name in found],
-        truth=np.array([classes[labelled[name].label] for name in found]),
-        scores=np.stack([scores[name] for name in found]),
-        skipped=skipped,
-        seconds=time.monotonic() - start,
-        resumed=resumed,
-    )
+    found = [labelled[name] for name in labelled if name in scores]
+    facts: dict[str, Any] = {
+        "model": _name_of(model),
+        "protocol": protocol,
+        "labels": labels,
+        "names": [row.name for row in found],
+        "scores": np.stack([scores[name] for name in labelled if name in scores]),
+        "skipped": skipped,
+        "seconds": time.monotonic() - start,
+        "resumed": resumed,
+    }
+    if not several:
+        return Report(truth=np.array([classes[row.label] for row in found]), **facts)
+    truth = np.zeros((len(found), len(labels)), dtype=bool)
+    for number, row in enumerate(found):
+        truth[number, [classes[label] for label in classes_of(row.label)]] = True
+    return MultiLabelReport(truth=truth, thresholds=thresholds_of(model.config, len(labels)), **facts)
 
 
 class _Videos(Dataset):

@@ -50,8 +50,9 @@ KINDS = (
 class Features:
     """Vectors of clips, one row each, in the order of the videos and, within one, of its windows.
 
-    `embeddings` float32 (N, D); `names` of the videos; `labels` int64 (N,), -1 where there is none; `seconds` float64
-    (N, 2), the start and end of the stretch that a vector stands for; `skipped` names what could not be read.
+    `embeddings` float32 (N, D); `names` of the videos; `labels` int64 (N,), -1 where there is none or several;
+    `seconds` float64 (N, 2), the start and end of the stretch that a vector stands for; `skipped` names what could not
+    be read.
     """
 
     embeddings: np.ndarray
@@ -141,7 +142,7 @@ class _Collected:
         for number, seen in enumerate(job.seen):
             self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
             self.names.append(row.name)
-            self.labels.append(-1 if row.label is None else row.label)
+            self.labels.append(row.label if isinstance(row.label, int) else -1)
             self.seconds.append(seen.seconds)
 
     def features(self) -> Features:

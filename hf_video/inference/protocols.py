@@ -36,6 +36,7 @@ from hf_video.tasks.views import Sampling, Views, average_views
 
 AVERAGES = {
     "softmax": "the mean of the views' probabilities",
+    "sigmoid": "the mean of the views' probabilities, of each class by itself",
     "logits": "the mean of the views' logits",
     "sum": "the sum of the views' logits",
 }
@@ -100,13 +101,13 @@ class Protocol:
 
     def combine(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits of all views (views, classes) to the video's scores (classes,), float32, as `average` says."""
-        scores = average_views(logits, "softmax" if self.average == "softmax" else "none")
+        scores = average_views(logits, self.average if self.average in ("softmax", "sigmoid") else "none")
         return scores * len(logits) if self.average == "sum" else scores
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
         """What `combine` returned, (…, classes), as probabilities. A sum of logits is divided by the views first: it
         ranks the classes as their mean does, and would only feign certainty."""
-        if self.average == "softmax":
+        if self.average in ("softmax", "sigmoid"):
             return scores
         return (scores / self.views if self.average == "sum" else scores).softmax(-1)
 

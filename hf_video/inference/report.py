@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-import textwrap
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers.utils import logging
 
 from hf_video import metrics
 from hf_video._version import __version__
-from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError
-from hf_video.inference.protocols import Protocol
+from hf_video.inference.scored import SHOWN, Scored, plain_number, write_csv
 
 logger = logging.get_logger(__name__)
 
-# Entries of a list of what was skipped that are no video that one looked for.
-NOT_VIDEOS = ("format", "no videos", "hidden split")
-SHOWN = 5
-
 
 @dataclass
-class Report:
-    """The result of `evaluate_videos` for N scored videos and C classes.
-
-    `names`, `truth` (N,) class numbers, `scores` (N, C) float32 as the protocol combines views; `skipped` what could
-    not be scored; `seconds` the evaluation took, of which `resumed` videos were there before. Shares are 0 to 1.
-    """
-
-    model: str
-    protocol: Protocol
-    labels: list[str]
-    names: list[str]
-    truth: np.ndarray
-    scores: np.ndarray
-    skipped: list[Skipped] = field(default_factory=list)
-    seconds: float = 0.0
-    resumed: int = 0
+class Report(Scored):
+    """See `Scored`; `truth` (N,) are class numbers. For videos of several classes see `MultiLabelReport`."""
 
     # -- numbers -------------------------------------------------------------------------------------------------------
-
-    @property
-    def found(self) -> int:
-        """Videos that were scored."""
-        return len(self.names)
-
-    @property
-    def total(self) -> int:
-        """Videos that were looked for: scored, missing, unreadable and unlabelled ones."""
-        return self.found + sum(entry.kind not in NOT_VIDEOS for entry in self.skipped)
-
-    @cached_property
-    def probabilities(self) -> np.ndarray:
-        """(N, C) float64."""
-        return self.protocol.probabilities(torch.from_numpy(self.scores).double()).numpy()
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -124,9 +85,9 @@ class Report:
                 "label": self.labels[i],
                 "videos": int(found.support[i]),
                 "answered": int(found.predicted[i]),
-                "accuracy": _number(found.recall[i]),
-                "precision": _number(found.precision[i]),
-                "f1": _number(found.f1[i]),
+                "accuracy": plain_number(found.recall[i]),
+                "precision": plain_number(found.precision[i]),
+                "f1": plain_number(found.f1[i]),
                 "confused_with": self.labels[other] if wrong[other] else None,
                 "confused": int(wrong[other]),
             })  # fmt: skip
@@ -172,7 +133,7 @@ class Report:
             "mistakes": self.mistakes(),
             "skipped": [entry.as_dict() for entry in self.skipped],
             "calibration": {
-                name: [_number(x) for x in getattr(calibration, name)]
+                name: [plain_number(x) for x in getattr(calibration, name)]
                 for name in ("edges", "counts", "confidence", "accuracy")
             },
             "hf_video": __version__,
@@ -184,10 +145,10 @@ class Report:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        _write_csv(folder / "per_class.csv", list(self.per_class[0]), (row.values() for row in self.per_class))
+        write_csv(folder / "per_class.csv", list(self.per_class[0]), (row.values() for row in self.per_class))
         counts = ([label, *row] for label, row in zip(self.labels, self.confusion.tolist(), strict=True))
-        _write_csv(folder / "confusion.csv", ["truth \\ predicted", *self.labels], counts)
-        _write_csv(folder / "predictions.csv", ["video", "label", "predicted", "confidence", "rank", *_tops()],
+        write_csv(folder / "confusion.csv", ["truth \\ predicted", *self.labels], counts)
+        write_csv(folder / "predictions.csv", ["video", "label", "predicted", "confidence", "rank", *_tops()],
                    self._prediction_rows())  # fmt: skip
         try:
             self._draw(folder)
@@ -211,13 +172,6 @@ class Report:
 
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._numbers(), *self._worst(), *self._errors(), *self._left_out()])
-
-    def _head(self) -> list[str]:
-        words = f"{self.protocol.name}: {self.protocol.describe()}"
-        return [
-            f"{self.model}: found {self.found} of {self.total} videos",
-            *textwrap.wrap(words, 110, initial_indent="  protocol   ", subsequent_indent=" " * 13),
-        ]
 
     def _numbers(self) -> list[str]:
         low, high = self.top1_interval
@@ -246,26 +200,6 @@ class Report:
         lines = [f"    {m['video']}: {m['label']} as {m['predicted']}, {m['confidence']:.0%} sure" for m in mistakes]
         return ["  most confident mistakes", *lines] if lines else []
 
-    def _left_out(self) -> list[str]:
-        if not self.skipped:
-            return []
-        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(s.kind for s in self.skipped).items())
-        shown = [f"    {entry.name}: {entry.reason}" for entry in self.skipped[:SHOWN]]
-        more = [f"    … {len(self.skipped) - SHOWN} more in report.json"] if len(self.skipped) > SHOWN else []
-        return [f"  skipped: {kinds}", *shown, *more]
-
 
 def _tops() -> list[str]:
     return [f"top{i + 1}" for i in range(SHOWN)]
-
-
-def _number(value: Any) -> float | int | None:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(rows)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.errors import VideoError
+from hf_video.errors import CheckpointError, VideoError
 from hf_video.video.frame_sample import FrameSample
 
 
@@ -28,13 +28,28 @@ class Predictions(list):
         self.repeated: tuple[int, ...] = tuple(sorted(repeated))
 
 
-def best(scores: torch.Tensor, labels: Mapping[int, str], top_k: int | None) -> list[dict[str, Any]]:
-    """The `top_k` highest of `scores` (classes,), all of them with None or where there are fewer."""
+def thresholds_of(config: Any, classes: int) -> list[float]:
+    """From which score on a class counts as shown: the configuration's `label_thresholds`, one for each class, else a
+    half. Raises CheckpointError for another number of them."""
+    found = getattr(config, "label_thresholds", None)
+    if found is None:
+        return [0.5] * classes
+    if len(found) != classes:
+        raise CheckpointError(f"The model's label_thresholds are {len(found)}, and it has {classes} classes.")
+    return [float(one) for one in found]
+
+
+def best(
+    scores: torch.Tensor, labels: Mapping[int, str], top_k: int | None, thresholds: Sequence[float] | None = None
+) -> list[dict[str, Any]]:
+    """The `top_k` highest of `scores` (classes,), all of them with None or where there are fewer; with `thresholds`,
+    one a class, only those that reach theirs."""
     count = len(scores) if top_k is None else min(top_k, len(scores))
     values, ids = scores.topk(count)
     return [
         {"score": value, "label": labels.get(i, f"LABEL_{i}")}
         for value, i in zip(values.tolist(), ids.tolist(), strict=True)
+        if thresholds is None or value >= thresholds[i]
     ]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.errors import CheckpointError
+from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.tasks.clips import Seen
-from hf_video.tasks.results import Predictions, best
+from hf_video.tasks.results import Predictions, best, thresholds_of
 from hf_video.tasks.video_pipeline import VideoPipeline, check_choice, check_count
 from hf_video.tasks.views import FUNCTIONS, average_views
 
@@ -48,6 +48,8 @@ class VideoClassificationPipeline(VideoPipeline):
             protocols: VideoMAE on Kinetics `views="5x3", frame_sampling_rate=4`, on Something-Something
             `views="2x3"`; TimeSformer on Kinetics `views="1x3", sampler="at_fps", frame_sampling_rate=32`.
         function_to_apply: "softmax", "sigmoid" or "none"; default by the model's `problem_type`.
+        threshold: Only labels with at least this score, of the `top_k`; "model": each class's own, of the model's
+            `config.label_thresholds` (a half where it has none). Default: no threshold.
         windows: Seconds (2.0, "2s"), or length and step ("2s/1s", (2.0, 1.0)). Each window is scored as a video of
             its own, with all its views. A last window that the video's end cuts off is shorter.
         on_error: "raise", or "repeat": damaged frames show their nearest good neighbour, and the result's
@@ -68,9 +70,16 @@ class VideoClassificationPipeline(VideoPipeline):
     """
 
     def _options(
-        self, *, top_k: int | None = NOT_GIVEN, function_to_apply: str | None = None
+        self,
+        *,
+        top_k: int | None = NOT_GIVEN,
+        function_to_apply: str | None = None,
+        threshold: float | str | None = NOT_GIVEN,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, answer_options(top_k, function_to_apply)
+        answer = answer_options(top_k, function_to_apply)
+        if threshold is not NOT_GIVEN:
+            answer["threshold"] = _checked_threshold(threshold)
+        return {}, answer
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         name = self.model.main_input_name
@@ -85,11 +94,18 @@ class VideoClassificationPipeline(VideoPipeline):
         return ModelOutput(logits=output.logits)
 
     def postprocess(
-        self, model_outputs: ModelOutput, *, top_k: int | None = 5, function_to_apply: str | None = None
+        self,
+        model_outputs: ModelOutput,
+        *,
+        top_k: int | None = 5,
+        function_to_apply: str | None = None,
+        threshold: float | str | None = None,
     ) -> list[dict[str, Any]]:
         """Logits (views, classes) of one video to its best labels."""
         scores = average_views(model_outputs["logits"], function_to_apply or self._function())
-        return best(scores, self.model.config.id2label, top_k)
+        config, classes = self.model.config, len(scores)
+        limits = None if threshold is None else [threshold] * classes
+        return best(scores, config.id2label, top_k, thresholds_of(config, classes) if threshold == "model" else limits)
 
     def _function(self) -> str:
         kinds = {"regression": "none", "multi_label_classification": "sigmoid"}
@@ -97,6 +113,13 @@ class VideoClassificationPipeline(VideoPipeline):
 
     def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Predictions:
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
+
+
+def _checked_threshold(threshold: Any) -> float | str | None:
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is None or threshold == "model" or number:
+        return threshold
+    raise VideoOptionError(f'threshold={threshold!r} must be a score, "model" for the model\'s own, or None.')
 
 
 def answer_options(top_k: int | None, function_to_apply: str | None) -> dict[str, Any]:

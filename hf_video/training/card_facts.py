@@ -53,6 +53,11 @@ class Facts:
         return self.architecture.endswith("ForVideoClassification")
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether a clip may show several classes."""
+        return self.config.get("problem_type") == "multi_label_classification"
+
+    @property
     def is_pretraining(self) -> bool:
         return self.architecture.endswith("ForPreTraining")
 

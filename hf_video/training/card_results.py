@@ -16,6 +16,9 @@ def measured(facts: Facts) -> Iterable[str]:
         yield "Not evaluated: the folder holds no evaluation report. `hf-video evaluate` makes one."
     if not facts.reports:
         return
+    if any("mean_average_precision" in report for report in facts.reports.values()):
+        yield from _several_labels(facts)
+        return
     rows = []
     for split, report in facts.reports.items():
         low, high = report.get("top1_interval") or (None, None)
@@ -30,6 +33,39 @@ def measured(facts: Facts) -> Iterable[str]:
         yield _more_numbers(report)
         yield _per_class(split, report.get("per_class") or [])
         yield picture(facts, f"evaluation/{split}/confusion.png", f"Confusion matrix on {split}")
+
+
+def _several_labels(facts: Facts) -> Iterable[str]:
+    """Of videos that show several classes each."""
+    rows = [
+        (
+            split,
+            f"found {report.get('found')} of {report.get('total')} videos",
+            percent(report.get("mean_average_precision")),
+            percent(report.get("micro_f1")),
+            percent(report.get("macro_f1")),
+        )
+        for split, report in facts.reports.items()
+    ]
+    yield table(("split", "videos", "mAP", "F1, all together", "F1, mean of classes"), rows)
+    yield (
+        "mAP is the mean over classes of scikit-learn's average precision; F1 is measured at `label_thresholds` of the "
+        "configuration (0.5 where it has none)."
+    )
+    for split, report in facts.reports.items():
+        yield f"Protocol on {split}: **{protocol(report, 'name')}**, {protocol(report, 'in_words')}."
+        classes = report.get("per_class") or []
+        rows = [
+            (
+                plain(row["label"]),
+                row.get("videos"),
+                *(percent(row.get(name)) for name in ("average_precision", "precision", "recall")),
+                number(row.get("threshold")),
+            )
+            for row in classes
+        ]
+        head = ("class", "videos", "average precision", "precision", "recall", "threshold")
+        yield folded(f"Per class on {split}, {len(rows)} classes", table(head, rows), len(rows)) if rows else ""
 
 
 def picture(facts: Facts, file: str, title: str) -> str:

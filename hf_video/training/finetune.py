@@ -120,8 +120,10 @@ def read_splits(data: Any, source: Source, **options: Any) -> dict[str, VideoRow
 
 
 def evaluate(trainer: VideoTrainer, splits: Mapping[str, VideoRows], output: Path, *, protocol: str) -> dict[str, Any]:
-    """Reports of the validation and test splits, written to `evaluation/`; each video once, on the main process."""
+    """Reports of the validation and test splits, written to `evaluation/`; each video once, on the main process. Where
+    videos have several labels, the validation split gives the configuration its `label_thresholds`."""
     from hf_video.inference.evaluation import evaluate_videos
+    from hf_video.inference.multi_label_report import MultiLabelReport
 
     reports = {}
     with trainer.averaged():
@@ -136,6 +138,11 @@ def evaluate(trainer: VideoTrainer, splits: Mapping[str, VideoRows], output: Pat
                     batch_size=trainer.args.per_device_eval_batch_size,
                     num_workers=trainer.args.dataloader_num_workers,
                 )
+                if name == "validation" and isinstance(reports[name], MultiLabelReport):
+                    # On videos that the model was not trained on, nor is tested on.
+                    model.config.label_thresholds = reports[name].best_thresholds()
+                    model.config.save_pretrained(output)
+                    reports[name].thresholds = model.config.label_thresholds
                 reports[name].save(output / "evaluation" / name)
         trainer.accelerator.wait_for_everyone()
     return reports

@@ -89,7 +89,7 @@ def _metadata(facts: Facts, name: str, license: str | None) -> Any:
         eval_results=results or None,
         library_name="transformers",
         license=license,
-        metrics=["accuracy"] if results else None,
+        metrics=["mean_average_precision" if facts.is_multi_label else "accuracy"] if results else None,
         model_name=name.split("/")[-1] if results else None,
         pipeline_tag="video-classification" if facts.is_classifier else None,
         tags=["hf-video", "video", model_type, *(["masked-pretraining"] if facts.is_pretraining else [])],
@@ -103,6 +103,7 @@ def _eval_results(facts: Facts) -> list[Any]:
     results = []
     for split, report in facts.reports.items():
         found = [("accuracy", "Top-1 accuracy", "top1"), ("accuracy", "Top-5 accuracy", "top5")]
+        found.append(("mean_average_precision", "Mean average precision", "mean_average_precision"))
         found.append(("f1", "Macro F1", "macro_f1"))
         for kind, title, key in found:
             if report.get(key) is None or (key == "top5" and report.get("classes", 6) <= 5):
@@ -134,7 +135,8 @@ def _what(facts: Facts) -> str:
     if facts.is_classifier:
         shown = ", ".join(f"*{plain(label)}*" for label in facts.labels[:8])
         more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
-        task = f"gives a video clip one of {len(facts.labels)} labels: {shown}{more}"
+        count = f"any number of {len(facts.labels)}" if facts.is_multi_label else f"one of {len(facts.labels)}"
+        task = f"gives a video clip {count} labels: {shown}{more}"
     elif facts.is_pretraining:
         task = "was pretrained on unlabelled clips by filling in what was masked; it is a start for fine-tuning"
     begun = {True: "trained from random weights", False: f"trained from {_base(facts)}"}
@@ -156,7 +158,9 @@ def _snippet(facts: Facts, name: str) -> str:
             "from transformers import pipeline",
             "",
             f'classify = pipeline("video-classification", model="{name}")',
-            'print(classify("clip.mp4", top_k=3))',
+            'print(classify("clip.mp4", top_k=None, threshold="model"))'
+            if facts.is_multi_label
+            else 'print(classify("clip.mp4", top_k=3))',
         ]
     else:
         lines = [
@@ -257,7 +261,9 @@ def _training(facts: Facts) -> Iterable[str]:
 
 
 def _limits(facts: Facts) -> Iterable[str]:
-    if facts.is_classifier:
+    if facts.is_multi_label:
+        yield f"It knows {len(facts.labels)} classes; a video of something else gets some scores all the same."
+    elif facts.is_classifier:
         yield f"It knows {len(facts.labels)} classes and always answers one of them, whatever a video shows."
     for split, report in facts.reports.items():
         if report.get("found", 1000) < 1000 and report.get("top1_interval"):

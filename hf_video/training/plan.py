@@ -132,6 +132,9 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
     shown = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:LISTED])
     more = f", and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
     _say(plan, "classes", f"{len(counts)}: {shown}{more}", classes={name: r.counts() for name, r in splits.items()})
+    if splits["train"].multi_label:
+        labels = sum(counts.values()) / len(splits["train"])
+        _say(plan, "labels", f"{labels:.3g} a video: each class is a yes or a no (sigmoid)", labels_per_video=labels)
     most, least = max(counts.values()), min(counts.values())
     if least == 0:
         empty = [label for label, count in counts.items() if not count]

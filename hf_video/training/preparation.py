@@ -16,6 +16,7 @@ from transformers import set_seed
 from hf_video.data import VideoCollator, VideoDataset
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
+from hf_video.metrics import mean_average_precision
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.plan import repeated_frames
 from hf_video.training.start import Source, Start, known_fields, load_start, serve_as_trained
@@ -109,7 +110,8 @@ def make_start(
     known, unknown = known_fields(source.entry.load(source.entry.config), wanted)
     known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
     set_seed(seed)
-    start = load_start(source, labels=splits["train"].labels, settings=known, revision=revision)
+    train = splits["train"]
+    start = load_start(source, labels=train.labels, multi_label=train.multi_label, settings=known, revision=revision)
     meant = recipe.get("model_type")
     if meant and meant != source.model_type:
         start.remarks.append(f"the recipe {recipe['name']} is meant for {meant}, and this is {source.model_type}")
@@ -152,6 +154,10 @@ def make_trainer(
     held_out = VideoDataset(validation, start.processor) if validation is not None and len(validation) else None
     if held_out is not None and arguments.eval_strategy == "no" and "eval_strategy" not in recipe["training"]:
         arguments.eval_strategy = type(arguments.eval_strategy)("epoch")
+    if splits["train"].multi_label and arguments.label_smoothing_factor:
+        raise ConfigError(
+            "label_smoothing_factor is for one class a video, and these have several: use mixing.label_smoothing."
+        )
     mixing = None if recipe["mixing"] is None else from_options(Mixing, recipe["mixing"])
     return VideoTrainer(
         start.model,
@@ -160,7 +166,7 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=start.processor,
-        compute_metrics=_accuracy,
+        compute_metrics=_multi_label if splits["train"].multi_label else _accuracy,
     )
 
 
@@ -191,6 +197,14 @@ def crop_of(processor: Any) -> tuple[int, int]:
     return size["height"], size["width"]
 
 
+def _multi_label(predictions: Any) -> dict[str, float]:
+    return {"mean_average_precision": mean_average_precision(_logits(predictions), predictions.label_ids)}
+
+
+def _logits(predictions: Any) -> Any:
+    return predictions.predictions[0] if isinstance(predictions.predictions, tuple) else predictions.predictions
+
+
 def _accuracy(predictions: Any) -> dict[str, float]:
-    logits = predictions.predictions[0] if isinstance(predictions.predictions, tuple) else predictions.predictions
+    logits = _logits(predictions)
     return {"accuracy": float((logits.argmax(-1) == predictions.label_ids).mean())}

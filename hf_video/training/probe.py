@@ -157,6 +157,8 @@ def _check_rows(train: VideoRows, test: VideoRows) -> None:
             raise DataError(f"There are no {name} videos to probe with.")
         if not rows.labelled:
             raise DataError(f"Some {name} videos have no label; a probe needs one for each.")
+        if rows.multi_label:
+            raise DataError("Videos of several labels came, and a probe takes one for each: train a model on them.")
     if train.labels != test.labels:
         raise DataError(f"The classes differ: train has {train.labels[:5]}, test {test.labels[:5]}.")
 

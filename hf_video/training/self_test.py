@@ -71,7 +71,7 @@ def _batch(trainer: Any) -> dict[str, torch.Tensor]:
     dataset.augmentation, dataset.temporal, dataset.repeats = None, None, 1
     by_class: dict[int, list[int]] = {}
     for number, row in enumerate(dataset.rows):
-        by_class.setdefault(row.label, []).append(number)
+        by_class.setdefault(row.label, []).append(number)  # or set of classes
     turns = max(len(numbers) for numbers in by_class.values())
     order = [numbers[turn] for turn in range(turns) for numbers in by_class.values() if turn < len(numbers)]
     return VideoCollator()([dataset[number] for number in order[:CLIPS]])

@@ -102,13 +102,15 @@ def load_start(
     *,
     task: str = TASK,
     labels: Sequence[str] | None = None,
+    multi_label: bool = False,
     settings: Mapping[str, Any] | None = None,
     revision: str | None = None,
 ) -> Start:
     """The model of `source` for a task (an Auto class), and its image processor.
 
     `settings` are fields of the configuration; None leaves one as it is. With `labels` the classifier gets these
-    classes; it is kept where the checkpoint has the same ones in the same order, and is new otherwise.
+    classes; it is kept where the checkpoint has the same ones in the same order, and is new otherwise. `multi_label`:
+    a clip shows any number of them, and each is a yes or a no.
 
     Raises ConfigError for a field that the configuration lacks, CheckpointError for a checkpoint that can't be loaded.
     """
@@ -122,7 +124,7 @@ def load_start(
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = f"{'multi' if multi_label else 'single'}_label_classification"
     if source.checkpoint is None:
         model = model_class(config)
     else:

@@ -73,8 +73,9 @@ def make_summary(
         "eval_loss": next((entry["eval_loss"] for entry in reversed(logged) if "eval_loss" in entry), None),
         "device": plan.facts.get("device"),
         "evaluation": {
-            name: {"top1": report.top1, "found": report.found, "total": report.total}
+            name: {measure: getattr(report, measure), "found": report.found, "total": report.total}
             for name, report in reports.items()
+            for measure in (("top1",) if hasattr(report, "top1") else ("mean_average_precision",))
         },
     }
 
@@ -101,10 +102,10 @@ def told(summary: Mapping[str, Any], output: Path) -> str:
     speed = f", {summary['clips_per_second']:.3g} clips a second" if summary.get("clips_per_second") else ""
     waited = f", {summary['decode_wait']:.0%} of the time waiting for decoding" if speed else ""
     lines = [f"Trained {summary['steps']} steps in {duration(summary['seconds'])}{speed}{waited}."]
-    lines += [
-        f"Accuracy on {split}: {found['top1']:.1%} (found {found['found']} of {found['total']} videos)"
-        for split, found in summary["evaluation"].items()
-    ]
+    for split, found in summary["evaluation"].items():
+        one = f"Accuracy on {split}: {found['top1']:.1%}" if "top1" in found else None
+        measured = one or f"Mean average precision on {split}: {found['mean_average_precision']:.1%}"
+        lines.append(f"{measured} (found {found['found']} of {found['total']} videos)")
     skipped = summary["data"]["skipped"]
     if skipped:
         lines.append(f"{len(skipped)} files were left out or looked odd:")

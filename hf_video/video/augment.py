@@ -27,6 +27,8 @@ from hf_video.video.rand_augment import Operation, RandAugment, apply_operations
 from hf_video.video.resize import shortest_edge_size
 from hf_video.video.transforms import horizontal_flip, resize
 
+Label = int | tuple[int, ...] | None
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -118,10 +120,10 @@ class Augmentation:
         return self
 
     def with_label(
-        self, clip: torch.Tensor, label: int | None, *, generator: torch.Generator | None = None
-    ) -> tuple[torch.Tensor, int | None]:
-        """uint8 (T, H, W, 3) and its class number to uint8 (T, height, width, 3) and what it shows now: the mirrored
-        class where flip="swap" flipped it. Without a label (None) there is none to exchange.
+        self, clip: torch.Tensor, label: Label, *, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, Label]:
+        """uint8 (T, H, W, 3) and its class number, or a tuple of several, to uint8 (T, height, width, 3) and what it
+        shows now: the mirrored class where flip="swap" flipped it. Without a label (None) there is none to exchange.
 
         Raises VideoArrayError for another shape or dtype or a frame too small for the crop, VideoOptionError with
         flip="swap" before `for_labels`.
@@ -130,7 +132,8 @@ class Augmentation:
         if label is not None and self.flip == "swap":
             if self.mirror is None:
                 raise VideoOptionError('flip="swap" exchanges labels: call for_labels(class names) first.')
-            label = self.mirror[label] if drawn.flipped else label
+            if drawn.flipped:
+                label = tuple(self.mirror[one] for one in label) if isinstance(label, tuple) else self.mirror[label]
         return self.apply(clip, drawn), label
 
     # -- pixels -------------------------------------------------------------------------------------------------------

@@ -58,23 +58,29 @@ class Mixture:
         return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None, None]
 
     def targets(self, labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-        """Class numbers (B,) to float32 (B, num_labels): share · own + (1 - share) · partner's, smoothed.
+        """Class numbers (B,), or 0 and 1 for each class (B, num_labels) float where clips show several, to float32
+        (B, num_labels): share · own + (1 - share) · partner's, smoothed.
 
-        Of a smoothing e and K classes the right one has 1 - e + e/K and each other e/K. Raises VideoArrayError for
+        Of a smoothing e and K classes a right one has 1 - e + e/K and each other e/K. Raises VideoArrayError for
         labels of another shape, VideoOptionError for a label that is no class.
         """
+        checked_count("num_labels", num_labels)
+        if labels.is_floating_point() and labels.shape == (len(self.shares), num_labels):
+            return self._shared(labels.float(), num_labels)
         if labels.shape != self.shares.shape or labels.is_floating_point():
             raise VideoArrayError(
-                f"labels are {len(self.shares)} class numbers; {labels.dtype} {tuple(labels.shape)} came."
+                f"labels are {len(self.shares)} class numbers, or floats ({len(self.shares)}, {num_labels}); "
+                f"{labels.dtype} {tuple(labels.shape)} came."
             )
-        checked_count("num_labels", num_labels)
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_labels:
             raise VideoOptionError(
                 f"labels are from {int(labels.min())} to {int(labels.max())} and classes from 0 to {num_labels - 1}."
             )
-        right = functional.one_hot(labels.long(), num_labels).float()
+        return self._shared(functional.one_hot(labels.long(), num_labels).float(), num_labels)
+
+    def _shared(self, right: torch.Tensor, num_labels: int) -> torch.Tensor:
         right = right * (1 - self.label_smoothing) + self.label_smoothing / num_labels
-        share = torch.as_tensor(self.shares, dtype=torch.float32, device=labels.device)[:, None]
+        share = torch.as_tensor(self.shares, dtype=torch.float32, device=right.device)[:, None]
         return right * share + right.flip(0) * (1 - share)
 
 

@@ -197,7 +197,7 @@ def test_epic_kitchens(put, tmp_path):
         "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
         "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
         "P01_01_0,P01,P01_01,00:00:00.560,00:00:00.14,00:00:00.87,8,52,open door,open,2,door,1,['door'],[1]\n"
-        "P01_01_1,P01,P01_01,00:00:01.000,00:00:01.00,00:00:01.50,60,90,take it,take,0,it,0,\"['it', 'x']\",\"[0, 4]\"\n"
+        "P01_01_1,P01,P01_01,00:00:01.0,00:00:01.00,00:00:01.50,60,90,take it,take,0,it,0,\"['i', 'x']\",\"[0, 4]\"\n"
     )
     rows = load_videos(tmp_path / "EPIC_100_train.csv", videos=videos)["train"]
     assert [row.label for row in rows] == [2, 0]

@@ -189,8 +189,9 @@ def test_inputs_are_checked():
         Mixing()(batch()[0], labels, num_labels=4)
     with pytest.raises(VideoArrayError, match="floats"):
         Mixing()(batch().to(torch.uint8), labels, num_labels=4)
-    with pytest.raises(VideoArrayError, match="4 class numbers"):
-        Mixing()(batch(), torch.zeros(4, 4), num_labels=4)
+    for wrong in (torch.zeros(4), torch.zeros(4, 3), torch.zeros(4, 4, dtype=torch.int64)):
+        with pytest.raises(VideoArrayError, match="4 class numbers"):
+            Mixing()(batch(), wrong, num_labels=4)
     for wrong in (torch.tensor([0, 1, 2, 4]), torch.tensor([0, -1, 2, 3])):
         with pytest.raises(VideoOptionError, match="classes from 0 to 3"):
             Mixing()(batch(), wrong, num_labels=4)
