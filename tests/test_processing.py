@@ -298,7 +298,7 @@ def test_metadata(video):
         (np.full((2, 60, 80, 3), 254.0), VideoArrayError, "second time"),
         (np.full((2, 60, 80, 3), -0.5), VideoArrayError, "second time"),
         (np.full((2, 60, 80, 3), 300), VideoArrayError, "0..255"),
-        (np.zeros((2, 60, 80, 3), bool), VideoArrayError, "bool"),
+        (np.zeros((2, 60, 80, 3), complex), VideoArrayError, "complex"),
         (np.array([["a"]]), VideoArrayError, "dtype"),
         ([noise(60, 80, 3), "a.mp4"], VideoArrayError, "mixes"),
         (5, VideoSourceError, "int"),

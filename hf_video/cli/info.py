@@ -147,7 +147,8 @@ def describe_files(files: list[str], *, as_json: bool) -> int:
     for file in files:
         try:
             with VideoReader(file) as reader:
-                rows.append({"file": file, **dataclasses.asdict(reader.metadata)})
+                about = dataclasses.asdict(reader.metadata)
+            rows.append({"file": file, **about, "sample_aspect_ratio": str(about["sample_aspect_ratio"])})
         except HFVideoError as error:
             print(fault(file, str(error)), file=sys.stderr)
             rows.append({"file": file, "error": type(error).__name__, "message": str(error)})
@@ -160,6 +161,8 @@ def describe_files(files: list[str], *, as_json: bool) -> int:
 
 def _describe(row: dict[str, Any]) -> str:
     turned = f", turned by {row['rotation']} degrees" if row["rotation"] else ""
+    shape = row["sample_aspect_ratio"].replace("/", ":")
+    turned += f", pixels {shape}" if shape != "1" else ""
     begin = f", begins at {row['begin']:.3f} s" if row["begin"] else ""
     return (
         f"{row['file']}  {row['num_frames']} frames, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "

@@ -52,7 +52,7 @@ def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
 
 def moment_frames(moment: Moment, *, count: int = 4, shortest_edge: int = 160) -> np.ndarray:
     """uint8 (count, height, width, 3): frames evenly spread over a moment. Raises what `VideoReader` raises."""
-    with VideoReader(moment.path, shortest_edge=shortest_edge, on_error="repeat") as reader:
+    with VideoReader(moment.path, shortest_edge=shortest_edge, on_error="repeat", square_pixels=True) as reader:
         times = moment.start + (np.arange(count) + 0.5) * (moment.end - moment.start) / count
         return reader.get_frames_at(np.clip(times, reader.timestamps[0], reader.timestamps[-1])).data
 
@@ -78,6 +78,6 @@ def write_moment(moment: Moment, path: str | os.PathLike[str], *, shortest_edge:
         rate = reader.metadata.fps
         shown = np.flatnonzero((known >= moment.start - 1e-6) & (known < moment.end - 1e-6))
         shown = shown if len(shown) else np.array([max(int(np.searchsorted(known, moment.start)) - 1, 0)])
-    with VideoReader(moment.path, shortest_edge=edge, on_error="repeat") as reader:
+    with VideoReader(moment.path, shortest_edge=edge, on_error="repeat", square_pixels=True) as reader:
         frames = (reader.get_frames(shown[i : i + 32]).data for i in range(0, len(shown), 32))
         write_video(path, (frame for part in frames for frame in part), min(rate, 60), "h264", pad="edge")

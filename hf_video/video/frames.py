@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ class VideoMetadata:
     (`num_frames / duration`); `duration` is in seconds, from the first frame's start to the last frame's end;
     `begin` is the presentation time of frame 0 in seconds (0 for most files);
     `height` and `width` are in pixels **after** `rotation` (degrees clockwise: 0, 90, 180, 270) has been applied;
+    `sample_aspect_ratio` is how many times as wide as high these pixels are shown (1 where the file doesn't say): a
+    player shows width · sample_aspect_ratio by height, and `square_pixels=True` reads it so;
     `codec` is FFmpeg's short name (`"h264"`), or `"images"` / `"array"` for sources that were never encoded.
     """
 
@@ -28,6 +31,7 @@ class VideoMetadata:
     rotation: int = 0
     codec: str = "array"
     source: str = ""
+    sample_aspect_ratio: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)

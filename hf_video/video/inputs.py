@@ -13,6 +13,7 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.frames import VideoFrames
+from hf_video.video.rgb import array_to_uint8, image_to_rgb, is_uint16
 from hf_video.video.sample_reader import sample_video
 
 _FORMS = (
@@ -119,7 +120,7 @@ def _read_source(video: Any, plan: Plan) -> list[Clip]:
 def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Plan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
-    pixels = frames if frames.dtype == torch.uint8 else (frames.clamp(0, 1) * 255).to(torch.uint8)
+    pixels = frames if frames.dtype == torch.uint8 else (frames.clamp(0, 1) * 255).round().to(torch.uint8)
     options = dict(plan.options) if seconds is None else {"timestamps": seconds, **plan.options}
     rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, -1, 3)
     with VideoReader(rgb) as reader:  # which frames to take doesn't depend on further channels
@@ -189,9 +190,13 @@ def as_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
 
 def _tensor(array: Any) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
-        return array.detach()
-    if array.dtype.kind not in "uif":
+        if array.dtype not in (torch.bool, torch.uint16):
+            return array.detach()
+        array = array.detach().cpu().numpy()
+    if array.dtype.kind not in "uifb":
         raise VideoArrayError(f"Frames of dtype {array.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed.")
+    if array.dtype == bool or is_uint16(array):
+        array = array_to_uint8(array)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     return torch.from_numpy(array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy())
@@ -203,7 +208,7 @@ def _stack(frames: Sequence[Any]) -> torch.Tensor:
     wrong = [type(f).__name__ for f in frames if _kind(f) != "frame"]
     if wrong:
         raise VideoArrayError(f"A {wrong[0]} stands among the frames of a clip. Give {_FORMS}.")
-    arrays = [np.asarray(f.convert("RGB")) if isinstance(f, Image.Image) else f for f in frames]
+    arrays = [image_to_rgb(f) if isinstance(f, Image.Image) else f for f in frames]
     first = arrays[0]
     for number, array in enumerate(arrays):
         if tuple(array.shape) != tuple(first.shape):
@@ -213,13 +218,15 @@ def _stack(frames: Sequence[Any]) -> torch.Tensor:
             )
     if all(isinstance(array, np.ndarray) for array in arrays):
         return _tensor(np.stack(arrays))
+    if all(array.dtype == torch.uint16 for array in arrays):  # which value is white, all of them say together
+        return _tensor(np.stack([array.detach().cpu().numpy() for array in arrays]))
     return torch.stack([_tensor(array) for array in arrays])
 
 
 def _pixels(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype == torch.uint8:
         return tensor
-    if tensor.dtype == torch.bool or tensor.is_complex():
+    if tensor.is_complex():
         raise VideoArrayError(f"Frames of dtype {tensor.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed.")
     low, high = (float(v) for v in tensor.aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
+from hf_video.video.background import WHITE, over
 from hf_video.video.resize import resize_frames, shortest_edge_size
+
+SQUARE = Fraction(1)
+WIDEST = 16  # pixel widths in heights; real files state from 2:5 to 3:1, and what is beyond this is damage
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -33,29 +38,44 @@ def turn(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     return pixels
 
 
+def may_be_transparent(form: av.VideoFormat) -> bool:
+    """Whether frames of this pixel format can have opacity: in a channel, or in the colours of a palette."""
+    return form.has_palette or any(component.is_alpha for component in form.components)
+
+
 def clockwise_degrees(frame: av.VideoFrame) -> int:
     """Quarter turns that the display matrix asks for, in degrees clockwise: 0, 90, 180 or 270."""
     return round(-frame.rotation / 90) * 90 % 360
 
 
+def upright_aspect(aspect: Fraction, turned: bool) -> Fraction:
+    """Width of a pixel in heights after the frame was turned: a quarter turn makes the width the height."""
+    return 1 / aspect if turned else aspect
+
+
 @dataclass(frozen=True)
 class Sizing:
-    """The size that frames are asked for in: `size` (height, width), or the `shortest_edge`, or as they are."""
+    """The size that frames are asked for in: `size` (height, width), or the `shortest_edge`, or as they are; with
+    `square_pixels`, of frames that are as wide as they are shown."""
 
     size: tuple[int, int] | None = None
     shortest_edge: int | None = None
+    square_pixels: bool = False
 
-    def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size (height, width) that upright frames of this height and width come out with."""
+    def target(self, height: int, width: int, aspect: Fraction = SQUARE) -> tuple[int, int]:
+        """The size (height, width) that upright frames of this height and width come out with, whose pixels are
+        `aspect` times as wide as high."""
         if self.size is not None:
             return self.size
+        if self.square_pixels and 1 / WIDEST <= aspect <= WIDEST:
+            width = max(round(width * aspect), 1)
         if self.shortest_edge is not None:
             return shortest_edge_size(height, width, self.shortest_edge)
         return height, width
 
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """One frame (height, width, 3), resized if need be."""
-        target = self.target(*pixels.shape[:2])
+    def apply(self, pixels: np.ndarray, aspect: Fraction = SQUARE) -> np.ndarray:
+        """One upright frame (height, width, 3), resized if need be."""
+        target = self.target(*pixels.shape[:2], aspect)
         return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
 
 
@@ -63,14 +83,24 @@ class Painter:
     """Turns frames of one video into uint8 RGB arrays (height, width, 3).
 
     `coded_size` (height, width) is that of the video's first frame before rotation; later frames of another size are
-    scaled to it, as a player does. `sizing` may ask for a resize afterwards, by antialiased torch (`scaler="exact"`)
+    scaled to it, as a player does; `aspect` is how many times as wide as high its pixels are, before rotation. What is
+    transparent shows `background`. `sizing` may ask for a resize afterwards, by antialiased torch (`scaler="exact"`)
     or within FFmpeg's swscale on the way to RGB (`"swscale"`: cheaper from about 1080p on, up to 33 levels away from
     the exact one at edges).
     """
 
-    def __init__(self, sizing: Sizing, scaler: str):
+    def __init__(
+        self,
+        sizing: Sizing,
+        scaler: str,
+        *,
+        background: tuple[int, int, int] = WHITE,
+        aspect: Fraction = SQUARE,
+    ):
         self.sizing = sizing
         self.scaler = scaler
+        self.background = background
+        self.aspect = aspect
         self.coded_size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
 
@@ -86,11 +116,20 @@ class Painter:
         matrix = display_matrix(frame)
         turned = abs(matrix[1]) > abs(matrix[0])
         upright = (width, height) if turned else (height, width)
-        target = self.sizing.target(*upright)
+        aspect = upright_aspect(self.aspect, turned)
+        target = self.sizing.target(*upright, aspect)
         if self.scaler == "swscale":
             height, width = target[::-1] if turned else target
-        converted = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+            aspect = SQUARE
+        pixels = self._converted(frame, height, width, "rgb24", 3)
+        if may_be_transparent(frame.format):
+            # Colours from the conversion above: to rgba, FFmpeg makes other ones of yuva420p.
+            opacity = self._converted(frame, height, width, "rgba", 4)[..., 3]
+            pixels = over(pixels, opacity, self.background)
+        return self.sizing.apply(turn(pixels, matrix), aspect)
+
+    def _converted(self, frame: av.VideoFrame, height: int, width: int, form: str, channels: int) -> np.ndarray:
+        converted = self._reformatter.reformat(frame, width, height, form, interpolation="BILINEAR", threads=1)
         plane = converted.planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * 3]
-        pixels = turn(pixels.reshape(height, width, 3), matrix)
-        return self.sizing.apply(pixels)
+        pixels = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * channels]
+        return pixels.reshape(height, width, channels)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_video.errors import FrameIndexError, VideoOptionError
 from hf_video.video.arguments import check_options, checked_size, plain_seconds, whole_numbers
+from hf_video.video.background import WHITE, checked_background
 from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.pixels import Sizing
@@ -46,6 +47,15 @@ class VideoReader:
       `num_threads`    of the decoder. One is best for single frames; more help iterating over large frames. 0: auto.
       `fps`            frames per second of sources that carry no times (folder, array, list); default 25.
 
+      `square_pixels`  True gives frames as wide as a player shows them, before `size` or `shortest_edge`: their own
+                       width times `metadata.sample_aspect_ratio`, rounded (a ratio beyond 16 is taken for damage).
+                       False, the default, gives the file's own pixels.
+      `background`     (red, green, blue) from 0 to 255, or a colour's name, that shows where frames are transparent
+                       (GIF, WebP, PNG, ProRes 4444 and others). Default white, as on a page.
+
+    Stills and arrays become 8-bit RGB by the rule of `hf_video.video.rgb`. A frame of GIF, WebP or APNG that asks for
+    10 ms or less is shown for 100 ms, as in browsers.
+
     A reader can be pickled (source, options and the table of frames, not the open file) and used after a fork; it
     opens the source again there. `close()` it or use it in `with`. Threads may share one: they take turns.
 
@@ -65,9 +75,13 @@ class VideoReader:
         num_threads: int = 1,
         fps: float | None = None,
         scaler: str = "exact",
+        square_pixels: bool = False,
+        background: tuple[int, int, int] | str = WHITE,
     ):
+        if not isinstance(square_pixels, bool):
+            raise VideoOptionError(f"square_pixels must be True or False, got {square_pixels!r}")
         check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
-        sizing = Sizing(checked_size(size, shortest_edge), shortest_edge)
+        sizing = Sizing(checked_size(size, shortest_edge), shortest_edge, square_pixels)
         self._on_error = on_error
         self._snap = snap
         self._pid = os.getpid()
@@ -75,8 +89,9 @@ class VideoReader:
         self._metadata: VideoMetadata | None = None
         given = source._source.again() if isinstance(source, VideoReader) else source
         self._source: Source = open_source(
-            given, sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend
-        )
+            given, sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend,
+            background=checked_background(background),
+        )  # fmt: skip
 
     # -- what is known ----------------------------------------------------------------------------------------------
 

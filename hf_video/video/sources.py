@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
+from hf_video.video.background import WHITE
 from hf_video.video.decoding import EncodedVideo
 from hf_video.video.frames import VideoMetadata
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
 from hf_video.video.part import PartSource, VideoPart
-from hf_video.video.pixels import Painter, Sizing, clockwise_degrees
-from hf_video.video.stills import DEFAULT_FPS, AnimatedImage, ArrayVideo, ImageFolder, Stills, images_from_list
+from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, upright_aspect
+from hf_video.video.stills import (
+    DEFAULT_FPS,
+    AnimatedImage,
+    ArrayVideo,
+    ImageFolder,
+    Stills,
+    browser_delays,
+    images_from_list,
+)
 
 DeliverPixels = Callable[[int, np.ndarray], None]
 
@@ -30,38 +40,55 @@ class EncodedSource:
 
     backend = "pyav"
 
-    def __init__(self, media: Media, *, sizing: Sizing, scaler: str, threads: int):
+    def __init__(
+        self, media: Media, *, sizing: Sizing, scaler: str, threads: int, background: tuple[int, int, int] = WHITE
+    ):
         self.label = media.label
+        self._background = background
         self._video = EncodedVideo(media, threads=threads)
         self._sizing = sizing
         self._scaler = scaler
         self._painter: Painter | None = None
         self._first: tuple[int, int, int] | None = None  # coded height, width, rotation of the first frame
         self._interlaced = False
-        self._video.video  # noqa: B018 - opens it: a wrong file is refused now
+        opened = self._video.video  # a wrong file is refused now
+        self._animation = opened.kind == "gif" or opened.container.metadata.get("major_brand") == "avis"
+        self._aspect = Fraction(opened.stream.sample_aspect_ratio or 1)
 
     @property
     def seconds(self) -> np.ndarray:
-        return self._video.table.seconds
+        return self._shown()[0]
 
     @property
     def end(self) -> float:
-        return self._video.table.end
+        return self._shown()[1]
+
+    def _shown(self) -> tuple[np.ndarray, float]:
+        """When frames are shown, and when the last one ends: as the file says, or as browsers show an animation."""
+        table = self._video.table
+        if not self._animation:
+            return table.seconds, table.end
+        ends = float(table.seconds[0]) + np.cumsum(browser_delays(np.diff(np.append(table.seconds, table.end))))
+        return np.append(table.seconds[:1], ends[:-1]), float(ends[-1])
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        return self._sizing.target(height, width)
+        return self._sizing.target(height, width, upright_aspect(self._aspect, self._turned()))
 
     def describe(self) -> VideoMetadata:
         seconds, end = self.seconds, self.end
         height, width, rotation = self._first_frame()
-        if rotation in (90, 270):
+        if self._turned():
             height, width = width, height
         duration = end - float(seconds[0])
         return VideoMetadata(
             num_frames=len(seconds), fps=len(seconds) / duration if duration > 0 else 0.0, duration=duration,
             height=height, width=width, begin=float(seconds[0]), rotation=rotation,
             codec=self._codec(), source=self.label,
+            sample_aspect_ratio=upright_aspect(self._aspect, self._turned()),
         )  # fmt: skip
+
+    def _turned(self) -> bool:
+        return self._first_frame()[2] in (90, 270)
 
     def _codec(self) -> str:
         return self._video.codec
@@ -79,9 +106,12 @@ class EncodedSource:
     def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
         return self._video.nearest_keyframes(indices)
 
+    def _new_painter(self) -> Painter:
+        return Painter(self._sizing, self._scaler, background=self._background, aspect=self._aspect)
+
     def _brush(self) -> Painter:
         if self._painter is None:
-            self._painter = Painter(self._sizing, self._scaler)
+            self._painter = self._new_painter()
         return self._painter
 
     def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
@@ -110,7 +140,7 @@ class EncodedSource:
         return (first.height, first.width) if first is not None else (frame.height, frame.width)
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        painter = Painter(self._sizing, self._scaler)
+        painter = self._new_painter()
         for index, frame in self._video.frames():
             if painter.coded_size is None:
                 painter.coded_size = self._coded_size(frame)
@@ -180,18 +210,21 @@ def open_source(
     threads: int,
     fps: float | None,
     backend: str,
+    background: tuple[int, int, int] = WHITE,
 ) -> Source:
     """The `Source` for what the user gave. Raises as `VideoReader` documents."""
     if isinstance(given, VideoPart):
-        whole = open_source(given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend)
+        whole = open_source(
+            given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend, background=background
+        )
         return PartSource(whole, given)
     rate = fps or DEFAULT_FPS
-    stills = _stills(given, rate)
+    stills = _stills(given, rate, background)
     if stills is None:
         media = given if isinstance(given, Media) else _media(given)
         if not _is_still(media, media.head()):
-            return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing)
-        stills, given = AnimatedImage(media, rate), media
+            return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing, background=background)
+        stills, given = AnimatedImage(media, rate, background=background), media
     return StillSource(stills, given, sizing=sizing)
 
 
@@ -203,14 +236,14 @@ def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:
     return TorchcodecSource(media, **options)
 
 
-def _stills(given: Any, fps: float) -> Stills | None:
+def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
     """Sources that hold ready frames, or None."""
     if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
-        return ImageFolder(os.fspath(given), fps)
+        return ImageFolder(os.fspath(given), fps, background=background)
     if isinstance(given, np.ndarray) or is_tensor(given):
-        return ArrayVideo(given, fps)
+        return ArrayVideo(given, fps, background=background)
     if isinstance(given, (list, tuple)):
-        return images_from_list(list(given), fps)
+        return images_from_list(list(given), fps, background=background)
     return None
 
 

@@ -105,7 +105,7 @@ class TorchcodecSource(EncodedSource):
             except RuntimeError:  # a damaged part: PyAV says which frames are lost
                 super().fetch(wanted[done:], deliver)
                 return
-            deliver(index, self._sizing.apply(pixels))
+            deliver(index, self._sizing.apply(pixels, self._aspect))
 
     def close(self) -> None:
         self._decoder = None

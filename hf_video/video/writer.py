@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError
+from hf_video.video.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
 _CONTAINERS = {
@@ -71,8 +72,9 @@ def write_video(
 
     Args:
         path: Where to write. The suffix names the container: .mp4 .m4v .mov .mkv .webm .avi .ts .gif.
-        frames: RGB frames, uint8: an array or tensor (frames, height, width, 3), a `VideoFrames`, or any iterable
-            (a generator too, so that a long video needs no memory) of (height, width, 3) arrays, tensors or PIL images.
+        frames: RGB frames: an array or tensor (frames, height, width, 3), a `VideoFrames`, or any iterable (a generator
+            too, so that a long video needs no memory) of (height, width, 3) arrays, tensors or PIL images. Floats from
+            0 to 1, other dtypes and PIL modes become 8-bit RGB as `hf_video.video.rgb` says.
         fps: Frames per second; a `Fraction` is kept exactly (`Fraction(30000, 1001)`).
         codec: `"h264"`, `"h265"`, `"vp8"`, `"vp9"`, `"av1"`, `"ffv1"`, `"gif"`, or the name of one of FFmpeg's
             encoders. None takes h264, and vp9 for .webm and gif for .gif. `"ffv1"` (.mkv, .avi) and `"libx264rgb"`
@@ -231,35 +233,44 @@ def _rgb_frames(frames: Any) -> Iterator[np.ndarray]:
     shape = getattr(frames, "shape", None)
     if shape is not None and (len(shape) != 4 or shape[-1] != 3):
         raise VideoArrayError(_shape_message(f"frames has shape {tuple(shape)}", shape[1:] if len(shape) == 4 else ()))
-    return _checked(frames)
+    return _checked(array_to_uint8(array_of(frames)) if shape is not None else frames)
 
 
 def _checked(frames: Iterable[Any]) -> Iterator[np.ndarray]:
     shape = None
+    depth = _Depth()
     for number, frame in enumerate(frames):
-        image = _as_array(frame)
+        image = image_to_rgb(frame) if isinstance(frame, Image.Image) else array_of(frame)
         if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise VideoArrayError(_shape_message(f"Frame {number} has shape {image.shape}", image.shape))
-        if image.dtype != np.uint8:
-            raise VideoArrayError(
-                f"Frame {number} is {image.dtype} and uint8 is needed. Bring it to 0..255 and call "
-                "(x * 255).round().astype('uint8') if it was in 0..1."
-            )
         if shape is not None and image.shape != shape:
             raise VideoArrayError(
                 f"Frame {number} is {image.shape[0]}x{image.shape[1]} and the first was {shape[0]}x{shape[1]} "
                 "(height x width). All frames of a video have one size: resize them first."
             )
         shape = image.shape
-        yield image
+        yield depth.to_uint8(image, number)
 
 
-def _as_array(frame: Any) -> np.ndarray:
-    if isinstance(frame, Image.Image):
-        return np.asarray(frame.convert("RGB"))
-    if hasattr(frame, "detach"):  # a torch tensor, without importing torch
-        frame = frame.detach().cpu().numpy()
-    return np.asarray(frame)
+class _Depth:
+    """Frames one by one as uint8: what a `uint16` says is white can change only with its first frame of 16 bits."""
+
+    def __init__(self) -> None:
+        self._deep = self._plain = False
+
+    def to_uint8(self, image: np.ndarray, number: int) -> np.ndarray:
+        if is_uint16(image):
+            self._deep = self._deep or image.max() > 255
+            if self._deep and self._plain:
+                raise VideoArrayError(
+                    f"Frame {number} is uint16 beyond 255, and frames before it were taken for 0..255, as they went no "
+                    "further. Give the frames as uint8, or all of them in one array."
+                )
+            self._plain = self._plain or (not self._deep and image.max() > 0)
+        try:
+            return array_to_uint8(image, deep=self._deep)
+        except VideoArrayError as error:
+            raise VideoArrayError(f"Frame {number}: {error}") from None
 
 
 def _shape_message(came: str, frame_shape: tuple[int, ...]) -> str:

@@ -200,24 +200,27 @@ class TestStills:
     def test_grey_and_opacity(self):
         grey = self.frames[..., :1]
         assert np.array_equal(VideoReader(grey).get_frames([3]).data[0], np.repeat(grey[3], 3, -1))
-        opacity = np.concatenate([self.frames, grey], -1)
+        opacity = np.concatenate([self.frames, np.full_like(grey, 255)], -1)
         assert np.array_equal(VideoReader(opacity).get_frames([3]).data[0], self.frames[3])
+        opacity[..., 3] = 0
+        assert np.all(VideoReader(opacity).get_frames([3]).data == 255)
+        assert np.all(VideoReader(opacity, background="black").get_frames([3]).data == 0)
 
     @pytest.mark.parametrize(
         "array",
         [
-            np.zeros((4, 8, 8, 3), np.float32),
+            np.full((4, 8, 8, 3), 254, np.float32),
             np.zeros((8, 8, 3), np.uint8),
             np.zeros((4, 8, 8, 7), np.uint8),
             np.zeros((4, 3, 8, 3), np.uint8),
             np.zeros((0, 8, 8, 3), np.uint8),
-            torch.zeros(4, 8, 8, 3),
+            torch.full((4, 8, 8, 3), 254.0),
             np.zeros(5, np.uint8),
         ],
         ids=lambda a: f"{tuple(a.shape)}-{a.dtype}",
     )
     def test_wrong_arrays(self, array):
-        with pytest.raises(errors.VideoArrayError, match="uint8 of shape"):
+        with pytest.raises(errors.VideoArrayError, match="uint8"):
             VideoReader(array)
 
     def test_list_of_images(self):
