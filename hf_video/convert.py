@@ -18,12 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from hf_video.configuration import pair
 from hf_video.errors import CheckpointError
 from hf_video.registry import entry
 
+logger = logging.get_logger(__name__)
+
 StateDict = dict[str, torch.Tensor]
+
+# What of a processor changes a model's scores.
+PIXELS = ("size", "crop_size", "image_mean", "image_std", "do_flip_channel_order", "sampler", "sampler_options")
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "module", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -37,13 +43,15 @@ class Converted:
 
     `optional` are keys of ours that official files may lack because they are worked out (index tables); `processor` are
     settings of the image processor that this layout's authors trained with, where the configuration doesn't tell them
-    (`ClipProcessing.values_for`)."""
+    (`ClipProcessing.values_for`). `unsaid` are fields that neither tensors nor overrides tell (see `not_given`): what
+    is assumed for them is announced."""
 
     class_name: str
     config: dict[str, Any]
     state_dict: StateDict
     optional: set[str] = field(default_factory=set)
     processor: dict[str, Any] = field(default_factory=dict)
+    unsaid: tuple[str, ...] = ()
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
@@ -120,7 +128,24 @@ def build(model_type: str, state_dict: Mapping[str, Any], config_overrides: dict
     config = model_entry.load(model_entry.config)(**converted.config)
     model = model_entry.load(converted.class_name)(config)
     load_exactly(model, converted)
+    announce(model_type, model.config, converted.unsaid)
     return model.eval(), converted
+
+
+def announce(model_type: str, config: Any, unsaid: tuple[str, ...]) -> None:
+    """Warns of values that the checkpoint doesn't tell."""
+    if not unsaid:
+        return
+    values = []
+    for name in unsaid:
+        part, _, key = name.rpartition(".")
+        value = getattr(getattr(config, part) if part else config, key)
+        values.append(f"{part}={{{key!r}: {value!r}}}" if part else f"{name}={value!r}")
+    logger.warning(
+        f"The {model_type} checkpoint does not say all of the model; assumed are {', '.join(values)}. Where it was "
+        "made with others, pass them by these names: from_official(..., name=value), or hf-video convert --set "
+        "name=value."
+    )
 
 
 def load_exactly(model: torch.nn.Module, converted: Converted) -> None:
@@ -172,6 +197,12 @@ def our_names(overrides: Mapping[str, Any], aliases: Mapping[str, str | None]) -
     named = {aliases.get(key, key): value for key, value in overrides.items()}
     named.pop(None, None)
     return named
+
+
+def not_given(given: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+    """Those of `names` that are not among the overrides `given`; `"text_config.hidden_act"` is a field of a part."""
+    parts = [name.rpartition(".") for name in names]
+    return tuple(f"{part}{dot}{key}" for part, dot, key in parts if key not in (given.get(part, {}) if part else given))
 
 
 def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
@@ -254,8 +285,15 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     model, converted = build(model_type, load_official_file(path), config_overrides)
     model.save_pretrained(output)
     row = entry(model_type)
-    processor = row.load(row.image_processor)
-    processor(**{**processor_values(processor, model.config), **converted.processor, **given}).save_pretrained(output)
+    kind = row.load(row.image_processor)
+    processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
+    processor.save_pretrained(output)
+    assumed = ", ".join(f"{name}={getattr(processor, name)!r}" for name in PIXELS if name not in given)
+    logger.warning(
+        f"No checkpoint says what its frames looked like; assumed is what the authors of {model_type} published: "
+        f"{assumed}. Where it was trained on others, pass them: convert_file(..., processor={{'name': value}}), or "
+        "hf-video convert --processor name=value."
+    )
     return model
 
 

@@ -4,8 +4,10 @@ image processor.
   hf-video convert checkpoint.pth --model-type videomae --output videomae-base
   hf-video convert timesformer.pyth --model-type timesformer --output tsf --labels kinetics_400.txt
   hf-video convert v.pth --model-type videomae --output v --set num_frames=32 --processor image_mean=[.5,.5,.5]
+  hf-video convert videoclip.pt --model-type videoclip --output vc --set end_token_ids=[101,102]
   hf-video convert somebody/model-in-pickles --output model
 
+What a file doesn't say is assumed as its authors published it, and said by name: --set and --processor change it.
 Files are read as safetensors or as plain tensors; one that needs pickled code is refused.
 """
 

@@ -8,6 +8,7 @@ import torch
 from golden_cases import CASES, Golden
 
 import hf_video
+from hf_video.errors import CheckpointError
 
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if case["full_config"] else [])
@@ -79,8 +80,23 @@ def mmpt_answers(golden, model) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", MMPT)
 def test_facebooks_videoclip(name):
     golden = Golden(name)
-    model = hf_video.from_official("videoclip", golden.checkpoint, **golden.config)
+    model = hf_video.from_official("videoclip", golden.checkpoint, **golden.config, end_token_ids=ends(golden))
     golden.compare(mmpt_answers(golden, model))
+
+
+def ends(golden) -> tuple[int, int]:
+    """[CLS] and [SEP], which the authors' captions begin with."""
+    return tuple(golden.inputs["caps"][0, :2].tolist())
+
+
+def test_end_tokens_of_another_vocabulary_are_asked_for():
+    golden = Golden("videoclip_mmpt")
+    assert golden.checkpoint["model"]["mmmodel.text_encoder.embeddings.word_embeddings.weight"].shape[0] == 150
+    with pytest.raises(CheckpointError, match=r"150 words.*end_token_ids=.*--set end_token_ids=\[101,102\]"):
+        hf_video.from_official("videoclip", golden.checkpoint, **golden.config)
+    wrong = hf_video.from_official("videoclip", golden.checkpoint, **golden.config, end_token_ids=[3, 4])
+    with pytest.raises(AssertionError):
+        golden.compare(mmpt_answers(golden, wrong))
 
 
 def test_with_its_own_s3d():
@@ -88,7 +104,7 @@ def test_with_its_own_s3d():
     mmpt, s3d = Golden("videoclip_mmpt"), Golden("s3dg_howto100m_gain")
     tower = hf_video.from_official("s3d", s3d.checkpoint, **s3d.config)
     whole = {**mmpt.checkpoint["model"], **{f"s3d.{key}": value for key, value in s3d.checkpoint.items()}}
-    model = hf_video.from_official("videoclip", whole, **mmpt.config)
+    model = hf_video.from_official("videoclip", whole, **mmpt.config, end_token_ids=ends(mmpt))
     frames = torch.rand(1, 60, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = tower.get_video_features(frames.view(2, 30, 3, 32, 32)).embedding

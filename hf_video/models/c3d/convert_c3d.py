@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.c3d.configuration_c3d import C3DConfig
 from hf_video.models.c3d.modeling_c3d import LAYERS
@@ -74,7 +74,8 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         "num_frames": C3DConfig.num_frames,
     }
     config |= frame_size(fc6.shape[1] // (8 * stem.shape[0]), overrides.get("num_frames", 16), overrides) | overrides
+    told = {"processor": processor, "unsaid": not_given(overrides, "image_size", "num_frames", "pool5_padding")}
     if "classifier.weight" in state:
         config.setdefault("num_labels", state["classifier.weight"].shape[0])
-        return Converted("C3DForVideoClassification", config, state, processor=processor)
-    return Converted("C3DModel", config, rename(state, lambda key: key.removeprefix("c3d.")), processor=processor)
+        return Converted("C3DForVideoClassification", config, state, **told)
+    return Converted("C3DModel", config, rename(state, lambda key: key.removeprefix("c3d.")), **told)

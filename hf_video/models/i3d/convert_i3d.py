@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.i3d.image_weights import inflate_resnet, is_image_resnet
 from hf_video.models.i3d.modeling_i3d import MIXED
@@ -138,13 +138,16 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     ResNet of transformers or torchvision, whose filters are inflated."""
     overrides = our_names(overrides, OFFICIAL_NAMES)
     if is_image_resnet(state):
-        return Converted("I3DModel", *inflate_resnet(state, overrides))
+        unsaid = not_given(overrides, "temporal_kernels", "image_size", "num_frames")
+        return Converted("I3DModel", *inflate_resnet(state, overrides), unsaid=unsaid)
     config, state = (convert_resnet if "blocks.0.conv.weight" in state else convert_inception)(state)
     for key in [key for key in state if key.endswith(".running_mean")]:
         # Files of TensorFlow and of PyTorch before 0.4 don't count batches.
         state.setdefault(key.replace("running_mean", "num_batches_tracked"), torch.zeros((), dtype=torch.int64))
+    unsaid = not_given(overrides, "head_pool", "image_size", "num_frames")
     if "classifier.weight" not in state:
-        return Converted("I3DModel", config | overrides, rename(state, lambda key: key.removeprefix("i3d.")))
+        state = rename(state, lambda key: key.removeprefix("i3d."))
+        return Converted("I3DModel", config | overrides, state, unsaid=unsaid)
     state["classifier.weight"] = state["classifier.weight"].flatten(1)  # a 1×1×1 convolution in Inception
     config["num_labels"] = state["classifier.weight"].shape[0]
-    return Converted("I3DForVideoClassification", config | overrides, state)
+    return Converted("I3DForVideoClassification", config | overrides, state, unsaid=unsaid)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, our_names, rename, substitute
+from hf_video.convert import Converted, StateDict, not_given, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.mvit.convert_options import OFFICIAL_NAMES, unfolded
 
@@ -76,12 +76,22 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     stem = renamed.get("embeddings.patch_embeddings.projection.weight")
     if stem is None or stem.ndim != 5 or "encoder.layer.0.attention.qkv.weight" not in renamed:
         raise CheckpointError(f"No MViT checkpoint: keys begin {sorted(state)[:5]}, no stem and attention found.")
-    config = read_shapes(renamed) | our_names(unfolded(overrides), OFFICIAL_NAMES)
+    given = our_names(unfolded(overrides), OFFICIAL_NAMES)
+    config = read_shapes(renamed) | given
     read_sizes(renamed, config)
+    unsaid = not_given(given, "image_size", "patch_stride", "residual_pooling", *assumed_pooling(config, given))
+    unsaid += not_given(config, "num_frames")
     if "classifier.weight" not in renamed:
-        return Converted("MViTModel", config, renamed)
+        return Converted("MViTModel", config, renamed, unsaid=unsaid)
     prefixed = {key if key.startswith("classifier.") else f"mvit.{key}": value for key, value in renamed.items()}
-    return Converted("MViTForVideoClassification", config, prefixed)
+    return Converted("MViTForVideoClassification", config, prefixed, unsaid=unsaid)
+
+
+def assumed_pooling(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Strides that were assumed: one kernel everywhere says nothing of them."""
+    if config.get("pool_kernel") is None:
+        return []
+    return ["pool_q_stride"] + ([] if given.get("pool_kv_stride") else ["pool_kv_stride_adaptive"])
 
 
 def read_shapes(state: StateDict) -> dict[str, Any]:

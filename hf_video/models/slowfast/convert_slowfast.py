@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -64,10 +64,13 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     places = sorted({(int(m[1]), int(m[2])) for m in found if m})
     if windows := overrides.pop("head_pool_kernel_sizes", None):
         overrides.setdefault("head_pool", windows[0][1:])  # (frames, rows, columns) of the slow and of the fast pathway
-    config = read_shapes(state, places) | our_names(overrides, OFFICIAL_NAMES)
+    given = our_names(overrides, OFFICIAL_NAMES)
+    config = read_shapes(state, places) | given
+    unsaid = not_given(given, "alpha", "head_pool", "image_size", "num_frames")
     layers = {place: i for i, place in enumerate(places)}
     state = rename(state, namer(layers, {stage: layer for (stage, _), layer in layers.items()}))
     if "classifier.weight" not in state:
-        return Converted("SlowFastModel", config, rename(state, lambda key: key.removeprefix("slowfast.")))
+        state = rename(state, lambda key: key.removeprefix("slowfast."))
+        return Converted("SlowFastModel", config, state, unsaid=unsaid)
     config.setdefault("num_labels", state["classifier.weight"].shape[0])
-    return Converted("SlowFastForVideoClassification", config, state)
+    return Converted("SlowFastForVideoClassification", config, state, unsaid=unsaid)

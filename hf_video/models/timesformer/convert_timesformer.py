@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, number_of_heads, our_names, rename, substitute
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -71,7 +71,10 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     config = read_shapes(state, overrides) | overrides
     if "num_attention_heads" not in config:
         config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
+    frames = [] if "time_embed" in state else ["num_frames"]
+    unsaid = not_given(overrides, "num_attention_heads", "image_size", *frames)
     state = rename(state, lambda key: substitute(key, RENAMES))
     if "classifier.weight" in state:
-        return Converted("TimesformerForVideoClassification", config, state)
-    return Converted("TimesformerModel", config, rename(state, lambda key: key.removeprefix("timesformer.")))
+        return Converted("TimesformerForVideoClassification", config, state, unsaid=unsaid)
+    state = rename(state, lambda key: key.removeprefix("timesformer."))
+    return Converted("TimesformerModel", config, state, unsaid=unsaid)

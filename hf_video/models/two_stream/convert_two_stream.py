@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, our_names, rename
+from hf_video.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.two_stream.configuration_two_stream import (
     NETWORKS,
@@ -180,11 +180,14 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         if whole:
             config["num_labels"] = found["head.weight"].shape[0]
         ours |= {place(key, stream, whole): value for key, value in found.items()}
-    config |= our_names(overrides, OFFICIAL_NAMES)
+    given = our_names(overrides, OFFICIAL_NAMES)
+    config |= given
+    fusion = ("fusion", "fusion_weights", "fusion_scores") if len(streams) == 2 else ()
+    unsaid = not_given(given, "image_size", "num_frames", *fusion)
     # Files of PyTorch before 0.4.1 don't count batches, and nothing here reads the count.
     counters = {place(f"{k}.{COUNTERS}", s, whole) for s, t in streams.items() for k in norms(renamed(t))}
     name = "TwoStreamForVideoClassification" if whole else "TwoStreamModel"
-    return Converted(name, config, ours, optional=counters - set(ours))
+    return Converted(name, config, ours, optional=counters - set(ours), unsaid=unsaid)
 
 
 def norms(state: StateDict) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, our_names, rename, substitute
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.published_inputs import short_side
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
@@ -174,6 +174,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     columns are not 7, `window_size`. An image checkpoint becomes a `VideoSwinModel` of `patch_size` (2, 4, 4) and
     `window_size` (8, 7, 7), or what overrides say."""
     overrides = our_names(overrides, OFFICIAL_NAMES)
+    given = dict(overrides)
     state = {key: value for key, value in state.items() if not key.endswith(DERIVED)}
     torchvision = any(key.startswith("features.") for key in state)
     state = rename(state, authors_name)
@@ -189,8 +190,10 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     renamed = rename(state, new_names(config["depths"]))
     # torchvision tests the authors' weights on frames an eighth larger than the crop.
     processor = {"size": {"shortest_edge": short_side(VideoSwinConfig(**config)) * 8 // 7}} if torchvision else {}
+    inflated = ["patch_size"] if projection.ndim == 4 else []
+    unsaid = not_given(given, "window_size", "temporal_stride", *inflated, "image_size", "num_frames")
     if "head.weight" not in renamed:
-        return Converted("VideoSwinModel", config, renamed, processor=processor)
+        return Converted("VideoSwinModel", config, renamed, processor=processor, unsaid=unsaid)
     head = {key.replace("head.", "classifier.", 1): v for key, v in renamed.items() if key.startswith("head.")}
     body = {f"video_swin.{key}": v for key, v in renamed.items() if not key.startswith("head.")}
-    return Converted("VideoSwinForVideoClassification", config, body | head, processor=processor)
+    return Converted("VideoSwinForVideoClassification", config, body | head, processor=processor, unsaid=unsaid)

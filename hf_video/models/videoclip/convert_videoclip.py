@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename
+from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.s3d.convert_s3d import convert as convert_s3d
 
@@ -22,11 +22,9 @@ OFFICIAL_NAMES = {
     "vision_layers": None,
     "vision_width": None,
     "vision_patch_size": None,
-    "vision_heads": None,
     "context_length": None,
     "vocab_size": None,
     "text_width": None,
-    "text_heads": None,
     "text_layers": None,
     "max_words": None,
 }
@@ -35,6 +33,7 @@ OFFICIAL_NAMES = {
 UNUSED = ("input_resolution", "context_length", "vocab_size")
 
 BERT_WORDS = 30522
+TOWERS = ("video_config", "text_config")
 
 RENAMES = (
     (r"^frame_position_embeddings\.weight$", "temporal_head.sequence.position_embedding.weight"),
@@ -66,7 +65,9 @@ RENAMES = (
 
 
 def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
-    """Raises CheckpointError for ResNet towers and what is no CLIP."""
+    """CLIP's heads have 64 channels and its activation is `quick_gelu` unless `vision_heads`, `text_heads`, or fields
+    of `video_config` and `text_config` say otherwise (open_clip trained many models with "gelu"). Raises
+    CheckpointError for ResNet towers and what is no CLIP."""
     if any(key.startswith("mmmodel.") for key in state):
         return convert_mmpt(state, overrides)
     # Without the wrapper's prefix, tensors of CLIP4Clip's own head stand beside `clip.…`.
@@ -79,14 +80,24 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     temporal = head_of(state)
     if temporal == "lstm":
         state.pop("frame_position_embeddings.weight", None)
-    config = configuration(state, temporal) | our_names(overrides, OFFICIAL_NAMES)
+    given = towers_of(our_names(overrides, OFFICIAL_NAMES))
+    config = configuration(state, temporal, given)
+    towers = [f"{tower}.{name}" for tower in TOWERS for name in ("num_attention_heads", "hidden_act")]
+    unsaid = not_given(given, *towers, "num_frames")
     for name in ("visual.proj", "text_projection"):
         state[name] = state[name].t().contiguous()
     if "visual.conv2.weight" in state:  # (width, 3, 3 frames, p, p) as a 2-D one over the channels of three frames
         cube = state.pop("visual.conv2.weight")
         state["visual.conv1.weight"] = cube.transpose(1, 2).flatten(1, 2).contiguous()
     state = rename(split_joined(state), lambda key: substitute(key))
-    return Converted("VideoCLIPModel", config, state)
+    return Converted("VideoCLIPModel", config, state, unsaid=unsaid)
+
+
+def towers_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Overrides with those of the towers as fields of `video_config` and `text_config`."""
+    heads = {"video_config": given.pop("vision_heads", None), "text_config": given.pop("text_heads", None)}
+    more = {tower: {"num_attention_heads": n} for tower, n in heads.items() if n is not None}
+    return given | {tower: {**more.get(tower, {}), **given.get(tower, {})} for tower in TOWERS}
 
 
 def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
@@ -96,14 +107,15 @@ def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     names = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"))
     names |= {"num_hidden_video_layers": None, "num_hidden_text_layers": None, "max_video_len": "max_segments"}
     given = our_names({k: v for k, v in overrides.items() if k != "num_attention_heads"}, names)
+    parts = [given.pop(name, {}) for name in ("text_config", "temporal_config")]
     s3d = {key.removeprefix("s3d."): value for key, value in state.items() if key.startswith("s3d.")}
     state = {key.removeprefix("mmmodel."): value for key, value in state.items() if key.startswith("mmmodel.")}
     heads = overrides.get("num_attention_heads") or number_of_heads(
         state["text_encoder.embeddings.LayerNorm.weight"].shape[0], {}, "num_attention_heads"
     )
     config = {
-        "text_config": {"model_type": "bert", **bert_sizes(state, "text_encoder.", heads)},
-        "temporal_config": bert_sizes(state, "video_encoder.bert.", heads),
+        "text_config": {"model_type": "bert", **bert_sizes(state, "text_encoder.", heads), **parts[0]},
+        "temporal_config": {**bert_sizes(state, "video_encoder.bert.", heads), **parts[1]},
         "temporal": "bert",
         "projection_dim": None,
         "normalize": False,
@@ -113,8 +125,12 @@ def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         "feature_dim": state["video_encoder.videomlp.linear1.weight"].shape[1],
     }
     words = config["temporal_config"]["vocab_size"]
-    if words != BERT_WORDS:  # another vocabulary than BERT's: its last two, unless `end_token_ids` says otherwise
-        config["end_token_ids"] = (words - 2, words - 1)
+    if "end_token_ids" not in given and words != BERT_WORDS:
+        raise CheckpointError(
+            f"The checkpoint has a vocabulary of {words} words, and nothing in it says which of them are [CLS] and "
+            "[SEP], which stand around the video. Pass both: end_token_ids=(id of [CLS], id of [SEP]), in hf-video "
+            "convert --set end_token_ids=[101,102]. Its tokenizer has them as cls_token_id and sep_token_id."
+        )
     # Its pooler takes no part, and ours has none.
     state = {key: value for key, value in state.items() if not key.startswith("video_encoder.bert.pooler.")}
     renamed = rename(state, mmpt_name)
@@ -122,8 +138,13 @@ def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         tower = convert_s3d(s3d, {})
         renamed |= {f"vision_model.{key}": value for key, value in tower.state_dict.items()}
         config |= {"feature_dim": None, "segment_frames": 30, "video_config": {"model_type": "s3d", **tower.config}}
+    unsaid = not_given(given | overrides, "end_token_ids", "max_segments")
+    if not overrides.get("num_attention_heads"):
+        unsaid += ("text_config.num_attention_heads",)
+    if s3d:
+        unsaid += not_given(given, "segment_frames")
     derived = {f"{part}.embeddings.position_ids" for part in ("text_model", "temporal_head.bert")}
-    return Converted("VideoCLIPModel", config | given, renamed, optional=derived)
+    return Converted("VideoCLIPModel", config | given, renamed, optional=derived, unsaid=unsaid)
 
 
 def mmpt_name(key: str) -> str:
@@ -152,20 +173,25 @@ def head_of(state: StateDict) -> str:
     return next((name for name, key in heads.items() if key in state), "mean")
 
 
-def configuration(state: StateDict, temporal: str) -> dict[str, Any]:
-    """What the shapes tell; heads have 64 channels each, as in every CLIP."""
+def configuration(state: StateDict, temporal: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the shapes tell, and what was `given`."""
     width, _, _, patch = state["visual.conv1.weight"].shape
     text_width = state["ln_final.weight"].shape[0]
     grid = isqrt(state["visual.positional_embedding"].shape[0] - 1)
     positions, dim = state["positional_embedding"].shape[0], state["text_projection"].shape[1]
     layers = {"transformer": "transformerClip.", "tight": "cross.transformer."}.get(temporal)
-    return {
+    heads = {
+        tower: given[tower].get("num_attention_heads") or number_of_heads(channels, {}, name)
+        for tower, channels, name in zip(TOWERS, (width, text_width), ("vision_heads", "text_heads"), strict=True)
+    }
+    found = {
         "video_config": {
             "model_type": "clip_vision_model",
             "hidden_size": width,
             "intermediate_size": 4 * width,
             "num_hidden_layers": depth(state, "visual.transformer."),
-            "num_attention_heads": width // 64,
+            "num_attention_heads": heads["video_config"],
+            "hidden_act": "quick_gelu",
             "image_size": grid * patch,
             "patch_size": patch,
             "projection_dim": dim,
@@ -176,7 +202,8 @@ def configuration(state: StateDict, temporal: str) -> dict[str, Any]:
             "hidden_size": text_width,
             "intermediate_size": 4 * text_width,
             "num_hidden_layers": depth(state, "transformer."),
-            "num_attention_heads": text_width // 64,
+            "num_attention_heads": heads["text_config"],
+            "hidden_act": "quick_gelu",
             "max_position_embeddings": positions,
             "projection_dim": dim,
             "eos_token_id": 2,  # transformers' sign for "the largest id", which is where OpenAI's code looks
@@ -187,6 +214,7 @@ def configuration(state: StateDict, temporal: str) -> dict[str, Any]:
         "max_position_embeddings": positions,
         "patch_frames": 3 if "visual.conv2.weight" in state else 1,
     }
+    return found | given | {tower: {**found[tower], **given[tower]} for tower in TOWERS}
 
 
 def depth(state: StateDict, prefix: str) -> int:

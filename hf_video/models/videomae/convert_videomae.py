@@ -5,13 +5,15 @@ head)."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, number_of_heads, our_names, rename, substitute
+from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
+from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 
 OFFICIAL_NAMES = {
     "img_size": "image_size",
@@ -126,15 +128,35 @@ def is_our_table(key: str, value: torch.Tensor) -> bool:
     return torch.allclose(value[0].float(), sinusoid_table(*value.shape[1:]), atol=1e-4)
 
 
+def check_tables(state: StateDict, config: dict[str, Any]) -> None:
+    """Raises CheckpointError where a saved position table is for other clips than the configuration's."""
+    made = VideoMAEConfig(**{k: v for k, v in config.items() if k in ("image_size", "num_frames", "patch_size")}
+                          | {"tubelet_size": config["tubelet_size"]})  # fmt: skip
+    tokens = math.prod(made.grid)
+    for key, value in state.items():
+        if is_our_table(key, value) and value.shape[1] != tokens:
+            raise CheckpointError(
+                f"{key} has positions for {value.shape[1]} tokens, and {made.num_frames} frames of {made.image_size} "
+                f"pixels make {tokens}: pass the num_frames and image_size that the checkpoint was made for."
+            )
+
+
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. No shape tells `image_size` and `num_frames`: pass them if not 224 and 16."""
-    config = read_shapes(state, our_names(overrides, OFFICIAL_NAMES))
+    given = our_names(overrides, OFFICIAL_NAMES)
+    config = read_shapes(state, given)
+    check_tables(state, config)
     learned = {key: value for key, value in state.items() if not is_our_table(key, value)}
     renamed = split_qkv(rename(learned, lambda key: substitute(key, RENAMES)))
+    heads = [] if config["cosine_attention"] else ["num_attention_heads"]  # whose scales are one for each head
+    unsaid = not_given(given, *heads, "image_size", "num_frames")
     if "mask_token" in renamed:
-        return Converted("VideoMAEForPreTraining", config, renamed)
+        heads = [f"decoder_{name}" for name in heads]
+        unsaid += not_given(given, *heads, "norm_pix_loss")
+        return Converted("VideoMAEForPreTraining", config, renamed, unsaid=unsaid)
     if "fc_norm.weight" in renamed and "classifier.weight" not in renamed:
         config["num_labels"] = 0  # a fine-tuned encoder without its classifier still pools through fc_norm
     if "fc_norm.weight" in renamed or "classifier.weight" in renamed:
-        return Converted("VideoMAEForVideoClassification", config, renamed)
-    return Converted("VideoMAEModel", config, rename(renamed, lambda key: key.removeprefix("videomae.")))
+        return Converted("VideoMAEForVideoClassification", config, renamed, unsaid=unsaid)
+    encoder = rename(renamed, lambda key: key.removeprefix("videomae."))
+    return Converted("VideoMAEModel", config, encoder, unsaid=unsaid)

@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename, substitute
+from transformers.utils import logging
+
+from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.video_swin import convert_video_swin as video_swin
+
+logger = logging.get_logger(__name__)
 
 # What shapes tell, and names that the authors' arguments have for the rest.
 OFFICIAL_NAMES = {
@@ -61,6 +65,15 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         "text_config": {**text_shapes(state, heads), **overrides.get("text_config", {})},
     }
     class_name, head = head_of(state, options)
+    ids = ("mask_token_id", "special_token_ids")  # of BERT's uncased vocabulary; for masking while training
+    parts = () if heads else ("text_config.num_attention_heads",)
+    unsaid = not_given(overrides, *parts, "video_config.window_size", "num_frames", *ids)
+    if class_name == "VioletForVideoTextRetrieval":
+        logger.warning_once(
+            "Retrieval and multiple choice have the same tensors; this is read as retrieval. For multiple choice pass "
+            "options= (the number of them, any)."
+        )
+        unsaid += not_given(overrides, "retrieval_loss")
     if class_name == "VioletForQuestionAnswering":
         config.setdefault("num_labels", state["fc.3.weight"].shape[0])
     if class_name == "VioletForPreTraining":
@@ -77,7 +90,7 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     state = rename(state, rule)
     if class_name == "VioletModel":
         state = rename(state, lambda key: key.removeprefix("violet."))
-    return Converted(class_name, config, state)
+    return Converted(class_name, config, state, unsaid=unsaid)
 
 
 def head_of(state: StateDict, options: int | None) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, number_of_heads, our_names, rename, substitute
+from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 
@@ -159,16 +159,22 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         state = vit_names(state)
         if "embeddings.patch_embeddings.projection.weight" in state:
             state = rename(state, lambda key: f"vivit.{key}")
-    config = read_shapes(state) | config | our_names(overrides, OFFICIAL_NAMES)
+    given = our_names(overrides, OFFICIAL_NAMES)
+    config = read_shapes(state) | config | given
     if "attention_type" not in config:
         raise CheckpointError(
             "There is no class token, and no key tells which attention the model has. If half of its heads attend over "
             'time and half over space, pass attention_type="factorized_dot_product_attention".'
         )
+    unsaid = ["image_size"]  # taken for a square
+    if "vivit.temporal_embeddings.position_embeddings" not in state and "image_size" not in given:
+        unsaid.append("num_frames")
     if "num_attention_heads" not in config:
+        unsaid.append("num_attention_heads")
         config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
-    config = read_grid(state, config)
+    config, unsaid = read_grid(state, config), not_given(given, *unsaid)
     if "classifier.weight" in state:
-        return Converted("VivitForVideoClassification", config, state)
+        return Converted("VivitForVideoClassification", config, state, unsaid=unsaid)
     state = rename(state, lambda key: key.removeprefix("vivit."))
-    return Converted("VivitModel", config, state, optional={"pooler.dense.weight", "pooler.dense.bias"})
+    pooler = {"pooler.dense.weight", "pooler.dense.bias"}
+    return Converted("VivitModel", config, state, optional=pooler, unsaid=unsaid)
