@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from hf_video.data.files import is_video, walk
+from hf_video.video.addresses import local_path
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -18,5 +19,6 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def _one(name: str) -> Iterator[str]:
+    name = local_path(name)
     videos = [os.path.join(name, file) for file in walk(name) if is_video(file)] if os.path.isdir(name) else []
     yield from videos or [name]

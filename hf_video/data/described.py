@@ -23,6 +23,7 @@ from hf_video.data.segments import Columns, part_of, segment_columns
 from hf_video.data.splitting import assign_groups, choose_test
 from hf_video.data.tables import LIST_ENDINGS, VIDEO_COLUMNS, Table, read_table
 from hf_video.errors import DataError
+from hf_video.video.addresses import local_path
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
 
@@ -67,7 +68,7 @@ def list_described(source: Any, form: Form, videos: str | os.PathLike[str] | Non
             f"A {type(source).__name__} is no source of {form.what}. Give a list (csv, json, jsonl), a folder, a "
             "datasets Dataset or a name on the Hub."
         )
-    path = Path(source)
+    path = Path(local_path(source))
     if path.is_dir() and not saved_dataset(str(path)):
         return form.folder(path, lambda found: list_described(found, form, videos))
     if path.suffix.lower() in LIST_ENDINGS:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hf_video.data.rows import Skipped
+from hf_video.video.addresses import local_path, scheme_of
 
 VIDEO_ENDINGS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
@@ -47,7 +48,8 @@ def locate(root: str | os.PathLike[str], name: str) -> str | None:
     Names without their ending are found (`video7012`, and 7012 of MSRVTT-QA, which is video7012.mp4), and so are those
     whose accents are written otherwise than the file's (NFC, NFD) and those with Windows' separators.
     """
-    if "://" in name:
+    name = local_path(name)
+    if scheme_of(name):
         return name
     forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
     forms |= dict.fromkeys(form.replace("\\", "/") for form in list(forms) if "\\" in form)

@@ -17,8 +17,9 @@ import av
 
 from hf_video.errors import EmptyFileError, NotAVideoError, VideoError, VideoOptionError
 from hf_video.video.container import OpenVideo
-from hf_video.video.media import media_from_bytes, media_from_path, media_from_url
+from hf_video.video.media import media_from_bytes
 from hf_video.video.reader import VideoReader
+from hf_video.video.sources import media_of
 
 LEVELS = ("open", "full")
 SHOW_PROGRESS_FROM = 200
@@ -110,7 +111,7 @@ def _clock_seconds(text: str) -> float:
 def _undecodable(source: Any) -> str:
     """Decodes everything; what went wrong, or an empty text."""
     if isinstance(source, str):
-        media = media_from_url(source) if "://" in source else media_from_path(source)
+        media = media_of(source)
     else:
         media = media_from_bytes(source if isinstance(source, bytes) else source.read())
     video = OpenVideo(media)

@@ -21,6 +21,7 @@ from hf_video.data.spaced import SPACED_FORMS
 from hf_video.data.splitting import assign_groups, choose_test
 from hf_video.data.tables import LIST_ENDINGS
 from hf_video.errors import DataError
+from hf_video.video.addresses import local_path
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("folder", "list", "datasets", "webdataset", *SPACED_FORMS, *OFFICIAL)
@@ -88,6 +89,8 @@ def list_source(
     source: Any, data_format: str | None = None, label: str = "label", video: str = "video", videos: Any = None
 ) -> Listing:
     """What a source holds, unopened, with tidy labels; see `load_videos`."""
+    if isinstance(source, (str, os.PathLike)):
+        source = local_path(source)
     kind = data_format or _kind(source)
     if kind.partition(":")[0] not in FORMATS:
         raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")

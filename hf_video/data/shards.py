@@ -23,6 +23,7 @@ from hf_video.data.folder import Found, Listing, split_name
 from hf_video.data.labels import read_label
 from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
+from hf_video.video.addresses import local_path
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 LABEL_ENDINGS = (".cls", ".txt", ".json")
@@ -60,7 +61,7 @@ def shard_paths(source: Any) -> list[str]:
     Raises DataError where there are none.
     """
     given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    found = [path for one in given for path in _expand(os.fspath(one))]
+    found = [path for one in given for path in _expand(local_path(one))]
     if not found:
         raise DataError(f"{source} names no tar shard; give a .tar, a folder of them, or a range such as {{0..9}}.tar.")
     return found

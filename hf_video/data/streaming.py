@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,13 +17,17 @@ from hf_video.data.samples import FILE_ERRORS, OPTION_ERRORS, SampleMaker
 from hf_video.data.seeds import sample_seed
 from hf_video.data.shards import folder_of, samples, shard_paths
 from hf_video.errors import DataError
+from hf_video.video.addresses import scheme_of
+from hf_video.video.http_file import HttpFile
 
 # So many files may fail before their share counts: of the first ten, one is a large share and says nothing.
 ALLOWED = 10
+SHARD_BLOCK = 8 << 20
 
 
 def _opened(shard: str) -> Any:
-    return urllib.request.urlopen(shard) if "://" in shard else open(shard, "rb")
+    # Larger blocks than for a video: a shard is read from end to end.
+    return HttpFile(shard, block=SHARD_BLOCK) if scheme_of(shard) else open(shard, "rb")
 
 
 class VideoStream(SampleMaker, torch.utils.data.IterableDataset):

@@ -24,6 +24,7 @@ from hf_video.retrieval.moments import Moment, merge_overlapping
 from hf_video.retrieval.store import Entry, FileRecord, Manifest, Store
 from hf_video.retrieval.writing import Writer
 from hf_video.tasks.windows import Windows, parse_windows
+from hf_video.video.addresses import local_path
 
 DEFAULT_WINDOW = "2s/1s"
 NO_MODEL = 'A new index needs a model: a folder, a name on the Hub, or "fingerprint".'
@@ -82,7 +83,7 @@ class VideoIndex:
         if model is None:
             raise VideoOptionError(NO_MODEL)
         check_engine(options.get("workers", 1), options.get("engine", "local"))
-        videos_below(os.path.abspath(videos))
+        videos_below(os.path.abspath(local_path(videos)))
         of_model = {name: options.get(name) for name in ("revision", "device", "batch_size")}
         encoder = find_encoder(model, processor, **of_model)
         encoder.identity  # noqa: B018 - loads it
@@ -196,7 +197,7 @@ class VideoIndex:
         other windows, another writer): the index is then as it was.
         """
         check_engine(workers, engine)
-        root = os.path.abspath(videos)
+        root = os.path.abspath(local_path(videos))
         windows = self._windows(window)
         if model is not None:
             encoder = find_encoder(model, processor, revision=revision, device=device, batch_size=batch_size)

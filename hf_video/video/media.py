@@ -45,7 +45,7 @@ class Media:
             return opened
         return _Borrowed(self.value)
 
-    def head(self, size: int = 64) -> bytes:
+    def head(self, size: int = 256) -> bytes:
         """The first bytes. Raises `EmptyFileError` if there are none, `VideoSourceError` if it can't be read."""
         try:
             file = self.stream()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
+from hf_video.video.addresses import local_path, missing_path, scheme_of, stand_in
 from hf_video.video.background import WHITE
 from hf_video.video.decoding import EncodedVideo
 from hf_video.video.frames import VideoMetadata
@@ -221,7 +222,7 @@ def open_source(
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate, background)
     if stills is None:
-        media = given if isinstance(given, Media) else _media(given)
+        media = given if isinstance(given, Media) else media_of(given)
         if not _is_still(media, media.head()):
             return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing, background=background)
         stills, given = AnimatedImage(media, rate, background=background), media
@@ -238,8 +239,8 @@ def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:
 
 def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
     """Sources that hold ready frames, or None."""
-    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
-        return ImageFolder(os.fspath(given), fps, background=background)
+    if isinstance(given, (str, os.PathLike)) and os.path.isdir(folder := local_path(given)):
+        return ImageFolder(folder, fps, background=background)
     if isinstance(given, np.ndarray) or is_tensor(given):
         return ArrayVideo(given, fps, background=background)
     if isinstance(given, (list, tuple)):
@@ -253,18 +254,11 @@ def is_tensor(given: Any) -> bool:
     return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(given).__mro__)
 
 
-def _media(given: Any) -> Media:
+def media_of(given: Any) -> Media:
     if isinstance(given, (bytes, bytearray, memoryview)):
         return media_from_bytes(given)
     if isinstance(given, (str, os.PathLike)):
-        text = os.fsdecode(given)
-        if text.startswith(("http://", "https://")):
-            return media_from_url(text)
-        if "://" in text:
-            raise VideoSourceError(f"{text!r}: of addresses only http:// and https:// are read; download it first")
-        if not os.path.exists(text):
-            raise VideoSourceError(f"{text!r} does not exist (looked in {os.getcwd()}); check the path")
-        return media_from_path(text)
+        return _named_media(local_path(given))
     if hasattr(given, "read"):
         return media_from_file(given)
     raise VideoSourceError(
@@ -273,11 +267,24 @@ def _media(given: Any) -> Media:
     )
 
 
+def _named_media(text: str) -> Media:
+    if os.path.exists(text):
+        return media_from_path(text)
+    scheme = scheme_of(text)
+    if scheme in ("http", "https"):
+        return media_from_url(text)
+    if scheme:
+        raise VideoSourceError(f"{text!r}: of addresses only http://, https:// and file:// are read; download it first")
+    raise missing_path(text)
+
+
 def _is_still(media: Media, head: bytes) -> bool:
     """Whether PIL has to read it: a still image, or an animated webp, which FFmpeg can't play.
 
-    Raises `NotAVideoError` for playlists.
+    Raises `NotAVideoError` for playlists, and for what stands in the place of a video.
     """
+    if what := stand_in(head):
+        raise NotAVideoError(f"{media.label} {what}")
     if head.lstrip().startswith(PLAYLIST_HEADS):
         raise NotAVideoError(f"{media.label} is a playlist, not a video; give one of the files that it names")
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":

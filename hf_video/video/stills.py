@@ -10,8 +10,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hf_video.errors import EmptyFileError, NotAVideoError, NoVideoStreamError, VideoArrayError, VideoSourceError
+from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoArrayError, VideoError, VideoSourceError
+from hf_video.video.addresses import missing_path, stand_in
 from hf_video.video.background import WHITE
+from hf_video.video.media import media_from_path
 from hf_video.video.rgb import array_of, array_to_rgb, array_to_uint8, image_to_rgb, orientation
 
 IMAGE_ENDINGS = (
@@ -151,9 +153,17 @@ def read_image(path: str, *, background: tuple[int, int, int] = WHITE) -> np.nda
     except VideoArrayError as error:
         raise VideoArrayError(f"{path}: {error}") from None
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise EmptyFileError(f"{path} is empty (0 bytes)") from None
-        raise NotAVideoError(f"{path} can't be read as an image: {error}") from None
+        raise _no_image(path, error) from None
+
+
+def _no_image(path: str, error: Exception) -> VideoError:
+    if not os.path.exists(path):
+        return missing_path(path)
+    try:
+        what = stand_in(media_from_path(path).head()) or f"can't be read as an image: {error}"
+    except VideoError as unreadable:  # empty, or not allowed
+        return unreadable
+    return NotAVideoError(f"{path} {what}")
 
 
 def upright_size(image: Any) -> tuple[int, int]:
