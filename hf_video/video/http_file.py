@@ -34,8 +34,8 @@ HOPELESS = (socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationErro
 class HttpFile(io.RawIOBase):
     """`url` (http or https) as a read-only binary file.
 
-    A server that answers range requests is asked for blocks of 1 MiB (or `block` bytes), of which the last 16 are kept, so that a few
-    frames of a long video cost a few blocks. Another server's answer is stored in a temporary file.
+    A server that answers range requests is asked for blocks of 1 MiB (or `block` bytes), of which the last 16 are kept,
+    so that a few frames of a long video cost a few blocks. Another server's answer is stored in a temporary file.
 
     A busy server (408, 425, 429, 5xx) and a broken connection are tried again, up to 5 times in a row and after waiting
     .5, 1, 2 and 4 s or what `Retry-After` says; what has arrived is kept, and the rest asked for.
@@ -144,8 +144,8 @@ class HttpFile(io.RawIOBase):
                 if answer.status != 206 or first != start + had or total != self._size:
                     raise VideoSourceError(
                         f"{self._url} answered with other bytes than those from {start + had} on (status "
-                        f"{answer.status}, {answer.headers.get('Content-Range') or 'no Content-Range'}): it has changed "
-                        "on the server, or the server has; open it again"
+                        f"{answer.status}, {answer.headers.get('Content-Range') or 'no Content-Range'}): it has "
+                        "changed on the server; open it again"
                     )
                 return self._arrived(answer, data.extend, lambda: len(data), had, length)
 

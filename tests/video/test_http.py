@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import threading
 from email.utils import formatdate
 
@@ -147,7 +148,7 @@ def test_what_does_not_pass_ends_after_five_attempts(waits, trouble):
             HttpFile(f"{server.address}/a.mp4")
         assert len(server.asked) == 5
     assert len(waits) == 4
-    assert all(later > earlier for earlier, later in zip(waits, waits[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(waits))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 451])
