@@ -17,7 +17,7 @@ import av
 
 from hf_video.errors import EmptyFileError, NotAVideoError, VideoError, VideoOptionError
 from hf_video.video.container import OpenVideo
-from hf_video.video.media import media_from_bytes
+from hf_video.video.given import plain_source
 from hf_video.video.reader import VideoReader
 from hf_video.video.sources import media_of
 
@@ -110,10 +110,7 @@ def _clock_seconds(text: str) -> float:
 
 def _undecodable(source: Any) -> str:
     """Decodes everything; what went wrong, or an empty text."""
-    if isinstance(source, str):
-        media = media_of(source)
-    else:
-        media = media_from_bytes(source if isinstance(source, bytes) else source.read())
+    media = media_of(plain_source(source))
     video = OpenVideo(media)
     packets = bad = corrupt = 0
     try:

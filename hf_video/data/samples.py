@@ -15,6 +15,7 @@ from hf_video.data.rows import Skipped, VideoRow
 from hf_video.data.seeds import generator, sample_seed
 from hf_video.data.shared_batches import keep_freed_memory
 from hf_video.errors import BackendError, VideoError, VideoOptionError
+from hf_video.video.given import plain_source
 from hf_video.video.reader import VideoReader
 
 # Independent draws for one sample: see `sample_seed`.
@@ -108,9 +109,7 @@ class SampleMaker:
     @staticmethod
     def _opened(source: Any) -> Any:
         """What `VideoReader` takes, for a cell of a `datasets` Video column."""
-        if isinstance(source, Mapping):
-            return source["bytes"] if source.get("bytes") is not None else source["path"]
-        return source
+        return plain_source(source)
 
     def _read(self, row: VideoRow, epoch: int, index: int, clip: int) -> tuple[torch.Tensor, np.ndarray, int]:
         """Decoded frames (N, H, W, 3); numbered in them, what the clip needs of them: (T,), or (T, L + 1) where flow is

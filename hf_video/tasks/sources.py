@@ -17,7 +17,8 @@ from PIL import Image
 
 from hf_video.errors import VideoSourceError
 from hf_video.video.frames import VideoFrames, VideoMetadata
-from hf_video.video.inputs import as_tensor, split_videos
+from hf_video.video.given import plain_source
+from hf_video.video.inputs import as_tensor, is_source, split_videos
 from hf_video.video.reader import VideoReader
 
 DEFAULT_FPS = 25.0
@@ -59,8 +60,7 @@ def open_video(source: Any, *, fps: float | None = None, **options: Any) -> Iter
 
     `options` go to `VideoReader` (`on_error`, `backend`). Raises what `VideoReader` and `MemoryVideo` raise.
     """
-    if isinstance(source, Mapping):
-        source = _from_row(source)
+    source = plain_source(source)
     if isinstance(source, VideoReader) or (hasattr(source, "get_frames") and hasattr(source, "timestamps")):
         yield source
     elif isinstance(source, (VideoFrames, np.ndarray, torch.Tensor, list, tuple)):
@@ -70,26 +70,15 @@ def open_video(source: Any, *, fps: float | None = None, **options: Any) -> Iter
             yield reader
 
 
-def _from_row(row: Mapping[str, Any]) -> Any:
-    """The video of a row of a `datasets` Video column, `{"bytes", "path"}`, or of a row that has one under "video"."""
-    if "video" in row:
-        row = row["video"]
-        if not isinstance(row, Mapping):
-            return row
-    found = row.get("bytes") if row.get("bytes") is not None else row.get("path")
-    if found is None:
-        raise VideoSourceError(f"A row must have bytes, a path or a video; its columns are {sorted(map(str, row))}.")
-    return found
-
-
 def videos_of(inputs: Any) -> tuple[str, Any]:
     """What `inputs` is: ("one", video), ("list", videos) or ("stream", iterable of videos, maybe endless).
 
     A generator, an iterator or a dataset is a stream. Raises VideoSourceError for what is none of them.
     """
+    inputs = inputs if isinstance(inputs, Mapping) else plain_source(inputs)
     if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping, VideoFrames, Image.Image)):
         return "one", [inputs] if isinstance(inputs, Image.Image) else inputs
-    if hasattr(inputs, "get_frames") or hasattr(inputs, "read"):
+    if is_source(inputs):
         return "one", inputs
     if isinstance(inputs, (list, tuple)) and all(isinstance(one, Mapping) for one in inputs):
         return "list", list(inputs)  # rows; or none at all

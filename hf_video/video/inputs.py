@@ -13,6 +13,8 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.frames import VideoFrames
+from hf_video.video.given import is_decoder, plain_source
+from hf_video.video.part import VideoPart
 from hf_video.video.rgb import array_to_uint8, image_to_rgb, is_uint16
 from hf_video.video.sample_reader import sample_video
 
@@ -53,6 +55,7 @@ class Plan:
 
 def split_videos(given: Any) -> list[Any]:
     """The single videos in `given`, unread. Raises VideoSourceError or VideoArrayError for what is none."""
+    given = plain_source(given)
     kind = _kind(given)
     if kind in ("source", "clip"):
         return [given]
@@ -81,6 +84,7 @@ def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Cli
     `layout` is `"channels_first"`, `"channels_last"` or None to tell by the channel count. Raises VideoArrayError
     (shapes, dtypes), VideoOptionError (nothing says how many frames), and what reading and sampling raise.
     """
+    video = plain_source(video)
     if _kind(video) == "source":
         return _read_source(video, plan)
     frames = as_tensor(video, layout=layout)
@@ -95,8 +99,6 @@ def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Cli
 def _read_source(video: Any, plan: Plan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
-    if isinstance(video, Mapping):  # an undecoded row of a `datasets` Video column
-        video = video["bytes"] if video.get("bytes") is not None else video["path"]
     ready = isinstance(video, VideoReader)
     reader = video if ready else VideoReader(video, **plan.resize)
     try:
@@ -162,17 +164,20 @@ def _kind(item: Any) -> str:
     """ "source", "clip", "frame", "batch", "list" or "unknown"."""
     if isinstance(item, VideoFrames):
         return "clip"
-    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "get_frames"):
+    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or is_source(item):
         return "source"
     if isinstance(item, Mapping):
-        return "source" if item.get("bytes") is not None or item.get("path") is not None else "unknown"
+        return "source"
     if isinstance(item, Image.Image):
         return "frame"
     if isinstance(item, (np.ndarray, torch.Tensor)):
         return {2: "frame", 3: "frame", 4: "clip", 5: "batch"}.get(item.ndim, "unknown")
-    if hasattr(item, "read"):
-        return "source"
     return "list" if isinstance(item, (list, tuple)) else "unknown"
+
+
+def is_source(item: Any) -> bool:
+    """Whether it is an open reader, a decoder, a file object or a part of a video."""
+    return hasattr(item, "get_frames") or hasattr(item, "read") or is_decoder(item) or isinstance(item, VideoPart)
 
 
 def as_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:

@@ -13,7 +13,8 @@ from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
 from hf_video.video.addresses import local_path, missing_path, scheme_of, stand_in
 from hf_video.video.background import WHITE
 from hf_video.video.decoding import EncodedVideo
-from hf_video.video.frames import VideoMetadata
+from hf_video.video.frames import VideoFrames, VideoMetadata
+from hf_video.video.given import DecoderVideo, TimedFrames, is_decoder, plain_source
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
 from hf_video.video.part import PartSource, VideoPart
 from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, upright_aspect
@@ -219,6 +220,7 @@ def open_source(
             given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend, background=background
         )
         return PartSource(whole, given)
+    given = plain_source(given)
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate, background)
     if stills is None:
@@ -239,6 +241,10 @@ def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:
 
 def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
     """Sources that hold ready frames, or None."""
+    if isinstance(given, VideoFrames):
+        return TimedFrames(given)
+    if is_decoder(given):
+        return DecoderVideo(given, background=background)
     if isinstance(given, (str, os.PathLike)) and os.path.isdir(folder := local_path(given)):
         return ImageFolder(folder, fps, background=background)
     if isinstance(given, np.ndarray) or is_tensor(given):

@@ -31,7 +31,8 @@ from hf_video.video.flow import (
     stack_pairs,
 )
 from hf_video.video.flow_cache import FlowCache, file_identity
-from hf_video.video.inputs import Clip, Plan, as_tensor, read_clips
+from hf_video.video.given import plain_source
+from hf_video.video.inputs import Clip, Plan, as_tensor, is_source, read_clips
 from hf_video.video.reader import VideoReader
 
 STREAMS = ("both", "spatial", "temporal")
@@ -135,11 +136,10 @@ class TwoStreamProcessing:
     def _clips(self, video: Any, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
         if settings.streams == "spatial":
             return super()._clips(video, plan, settings)
-        if isinstance(video, Mapping):  # an undecoded row of a `datasets` Video column
-            video = video["bytes"] if video.get("bytes") is not None else video["path"]
+        video = plain_source(video)
         if hasattr(video, "get_frames"):
             return _with_flow(read_clips(video, plan), len(video), _frames_of(video), settings, None)
-        if isinstance(video, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(video, "read"):
+        if isinstance(video, (str, os.PathLike, bytes, bytearray, memoryview)) or is_source(video):
             identity = file_identity(video)
             with VideoReader(video, **plan.resize) as reader:
                 return _with_flow(read_clips(reader, plan), len(reader), _frames_of(reader), settings, identity)
