@@ -7,6 +7,7 @@ report.save("evaluation/test")
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
 from hf_video.errors import (
@@ -35,9 +35,9 @@ from hf_video.inference.prediction_log import PredictionLog, weights_of
 from hf_video.inference.protocols import Protocol, find_protocol
 from hf_video.inference.report import Report
 from hf_video.tasks.batching import run_jobs
-from hf_video.tasks.clip_processors import ClipProcessor
-from hf_video.tasks.clips import Event, Reading, read_events
+from hf_video.tasks.clips import Event, read_events
 from hf_video.tasks.results import thresholds_of
+from hf_video.tasks.workers import read_each
 
 
 def evaluate_videos(
@@ -106,9 +106,10 @@ def evaluate_videos(
         scores = {name: log.known[name] for name in labelled if name in log.known}
         resumed = len(scores)
         todo = {name: row for name, row in labelled.items() if name not in scores}
-        videos = _Videos(list(todo.values()), reading, process)
+        read = functools.partial(read_events, reading=reading, process=process)
+        events = read_each([row.source for row in todo.values()], read, num_workers)
         bar = _bar(total=len(labelled), initial=resumed, shown=progress)
-        for name, answer in zip(todo, _answers(model, videos, protocol, batch_size, num_workers), strict=True):
+        for name, answer in zip(todo, _answers(model, events, protocol, batch_size), strict=True):
             if isinstance(answer, VideoError):
                 row = todo[name]
                 skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), _kind(answer)))
@@ -138,36 +139,14 @@ def evaluate_videos(
     return MultiLabelReport(truth=truth, thresholds=thresholds_of(model.config, len(labels)), **facts)
 
 
-class _Videos(Dataset):
-    """Rows whose items are what was read of them: the work of a worker process."""
-
-    def __init__(self, rows: list[VideoRow], reading: Reading, process: ClipProcessor):
-        self._rows = rows
-        self._reading = reading
-        self._process = process
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> list[Event]:
-        return list(self.events(index))
-
-    def events(self, index: int) -> Iterator[Event]:
-        return read_events(self._rows[index].source, self._reading, self._process)
-
-
 def _answers(
-    model: torch.nn.Module, videos: _Videos, protocol: Protocol, batch_size: int | None, num_workers: int
+    model: torch.nn.Module, events: Iterator[Iterable[Event]], protocol: Protocol, batch_size: int | None
 ) -> Iterator[np.ndarray | VideoError]:
     """Of every video its scores (classes,), or what is wrong with it."""
-    if num_workers > 0 and len(videos):
-        read: Iterable = DataLoader(videos, batch_size=None, num_workers=min(num_workers, len(videos)))
-    else:
-        read = (videos.events(i) for i in range(len(videos)))
     training = model.training
     model.eval()
     try:
-        for job in run_jobs(read, _forward(model), batch_size=batch_size):
+        for job in run_jobs(events, _forward(model), batch_size=batch_size):
             yield protocol.combine(torch.stack(job.logits[0])).numpy() if job.error is None else job.error
     finally:
         model.train(training)

@@ -10,13 +10,12 @@ Videos are read as the classification pipeline reads them: decoded once, by our 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from hf_video.data.rows import Skipped, VideoRow
 from hf_video.errors import (
@@ -31,10 +30,11 @@ from hf_video.errors import (
 from hf_video.processing import ClipProcessing
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, frames_needed
-from hf_video.tasks.clips import Event, Reading, read_events
+from hf_video.tasks.clips import Reading, read_events
 from hf_video.tasks.vectors import clip_vectors
 from hf_video.tasks.views import Sampling, Views, parse_views
 from hf_video.tasks.windows import parse_windows
+from hf_video.tasks.workers import read_each
 
 # Exceptions to the kinds that `Skipped` names, the narrow ones first.
 KINDS = (
@@ -115,7 +115,8 @@ def extract_features(
     )
     rows = list(rows)
     process = clip_processor(processor, None) if _takes_images(processor) else clip_processor(None, processor)
-    events = _events(rows, functools.partial(read_events, reading=reading, process=process), num_workers)
+    read = functools.partial(read_events, reading=reading, process=process)
+    events = read_each([row.source for row in rows], read, num_workers)
     collected = _Collected()
     with ClipVectors(model, device) as forward:
         for row, job in zip(rows, run_jobs(events, forward, batch_size=batch_size), strict=True):
@@ -196,25 +197,6 @@ def _takes_images(processor: Any) -> bool:
     from transformers.image_processing_utils import BaseImageProcessor
 
     return isinstance(processor, (ClipProcessing, BaseImageProcessor))
-
-
-class _Read(torch.utils.data.Dataset):
-    """Rows whose items are all that was read of a video: what a worker process does."""
-
-    def __init__(self, rows: Sequence[VideoRow], read: Any) -> None:
-        self._rows, self._read = rows, read
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> list[Event]:
-        return list(self._read(self._rows[index].source))
-
-
-def _events(rows: Sequence[VideoRow], read: Any, num_workers: int) -> Iterator[Iterable[Event]]:
-    if num_workers > 0 and rows:
-        return iter(DataLoader(_Read(rows, read), batch_size=None, num_workers=min(num_workers, len(rows))))
-    return (read(row.source) for row in rows)
 
 
 class ClipVectors:

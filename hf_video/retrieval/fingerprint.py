@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.tasks.windows import Windows, cut
+from hf_video.tasks.windows import Windows, window_spans
 from hf_video.video.reader import VideoReader
 
 STEPS, SIDE = 8, 16
@@ -26,6 +26,7 @@ DIM = STEPS * SIDE * SIDE
 SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)  # of the longer crops' sides; 0.75 x 0.75 is 56 % of the picture
 PLACES = 5  # on each axis, from one edge to the other
 NOISE = 1.0  # levels of 255 that encoders change in a block mean: changes of that size say little
+FRAMES_HELD = 4096  # small pictures, at once
 FAR = 0.02  # taken off the score for each step in time between query and moment
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -34,10 +35,11 @@ def window_prints(source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray
     """Prints (windows, STEPS, SIDE, SIDE) float32, grey levels from 0 to 255, and the windows' (start, end) in seconds,
     float64 (windows, 2). Damaged frames are replaced by their neighbours. Raises what `VideoReader` raises."""
     with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
-        spans = np.array([segment.seconds for segment in cut(reader, windows)])
+        begin = float(reader.timestamps[0])
+        spans = np.array(window_spans(begin, reader.end - begin, windows))
         # All windows have one rhythm: a shorter one, at the end, begins earlier; a video too short for it stands still.
         starts = np.where(spans[:, 1] - spans[:, 0] < windows.length, spans[:, 1] - windows.length, spans[:, 0])
-        starts = np.maximum(starts, reader.metadata.begin)
+        starts = np.maximum(starts, begin)
         return _grey(reader, starts[:, None] + (np.arange(STEPS) + 0.5) * windows.length / STEPS), spans
 
 
@@ -47,23 +49,29 @@ def query_prints(source: Any, windows: Windows) -> list[np.ndarray]:
     fewer steps than `STEPS`."""
     with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
         prints = []
-        for start, end in (segment.seconds for segment in cut(reader, windows)):
+        begin = float(reader.timestamps[0])
+        for start, end in window_spans(begin, reader.end - begin, windows):
             halves = 2 * min(max(round((end - start) / windows.length * STEPS), 1), STEPS)
-            prints.append(_grey(reader, start + np.arange(1, halves) * (end - start) / halves))
+            prints.append(_grey(reader, (start + np.arange(1, halves) * (end - start) / halves)[None])[0])
         return prints
 
 
 def _grey(reader: VideoReader, seconds: np.ndarray) -> np.ndarray:
-    known = reader.timestamps
-    asked = np.maximum(np.searchsorted(known, seconds + 1e-6, side="right") - 1, 0)
-    numbers, places = np.unique(asked, return_inverse=True)
-    grey = reader.get_frames(numbers).data.astype(np.float32) @ GREY
-    return grey[places.reshape(asked.shape)]
+    """Grey pictures (clips, times, SIDE, SIDE) of what is on screen at `seconds` (clips, times)."""
+    asked = np.maximum(np.searchsorted(reader.timestamps, seconds + 1e-6, side="right") - 1, 0)
+    grey = np.empty((*asked.shape, SIDE, SIDE), np.float32)
+    for number, frames in enumerate(reader.frames_of_clips(asked, limit=FRAMES_HELD)):
+        grey[number] = (frames.data.astype(np.float32) @ GREY)[np.searchsorted(frames.indices, asked[number])]
+    return grey
 
 
 def unit(prints: np.ndarray) -> np.ndarray:
     """Prints (N, STEPS, SIDE, SIDE) as vectors (N, DIM) without mean, of length 1 (0 where all is one colour)."""
-    return _unit(prints.reshape(len(prints), -1))
+    vectors = np.empty((len(prints), DIM), np.float32)
+    for first in range(0, len(prints), FRAMES_HELD):  # a long video's are large: nothing is there twice
+        part = prints[first : first + FRAMES_HELD]
+        vectors[first : first + FRAMES_HELD] = _unit(part.reshape(len(part), -1))
+    return vectors
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -14,12 +14,14 @@ from hf_video.tasks.clip_processors import ClipProcessor
 from hf_video.tasks.sources import open_video
 from hf_video.tasks.views import Sampling, Views
 from hf_video.tasks.windows import Segment, Windows, cut
+from hf_video.video.clip_frames import clips_in_groups, groups_of
 from hf_video.video.frame_sample import FrameSample
+from hf_video.video.frames import VideoFrames
 from hf_video.video.reader import VideoReader
 from hf_video.video.resize import shortest_edge_size
 
 # Raw frames held at once. Beyond it a video is decoded in several stretches: memory stays bounded for any length.
-FRAME_BUDGET = 128 * 2**20
+FRAME_BUDGET = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,23 @@ def read_clips(source: Any, reading: Reading, process: ClipProcessor) -> Iterato
             for indices in window.sample.indices
         ]
         decode = reading.decode if isinstance(video, VideoReader) and video is not source else {}
-        for group in _groups(clips, max(FRAME_BUDGET // _frame_bytes(video, decode), 1)):
-            numbers = np.unique(np.concatenate([indices.ravel() for _, indices in group]))
-            frames = video.get_frames(numbers)
-            for window, indices in group:
-                own = np.unique(indices)
-                data = frames.data[np.searchsorted(numbers, indices if reading.frames_needed is None else own)]
-                needed = () if reading.frames_needed is None else (np.searchsorted(own, indices),)
-                repeated = tuple(set(frames.repeated) & set(own.tolist()))
-                yield Piece(window, process(data, reading.views.crops, *needed), repeated)
+        limit = max(FRAME_BUDGET // _frame_bytes(video, decode), 1)
+        read = _frames(video, [needed for _, needed in clips], limit)
+        for (window, needed), frames in zip(clips, read, strict=True):
+            places = np.searchsorted(frames.indices, needed)
+            if reading.frames_needed is None:
+                inputs = process(frames.data[places], reading.views.crops)
+            else:
+                inputs = process(frames.data, reading.views.crops, places)
+            yield Piece(window, inputs, frames.repeated)
+
+
+def _frames(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
+    """The distinct frames of each clip, in ascending order."""
+    numbers = [np.unique(indices) for indices in clips]
+    if isinstance(video, VideoReader):
+        return video.frames_of_clips(numbers, limit=limit)
+    return clips_in_groups(video.get_frames, groups_of(numbers, limit))
 
 
 def read_events(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[Event]:
@@ -128,18 +138,3 @@ def _frame_bytes(video: Any, decode: Mapping[str, Any]) -> int:
     elif "shortest_edge" in decode:
         height, width = shortest_edge_size(height, width, decode["shortest_edge"])
     return height * width * 3
-
-
-def _groups(clips: list[tuple[int, np.ndarray]], limit: int) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Consecutive clips that have at most `limit` different frames together, each at least one clip."""
-    group: list[tuple[int, np.ndarray]] = []
-    numbers: set[int] = set()
-    for clip in clips:
-        more = numbers | set(clip[1].ravel().tolist())
-        if group and len(more) > limit:
-            yield group
-            group, more = [], set(clip[1].ravel().tolist())
-        group.append(clip)
-        numbers = more
-    if group:
-        yield group

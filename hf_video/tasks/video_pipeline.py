@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
@@ -19,9 +18,10 @@ from hf_video.tasks.batching import Job, run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, find_processors, frames_needed
 from hf_video.tasks.clips import Event, Piece, Reading, Seen, read_clips, read_events
 from hf_video.tasks.results import error_entry
-from hf_video.tasks.sources import each, videos_of
+from hf_video.tasks.sources import videos_of
 from hf_video.tasks.views import Sampling, Views, parse_views
 from hf_video.tasks.windows import parse_windows
+from hf_video.tasks.workers import read_each
 from hf_video.video.sampling import resolve
 
 logger = logging.get_logger(__name__)
@@ -229,11 +229,10 @@ class VideoPipeline(Pipeline):
 
     def _events(self, videos: Any, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
         if num_workers > 0 and isinstance(videos, Sized) and hasattr(videos, "__getitem__"):
-            loader = DataLoader(_Read(videos, read), batch_size=None, num_workers=min(num_workers, len(videos)))
-            return iter(loader)
+            return read_each(videos, read, num_workers)
         if num_workers > 0:
             logger.warning_once("num_workers is for lists and datasets with a length; this stream is read here.")
-        return (read(video) for video in each(videos))
+        return read_each(videos, read, 0)
 
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.forward(clips, **asked)["logits"]
@@ -244,20 +243,6 @@ class VideoPipeline(Pipeline):
             found = self._window(torch.stack(job.logits[number]), seen, job.repeated[number], **answer)
             windows.append({"seconds": seen.seconds, self.window_key: found})
         return windows[0][self.window_key] if reading.windows is None else windows
-
-
-class _Read(Dataset):
-    """A list of videos whose items are their events: what a worker process does."""
-
-    def __init__(self, videos: Any, read: Callable[[Any], Iterator[Event]]):
-        self._videos = videos
-        self._read = read
-
-    def __len__(self) -> int:
-        return len(self._videos)
-
-    def __getitem__(self, index: int) -> list[Event]:
-        return list(self._read(self._videos[index]))
 
 
 def check_count(name: str, value: Any) -> None:

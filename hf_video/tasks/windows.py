@@ -59,15 +59,15 @@ def parse_windows(windows: float | str | tuple[float, float] | Windows | None) -
 class Segment:
     """Frames `first` to `last` (not included) of a video, seen as a video of its own.
 
-    `video` is a `VideoReader` or anything with its `metadata` and `timestamps`; `start` and `end` are the seconds that
-    the segment stands for. Samplers take it for a short video: their indices count from `first`.
+    `meta` and `timestamps` are those of the whole video, of whose table this keeps a view: a copy for each of many
+    windows would grow with the square of the length. `start` and `end` are the seconds that the segment stands for.
+    Samplers take it for a short video: their indices count from `first`.
     """
 
-    def __init__(self, video: Any, first: int, last: int, start: float, end: float):
+    def __init__(self, meta: VideoMetadata, timestamps: np.ndarray, first: int, last: int, *, start: float, end: float):
         self.first = first
         self.seconds = (start, end)
-        self.timestamps: np.ndarray = video.timestamps[first:last]
-        meta: VideoMetadata = video.metadata
+        self.timestamps = timestamps[first:last]
         self.metadata = dataclasses.replace(
             meta, num_frames=last - first, begin=float(self.timestamps[0]), duration=end - start
         )
@@ -88,20 +88,23 @@ def cut(video: Any, windows: Windows | None) -> list[Segment]:
     longer. A video shorter than one window is one segment. A segment holds the frames that are on screen during it, so
     the first one may have been shown a little earlier.
     """
-    meta = video.metadata
+    meta, starts = video.metadata, video.timestamps
     begin, end = meta.begin, meta.begin + meta.duration
     if windows is None:
-        return [Segment(video, 0, meta.num_frames, begin, end)]
-    starts = video.timestamps
+        return [Segment(meta, starts, 0, meta.num_frames, start=begin, end=end)]
     segments = []
-    count = count_windows(meta.duration, windows)
-    for k in range(count):
-        start = begin + k * windows.step
-        stop = end if k == count - 1 else start + windows.length
+    for start, stop in window_spans(begin, meta.duration, windows):
         first = max(int(np.searchsorted(starts, start + TOLERANCE, side="right")) - 1, 0)
         last = max(int(np.searchsorted(starts, stop - TOLERANCE, side="left")), first + 1)
-        segments.append(Segment(video, first, last, start, stop))
+        segments.append(Segment(meta, starts, first, last, start=start, end=stop))
     return segments
+
+
+def window_spans(begin: float, duration: float, windows: Windows) -> list[tuple[float, float]]:
+    """(start, end) in seconds of the windows of `cut` over `duration` seconds from `begin` on."""
+    count = count_windows(duration, windows)
+    starts = [begin + k * windows.step for k in range(count)]
+    return [*((start, start + windows.length) for start in starts[:-1]), (starts[-1], begin + duration)]
 
 
 def count_windows(duration: float, windows: Windows) -> int:

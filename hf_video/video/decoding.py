@@ -18,7 +18,7 @@ from hf_video.errors import FrameIndexError
 from hf_video.video.container import OpenVideo
 from hf_video.video.frame_table import FrameTable
 from hf_video.video.media import Media
-from hf_video.video.packets import build_table, decode_all
+from hf_video.video.packets import REORDER, build_table, decode_all
 from hf_video.video.walking import Deliver, Walker, WrongTableError, segments
 
 # A short video whose frames had to be decoded to be counted is kept decoded, up to so many bytes, so that counting
@@ -139,6 +139,23 @@ class EncodedVideo:
         if doubtful:
             self._from_start(doubtful, deliver)
 
+    def decoded_for(self, wanted: list[int]) -> int:
+        """How many frames `fetch` has to go through for these sorted indices, in frames decoded."""
+        table = self.table
+        if table.pts is None or table.access == "plain":
+            return 0 if table.pts is None and len(self._kept.frames) == len(table) else wanted[-1] + 1
+        parts = segments(table, wanted)
+        decoded = sum(indices[-1] + 1 - int(table.keys[key]) for key, indices in parts)
+        # Packets that are passed over are cheap, not free.
+        return decoded + (int(table.keys[parts[0][0]]) // 8 if table.access == "pass" else 0)
+
+    def in_order(self, last: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(index, frame) of a sequential decode that goes as far as frame `last`, in a container of its own."""
+        if self.table.origin == "index":
+            self._correct_table(last)
+        with contextlib.closing(OpenVideo(self.media, threads=self.threads, strict=False)) as video:
+            yield from self._numbered(video, self.table)
+
     def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
         """For each frame index that of the keyframe nearest in time; see `FrameTable.nearest_keyframes`."""
         keys = self.table.nearest_keyframes(indices)
@@ -204,6 +221,6 @@ class EncodedVideo:
                 if index in left:
                     left.discard(index)
                     deliver(index, frame)
-                if index >= last:
+                if not left or index >= last + REORDER:  # damaged streams give frames in disorder
                     break
         self._release()

@@ -128,6 +128,14 @@ class PartSource:
             )
             yield from sorted(found.items())
 
+    def decoded_for(self, wanted: list[int]) -> int:
+        first, _ = self._range
+        return self._whole.decoded_for([index + first for index in wanted])
+
+    def in_order(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+        first, _ = self._range
+        return ((index - first, pixels) for index, pixels in self._whole.in_order([i + first for i in wanted]))
+
     def again(self) -> Any:
         return dataclasses.replace(self._part, source=self._whole.again())
 

@@ -12,6 +12,7 @@ import numpy as np
 from hf_video.errors import FrameIndexError, VideoOptionError
 from hf_video.video.arguments import check_options, checked_size, plain_seconds, whole_numbers
 from hf_video.video.background import WHITE, checked_background
+from hf_video.video.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
 from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.pixels import Sizing
@@ -117,6 +118,12 @@ class VideoReader:
         with self._guard():
             return self._source.seconds.copy()
 
+    @property
+    def end(self) -> float:
+        """When the last frame ends, in seconds: known, as `timestamps` are, without decoding a frame."""
+        with self._guard():
+            return self._source.end
+
     def __len__(self) -> int:
         with self._guard():
             return len(self._source.seconds)
@@ -153,6 +160,19 @@ class VideoReader:
                     f"the video runs from {begin:g} s to (not including) {end:g} s"
                 )
             return self.get_frames(np.maximum(np.searchsorted(known, times + SECONDS_TOLERANCE, side="right") - 1, 0))
+
+    def frames_of_clips(self, clips: Iterable[np.ndarray], *, limit: int) -> Iterator[VideoFrames]:
+        """For each of `clips` (arrays of frame numbers) its distinct frames in ascending order, as `get_frames` gives
+        them. Frames that clips share are decoded about once, at most `limit` (of one clip: all) are held at once, and
+        the work grows with the length of the video, whatever lies between its keyframes.
+
+        Raises what `get_frames` raises.
+        """
+        clips = [np.unique(whole_numbers(clip, len(self), self._source.label)) for clip in clips]
+        groups = groups_of(clips, limit)
+        if self._snap is None and is_better_in_one_pass(self._source, groups, limit):
+            return clips_in_one_pass(self._source, clips, self._on_error)
+        return clips_in_groups(self.get_frames, groups)
 
     def __getitem__(self, index: int | slice) -> VideoFrames:
         return self.get_frames(index)

@@ -66,7 +66,7 @@ def resize_frames(
 
 
 def _check(frames: np.ndarray | torch.Tensor, size: tuple[int, int], interpolation: str) -> None:
-    if getattr(frames, "ndim", None) != 4 or str(frames.dtype).rpartition(".")[2] != "uint8":
+    if getattr(frames, "ndim", None) != 4 or str(frames.dtype) not in ("uint8", "torch.uint8"):
         what = f"{getattr(frames, 'dtype', type(frames).__name__)} of shape {tuple(getattr(frames, 'shape', ()))}"
         raise VideoArrayError(f"a clip must be uint8 of shape (frames, height, width, channels), got {what}")
     if interpolation not in INTERPOLATIONS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from hf_video.video.decoding import EncodedVideo
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.given import DecoderVideo, TimedFrames, is_decoder, plain_source
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
+from hf_video.video.packets import REORDER
 from hf_video.video.part import PartSource, VideoPart
 from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, upright_aspect
 from hf_video.video.stills import (
@@ -150,6 +152,28 @@ class EncodedSource:
             if pixels is not None:
                 yield index, pixels
 
+    def decoded_for(self, wanted: list[int]) -> int:
+        """How many frames `fetch` decodes for these sorted numbers."""
+        return self._video.decoded_for(wanted)
+
+    def in_order(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+        """(index, pixels) of these sorted, distinct frames from one sequential decode; None for those that can't be
+        decoded."""
+        painter = self._new_painter()
+        left, ready = deque(wanted), dict.fromkeys(wanted)
+        for index, frame in self._video.in_order(wanted[-1]):
+            if painter.coded_size is None:
+                painter.coded_size = self._coded_size(frame)
+            if index in ready:
+                ready[index] = painter.rgb(frame)
+            # Damaged streams give frames in disorder: one that is missing may still come.
+            while left and (ready[left[0]] is not None or index >= left[0] + REORDER):
+                yield left[0], ready.pop(left.popleft())
+            if not left:
+                return
+        for index in left:
+            yield index, ready[index]
+
     def again(self) -> Media:
         return self._video.media
 
@@ -193,6 +217,9 @@ class StillSource:
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         for index, pixels in self._stills.frames():
             yield index, self._sizing.apply(pixels)
+
+    def decoded_for(self, wanted: list[int]) -> int:
+        return 0
 
     def again(self) -> Any:
         return self._given

@@ -107,6 +107,9 @@ class TorchcodecSource(EncodedSource):
                 return
             deliver(index, self._sizing.apply(pixels, self._aspect))
 
+    def decoded_for(self, wanted: list[int]) -> int:
+        return 0 if self._is_exact() else super().decoded_for(wanted)  # it goes on from where it stands
+
     def close(self) -> None:
         self._decoder = None
         super().close()

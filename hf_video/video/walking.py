@@ -77,13 +77,15 @@ class Walker:
         to_send = len(targets)
         previous = None
         arrived = False
+        skip = None
         for packet in self._packets:
             pts = packet.pts
             if packet.size:
                 arrived = self._check_packet(packet, pts, first_target, arrived)
                 wanted = pts in targets
                 to_send -= wanted
-                decoder.skip_frame = "DEFAULT" if wanted else self._skip
+                if skip != (skip := "DEFAULT" if wanted else self._skip):
+                    decoder.skip_frame = skip
             try:
                 frames = packet.decode()
             except av.FFmpegError:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from hf_video.errors import SamplingError, VideoOptionError
+from hf_video.tasks.clips import Piece
 from hf_video.tasks.sources import MemoryVideo
 from hf_video.tasks.views import Sampling, Views, average_views, parse_views
 from hf_video.tasks.windows import Windows, cut, parse_windows
-from hf_video.video.frames import VideoFrames
+from hf_video.tasks.workers import _Share, read_each
+from hf_video.video.frames import VideoFrames, VideoMetadata
 
 
 def video(count=40, fps=10.0):
@@ -116,3 +120,40 @@ def test_views_are_averaged_after_the_function():
     np.testing.assert_allclose(average_views(logits, "sigmoid"), (1 / (1 + 1 / e)).mean(0), rtol=1e-6)
     np.testing.assert_allclose(average_views(logits, "none"), [0.5, 1.5])
     assert average_views(logits.bfloat16(), "softmax").dtype == torch.float32
+
+
+class LongVideo:
+    """An hour at 30 frames a second, of which only the times are there; as a reader does, it gives a copy of them."""
+
+    metadata = VideoMetadata(num_frames=108_000, fps=30.0, duration=3600.0, height=8, width=8)
+
+    @property
+    def timestamps(self):
+        return np.arange(108_000) / 30
+
+
+def test_the_times_of_a_long_video_are_not_there_once_for_each_window():
+    windows = parse_windows("20s/10s")  # each whole table is 0.9 MB
+    tracemalloc.start()
+    try:
+        segments = cut(LongVideo(), windows)
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(segments) == 359
+    assert used < 10e6  # 311 MB where each window keeps a table
+    assert segments[200].timestamps[[0, -1]].tolist() == pytest.approx([2000, 2020 - 1 / 30])
+
+
+def test_workers_hand_a_long_video_over_in_parts():
+    def read(video):
+        yield "seen"
+        for window in range(video):
+            yield Piece(window, {"pixel_values": torch.zeros(1, 2**20 if video == 7 else 1)})
+
+    parts = list(_Share([100, 7, 0], read, 0, 1))
+    assert [len(events) for events, _ in parts] == [32, 32, 32, 5, 6, 2, 1]  # by number, by bytes
+    assert [last for _, last in parts] == [False] * 3 + [True] + [False, True] + [True]
+    videos = [list(range(n)) for n in (70, 0, 1, 33, 5)]
+    for workers in (0, 2):
+        assert [list(one) for one in read_each(videos, iter, workers)] == videos
