@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from hf_video.errors import ConfigError
+from hf_video.wording import did_you_mean
 
 logger = logging.get_logger(__name__)
 
@@ -58,9 +58,9 @@ class VideoConfig(PreTrainedConfig):
     def _check_spelling(cls, names) -> None:
         fields = [f.name for f in dataclasses.fields(cls)]
         for name in names:
-            close = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
-            if name not in fields and close:
-                raise ConfigError(f"{cls.__name__} has no field {name!r}. Did you mean {close[0]!r}?")
+            hint = did_you_mean(name, fields, cutoff=0.8)
+            if name not in fields and hint:
+                raise ConfigError(f"{cls.__name__} has no field {name!r}.{hint}")
 
     def check(self) -> None:
         """Raises ConfigError for values that make no model. Subclasses extend it."""

@@ -225,9 +225,13 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"No file at {path}.")
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is damaged or no safetensors file: {error}.") from error
     if is_flax_file(path):
         return load_flax_file(path)
     # Training scripts keep their arguments and a few numpy numbers in the file: plain data, no code.
@@ -237,8 +241,9 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(plain):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(
-            f"{path} is refused: it is no PyTorch file of plain tensors ({str(error).splitlines()[0][:200]}). Files "
+            f"{path} is refused: it is no PyTorch file of plain tensors ({reason}). Files "
             "that need arbitrary pickled code are never loaded; save the state dict alone, best as .safetensors."
         ) from error
 
@@ -281,10 +286,9 @@ def load_flax_file(path: Path) -> dict[str, Any]:
 def convert_file(path: str | Path, *, model_type: str, output: str | Path, **config_overrides: Any):
     """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
-    given = config_overrides.pop("processor", {})
+    given, row = config_overrides.pop("processor", {}), entry(model_type)
     model, converted = build(model_type, load_official_file(path), config_overrides)
     model.save_pretrained(output)
-    row = entry(model_type)
     kind = row.load(row.image_processor)
     processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
     processor.save_pretrained(output)

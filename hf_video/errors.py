@@ -103,3 +103,22 @@ class MetricError(HFVideoError, ValueError):
 
 class VideoIndexError(HFVideoError, ValueError):
     """A search index that can't be used as asked: none there, damaged, of another model, or being written."""
+
+
+class OutputError(HFVideoError, ValueError):
+    """A file or folder that can't be written: no permission, no space, a file where a folder is needed."""
+
+
+# Exceptions to the words for them in reports, the narrow ones first.
+_KINDS = (
+    (EmptyFileError, "empty"),
+    (NotAVideoError, "not a video"),
+    (ShortVideoError, "short"),
+    ((VideoSourceError, FileNotFoundError), "missing"),
+)
+
+
+def fault_kind(error: BaseException) -> str:
+    """What is wrong with a video that raised this: "empty", "not a video", "short", "missing" or "damaged", the words
+    that every report and list of skipped videos has."""
+    return next((kind for faults, kind in _KINDS if isinstance(error, faults)), "damaged")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from hf_video.errors import VideoOptionError
+from hf_video.wording import did_you_mean
 
 # PIL's numbers, as preprocessor files hold them, and our names.
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -55,13 +55,8 @@ def standard(name: str, value: Any) -> Any:
     return value
 
 
-def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
-
-
 def refuse_unknown(name: str, known: Iterable[str], owner: str) -> None:
-    close = nearest(name, known, cutoff=0.6)
-    hint = f" Did you mean {close!r}?" if close else f" It has: {', '.join(sorted(known))}."
+    hint = did_you_mean(name, known) or f" It has: {', '.join(sorted(known))}."
     raise VideoOptionError(f"{owner} has no option {name!r}.{hint}")
 
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from hf_video.errors import CheckpointError
+from hf_video.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ MODELS: dict[str, ModelEntry] = {
 def entry(model_type: str) -> ModelEntry:
     """The table's row; raises CheckpointError naming the known types."""
     if model_type not in MODELS:
-        raise CheckpointError(f"Unknown model type {model_type!r}. Known are: {', '.join(sorted(MODELS))}.")
+        hint = did_you_mean(model_type, MODELS)
+        raise CheckpointError(f"Unknown model type {model_type!r}.{hint} Known are: {', '.join(sorted(MODELS))}.")
     return MODELS[model_type]
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent / "hf_video"
 FILES = sorted(ROOT.rglob("*.py"))
 
 FLOORS = [
-    {"video", "layers", "losses", "metrics", "outputs", "errors", "_version"},
+    {"video", "layers", "losses", "metrics", "outputs", "errors", "wording", "output_paths", "_version"},
     {
         *("configuration", "processing", "processing_config", "processing_pixels", "modeling", "modeling_conv"),
         *("safe_weights", "data"),

@@ -10,10 +10,13 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 from hf_video._version import __version__
+from hf_video.cli.arguments import Parser
+from hf_video.cli.faults import told
 from hf_video.errors import HFVideoError
 from hf_video.registry import register_auto_classes
 
@@ -51,16 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Nothing is raised: faults become a line on stderr, a traceback only with `--debug`.
     """
+    _print_any_name()
     try:
         options = _parser().parse_args(_hyphens(sys.argv[1:] if argv is None else argv))
     except SystemExit as exit_of_argparse:
         return int(exit_of_argparse.code or 0)
     try:
-        if options.debug:
-            _say_what_is_loaded()
-        if options.verb not in WITHOUT_MODEL:
-            register_auto_classes()
-        code = import_module(f"hf_video.cli.{options.verb}").run(options)
+        code = _run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -72,8 +72,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if options.debug:
-            raise
-        return _report(error)
+            traceback.print_exc()
+        what = told(error)
+        bug = f"unexpected {type(error).__name__}: {error}{'' if options.debug else ' (--debug shows where)'}"
+        print(f"hf-video: error: {what or bug}", file=sys.stderr)
+        return WRONG if what else BUG
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.debug:
+        _say_what_is_loaded()
+    if options.verb not in WITHOUT_MODEL:
+        register_auto_classes()
+    if getattr(options, "device", None) is not None:
+        from hf_video.tasks.loading import check_device
+
+        check_device(options.device)
+    return import_module(f"hf_video.cli.{options.verb}").run(options)
+
+
+def _print_any_name() -> None:
+    """A file's name may hold bytes that are no text, or letters that the terminal has not."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace")
 
 
 def _say_what_is_loaded() -> None:
@@ -93,15 +115,8 @@ def _hyphens(argv: Sequence[str]) -> list[str]:
     ]
 
 
-def _report(error: Exception) -> int:
-    known = isinstance(error, HFVideoError)
-    what = str(error) if known else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-    print(f"hf-video: error: {what}", file=sys.stderr)
-    return WRONG if known else BUG
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="hf-video",
         description="Video models from the command line.",
         epilog="exit codes: 0 all is well, 1 some files failed, 2 wrong usage or model, 3 a bug, 130 interrupted",

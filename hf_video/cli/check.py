@@ -17,19 +17,25 @@ import sys
 from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, count, folder_to_write
 
 SHOWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("source", metavar="DIR", help="a folder, a list (csv, json, jsonl), tar shards, or a name on the Hub")
     add("--format", choices=("folder", "list", "datasets", "webdataset"), help="where the source doesn't tell")
     add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
     add("--no-content", action="store_true", help="compare bytes only, not what videos show")
-    add("--num-frames", type=int, default=4, metavar="T", help="name videos with fewer frames (default 4)")
-    add("--reencode", metavar="OUT", help="write the good videos there at a small size; can be stopped and resumed")
-    add("--short-side", type=int, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
+    add("--num-frames", type=count, default=4, metavar="T", help="name videos with fewer frames (default 4)")
+    add(
+        "--reencode",
+        type=folder_to_write,
+        metavar="OUT",
+        help="write the good videos there at a small size; can be stopped and resumed",
+    )
+    add("--short-side", type=count, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
     add("--json", action="store_true", help="as JSON on stdout")
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from hf_video.cli import DONE, SOME_FAILED, CommandError
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, count, whole
 from hf_video.cli.files import expand
 from hf_video.cli.printing import fault, json_result, table
 
@@ -26,26 +25,31 @@ DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("files", nargs="+", metavar="FILE", help="video files, http(s) URLs, or folders")
-    add("--model", "-m", required=True, help="a folder, or a name on the Hub")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--top-k", type=int, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
-    add("--num-frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
-    add("--stride", type=int, metavar="N", help="frames from one to the next (default: the clip spans the whole video)")
+    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("--revision")
+    add("--top-k", type=whole, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
+    add("--num-frames", type=count, metavar="T", help="frames of a clip (default: the model's)")
+    add(
+        "--stride",
+        type=count,
+        metavar="N",
+        help="frames from one to the next (default: a clip spans the whole video)",
+    )
     add("--sampler", help="uniform, dense, center, at_fps, uniform_views, adaptive, random (default: the processor's)")
-    add("--views", metavar="5x3", help="clips x crops whose probabilities are averaged (default: one view)")
-    add("--windows", metavar="2s/1s", help="score windows of that length [and step] in seconds")
+    add("--views")
+    add("--windows")
     add("--on-error", choices=("raise", "repeat"), help="damaged frames: fail, or repeat their nearest good neighbour")
-    add("--backend", choices=("auto", "pyav", "torchcodec"), help="what decodes (default auto)")
-    add("--batch-size", type=int, metavar="N", help="views in one forward (default: each video's own, at most 8)")
-    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    add("--backend")
+    add("--batch-size")
+    add("--num-workers")
+    add("--device")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON array on stdout")
     form.add_argument("--jsonl", action="store_true", help="one JSON object a line, as results come in")
-    add("--quiet", "-q", action="store_true", help="no progress bar")
+    add("--quiet")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,17 +120,16 @@ def _progress(total: int, options: argparse.Namespace) -> Any:
 
 
 def load_pipeline(options: argparse.Namespace) -> Any:
-    """The pipeline; raises CommandError for a model that can't be loaded, with the reason in one or two lines."""
+    """The pipeline; raises CheckpointError for a model that can't be loaded, with the reason in one or two lines."""
     import transformers
 
-    import hf_video
+    from hf_video.tasks.loading import loading
     from hf_video.tasks.video_classification import VideoClassificationPipeline
 
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty() or options.quiet:
         transformers.utils.logging.disable_progress_bar()
-    _check_model(options.model)
-    try:
+    with loading(options.model):
         return transformers.pipeline(
             "video-classification",
             model=options.model,
@@ -135,23 +138,3 @@ def load_pipeline(options: argparse.Namespace) -> Any:
             dtype=DTYPES[options.dtype],
             pipeline_class=VideoClassificationPipeline,  # also with HF_VIDEO_OVERRIDE=0
         )
-    except Exception as error:
-        if options.debug or isinstance(error, hf_video.HFVideoError):
-            raise
-        raise CommandError(f"the model {options.model!r} can't be loaded: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    # transformers puts the tracebacks of all classes that it tried into the message; the first one's end says why.
-    inner = re.search(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)", str(error), re.MULTILINE)
-    return " ".join((inner.group(1) if inner else str(error)).split())[:600]
-
-
-def _check_model(model: str) -> None:
-    if os.path.isdir(model):
-        if not os.path.exists(os.path.join(model, "config.json")):
-            raise CommandError(f"the folder {model!r} has no config.json: it is no saved model")
-        return
-    looks_local = model.startswith((".", "/", "~", os.sep)) or model.count("/") > 1 or os.path.exists(model)
-    if looks_local:
-        raise CommandError(f"there is no folder {model!r}; give a folder with config.json, or a name on the Hub")

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.cli import DONE, CommandError
+from hf_video.cli.arguments import adder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     kinds = "(.safetensors, .pth, .pyth, .pt, .bin)"
     add("file", metavar="FILE", help=f"a checkpoint file {kinds}, or a folder or Hub name with pytorch_model.bin")
     add("--model-type", help="of a checkpoint file: videomae, timesformer, ...: see hf-video info")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--output", "-o", required=True, metavar="DIR", help="the folder to write")
+    add("--revision")
+    add("--output", required=True, help="the folder to write")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="a configuration value (JSON); repeatable")
     add("--processor", action="append", default=[], metavar="FIELD=VALUE", help="a processor value (JSON); repeatable")
     add("--labels", metavar="FILE", help="label names in order, one a line, or JSON (a list, or {index: name})")
@@ -66,8 +67,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise CommandError(f"{output} is a file; --output must be a folder")
     if output.is_dir() and os.listdir(output) and not overwrite:
         raise CommandError(f"the folder {output} is not empty; choose another, or add --overwrite")
 

@@ -13,27 +13,29 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hf_video.cli.arguments import adder, count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
-    add("--model", "-m", required=True, help="a folder, or a name on the Hub")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--output", "-o", required=True, metavar="DIR", help="folder for the shards and manifest.json")
+    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("--revision")
+    add("--output", required=True, help="folder for the shards and manifest.json")
     add(
         "--format",
         choices=("safetensors", "parquet"),
         default="safetensors",
         help="of the shards (default safetensors)",
     )
-    add("--windows", metavar="2s/1s", help="a vector for each window of that length [and step] in seconds")
-    add("--views", metavar="5x3", help="clips x crops whose vectors are averaged (default: one view)")
-    add("--shard-size", type=int, default=512, metavar="N", help="videos of a shard (default 512)")
-    add("--processes", type=int, default=1, metavar="N", help="processes with a model each (default 1)")
-    add("--num-workers", type=int, default=0, metavar="N", help="decoders of each process (default 0: itself)")
-    add("--batch-size", type=int, default=8, metavar="N", help="clips in one forward (default 8)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: accelerators if there are any, one for each process)")
-    add("--quiet", "-q", action="store_true", help="no progress bar")
+    add("--windows")
+    add("--views")
+    add("--shard-size", type=count, default=512, metavar="N", help="videos of a shard (default 512)")
+    add("--processes")
+    add("--num-workers", help="processes that decode for each of them (default 0: itself)")
+    add("--batch-size", default=8)
+    add("--device")
+    add("--quiet")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -24,34 +24,40 @@ import sys
 from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, share
 from hf_video.cli.classify import DTYPES, load_pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
-    parser.add_argument("--model", "-m", required=True, help="a folder, or a name on the Hub")
-    parser.add_argument("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
-    parser.add_argument("--split", default="test", help="train, validation, test (default), or all")
-    as_trained = "of data without splits (default: as MODEL was trained)"
-    parser.add_argument("--test-size", type=float, metavar="SHARE", help=as_trained)
-    parser.add_argument("--group-pattern", metavar="REGEX", help=as_trained)
+    add = adder(parser)
+    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
+    add("--split", default="test", help="train, validation, test (default), or all")
+    add(
+        "--test-size",
+        type=share,
+        metavar="SHARE",
+        help="kept for the test, of unsplit data (default: as MODEL was trained)",
+    )
+    add("--group-pattern", help="clips of one recording stay on one side (default: as MODEL was trained)")
     add_run_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+    add("--json", action="store_true", help="the report as JSON on stdout")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Those that an evaluation of any data has."""
-    add = parser.add_argument
-    add("--output", "-o", metavar="DIR", help="folder for the report, tables, pictures and kept predictions")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--batch-size", type=int, metavar="N", help="views in one forward (default: each video's own, at most 8)")
-    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    add = adder(parser)
+    add("--output", help="folder for the report, tables, pictures and kept predictions")
+    add("--revision")
+    add("--batch-size")
+    add("--num-workers")
+    add("--device")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
     add("--on-error", choices=("raise", "repeat"), default="raise",
         help="videos with damaged frames: skip them, or repeat the nearest good neighbour")  # fmt: skip
-    add("--backend", choices=("auto", "pyav", "torchcodec"), default="auto", help="what decodes (default auto)")
-    add("--quiet", "-q", action="store_true", help="no progress bar")
+    add("--backend", default="auto")
+    add("--quiet")
 
 
 def run(options: argparse.Namespace) -> int:

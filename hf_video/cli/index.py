@@ -2,7 +2,7 @@
 
   hf-video index videos/ --model my-videoclip --output library.index
   hf-video index videos/ --output library.index                  again: only what is new or changed
-  hf-video index videos/ --model fingerprint --output prints.index --workers 4
+  hf-video index videos/ --model fingerprint --output prints.index --processes 4
 
 Each video is cut into moments (overlapping windows), whose vectors are kept with their seconds. --model is a model of
 video and text (search by sentence and by example), any video model (by example), or "fingerprint", which needs no
@@ -15,19 +15,21 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hf_video.cli.arguments import adder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("folder", metavar="DIR", help="a folder of videos, with those in the folders below it")
-    add("--model", "-m", help='a folder, a name on the Hub, or "fingerprint" (default: the index\'s own)')
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--output", "-o", required=True, metavar="INDEX", help="folder of the index, new or there already")
-    add("--window", metavar="2s/1s", help="length [and step] of the moments (default 2s/1s, or the index's own)")
-    add("--workers", type=int, default=1, metavar="N", help="processes that read and embed (default 1)")
+    add("--model", help='a folder, a name on the Hub, or "fingerprint" (default: the index\'s own)')
+    add("--revision")
+    add("--output", required=True, metavar="INDEX", help="folder of the index, new or there already")
+    add("--windows", help="length [and step] of the moments in seconds (default 2s/1s, or the index's own)")
+    add("--processes")
     add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (default local)")
-    add("--batch-size", type=int, metavar="N", help="moments in one forward (default: at most 8)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: accelerators if there are any, one for each process)")
-    add("--quiet", "-q", action="store_true", help="no progress bar")
+    add("--batch-size")
+    add("--device")
+    add("--quiet")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             options.folder,
             options.model,
-            window=options.window,
-            workers=options.workers,
+            window=options.windows,
+            workers=options.processes,
             engine=options.engine,
             revision=options.revision,
             device=options.device,

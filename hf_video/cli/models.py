@@ -19,6 +19,7 @@ from typing import Any
 
 from hf_video.cli import DONE, CommandError
 from hf_video.cli.published import NOT_LISTED, PUBLISHED, Published
+from hf_video.wording import did_you_mean
 
 HEADER = ("model", "type", "parameters", "GFLOPs", "input", "stride", "top-1", "data", "views")
 
@@ -41,7 +42,8 @@ def chosen(types: list[str]) -> list[Published]:
         if name in NOT_LISTED:
             raise CommandError(f"{name} is not in the table of classifiers: {NOT_LISTED[name]}.")
         if name not in known:
-            raise CommandError(f"No published model is of type {name!r}. Types are: {', '.join(known)}.")
+            hint = did_you_mean(name, known)
+            raise CommandError(f"No published model is of type {name!r}.{hint} Types are: {', '.join(known)}.")
     return [row for row in PUBLISHED if not types or row.model_type in types]
 
 

@@ -3,7 +3,7 @@
   hf-video pretrain clips/ --model videomae:small --output my-encoder
   hf-video pretrain clips/ --model tiny.json --set training.num_train_epochs=100 --resume
   hf-video pretrain clips/ --model videomae:base --recipe videomae_pretrain:ucf101-B
-  hf-video pretrain clips/ --model tiny.json --probe labelled/ --probe_every 20
+  hf-video pretrain clips/ --model tiny.json --probe labelled/ --probe-every 20
 
 DATA is a folder of videos, a list of them, or tar shards; labels are not used. --model is a size with random weights, a
 JSON or YAML file of configuration fields with "model_type", or a checkpoint to go on from. A part of the videos is held
@@ -21,27 +21,28 @@ import argparse
 from typing import Any
 
 from hf_video.cli import DONE
+from hf_video.cli.arguments import adder, count, share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
-    add("--model", "-m", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
-    add("--recipe", "-r", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
-    add("--output", "-o", metavar="DIR", help="folder of the run (default: named after data and model)")
+    add("--model", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
+    add("--recipe", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
+    add("--output", help="folder of the run (default: named after data and model)")
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
     add(
         "--held-out",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="of the videos (default 0.1, of fewer than 100 videos 0.25; 0: none)",
     )
-    add("--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
+    add("--group-pattern")
     add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
-    add("--probe-every", type=int, default=10, metavar="N", help="epochs between probes (default 10)")
+    add("--probe-every", type=count, default=10, metavar="N", help="epochs between probes (default 10)")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--overwrite", action="store_true", help="remove the run in --output first")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--revision")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
+from hf_video.cli.arguments import adder, count, picture_to_write
 from hf_video.cli.files import expand
 from hf_video.cli.printing import fault
 from hf_video.errors import VideoError
@@ -35,19 +36,29 @@ SHORTEST = 256  # frames of the preview are read at no more than this short side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("source", metavar="DIR_OR_FILE", help="a video, or a folder of videos")
-    add("--output", "-o", required=True, metavar="SHEET.png", help="where the picture goes (.png or .jpg)")
+    add(
+        "--output",
+        required=True,
+        type=picture_to_write,
+        metavar="SHEET.png",
+        help="where the picture goes (.png or .jpg)",
+    )
     add("--recipe", metavar="NAME", help="a recipe of the package, name[:variant], or a YAML file")
     add("--augmentation", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Augmentation to change")
     add("--mixing", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Mixing, or null for none")
     add("--temporal", nargs="+", default=[], metavar="NAME=VALUE", help="fields of TemporalAugmentation, or null")
-    add("--size", type=int, metavar="PIXELS", help="of the clips that come out (default: the recipe's, else 224)")
-    add("--num-frames", type=int, metavar="T", help="frames of a clip (default: the recipe's, else 16)")
+    add("--size", type=count, metavar="PIXELS", help="of the clips that come out (default: the recipe's, else 224)")
+    add("--num-frames", type=count, metavar="T", help="frames of a clip (default: the recipe's, else 16)")
     add(
-        "--clips", type=int, default=4, metavar="N", help="videos of a folder to show (default 4, of different classes)"
+        "--clips",
+        type=count,
+        default=4,
+        metavar="N",
+        help="videos of a folder to show (default 4, of different classes)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="another number, other draws (default 0)")
+    add("--seed")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
     from hf_video.video.mixing import Mixing
     from hf_video.video.temporal import TemporalAugmentation
 
-    check_output(options.output)
     recipe = settled(options)
     size = options.size or recipe["model"].get("image_size") or 224
     data, mixing = recipe["data"], recipe["mixing"]
@@ -76,15 +86,6 @@ def run(options: argparse.Namespace) -> int:
     sheet.save(options.output)
     print(f"{options.output}: {sheet.width}x{sheet.height} pixels")
     return DONE if len(clips) == len(wanted) else SOME_FAILED
-
-
-def check_output(path: str) -> None:
-    """Raises CommandError for a picture that can't be written there, before anything is read."""
-    if not path.lower().endswith((".png", ".jpg", ".jpeg")):
-        raise CommandError(f"--output {path!r} must end in .png or .jpg")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise CommandError(f"there is no folder {folder!r} for --output")
 
 
 def settled(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,8 +133,6 @@ def label_of(file: str, source: str) -> str | None:
 def spread(files: list[str], options: argparse.Namespace) -> list[str]:
     """Up to `--clips` of the files, evenly spread, so that classes differ."""
     count = min(len(files), options.clips)
-    if count < 1:
-        raise CommandError(f"--clips {options.clips} shows nothing: 1 or more")
     return [files[i * len(files) // count] for i in range(count)]
 
 

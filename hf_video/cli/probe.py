@@ -16,19 +16,21 @@ import json
 import sys
 from typing import Any
 
+from hf_video.cli.arguments import adder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("data", metavar="DATA", help="labelled videos: a folder, a list, or tar shards")
-    add("--model", "-m", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
-    add("--output", "-o", metavar="DIR", help="save the model with the probe as its classifier")
+    add("--model", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
+    add("--revision")
+    add("--output", help="save the model with the probe as its classifier")
     add("--random", action="store_true", help="probe random weights as well")
-    add("--views", metavar="5x3", help="clips x crops whose features are averaged (default: one)")
-    add("--batch-size", type=int, default=8, metavar="N", help="clips in one forward (default 8)")
-    add("--num-workers", type=int, default=0, metavar="N", help="processes that decode (default 0: none)")
-    add("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
-    add("--seed", type=int, default=0, help="of the splits, and of random weights")
+    add("--views")
+    add("--batch-size", default=8)
+    add("--num-workers")
+    add("--device")
+    add("--seed", help="of the splits, and of random weights (default 0)")
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 

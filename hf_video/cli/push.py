@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 from hf_video.cli import DONE
+from hf_video.cli.arguments import adder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("folder", metavar="FOLDER", help="the folder that training wrote")
     add("repo", metavar="REPO", help="owner/name on the Hub, or a name of your own account")
     add(

@@ -13,30 +13,30 @@ import argparse
 import json
 import os
 
+from hf_video.cli.arguments import adder, count, picture_to_write
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("index", metavar="INDEX", help="folder of the index")
     add("text", nargs="?", metavar="TEXT", help="what is to be seen, in words")
     add("--video", metavar="FILE", help="an example instead of words")
-    add("--model", "-m", help="the model of the index, if it lies elsewhere by now")
-    add("--top-k", type=int, default=10, metavar="K", help="moments (default 10)")
+    add("--model", help="the model of the index, if it lies elsewhere by now")
+    add("--top-k", type=count, default=10, metavar="K", help="moments (default 10)")
     add("--merge", action="store_true", help="join moments that overlap")
     add("--json", action="store_true", help="a JSON array on stdout")
-    add("--sheet", metavar="FILE.png", help="also write a picture of the moments")
-    add("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
+    add("--sheet", type=picture_to_write, metavar="FILE.png", help="also write a picture of the moments")
+    add("--device")
 
 
 def run(options: argparse.Namespace) -> int:
     import transformers
 
-    from hf_video.cli import DONE, CommandError
+    from hf_video.cli import DONE
     from hf_video.retrieval import VideoIndex
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if options.sheet and not os.path.isdir(os.path.dirname(os.path.abspath(options.sheet))):
-        raise CommandError(f"there is no folder for {options.sheet!r}")
     index = VideoIndex.open(options.index, options.model, device=options.device)
     moments = index.search(text=options.text, video=options.video, top_k=options.top_k, merge=options.merge)
     if options.json:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 
+from hf_video.cli.arguments import adder, port
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("index", metavar="INDEX", help="folder of the index")
-    add("--model", "-m", help="the model of the index, if it lies elsewhere by now")
+    add("--model", help="the model of the index, if it lies elsewhere by now")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    add("--port", type=int, default=7860, help="default 7860")
-    add("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
+    add("--port", type=port, default=7860, help="default 7860")
+    add("--device")
 
 
 def run(options: argparse.Namespace) -> int:

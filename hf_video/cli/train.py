@@ -15,24 +15,25 @@ import argparse
 import sys
 
 from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder(parser)
     add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
-    add("--model", "-m", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
-    add("--recipe", "-r", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
-    add("--output", "-o", metavar="DIR", help="folder of the run (default: named after data and model)")
+    add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
+    add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
+    add("--output", help="folder of the run (default: named after data and model)")
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
-    add("--test-size", type=float, metavar="SHARE", help="kept for the test (default 0.2, if unsplit)")
-    add("--group-pattern", metavar="REGEX", help="clips of one recording stay on one side")
+    add("--test-size", type=share, metavar="SHARE", help="kept for the test, of unsplit data (default 0.2)")
+    add("--group-pattern")
     add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--overwrite", action="store_true", help="remove the run in --output first")
     add("--self-test", action="store_true", help="only see whether the model can learn one batch")
     add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
     add("--public", action="store_true", help="make a new repository public")
-    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--revision")
 
 
 def run(options: argparse.Namespace) -> int:

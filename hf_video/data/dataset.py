@@ -13,7 +13,7 @@ from hf_video.data.clip_plan import parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.data.samples import FILE_ERRORS, OPTION_ERRORS, REPLACEMENT, SampleMaker
 from hf_video.data.seeds import sample_seed
-from hf_video.errors import DataError, VideoOptionError
+from hf_video.errors import DataError, VideoOptionError, fault_kind
 
 REPLACEMENTS = 20  # files tried in turn before a sample is given up
 
@@ -117,7 +117,7 @@ class VideoDataset(SampleMaker, torch.utils.data.Dataset):
 
     def _record(self, row: VideoRow, error: Exception) -> None:
         reason = plain_reason(error, row.source, row.name)
-        new = self._log.add(Skipped(row.name, reason, "damaged"), epoch=self.epoch)
+        new = self._log.add(Skipped(row.name, reason, fault_kind(error)), epoch=self.epoch)
         if not new:
             return
         ours = {row.name for row in self.rows}  # the file may hold an earlier run's

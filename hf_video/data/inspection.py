@@ -15,7 +15,7 @@ from typing import Any
 
 import av
 
-from hf_video.errors import EmptyFileError, NotAVideoError, VideoError, VideoOptionError
+from hf_video.errors import NotAVideoError, VideoError, VideoOptionError, fault_kind
 from hf_video.video.container import OpenVideo
 from hf_video.video.given import plain_source
 from hf_video.video.reader import VideoReader
@@ -30,8 +30,8 @@ VERSION = 2  # of what is kept: raise it when an inspection sees more
 class Inspection:
     """One video: `frames`, `fps`, `seconds`, `height` and `width` in pixels, `codec`; zeros where it can't be opened.
 
-    `kind` is None for a good one, else "empty", "damaged" or "not a video", and `reason` says more. `usable` is False
-    where nothing can be read from it.
+    `kind` is None for a good one, else "empty", "damaged", "missing" or "not a video", and `reason` says more. `usable`
+    is False where nothing can be read from it.
     """
 
     frames: int = 0
@@ -64,13 +64,11 @@ def inspect_video(source: Any, *, level: str = "open") -> Inspection:
         wrong = _cut_off(source, facts) if encoded else ""
         if not wrong and encoded and level == "full":
             wrong = _undecodable(source)
-    except EmptyFileError as error:
-        return Inspection(kind="empty", reason=str(error), usable=False)
     except NotAVideoError as error:
-        return Inspection(kind="not a video", reason=str(error), usable=False)
+        return Inspection(kind=fault_kind(error), reason=str(error), usable=False)
     except (VideoError, av.FFmpegError, OSError) as error:
         # Frames that can be read may be many: the file is used, and the sampler decides whether it meets bad ones.
-        return Inspection(**facts, kind="damaged", reason=str(error), usable=bool(facts))
+        return Inspection(**facts, kind=fault_kind(error), reason=str(error), usable=bool(facts))
     return Inspection(**facts, kind="damaged" if wrong else None, reason=wrong)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import re
 import unicodedata
@@ -14,6 +13,7 @@ from hf_video.data.files import natural
 from hf_video.data.folder import Found, Listing
 from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
+from hf_video.wording import did_you_mean
 
 LABEL_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "category", "target", "label_idx", "class_index", "cls",
@@ -140,8 +140,7 @@ def _number(video: str, label: str, names: Sequence[str], number: dict[str, int]
         return number[label]
     if label.isdecimal() and int(label) < len(names):
         return int(label)
-    near = difflib.get_close_matches(label, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(label, names)
     raise DataError(
         f"{video} has the label {label!r}, which is none of the {len(names)} classes.{hint} Rename it, or leave "
         "labels= out to take the classes that are there."

@@ -12,7 +12,7 @@ import av
 from hf_video.data.folder import Found
 from hf_video.data.inspection import in_threads
 from hf_video.data.rows import Skipped, plain_reason
-from hf_video.errors import HFVideoError, VideoOptionError
+from hf_video.errors import HFVideoError, VideoOptionError, fault_kind
 from hf_video.video.reader import VideoReader
 from hf_video.video.resize import shortest_edge_size
 from hf_video.video.writer import write_video
@@ -72,5 +72,5 @@ def _one(video: Found, target: Path, short_side: int, crf: int) -> Skipped | Non
                 num_threads=1,
             )
     except (HFVideoError, OSError, av.FFmpegError) as error:
-        return Skipped(video.name, plain_reason(error, video.source, video.name), "damaged")
+        return Skipped(video.name, plain_reason(error, video.source, video.name), fault_kind(error))
     return None

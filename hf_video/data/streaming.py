@@ -16,7 +16,7 @@ from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.samples import FILE_ERRORS, OPTION_ERRORS, SampleMaker
 from hf_video.data.seeds import sample_seed
 from hf_video.data.shards import folder_of, samples, shard_paths
-from hf_video.errors import DataError
+from hf_video.errors import DataError, fault_kind
 from hf_video.video.addresses import scheme_of
 from hf_video.video.http_file import HttpFile
 
@@ -109,16 +109,17 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
                 if self.on_error == "raise":
                     raise
                 failed += 1
-                self._record(row.name, plain_reason(error, row.source, row.name), seen, failed)
+                self._record(row, error, seen, failed)
                 continue
             yield sample
 
-    def _record(self, name: str, reason: str, seen: int, failed: int) -> None:
-        self._log.add(Skipped(name, reason, "damaged"), epoch=self.epoch)
+    def _record(self, row: VideoRow, error: Exception, seen: int, failed: int) -> None:
+        reason = plain_reason(error, row.source, row.name)
+        self._log.add(Skipped(row.name, reason, fault_kind(error)), epoch=self.epoch)
         if failed > max(ALLOWED, self.max_errors * seen):
             raise DataError(
                 f"{failed} of {seen} videos could not be read, and max_errors={self.max_errors:g} allows fewer. The "
-                f"last: {name}: {reason}. All are named in {self._log.path}."
+                f"last: {row.name}: {reason}. All are named in {self._log.path}."
             )
 
     def _shuffled(self, epoch: int) -> Iterator[VideoRow]:

@@ -23,6 +23,7 @@ from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, VideoOptionError
 from hf_video.inference.feature_shards import FORMATS, claim, finish, load_features, pyarrow, shard_path, write_shard
 from hf_video.inference.features import extract_features
+from hf_video.output_paths import check_output_folder
 
 
 @dataclass
@@ -68,6 +69,7 @@ def embed_videos(
         raise DataError("There are no videos to make features of.")
     if data_format == "parquet":
         pyarrow()
+    check_output_folder(output)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     worker = _Worker(load, rows, folder, data_format, shard_size, options)
@@ -93,13 +95,15 @@ class ModelLoader:
 
         import hf_video
         from hf_video.tasks.clip_processors import find_processors
+        from hf_video.tasks.loading import loading
 
         hf_video.register_auto_classes()
-        where = {"revision": self.revision}
-        config = transformers.AutoConfig.from_pretrained(self.model, **where)
-        labelled = any("ForVideoClassification" in name for name in config.architectures or ())
-        auto = transformers.AutoModelForVideoClassification if labelled else transformers.AutoModel
-        model = auto.from_pretrained(self.model, dtype=self.dtype, **where).eval()
+        with loading(self.model):
+            where = {"revision": self.revision}
+            config = transformers.AutoConfig.from_pretrained(self.model, **where)
+            labelled = any("ForVideoClassification" in name for name in config.architectures or ())
+            auto = transformers.AutoModelForVideoClassification if labelled else transformers.AutoModel
+            model = auto.from_pretrained(self.model, dtype=self.dtype, **where).eval()
         image, video = find_processors(model, None, None)
         return model.to(self._place(number)), image if image is not None else video
 

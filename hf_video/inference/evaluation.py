@@ -20,15 +20,7 @@ import numpy as np
 import torch
 
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
-from hf_video.errors import (
-    CheckpointError,
-    DataError,
-    EmptyFileError,
-    NotAVideoError,
-    ShortVideoError,
-    VideoError,
-    VideoSourceError,
-)
+from hf_video.errors import CheckpointError, DataError, VideoError, fault_kind
 from hf_video.inference.label_matching import match_labels
 from hf_video.inference.multi_label_report import MultiLabelReport
 from hf_video.inference.prediction_log import PredictionLog, weights_of
@@ -112,7 +104,7 @@ def evaluate_videos(
         for name, answer in zip(todo, _answers(model, events, protocol, batch_size), strict=True):
             if isinstance(answer, VideoError):
                 row = todo[name]
-                skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), _kind(answer)))
+                skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), fault_kind(answer)))
             else:
                 scores[name] = answer
                 log.add(name, answer)
@@ -183,16 +175,6 @@ def _unique_names(rows: Iterable[VideoRow]) -> list[str]:
         seen[row.name] += 1
         names.append(row.name if seen[row.name] == 1 else f"{row.name}#{seen[row.name]}")
     return names
-
-
-def _kind(error: VideoError) -> str:
-    if isinstance(error, EmptyFileError):
-        return "empty"
-    if isinstance(error, NotAVideoError):
-        return "not a video"
-    if isinstance(error, ShortVideoError):
-        return "short"
-    return "missing" if isinstance(error, VideoSourceError) else "damaged"
 
 
 def _nothing_scored(skipped: list[Skipped]) -> str:

@@ -18,15 +18,7 @@ import numpy as np
 import torch
 
 from hf_video.data.rows import Skipped, VideoRow
-from hf_video.errors import (
-    DamagedVideoError,
-    EmptyFileError,
-    NoFramesError,
-    NotAVideoError,
-    ShortVideoError,
-    VideoError,
-    VideoOptionError,
-)
+from hf_video.errors import VideoError, VideoOptionError, fault_kind
 from hf_video.processing import ClipProcessing
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, frames_needed
@@ -35,15 +27,6 @@ from hf_video.tasks.vectors import clip_vectors
 from hf_video.tasks.views import Sampling, Views, parse_views
 from hf_video.tasks.windows import parse_windows
 from hf_video.tasks.workers import read_each
-
-# Exceptions to the kinds that `Skipped` names, the narrow ones first.
-KINDS = (
-    (EmptyFileError, "empty"),
-    (NoFramesError, "damaged"),
-    (DamagedVideoError, "damaged"),
-    (ShortVideoError, "short"),
-    (NotAVideoError, "not a video"),
-)
 
 
 @dataclass(frozen=True)
@@ -158,8 +141,7 @@ class _Collected:
 
 def skipped(name: str, error: VideoError) -> Skipped:
     """The record of a video that could not be read."""
-    kind = next((kind for fault, kind in KINDS if isinstance(error, fault)), "damaged")
-    return Skipped(name=name, reason=str(error), kind=kind)
+    return Skipped(name=name, reason=str(error), kind=fault_kind(error))
 
 
 def reading_of(

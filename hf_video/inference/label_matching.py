@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hf_video.errors import DataError
+from hf_video.wording import nearest
 
 
 def plain_name(label: str) -> str:
@@ -48,5 +48,5 @@ def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
 
 
 def _with_nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"{name!r} (is it {near[0]!r}?)" if near else repr(name)
+    near = nearest(name, known)
+    return f"{name!r} (is it {near!r}?)" if near else repr(name)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError
+from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.inference.embed import ModelLoader, digest
 from hf_video.inference.features import ClipVectors, reading_of
 from hf_video.processing import ClipProcessing
@@ -25,6 +25,7 @@ from hf_video.retrieval import fingerprint
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor
 from hf_video.tasks.clips import read_events
+from hf_video.tasks.loading import loading
 from hf_video.tasks.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.tasks.windows import Windows
 
@@ -205,17 +206,8 @@ class _Loader:
 
     def __call__(self, number: int) -> tuple[Any, Any]:
         name = os.fspath(self.model)
-        if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
-            raise CheckpointError(f"The folder {name!r} has no config.json: it is no saved model.")
-        if not os.path.isdir(name) and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise CheckpointError(f"There is no folder {name!r}; give a saved model's, or a name on the Hub.")
-        try:
+        with loading(name):
             return self._load(name, number)
-        except HFVideoError:
-            raise
-        except Exception as error:  # transformers, the Hub, safetensors and the disk have their own
-            reason = " ".join(str(error).split())[:400]
-            raise CheckpointError(f"The model {name!r} can't be loaded: {reason}") from error
 
     def _load(self, name: str, number: int) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoTokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from hf_video.video.augment import Augmentation
 from hf_video.video.augment_options import from_options
 from hf_video.video.mixing import Mixing
 from hf_video.video.temporal import TemporalAugmentation
+from hf_video.wording import did_you_mean
 
 DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "temporal", "resize", "max_errors")
 
@@ -63,9 +63,7 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
     known = {one.name: one for one in fields(VideoTrainingArguments) if one.init}
     for name, value in settings.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"There is no training argument {name!r}.{hint}")
+            raise ConfigError(f"There is no training argument {name!r}.{did_you_mean(name, known)}")
         if isinstance(value, str) and isinstance(known[name].default, (int, float)):
             raise ConfigError(f"The training argument {name} is a number or true or false, and {value!r} came.")
     gpu = torch.cuda.is_available() and not settings.get("use_cpu")

@@ -23,6 +23,8 @@ from hf_video.data.rows import VideoRows
 from hf_video.data.splitting import choose_test
 from hf_video.errors import CheckpointError, DataError
 from hf_video.inference.features import ClipVectors, Features, extract_features
+from hf_video.output_paths import check_output_folder
+from hf_video.tasks.loading import loading
 
 # Weights of the squared norm beside the mean cross-entropy, strongest first: each solution starts the next.
 PENALTIES = tuple(10.0**k for k in range(0, -7, -1))
@@ -175,7 +177,8 @@ def load_encoder(
     import transformers
 
     auto = transformers.AutoModelForVideoClassification
-    config = transformers.AutoConfig.from_pretrained(model, revision=revision)
+    with loading(model):
+        config = transformers.AutoConfig.from_pretrained(model, revision=revision)
     if type(config) not in auto._model_mapping:
         raise CheckpointError(f"{model} is a {config.model_type}: there is no video classifier of that type to probe.")
     if "VideoMAEForPreTraining" in (config.architectures or ()):
@@ -186,9 +189,10 @@ def load_encoder(
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # that the classifier is new is what is wanted here
     try:
-        loaded = auto.from_pretrained(
-            model, config=config, revision=revision, dtype=dtype, ignore_mismatched_sizes=True
-        )
+        with loading(model):
+            loaded = auto.from_pretrained(
+                model, config=config, revision=revision, dtype=dtype, ignore_mismatched_sizes=True
+            )
     finally:
         transformers.utils.logging.set_verbosity(level)
     return loaded.eval()
@@ -255,6 +259,8 @@ def probe_model(
     from hf_video.data.load import load_videos
     from hf_video.tasks.clip_processors import find_processors
 
+    if output is not None:
+        check_output_folder(output)
     splits = load_videos(data, seed=seed, inspect=None)
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or test is None:

@@ -9,12 +9,12 @@ A recipe has the sections `model` (fields of the configuration), `data` (argumen
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_video.errors import ConfigError
+from hf_video.wording import did_you_mean
 
 NARROW = 192  # channels, as of ViT-Ti: to such models the rates of the papers are too low
 FOLDER = Path(__file__).with_suffix("")
@@ -41,15 +41,17 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     base, variant = _split(str(name))
     path = Path(base) if base.endswith((".yaml", ".yml")) else FOLDER / f"{base}.yaml"
     if not path.is_file():
-        close = difflib.get_close_matches(base, recipe_names(), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(base, recipe_names())
         raise ConfigError(f"There is no recipe {base!r}.{hint} There are: {', '.join(recipe_names())}, or a YAML file.")
     recipe = _read(path)
     variants = recipe.pop("variants", None) or {}
     default = recipe.pop("default_variant", None)
     variant = variant or default
     if variant is not None and variant not in variants:
-        raise ConfigError(f"The recipe {base!r} has no variant {variant!r}. It has: {', '.join(variants) or 'none'}.")
+        hint = did_you_mean(variant, variants)
+        raise ConfigError(
+            f"The recipe {base!r} has no variant {variant!r}.{hint} It has: {', '.join(variants) or 'none'}."
+        )
     merged = merge(recipe, variants.get(variant) or {})
     for section in SECTIONS:
         empty = None if section == "mixing" else {}
@@ -84,9 +86,10 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
         section, _, key = name.strip().partition(".")
         known = (*SECTIONS, "masking", "answers")
         if not equals or section not in known or (not key and text.strip() != "null"):
+            hint = did_you_mean(section, known) if section not in known else ""
             raise ConfigError(
-                f"{setting!r} is no setting. Write section.name=value, as training.learning_rate=1e-3; sections are "
-                f"{', '.join(known)}."
+                f"{setting!r} is no setting.{hint} Write section.name=value, as training.learning_rate=1e-3; sections "
+                f"are {', '.join(known)}."
             )
         value = _number(yaml.safe_load(text))
         changed = merge(changed, {section: {key: value}} if key else {section: value})

@@ -14,6 +14,8 @@ from transformers import PreTrainedConfig
 from hf_video.configuration import VideoConfig, pair
 from hf_video.errors import CheckpointError, ConfigError
 from hf_video.registry import MODELS, ModelEntry, entry
+from hf_video.tasks.loading import check_place, loading, not_loaded
+from hf_video.wording import did_you_mean
 
 TASK = "AutoModelForVideoClassification"
 # What configuration files hold that no model is made of.
@@ -78,21 +80,17 @@ def find_source(name: str | Path, *, revision: str | None = None) -> Source:
         made = config.preset(size) if size else config()
         return Source(name, model_type, {} if not size else _own_fields(made), None)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"The folder {name} has no config.json: it is no saved model.")
+        check_place(path)
         settings = _read_fields(path / "config.json")
         has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
         return Source(name, _known_type(name, settings), settings, str(path) if has_weights else None)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
-        raise CheckpointError(
-            f"There is no folder or file {name}. Models are folders, JSON files, or names on the Hub."
-        )
+    check_place(name)
     try:
         settings, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
     except OSError as error:
-        reason = " ".join(str(error).split())[:300]
+        hint = did_you_mean(model_type, MODELS)
         raise CheckpointError(
-            f"{name!r} is no model type ({', '.join(MODELS)}), no folder, and can't be had from the Hub: {reason}"
+            f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {not_loaded(name, error)}"
         ) from error
     return Source(name, _known_type(name, settings), settings, name)
 
@@ -169,13 +167,10 @@ def _config(source: Source, config_class: type, changes: dict[str, Any], revisio
 
 
 def _load(model_class: type, source: Source, config: Any, revision: str | None) -> nn.Module:
-    try:
+    with loading(source.checkpoint):
         return model_class.from_pretrained(
             source.checkpoint, config=config, revision=revision, ignore_mismatched_sizes=True
         )
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"The model {source.name} can't be loaded: {reason}") from error
 
 
 def _renew(model: nn.Module) -> None:

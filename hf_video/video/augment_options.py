@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.wording import did_you_mean
 
 Options = TypeVar("Options")
 
@@ -32,8 +32,7 @@ def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given
     names = [field.name for field in fields(kind) if field.init]
     for name in options or {}:
         if name not in names or name in given:
-            near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, names, cutoff=0.5)
             raise VideoOptionError(f"{kind.__name__} has no option {name!r}.{hint} It has: {', '.join(names)}.")
     return kind(**(options or {}), **given)
 

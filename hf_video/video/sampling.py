@@ -14,7 +14,6 @@ In the pictures each character is a frame, `#` one that is taken and `|` the bor
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,6 +30,7 @@ from hf_video.video.frame_sample import (
     read_total,
 )
 from hf_video.video.frames import VideoMetadata
+from hf_video.wording import did_you_mean
 
 Seed = int | np.random.Generator | None
 
@@ -376,6 +376,5 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
         return sampler
     if isinstance(sampler, str) and sampler in SAMPLERS:
         return SAMPLERS[sampler]
-    near = difflib.get_close_matches(str(sampler), SAMPLERS, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(sampler, SAMPLERS, cutoff=0.4)
     raise SamplingError(f"There is no sampler {sampler!r}.{hint} Known: {', '.join(SAMPLERS)}, or any callable.")

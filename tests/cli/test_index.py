@@ -47,8 +47,8 @@ def test_new_and_again(capsys, folder, tmp_path):
         (["{folder}", "-m", "{folder}"], "config.json"),
         (["{index}x", "-m", "fingerprint"], "no folder"),
         (["{folder}", "-m", "fingerprint", "--window", "2s/3s"], "must not exceed"),
-        (["{folder}", "-m", "fingerprint", "--workers", "0"], "workers"),
-        (["{folder}", "-m", "fingerprint", "--engine", "dask"], "invalid choice"),
+        (["{folder}", "-m", "fingerprint", "--processes", "0"], "--processes"),
+        (["{folder}", "-m", "fingerprint", "--engine", "dask"], "none of local, ray"),
     ],
 )
 def test_wrong_usage_is_2_and_makes_nothing(capsys, folder, tmp_path, arguments, hint):

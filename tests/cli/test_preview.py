@@ -99,7 +99,7 @@ def test_settings_change_the_recipe(glyphs, tmp_path, cells):
         (["--mixing", "mode=clip"], "mode='clip'"),
         (["--temporal", "speed=3"], "speed=3"),
         (["--recipe", "no_such_recipe"], "no_such_recipe"),
-        (["--clips", "0"], "--clips 0"),
+        (["--clips", "0"], "argument --clips"),
     ],
 )
 def test_wrong_settings_are_named(glyphs, tmp_path, capsys, arguments, message):

@@ -67,9 +67,9 @@ def test_a_sheet_of_files_that_are_gone(capsys, index, tmp_path):
         (["{index}", "words", "--video", "{clip}"], "one query"),
         (["{index}", "--video", "/no/file.mp4"], "/no/file.mp4"),
         (["{clip}", "words"], "no search index"),
-        (["{index}", "--video", "{clip}", "--top-k", "0"], "top_k"),
+        (["{index}", "--video", "{clip}", "--top-k", "0"], "--top-k"),
         (["{index}", "--video", "{clip}", "--sheet", "/no/folder/x.png"], "no folder"),
-        (["{index}", "--video", "{clip}", "--sheet", "{index}/x.nothing"], "can't be written"),
+        (["{index}", "--video", "{clip}", "--sheet", "{index}/x.nothing"], "must end in"),
         (["{index}", "--video", "{clip}", "-m", "/no/model"], "no folder"),
     ],
 )

@@ -1,0 +1,54 @@
+"""Errors that are ordinary conditions, and no bug of ours: a full disk, no permission, no memory, a missing package."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from hf_video.errors import HFVideoError
+
+# Packages of setup.cfg's extras, by the name under which they are imported.
+EXTRAS = {
+    **dict.fromkeys(("accelerate", "datasets", "evaluate", "matplotlib", "yaml", "tensorboard"), "train"),
+    **dict.fromkeys(("faiss", "pyarrow"), "retrieval"),
+    **{"cv2": "flow", "ray": "ray", "gradio": "demo", "torchcodec": "torchcodec"},
+}
+NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
+KILLED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
+
+
+def told(error: BaseException) -> str | None:
+    """What to say of an error that isn't a bug in here, in one or two sentences; None for a bug."""
+    if isinstance(error, HFVideoError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and KILLED.search(text):
+        return "a process that reads videos was killed, mostly for want of memory: take fewer --num-workers"
+    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(text)):
+        return (
+            "there is not enough memory: take a smaller --batch-size, fewer --num-workers or --processes, or a smaller "
+            f"model ({text[:200] or 'MemoryError'})"
+        )
+    if isinstance(error, ImportError):
+        return _missing_package(error, text)
+    if isinstance(error, OSError):
+        return _of_the_system(error, text)
+    if type(error).__module__.startswith("safetensors"):
+        return f"a file of weights or vectors is damaged: {text}. Copy or make it again."
+    return None
+
+
+def _missing_package(error: ImportError, text: str) -> str | None:
+    name = (error.name or "").partition(".")[0]
+    if name == "hf_video":
+        return None
+    extra = EXTRAS.get(name) or next((extra for module, extra in EXTRAS.items() if f"`{module}" in text), None)
+    install = f'pip install "hf_video[{extra}]"' if extra else f"pip install {name}" if name else "see hf-video info"
+    return f"{text}: {install}"
+
+
+def _of_the_system(error: OSError, text: str) -> str:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}no space is left on the disk. Free some, and run the command again."
+    return f"{where}{error.strerror}" if error.strerror and error.filename is not None else text

@@ -1,0 +1,24 @@
+"""Parts of messages: the near match of a mistyped name, and counts with their noun."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that is most like this one, upper and lower case alike; None where none is near."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """` Did you mean 'uniform'?` to put behind a sentence, or nothing where no known name is near."""
+    close = nearest(name, known, cutoff=cutoff)
+    return f" Did you mean {close!r}?" if close else ""
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`counted(1, "video")` is "1 video", `counted(2000, "video")` "2,000 videos"; `plural` where -s is wrong."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,210 @@
+"""Options of all verbs: one name for one meaning, near matches of mistyped ones, what may come, where to write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hf_video import cli
+from hf_video.cli import VERBS
+from hf_video.cli.arguments import OLD, SHARED, SHORT
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "model_cards/*.md", "examples/*.py", "hf_video/**/*.py")
+OLD_NAMES = sorted(old for names in OLD.values() for old in names)
+
+
+def actions(verb):
+    below = next(a for a in cli._parser()._actions if a.dest == "verb").choices[verb]
+    return [a for a in below._actions if a.option_strings and a.dest != "help"]
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    return code, capsys.readouterr().err
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_meaning_has_one_name():
+    """Names that differ by a plural, `num-` or a hyphen would be two names of one thing, as would equal help."""
+    stems, words = {}, {}
+    for verb in VERBS:
+        for action in actions(verb):
+            name = action.option_strings[0]
+            stems.setdefault(re.sub(r"^--(num-)?|s$|-", "", name), set()).add(name)
+            if name not in ("--no-private", "--debug"):
+                words.setdefault(action.help.partition("(")[0].strip(), set()).add(name)
+            assert action.option_strings[1:2] == ([SHORT[name]] if name in SHORT else action.option_strings[1:2])
+    assert {stem: names for stem, names in stems.items() if len(names) > 1} == {}
+    assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
+
+
+def test_what_verbs_share_is_taken_from_one_place():
+    for name, shared in SHARED.items():
+        found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
+        assert len(found) > 1, f"{name} is shared by nobody"
+        for verb, action in found.items():
+            if "type" in shared and (verb, name) != ("preview", "--output"):
+                assert action.type is shared["type"], (verb, name)
+
+
+@pytest.mark.parametrize(("new", "old"), [(new, old) for new, names in OLD.items() for old in names])
+def test_old_names_are_accepted_and_not_shown(new, old):
+    parser = cli._parser()
+    given = {"--windows": "3s", "--processes": "3"}[new]
+    words = ["index", "videos", "--output", "new.index"]
+    assert vars(parser.parse_args([*words, old, given])) == vars(parser.parse_args([*words, new, given]))
+    below = next(a for a in parser._actions if a.dest == "verb").choices["index"]
+    assert not re.search(rf"{old}\b(?!s)", below.format_help())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_write_options_as_help_does(page):
+    for file in ROOT.glob(page):
+        for line in re.findall(r"hf-video [a-z]+ .*", file.read_text()):
+            typed = re.findall(r"(?<![\w-])--[\w-]+", line.partition("  ")[0])
+            verb = line.split()[1]
+            if verb in VERBS:
+                known = {name for a in actions(verb) for name in a.option_strings} | {"--help"}
+                assert set(typed) <= known, f"{file}: {line}"
+
+
+# -- mistyped ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("clasify a.mp4 --model m", "Did you mean 'classify'?"),
+        ("classify a.mp4 --modle m", "there is no option --modle. Did you mean '--model'?"),
+        ("classify a.mp4 --model m --window-s 2s", "Did you mean '--windows'?"),
+        ("embed a --model m --output {tmp}/o --num-worker-s 2", "Did you mean '--num-workers'?"),
+        ("classify a.mp4 --model m --backend pyva", "Did you mean 'pyav'?"),
+        ("classify a.mp4 --model m --dtype bf61", "Did you mean 'bf16'?"),
+        ("models x3dd", "Did you mean 'x3d'?"),
+        ("convert {file} --model-type videomea --output {tmp}/o", "Did you mean 'videomae'?"),
+        ("preview {tmp} --output {tmp}/a.png --recipe smal_data", "Did you mean 'small_data'?"),
+    ],
+)
+def test_what_was_meant_is_said(capsys, tmp_path, line, hint):
+    (tmp_path / "file.pth").touch()
+    code, err = run(capsys, *line.format(tmp=tmp_path, file=tmp_path / "file.pth").split())
+    assert code == cli.WRONG
+    assert hint in err
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "nan", "inf", "2.5", "1e3", "", "9" * 30, "two"])
+@pytest.mark.parametrize("option", ["--num-frames", "--stride", "--batch-size"])
+def test_counts(capsys, option, number):
+    code, err = run(capsys, "classify", "a.mp4", "--model", "m", f"{option}={number}")
+    assert code == cli.WRONG
+    assert f"argument {option}: {number!r} came, and it must be a whole number from 1 to" in err
+
+
+@pytest.mark.parametrize("number", ["1", "-0.1", "nan", "inf", "a fifth"])
+@pytest.mark.parametrize("line", ["train --test-size", "evaluate --test-size", "pretrain --held-out"])
+def test_shares(capsys, line, number):
+    verb, option = line.split()
+    code, err = run(capsys, verb, "videos", "--model", "m", f"{option}={number}")
+    assert code == cli.WRONG
+    assert f"{number!r} came, and it must be a share" in err
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("gpu", "There is no device 'gpu'"),
+        ("cpu:x", "There is no device"),
+        ("meta", "can't be used"),
+        ("", "no device"),
+    ],
+)
+def test_devices(capsys, device, reason):
+    code, err = run(capsys, "classify", "a.mp4", "--model", "m", "--device", device)
+    assert code == cli.WRONG
+    assert reason in err
+
+
+def test_cuda_on_a_cpu_build(capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for verb in ("classify", "evaluate", "probe", "embed"):
+        output = ["--output", "new"] if verb == "embed" else []
+        code, err = run(capsys, verb, "videos", "--model", "m", "--device", "cuda:1", *output)
+        assert code == cli.WRONG
+        assert "is a CPU build" in err
+
+
+# -- where to write ----------------------------------------------------------------------------------------------------
+
+FOLDERS = {
+    "evaluate": "evaluate videos --model m --output {}",
+    "embed": "embed videos --model m --output {}",
+    "probe": "probe videos --model m --output {}",
+    "index": "index videos --model m --output {}",
+    "train": "train videos --model m --output {}",
+    "pretrain": "pretrain videos --model m --output {}",
+    "convert": "convert m.pth --output {}",
+    "check": "check videos --reencode {}",
+}
+FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
+
+
+def test_no_output_is_left_out():
+    """Every option that names a place to write is in one of the two tables."""
+    writing = {verb for verb in VERBS for a in actions(verb) if a.type in (SHARED["--output"]["type"],)}
+    assert writing == set(FOLDERS)
+    assert {verb for verb in VERBS if any(a.dest in ("output", "sheet", "reencode") for a in actions(verb))} == {
+        *FOLDERS,
+        *FILES,
+    }
+
+
+@pytest.mark.parametrize("verb", FOLDERS)
+def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
+    file = tmp_path / "a file"
+    file.write_text("kept")
+    cases = {
+        str(file): "is a file, and a folder is needed",
+        str(file / "below"): "can't be made",
+        str(file / "far/below"): "can't be made",
+        "/proc/nothing": "can't be written",
+        "": "the name is empty",
+    }
+    for output, reason in cases.items():
+        code = cli.main([word.format(output) for word in FOLDERS[verb].split()])
+        err = capsys.readouterr().err
+        assert code == cli.WRONG
+        assert reason in err
+    assert file.read_text() == "kept"
+    assert [one.name for one in tmp_path.iterdir()] == ["a file"]
+
+
+@pytest.mark.parametrize("verb", FILES)
+def test_pictures_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("kept")
+    cases = {
+        "folder.png": "is a folder, and a file is needed",
+        "none/sheet.png": "There is no folder",
+        "file/sheet.png": "it is a file",
+        "sheet.gif": "must end in .png, .jpg or .jpeg",
+        "sheet": "must end in",
+        "": "the name is empty",
+    }
+    for name, reason in cases.items():
+        output = str(tmp_path / name) if name else ""
+        code = cli.main([word.format(output) for word in FILES[verb].split()])
+        err = capsys.readouterr().err
+        assert code == cli.WRONG
+        assert reason in err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder.png"]
