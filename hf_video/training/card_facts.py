@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ BASE_LICENSES = (
     (r"facebook/timesformer-", "cc-by-nc-4.0"),
 )
 PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+ABSOLUTE = re.compile(r"""(?<![\w:/.\\-])(?:/[^\s/"'`,;:()\[\]<>|]+){2,}/?|\b[A-Za-z]:\\[^\s"'`,;()<>|]+""")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -163,13 +165,33 @@ def look_up_base(facts: Facts, api: HfApi) -> None:
 
 
 def shared_files(facts: Facts) -> dict[str, bytes]:
-    """The summary and the reports as others may see them: without a path of somebody's machine."""
-    files = {}
+    """The summary, the reports and their tables as others may see them: without a path of somebody's machine."""
+    tables = (facts.folder / "evaluation").glob("*/*.csv")
+    files = {path.relative_to(facts.folder).as_posix(): path.read_bytes().decode("utf-8", "replace") for path in tables}
     if facts.summary is not None:
         hidden = {"base_model": facts.base_model, "base_model_is_local": True} if facts.base_is_local else {}
-        files["training_summary.json"] = {**facts.summary, **hidden}
+        files["training_summary.json"] = _json({**facts.summary, **hidden})
     for split, report in facts.reports.items():
         model = Path(report.get("model") or "")
         named = {**report, "model": model.name} if model.is_absolute() or model.exists() else report
-        files[f"evaluation/{split}/report.json"] = named
-    return {name: json.dumps(value, indent=2, ensure_ascii=False).encode() for name, value in files.items()}
+        files[f"evaluation/{split}/report.json"] = _json(named)
+    return {name: without_places(text).encode() for name, text in files.items()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def without_places(text: str) -> str:
+    """A text with the last parts of the absolute paths that it names: `/home/me/clips/a.mp4` becomes `a.mp4`. What
+    begins with a folder that this machine doesn't have is no path of it (`/m/04rlf` is a class of AudioSet)."""
+
+    def last(found: re.Match) -> str:
+        parts = re.split(r"[/\\]+", found[0].rstrip("/\\"))
+        return parts[-1] if not found[0].startswith("/") or os.path.isdir(f"/{parts[1]}") else found[0]
+
+    for place in sorted({os.getcwd(), os.path.expanduser("~")} - {"/"}, key=len, reverse=True):
+        text = re.sub(
+            rf"{re.escape(place)}({re.escape(os.sep)}|(?![\w-]))", lambda found: "" if found[1] else ".", text
+        )
+    return ABSOLUTE.sub(last, text)

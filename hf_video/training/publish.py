@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, PublishError
-from hf_video.training.card_facts import PROCESSOR_FILES, look_up_base, read_facts, read_json, shared_files
+from hf_video.training.card_facts import (
+    PROCESSOR_FILES,
+    look_up_base,
+    read_facts,
+    read_json,
+    shared_files,
+    without_places,
+)
 from hf_video.training.model_card import is_ours, make_card, write_card
 
 if TYPE_CHECKING:
@@ -158,7 +165,7 @@ def _made_files(folder: Path, api: HfApi, repo_id: str, license: str | None) -> 
     if not card.exists() or is_ours(card):
         look_up_base(facts, api)
         make_card(facts, repo_id=repo_id, license=license).save(card)
-        made["README.md"] = card.read_bytes()
+        made["README.md"] = without_places(card.read_text("utf-8")).encode()
     return made | shared_files(facts)
 
 

@@ -27,7 +27,8 @@ class VideoReader:
 
     `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
     folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
-    (frames, height, width, 3), a list of PIL images, another `VideoReader`, or a `VideoPart` of any of these. It is
+    (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video column
+    and other libraries' frames (`hf_video.video.given`), another `VideoReader`, or a `VideoPart` of any of these. It is
     opened at once, so that a wrong source fails here.
 
     **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where

@@ -17,7 +17,7 @@ import hf_video
 from hf_video.errors import CheckpointError
 from hf_video.inference.protocols import Protocol
 from hf_video.inference.report import Report
-from hf_video.training.card_facts import read_facts
+from hf_video.training.card_facts import read_facts, shared_files
 from hf_video.training.model_card import MARK, make_card, write_card
 
 SUMMARY = {
@@ -266,3 +266,29 @@ class TestPretraining:
         monkeypatch.chdir(tmp_path)
         exec(code, {})
         assert str(torch.Size([1, 32])) in capsys.readouterr().out
+
+
+def test_what_is_pushed_names_no_place_on_somebodys_machine(tmp_path, monkeypatch):
+    home = tmp_path / "home of me"
+    folder = home / "run"
+    tiny.save_tiny(folder)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    gone = f"'clips/a.mp4' does not exist (looked in {home}); check the path"
+    skipped = [{"name": f"{home}/clips/b.mp4", "kind": "missing", "reason": gone, "used": False}]
+    (folder / "evaluation" / "test").mkdir(parents=True)
+    report = {"model": str(folder), "skipped": skipped, "per_class": [{"label": "/m/04rlf"}], "link": "https://a.b/c/d"}
+    (folder / "evaluation" / "test" / "report.json").write_text(json.dumps(report))
+    (folder / "evaluation" / "test" / "predictions.csv").write_text(f"video,label\r\n{tmp_path}/c d.mp4,/m/04rlf\r\n")
+    (folder / "training_summary.json").write_text(json.dumps({"base_model": str(folder), "data": {"skipped": skipped}}))
+    files = shared_files(read_facts(folder))
+    assert set(files) == {"training_summary.json", "evaluation/test/report.json", "evaluation/test/predictions.csv"}
+    assert not any(
+        str(place).encode() in data for data in files.values() for place in (home, tmp_path, tmp_path.parent)
+    )
+    shared = json.loads(files["evaluation/test/report.json"])
+    assert shared["skipped"][0]["name"] == "clips/b.mp4"
+    assert shared["skipped"][0]["reason"] == "'clips/a.mp4' does not exist (looked in .); check the path"
+    assert shared["per_class"] == report["per_class"]
+    assert shared["link"] == report["link"]
+    assert files["evaluation/test/predictions.csv"].endswith(b"c d.mp4,/m/04rlf\r\n")
