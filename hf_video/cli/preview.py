@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -76,16 +75,15 @@ def run(options: argparse.Namespace) -> int:
     mixing = from_options(Mixing, mixing) if mixing is not None else None
     files = expand([options.source])
     labels = sorted({label for file in files if (label := label_of(file, options.source)) is not None})
-    wanted = spread(files, options)
     with ExitStack() as readers:
-        clips = list(read_clips(wanted, data, options, readers))
+        clips, failed = read_clips(files, data, options, readers)
         sheet = preview_sheet(
             clips, augmentation=augmentation, temporal=temporal, mixing=mixing, labels=labels, seed=options.seed,
             title=f"Augmentation: {':'.join(filter(None, (recipe['name'], recipe.get('variant'))))}",
         )  # fmt: skip
     sheet.save(options.output)
     print(f"{options.output}: {sheet.width}x{sheet.height} pixels")
-    return DONE if len(clips) == len(wanted) else SOME_FAILED
+    return SOME_FAILED if failed else DONE
 
 
 def settled(options: argparse.Namespace) -> dict[str, Any]:
@@ -130,25 +128,37 @@ def label_of(file: str, source: str) -> str | None:
     return os.path.basename(folder) if os.path.isdir(source) and not os.path.samefile(folder, source) else None
 
 
-def spread(files: list[str], options: argparse.Namespace) -> list[str]:
-    """Up to `--clips` of the files, evenly spread, so that classes differ."""
-    count = min(len(files), options.clips)
-    return [files[i * len(files) // count] for i in range(count)]
+def in_turn(files: list[str], source: str) -> list[str]:
+    """The files so that one of each class comes first, then a second one of each: those of a class that can't be read
+    are made up for by its next ones."""
+    classes: dict[str | None, list[str]] = {}
+    for file in files:
+        classes.setdefault(label_of(file, source), []).append(file)
+    turns = max(map(len, classes.values()))
+    return [of_class[turn] for turn in range(turns) for of_class in classes.values() if turn < len(of_class)]
 
 
 def read_clips(
     files: list[str], data: dict[str, Any], options: argparse.Namespace, readers: ExitStack
-) -> Iterator[Any]:
-    """A `PreviewClip` of each file that can be read; others are named on stderr. Raises CommandError if none can."""
-    read = 0
-    for file in files:
+) -> tuple[list[Any], int]:
+    """A `PreviewClip` each of `--clips` videos of different classes as far as there are, and how many files can't be
+    read; these are named on stderr. Raises CommandError if none can."""
+    clips, failed, seen = [], 0, set()
+    waiting = in_turn(files, options.source)
+    while waiting and len(clips) < options.clips:
+        # A class whose file was damaged still comes before the second clip of another.
+        new = (file for file in waiting if label_of(file, options.source) not in seen)
+        file = next(new, waiting[0])
+        waiting.remove(file)
         try:
-            yield _clip(file, data, options, readers)
-            read += 1
+            clips.append(_clip(file, data, options, readers))
+            seen.add(label_of(file, options.source))
         except VideoError as error:
+            failed += 1
             print(fault(file, str(error)), file=sys.stderr)
-    if not read:
+    if not clips:
         raise CommandError("none of the videos could be read")
+    return clips, failed
 
 
 def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers: ExitStack) -> Any:

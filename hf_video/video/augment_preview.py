@@ -55,11 +55,12 @@ def preview_sheet(
     if not clips:
         raise VideoArrayError("A preview needs at least one clip.")
     steps = _Steps(clips[0], augmentation, seed)
+    other = next((clip for clip in clips if clip.label != clips[0].label), clips[-1])
     cells = [steps.original(), *steps.rand_augment(), steps.crop()]
     cells += [*steps.flip(labels), *steps.colors(), *steps.erasing()]
-    cells += [*steps.temporal(temporal), *_mixes(steps, clips[-1], mixing)]
+    cells += [*steps.temporal(temporal), *_mixes(steps, other, mixing)]
     cells += _together(clips, augmentation, temporal, mixing, labels, seed)
-    return contact_sheet(cells, columns=2, frames_per_clip=frames_per_clip, cell=96, title=title)
+    return contact_sheet(cells, columns=2, frames_per_clip=frames_per_clip, cell=112, title=title)
 
 
 class _Steps:
@@ -172,7 +173,7 @@ class _Steps:
 
 
 def _mixes(steps: _Steps, other: PreviewClip, mixing: Mixing | None) -> list[SheetClip]:
-    """Mixup and cutmix, each by itself, of the first clip and the last."""
+    """Mixup and cutmix, each by itself, of the first clip and one of another class."""
     if mixing is None:
         return []
     partner = steps.augmentation.apply(

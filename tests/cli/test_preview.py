@@ -148,3 +148,15 @@ def test_the_sheet_is_the_same_for_a_seed():
     sheets = [np.asarray(preview_sheet([clip], augmentation=Augmentation(24), seed=s)) for s in (1, 1, 2)]
     assert (sheets[0] == sheets[1]).all()
     assert sheets[0].shape != sheets[2].shape or (sheets[0] != sheets[2]).any()
+
+
+def test_a_damaged_first_file_does_not_cost_its_class(tmp_path, cells, capsys):
+    write_moving_glyphs(tmp_path / "videos", 12, num_frames=8)
+    classes = sorted(folder for folder in (tmp_path / "videos").iterdir())
+    for folder in classes[:2]:
+        min(folder.iterdir()).write_bytes(b"")
+    sheet = str(tmp_path / "sheet.png")
+    assert main(["preview", str(tmp_path / "videos"), "--output", sheet, "--size", "32", "--mixing", "null"]) == 1
+    together = [cell.note for cell in cells if cell.caption == "All together"]
+    assert sorted(together) == [folder.name for folder in classes]
+    assert capsys.readouterr().err.count("is empty") == 2
