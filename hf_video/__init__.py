@@ -16,6 +16,7 @@ from hf_video.registry import MODELS, register_auto_classes
 
 _LAZY = {
     "from_official": "hf_video.convert",
+    "video_clip": "hf_video.models.videoclip.from_image_text",
     "VideoReader": "hf_video.video",
     "VideoFrames": "hf_video.video",
     "write_video": "hf_video.video",

@@ -50,6 +50,9 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    # Whether `config.image_mean` and `image_std` are those that the model was trained with.
+    knows_statistics = False
+
     # Parameters that match stand before the first block; the block number is the group of `blocks_pattern`.
     stem_pattern = r"embeddings\.|mask_token"
     blocks_pattern = r"encoder\.layer\.(\d+)\."

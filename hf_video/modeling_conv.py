@@ -32,7 +32,7 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The stem."""
-        return self.base_model.embeddings
+        return self.embeddings if self.base_model is self else self.base_model.get_input_embeddings()
 
     def refuse_attentions(self, output_attentions: bool | None) -> None:
         """Raises ModelInputError where the call or the config asks for attentions."""

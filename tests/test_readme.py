@@ -11,6 +11,7 @@ import pytest
 from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
 from tiny_violet import TOKENIZER, tiny_config
 from transformers import CLIPConfig, CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import hf_video
 from hf_video.video import write_video
@@ -71,6 +72,7 @@ def save_clip(folder):
     text, vision = tiny_clip_text(len(tokenizer)).to_dict(), tiny_clip_vision().to_dict()
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("code", code_blocks())

@@ -194,14 +194,16 @@ class CaptionDataset(VideoDataset):
 
 class CaptionCollator:
     """Samples of a `CaptionDataset` to a batch: `pixel_values` (B, T, C, H, W), and `input_ids` and `attention_mask`
-    (B, L) of the captions, padded to the longest and cut at `max_length` (default: the tokenizer's limit).
+    (B, L) of the captions, padded to the longest (or as `padding` says, a model's `text_padding`) and cut at
+    `max_length` (default: the tokenizer's limit).
 
     `return_loss` is in the batch, so that models give their loss. Raises DataError for samples without captions.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int | None = None):
+    def __init__(self, tokenizer: Any, *, max_length: int | None = None, padding: str | bool = True):
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.padding = padding
         self._videos = VideoCollator()
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
@@ -209,7 +211,7 @@ class CaptionCollator:
         if not all("caption" in one for one in flat):
             raise DataError("Samples without captions came: use a CaptionDataset.")
         batch = self._videos([{name: one[name] for name in one if name != "caption"} for one in flat])
-        batch |= tokenized(self.tokenizer, [one["caption"] for one in flat], self.max_length)
+        batch |= tokenized(self.tokenizer, [one["caption"] for one in flat], self.max_length, self.padding)
         return {**batch, "return_loss": True}
 
 
@@ -218,8 +220,10 @@ def flattened(samples: Sequence[Any]) -> list[dict[str, Any]]:
     return [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
 
 
-def tokenized(tokenizer: Any, texts: list[str], max_length: int | None) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask` (N, L), padded to the longest and cut at `max_length`."""
-    found = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+def tokenized(
+    tokenizer: Any, texts: list[str], max_length: int | None, padding: str | bool = True
+) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` (N, L), padded to the longest or as `padding` says, and cut at `max_length`."""
+    found = tokenizer(texts, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
     wanted = {"input_ids", "attention_mask"}
     return {name: value for name, value in found.items() if name in wanted and isinstance(value, torch.Tensor)}

@@ -28,6 +28,7 @@ from hf_video.inference.protocols import Protocol, find_protocol
 from hf_video.inference.report import Report
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clips import Event, read_events
+from hf_video.tasks.pairing import check_pair
 from hf_video.tasks.results import thresholds_of
 from hf_video.tasks.workers import read_each
 
@@ -73,6 +74,7 @@ def evaluate_videos(
     """
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
+    check_pair(model, processor)
     protocol = find_protocol(protocol, model.config, processor=processor)
     several = getattr(model.config, "problem_type", None) == "multi_label_classification"
     if several:

@@ -23,6 +23,7 @@ from hf_video.processing import ClipProcessing
 from hf_video.tasks.batching import run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, frames_needed
 from hf_video.tasks.clips import Reading, read_events
+from hf_video.tasks.pairing import check_pair
 from hf_video.tasks.vectors import clip_vectors
 from hf_video.tasks.views import Sampling, Views, parse_views
 from hf_video.tasks.windows import parse_windows
@@ -156,6 +157,7 @@ def reading_of(
     backend: str = "auto",
 ) -> Reading:
     """How videos are read for this model: what was asked for, the rest from the processor and the model's config."""
+    check_pair(model, processor, num_frames=num_frames)
     options = dict(sampler_options or {})
     views = None if views is None else parse_views(views)
     if sampler is None:

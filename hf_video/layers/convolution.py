@@ -147,6 +147,10 @@ class ConvBlock(GradientCheckpointingLayer):
     def _gradient_checkpointing_func(self, run) -> None:
         self.checkpoint = run
 
+    @_gradient_checkpointing_func.deleter
+    def _gradient_checkpointing_func(self) -> None:
+        del self.checkpoint
+
 
 class Bottleneck(ConvBlock):
     """The residual block of video ResNets (Feichtenhofer et al., 2019, arXiv:1812.03982): 1×1 over `time` frames, 3×3,

@@ -166,7 +166,8 @@ class ModelEncoder:
                 f"{type(self.model).__name__} knows no words: search by an example video, or index the folder with a "
                 "model of video and text, saved with its tokenizer."
             )
-        tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device)
+        padding = getattr(self.model, "text_padding", True)
+        tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device, padding=padding)
         return Query(_unit(text_vectors(self.model, tokens).float().cpu().numpy()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,33 +213,18 @@ class _Loader:
     def _load(self, name: str, number: int) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoTokenizer
 
+        from hf_video.models.videoclip.from_image_text import video_clip
         from hf_video.registry import MODELS
 
         where = {"revision": self.revision}
         config = AutoConfig.from_pretrained(name, **where)
         loader = ModelLoader(name, revision=self.revision, device=self.device)
         if config.model_type not in MODELS and hasattr(config, "vision_config") and hasattr(config, "text_config"):
-            model, pixels = _video_model_of_clip(name, where)
-            model = model.to(loader._place(number))
-        else:
-            model, pixels = loader(number)
+            model, processor = video_clip(name, **where)
+            return model.to(loader._place(number)), processor
+        model, pixels = loader(number)
         reads = hasattr(model, "get_text_features")
         return model, _Both(pixels, AutoTokenizer.from_pretrained(name, **where) if reads else None)
-
-
-def _video_model_of_clip(name: str, where: dict[str, Any]) -> tuple[Any, Any]:
-    """A CLIP of images and texts as one of videos: frames averaged, prepared as its own processor does."""
-    from transformers import AutoImageProcessor, AutoModel
-
-    from hf_video.models.videoclip.image_processing_videoclip import VideoCLIPImageProcessor
-    from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
-
-    stock = AutoImageProcessor.from_pretrained(name, **where).to_dict()
-    names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
-    names += ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    given = {key: stock[key] for key in names if stock.get(key) is not None}
-    pixels = VideoCLIPImageProcessor(**{"do_center_crop": False, **given})
-    return VideoCLIPModel.from_clip(AutoModel.from_pretrained(name, **where)).eval(), pixels
 
 
 @dataclass(frozen=True)

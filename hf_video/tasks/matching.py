@@ -64,9 +64,12 @@ def texts_of(name: str, given: Any) -> list[str]:
     return texts
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], device: torch.device | str = "cpu") -> Tokens:
-    """Token ids, mask and what else the tokenizer's models read, each (N, L), padded to the longest."""
-    made = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], device: torch.device | str = "cpu", *, padding: str | bool = True
+) -> Tokens:
+    """Token ids, mask and what else the tokenizer's models read, each (N, L), padded to the longest, or as a model's
+    `text_padding` says."""
+    made = tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
     return {name: value.to(device) for name, value in made.items() if isinstance(value, torch.Tensor)}
 
 

@@ -17,6 +17,7 @@ from hf_video.errors import VideoOptionError
 from hf_video.tasks.batching import Job, run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, find_processors, frames_needed
 from hf_video.tasks.clips import Event, Piece, Reading, Seen, read_clips, read_events
+from hf_video.tasks.pairing import check_pair
 from hf_video.tasks.results import error_entry
 from hf_video.tasks.sources import videos_of
 from hf_video.tasks.views import Sampling, Views, parse_views
@@ -58,6 +59,7 @@ class VideoPipeline(Pipeline):
         self.image_processor, self.video_processor = find_processors(
             self.model, self.image_processor, self.video_processor
         )
+        check_pair(self.model, self.image_processor or self.video_processor)
         check_count("batch_size", self._batch_size)
 
     # -- options ----------------------------------------------------------------------------------------------------

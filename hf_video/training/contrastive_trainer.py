@@ -49,7 +49,10 @@ class ContrastiveTrainer(MeasuringTrainer):
         if chunk_size is not None:
             check_cacheable(model, chunk_size)
         self.chunk_size, self.hard_negatives = chunk_size, hard_negatives
-        kwargs.setdefault("data_collator", CaptionCollator(processing_class.tokenizer))
+        kwargs.setdefault(
+            "data_collator",
+            CaptionCollator(processing_class.tokenizer, padding=getattr(processing_class, "text_padding", True)),
+        )
         super().__init__(model, args, processing_class=processing_class, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

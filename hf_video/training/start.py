@@ -15,6 +15,7 @@ from hf_video.configuration import VideoConfig, pair
 from hf_video.errors import CheckpointError, ConfigError
 from hf_video.registry import MODELS, ModelEntry, entry
 from hf_video.tasks.loading import check_place, loading, not_loaded
+from hf_video.tasks.pairing import check_pair
 from hf_video.wording import did_you_mean
 
 TASK = "AutoModelForVideoClassification"
@@ -130,6 +131,7 @@ def load_start(
         if labels is not None and source.labels != list(labels):
             _renew(model)
     processor = _processor(source, config, revision, resized="image_size" in changes)
+    check_pair(model, processor)
     return Start(model, processor, source.checkpoint is None, source.model_type)
 
 

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedConfig, set_seed
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, set_seed
 
 from hf_video.data.captions import CaptionDataset, load_captions
 from hf_video.data.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
 from hf_video.errors import CheckpointError, ConfigError, DataError
-from hf_video.models.videoclip.image_processing_videoclip import VideoCLIPImageProcessor
-from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
-from hf_video.models.videoclip.processing_videoclip import VideoCLIPProcessor
+from hf_video.models.videoclip.from_image_text import video_clip
 from hf_video.tasks.loading import SavedVideoModel
+from hf_video.tasks.pairing import check_pair
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.plan import Plan, check_batch, check_model_takes
@@ -173,20 +172,15 @@ def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str
     if frames:
         processor.image_processor.num_frames = model.config.num_frames = frames
     serve_as_trained(processor.image_processor, recipe["data"])
+    check_pair(model, processor)
     return model, processor
 
 
 def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None) -> tuple[nn.Module, Any]:
     if config_of(name).model_type in ("videoclip", "violet"):
         return SavedVideoModel.from_pretrained(name), processor or AutoProcessor.from_pretrained(name)
-    model = VideoCLIPModel.from_clip(name, num_frames=frames or 12, **fields)
-    if processor is None:
-        side = model.config.image_size
-        images = VideoCLIPImageProcessor(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, num_frames=frames or 12
-        )
-        processor = VideoCLIPProcessor(images, AutoTokenizer.from_pretrained(name))
-    return model, processor
+    model, own = video_clip(name, num_frames=frames or 12, **fields)
+    return model, processor or own
 
 
 def different(rows: VideoRows) -> int:

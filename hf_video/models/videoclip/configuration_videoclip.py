@@ -57,6 +57,8 @@ class VideoCLIPConfig(VideoConfig):
             clamped to `logit_scale_max`, ln(100), before each training step. None: no temperature.
         logit_bias_init_value: SigLIP's bias; None for none.
         num_frames: frames that the processor takes of a video; models take any number.
+        image_mean, image_std: statistics that the frame encoder was trained with, where they are known; a processor
+            with others is warned of.
     """
 
     model_type = "videoclip"
@@ -85,6 +87,8 @@ class VideoCLIPConfig(VideoConfig):
     logit_bias_init_value: float | int | None = None
     num_frames: int = 12
     num_channels: int = 3
+    image_mean: list[float] | tuple[float, ...] | None = None
+    image_std: list[float] | tuple[float, ...] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:

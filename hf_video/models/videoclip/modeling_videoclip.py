@@ -66,6 +66,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
     base_model_prefix = "videoclip"
     input_modalities = ("video", "text")
     accepts_loss_kwargs = False
+    knows_statistics = True
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__(config)
@@ -81,6 +82,12 @@ class VideoCLIPModel(VideoPreTrainedModel):
         if config.logit_bias_init_value is not None:
             self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
         self.post_init()
+
+    @property
+    def text_padding(self) -> str | bool:
+        """How a tokenizer must pad texts: SigLIP reads the last place, so every text fills all of them; else True, to
+        the longest."""
+        return "max_length" if self.config.text_config.model_type.startswith("siglip") else True
 
     def _projection(self, width: int) -> nn.Module:
         if self.config.projection_dim is None:

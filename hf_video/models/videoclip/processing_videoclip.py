@@ -19,11 +19,15 @@ class VideoCLIPProcessor(ProcessorMixin):
 
     A call takes `text` (a string or a list), `videos` (what the image processor takes: one video or several, in any
     form), or both, and gives `input_ids`, `attention_mask` and `pixel_values`. Texts of one call are padded to the
-    longest and cut at the tokenizer's limit unless `text_options` says otherwise; further keywords go to the image
-    processor. Raises VideoOptionError where neither came, and what the image processor raises.
+    longest (or as `text_padding` says: "max_length" for SigLIP) and cut at the tokenizer's limit unless `text_options`
+    says otherwise; further keywords go to the image processor. Raises VideoOptionError where neither came, and what
+    the image processor raises.
     """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any):
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, text_padding: str | bool = True, **kwargs: Any
+    ):
+        self.text_padding = text_padding
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def __call__(
@@ -39,7 +43,7 @@ class VideoCLIPProcessor(ProcessorMixin):
             raise VideoOptionError("Neither text nor videos came: pass text=, videos= or both.")
         data: dict[str, Any] = {}
         if text is not None:
-            options = {"padding": True, "truncation": True, **(text_options or {})}
+            options = {"padding": self.text_padding, "truncation": True, **(text_options or {})}
             data |= self.tokenizer(text, return_tensors=return_tensors, **options)
         if videos is not None:
             data |= self.image_processor(videos, return_tensors=return_tensors, **video_options)

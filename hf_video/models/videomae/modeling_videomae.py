@@ -242,6 +242,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     the loss then covers tokens that it keeps and the encoder did not see, and `logits` every token that it keeps."""
 
     pretraining_init = True
+    knows_statistics = True
     # Nothing here divides by a number of labels: Trainer divides by the accumulation steps instead.
     accepts_loss_kwargs = False
 

@@ -66,6 +66,7 @@ class VioletPreTrainedModel(VideoPreTrainedModel):
     base_model_prefix = "violet"
     input_modalities = ("video", "text")
     accepts_loss_kwargs = False
+    knows_statistics = True
     _no_split_modules: ClassVar[list[str]] = ["VideoSwinEmbeddings", "VideoSwinBlock", "BertEmbeddings", "BertLayer"]
     # The video encoder's learned biases between pairs of tokens.
     _supports_flash_attn = False
