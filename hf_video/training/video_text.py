@@ -24,6 +24,7 @@ from hf_video.data.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.models.videoclip.from_image_text import video_clip
+from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
 from hf_video.tasks.loading import SavedVideoModel
 from hf_video.tasks.pairing import check_pair
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
@@ -179,8 +180,10 @@ def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str
 def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None) -> tuple[nn.Module, Any]:
     if config_of(name).model_type in ("videoclip", "violet"):
         return SavedVideoModel.from_pretrained(name), processor or AutoProcessor.from_pretrained(name)
-    model, own = video_clip(name, num_frames=frames or 12, **fields)
-    return model, processor or own
+    fields["num_frames"] = frames or 12
+    if processor is not None:
+        return VideoCLIPModel.from_clip(name, **fields), processor
+    return video_clip(name, **fields)
 
 
 def different(rows: VideoRows) -> int:

@@ -124,6 +124,7 @@ def test_resuming_is_as_if_nothing_had_happened(pairs, model, tmp_path):
 def test_from_clip_and_violet(pairs, model, tmp_path, tmp_path_factory):
     from tiny_text import tiny_clip_text, tiny_clip_vision
     from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer, folder = tiny_tokenizer(), tmp_path / "clip"
     text = tiny_clip_text(len(tokenizer)).to_dict()
@@ -132,9 +133,12 @@ def test_from_clip_and_violet(pairs, model, tmp_path, tmp_path_factory):
         CLIPConfig(text_config=text, vision_config=tiny_clip_vision().to_dict(), projection_dim=64)
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    size, half = {"height": 32, "width": 32}, [0.5] * 3
+    CLIPImageProcessorPil(size=size, crop_size=size, image_mean=half).save_pretrained(folder)
     run(pairs, folder, tmp_path / "lstm", "training.num_train_epochs=1", recipe="clip4clip:lstm")
     trained = AutoModel.from_pretrained(tmp_path / "lstm")
     assert trained.config.temporal == "lstm"
+    assert AutoProcessor.from_pretrained(tmp_path / "lstm").image_processor.image_mean == half
     assert trained.config.num_frames == 4
     violet = save_violet(tmp_path_factory.mktemp("violet"))
     output = tmp_path / "violet-out"
