@@ -37,6 +37,8 @@ PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]")
 STILL_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 # Motion JPEG streams begin like a JPEG image.
 MOTION_JPEG_ENDINGS = (".mjpg", ".mjpeg")
+# The name that the opacity of an AVIF has, in its first bytes. FFmpeg hands it out as a picture of its own.
+AVIF_OPACITY, AVIF_HEADER = b"auxiliary:alpha", 1 << 16
 
 
 class EncodedSource:
@@ -312,7 +314,7 @@ def _named_media(text: str) -> Media:
 
 
 def _is_still(media: Media, head: bytes) -> bool:
-    """Whether PIL has to read it: a still image, or an animated webp, which FFmpeg can't play.
+    """Whether PIL has to read it: a still image, or an animated webp or AVIF with opacity, which FFmpeg can't play.
 
     Raises `NotAVideoError` for playlists, and for what stands in the place of a video.
     """
@@ -320,6 +322,13 @@ def _is_still(media: Media, head: bytes) -> bool:
         raise NotAVideoError(f"{media.label} {what}")
     if head.lstrip().startswith(PLAYLIST_HEADS):
         raise NotAVideoError(f"{media.label} is a playlist, not a video; give one of the files that it names")
+    name = media.label.lower()
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return True
-    return head.startswith(STILL_HEADS) and not media.label.lower().endswith(MOTION_JPEG_ENDINGS)
+    if head[4:8] == b"jP  ":
+        return head[20:24] == b"jp2 "  # and no Motion JPEG 2000
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return AVIF_OPACITY in media.head(AVIF_HEADER)
+    if head.startswith(STILL_HEADS):
+        return not name.endswith(MOTION_JPEG_ENDINGS)
+    return name.endswith(".tga")  # which says nothing of itself at its beginning

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
 from hf_video.errors import VideoArrayError, VideoOptionError
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
@@ -279,6 +279,31 @@ def test_delays_are_those_of_browsers(ending, delay, shown, tmp_path):
     with VideoReader(path) as reader:
         assert reader.timestamps == pytest.approx([0, shown, 2 * shown], abs=1e-3)
         assert reader.metadata.duration == pytest.approx(3 * shown, abs=1e-3)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_with_opacity(tmp_path):
+    images = [Image.new("RGBA", (32, 16), (200, 40, 10, 255)) for _ in range(3)]
+    for number, image in enumerate(images):
+        image.paste((0, 0, 0, 0), (0, 0, 8 * (number + 1), 16))
+    images[0].save(tmp_path / "a.avif", save_all=True, append_images=images[1:], duration=[5, 50, 80], quality=95)
+    images[2].save(tmp_path / "still.avif", quality=95)
+    with VideoReader(tmp_path / "a.avif", background=(0, 0, 250)) as reader:
+        assert reader.timestamps == pytest.approx([0, 0.1, 0.15])
+        frames = reader.get_frames([0, 1, 2]).data
+        for number, frame in enumerate(frames):
+            assert np.abs(frame[:, : 8 * (number + 1) - 2].astype(int) - (0, 0, 250)).max() < 9
+            assert np.abs(frame[:, 8 * (number + 1) + 2 :].astype(int) - (200, 40, 10)).max() < 9
+    with VideoReader(tmp_path / "still.avif") as reader:
+        assert np.abs(reader.get_frames([0]).data[0, :, :20].astype(int) - 255).max() < 9
+
+
+def test_targa_and_jpeg_2000(tmp_path):
+    Image.fromarray(np.dstack([COLOUR, SHARE])).save(tmp_path / "a.tga")
+    Image.fromarray(COLOUR).save(tmp_path / "a.jp2", irreversible=False)
+    assert np.array_equal(VideoReader(tmp_path / "a.jp2").get_frames([0]).data[0], COLOUR)
+    expected = image_to_rgb(Image.fromarray(np.dstack([COLOUR, SHARE])), background=(9, 9, 9))
+    assert np.array_equal(VideoReader(tmp_path / "a.tga", background=(9, 9, 9)).get_frames([0]).data[0], expected)
 
 
 def test_what_is_not_part_of_the_animation(tmp_path):
