@@ -48,13 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
     splits = load_videos(options.data, test_size=0.0, inspect=None)
     rows = VideoRows([row for part in splits.values() for row in part], next(iter(splits.values())).labels)
-    hidden = options.quiet or not sys.stderr.isatty()
-    with tqdm(unit="shard", file=sys.stderr, disable=hidden) as bar:
-
-        def progress(done: int, count: int) -> None:
-            bar.total, bar.n = count, done
-            bar.refresh()
-
+    hidden = options.quiet or len(rows) < 2 or not sys.stderr.isatty()
+    with tqdm(total=len(rows), unit="video", file=sys.stderr, disable=hidden) as bar:
         report = embed_videos(
             ModelLoader(options.model, revision=options.revision, device=options.device),
             rows,
@@ -62,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             data_format=options.format,
             shard_size=options.shard_size,
             processes=options.processes,
-            on_shard=progress,
+            on_videos=bar.update,
             windows=options.windows,
             views=options.views,
             batch_size=options.batch_size,

@@ -202,5 +202,5 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description
         if len(items) >= SHOW_PROGRESS_FROM:
             from tqdm.auto import tqdm
 
-            results = tqdm(results, total=len(items), desc=description, unit="video")
+            results = tqdm(results, total=len(items), desc=description, unit="video", disable=None)
         return list(results)

@@ -10,6 +10,7 @@ videos and of those that could not be read. Running again makes what is missing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ def embed_videos(
     shard_size: int = 512,
     processes: int = 1,
     on_shard: Callable[[int, int], None] | None = None,
+    on_videos: Callable[[int], None] | None = None,
     **options: Any,
 ) -> EmbedReport:
     """Writes the features of all `rows` to `output` as shards of `shard_size` videos, those already there excepted.
@@ -56,7 +58,7 @@ def embed_videos(
     `load(number)` gives the model and its processor in process `number`, such as `ModelLoader(folder)`: with
     `processes` above 1 it is called in each, so it must be picklable, and shards are handed out as processes become
     free. `options` are those of `extract_features`; what decides the vectors is part of the manifest. `on_shard(done,
-    all)` is called after each shard.
+    all)` is called after each shard, `on_videos(number)` whenever so many more videos are done.
 
     Raises DataError where `output` holds features of other videos, another model or other options, and BackendError
     for Parquet without pyarrow.
@@ -76,9 +78,14 @@ def embed_videos(
     count = -(-len(rows) // shard_size)
     claim(folder, worker.settings(), rows.labels)
     missing = [n for n in range(count) if not shard_path(folder, n, data_format).exists()]
-    for done, _ in enumerate(_run(worker, missing, processes), start=count - len(missing) + 1):
+    if on_videos is not None:
+        on_videos(len(rows) - sum(len(worker.part(shard)) for shard in missing))
+        worker.on_video = functools.partial(on_videos, 1) if processes == 1 else None
+    for done, shard in enumerate(_run(worker, missing, processes), start=count - len(missing) + 1):
         if on_shard is not None:
             on_shard(done, count)
+        if on_videos is not None and worker.on_video is None:
+            on_videos(len(worker.part(shard)))
     counts = finish(folder, count, data_format)
     return EmbedReport(videos=len(rows), made=len(missing), kept=count - len(missing), **counts)
 
@@ -125,6 +132,11 @@ class _Worker:
     options: dict[str, Any]
     number: int = 0
     loaded: Any = None
+    on_video: Callable[[], None] | None = None
+
+    def part(self, shard: int) -> VideoRows:
+        """The videos of a shard."""
+        return self.rows[shard * self.shard_size : (shard + 1) * self.shard_size]
 
     def settings(self) -> dict[str, Any]:
         """All that a vector depends on, and how the videos are dealt out."""
@@ -147,13 +159,12 @@ class _Worker:
 
     def __call__(self, shard: int) -> int:
         model, processor = self.ready()
-        rows = self.rows[shard * self.shard_size : (shard + 1) * self.shard_size]
-        features = extract_features(model, processor, rows, **self.options)
+        features = extract_features(model, processor, self.part(shard), on_video=self.on_video, **self.options)
         write_shard(shard_path(self.folder, shard, self.data_format), features)
         return shard
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "loaded": None}  # every process loads its own
+        return {**self.__dict__, "loaded": None, "on_video": None}  # every process loads its own
 
 
 def _run(worker: _Worker, shards: Sequence[int], processes: int) -> Iterator[int]:

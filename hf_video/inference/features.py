@@ -10,7 +10,7 @@ Videos are read as the classification pipeline reads them: decoded once, by our 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,13 +75,14 @@ def extract_features(
     device: str | torch.device | None = None,
     backend: str = "auto",
     on_error: str = "skip",
+    on_video: Callable[[], None] | None = None,
 ) -> Features:
     """Vectors of all clips of `rows` (see `Features`); several views of a stretch are averaged.
 
     `windows`, `views`, `num_frames`, `sampler` and `backend` mean what they mean in `VideoClassificationPipeline`;
     without windows a video gives one vector. `num_workers` processes decode. The model is used where it stands, or on
     `device`, in eval mode, and its mode is put back. `on_error`: "skip" names files that can't be read in `skipped`,
-    "raise" raises.
+    "raise" raises. `on_video()` is called after each video.
 
     Raises VideoOptionError and SamplingError for options, CheckpointError for a model without features.
     """
@@ -107,6 +108,8 @@ def extract_features(
             if job.error is not None and on_error == "raise":
                 raise job.error
             collected.add(row, job)
+            if on_video is not None:
+                on_video()
     return collected.features()
 
 

@@ -103,7 +103,8 @@ class VideoTextRetrievalPipeline(VideoPipeline):
             names.extend(videos)
         _, asked, answer = self._sanitize_parameters(**options)
         texts = {**self._forward_params, **asked}.get("texts")
-        results = list(self._all(videos, batch_size, num_workers, **options))
+        results = self._all(videos, batch_size, num_workers, **options)
+        results = list(results if kind == "stream" else self._with_bar(results, len(videos)))
         return _matches(texts, results, names, **{"top_k": None, **self._postprocess_params, **answer})
 
 

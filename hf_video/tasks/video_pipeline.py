@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import VideoError, VideoOptionError
 from hf_video.tasks.batching import Job, run_jobs
 from hf_video.tasks.clip_processors import clip_processor, decode_options, find_processors, frames_needed
 from hf_video.tasks.clips import Event, Piece, Reading, Seen, read_clips, read_events
@@ -189,7 +190,13 @@ class VideoPipeline(Pipeline):
         results = self._all([videos] if kind == "one" else videos, batch_size, num_workers, **options)
         if kind == "one":
             return next(results)
-        return list(results) if kind == "list" else results
+        return list(self._with_bar(results, len(videos))) if kind == "list" else results
+
+    def _with_bar(self, results: Iterator[Any], total: int) -> Iterator[Any]:
+        """A progress bar with the rate, for several videos and where stderr is a terminal; transformers' switch for its
+        own bars (`transformers.utils.logging.disable_progress_bar`) is heeded."""
+        shown = total > 1 and logging.is_progress_bar_enabled()
+        return iter(tqdm(results, total=total, desc=self.task, unit="video", disable=None if shown else True))
 
     def _all(self, videos: Any, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
         """One result after the other. Options are checked, and texts encoded, before the first video is read."""
@@ -221,7 +228,7 @@ class VideoPipeline(Pipeline):
             if job.error is None:
                 yield self._answer(job, reading, answer)
             elif bad_files == "raise":
-                raise job.error
+                raise job.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(job.error)
             else:
                 yield error_entry(job.error)
 
@@ -245,6 +252,16 @@ class VideoPipeline(Pipeline):
             found = self._window(torch.stack(job.logits[number]), seen, job.repeated[number], **answer)
             windows.append({"seconds": seen.seconds, self.window_key: found})
         return windows[0][self.window_key] if reading.windows is None else windows
+
+
+def _with_way_on(error: VideoError) -> VideoError:
+    """The error of one of many videos, saying how the results of the others are kept."""
+    if error.args and not isinstance(error, ImportError):
+        way = (
+            'bad_files="report" keeps the results of the other videos, with an entry {"error", "message"} for this one.'
+        )
+        error.args = (f"{str(error.args[0]).rstrip('.')}. {way}", *error.args[1:])
+    return error
 
 
 def check_count(name: str, value: Any) -> None:

@@ -49,7 +49,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("data_format", ["safetensors", "parquet"])
 def test_shards_hold_what_was_extracted(folder, rows, whole, tmp_path, data_format):
-    progress = []
+    progress, videos = [], []
     report = embed_videos(
         ModelLoader(str(folder)),
         rows,
@@ -57,7 +57,9 @@ def test_shards_hold_what_was_extracted(folder, rows, whole, tmp_path, data_form
         data_format=data_format,
         shard_size=2,
         on_shard=lambda done, of: progress.append((done, of)),
+        on_videos=videos.append,
     )
+    assert (sum(videos), max(videos)) == (6, 1)
     assert (report.videos, report.found, report.vectors, report.dim, report.made) == (6, 5, 5, 32, 3)
     assert [one.name for one in report.skipped] == ["bad.mp4"]
     assert progress == [(1, 3), (2, 3), (3, 3)]

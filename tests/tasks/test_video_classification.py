@@ -7,12 +7,14 @@ import http.server
 import io
 import json
 import pickle
+import sys
 import threading
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoModelForVideoClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -407,3 +409,39 @@ def test_results_survive_pickling(classify, clips):
     copy = pickle.loads(pickle.dumps(result))
     assert copy == result
     assert copy.seconds == result.seconds
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("many", [list, iter])
+def test_the_error_of_one_of_many_says_how_the_others_are_kept(classify, clips, tmp_path, many):
+    files = [str(clips[0]), str(tmp_path / "gone.mp4"), str(clips[1])]
+    with pytest.raises(
+        VideoSourceError, match=r'gone.mp4.*\. bad_files="report" keeps the results of the other videos'
+    ):
+        list(classify(many(files)))
+    assert ["error" in result for result in classify(files, bad_files="report")] == [False, True, False]
+    for alone in (files[1], files[1:2]):
+        with pytest.raises(VideoSourceError) as caught:
+            classify(alone)
+        assert "bad_files" not in str(caught.value)
+
+
+def test_several_videos_have_a_progress_bar_on_a_terminal(classify, clips, monkeypatch):
+    def shown(inputs, stream):
+        monkeypatch.setattr(sys, "stderr", stream)
+        classify(inputs)
+        return stream.getvalue()
+
+    files = [str(clip) for clip in clips]
+    assert "3/3" in (bar := shown(files, Terminal()))
+    assert "video/s" in bar or "s/video" in bar
+    assert shown(files[:1], Terminal()) == shown(files[0], Terminal()) == shown(files, io.StringIO()) == ""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        assert shown(files, Terminal()) == ""
+    finally:
+        transformers.utils.logging.enable_progress_bar()
