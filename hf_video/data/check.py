@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.data.fingerprint import fingerprint, same_content
+from hf_video.data.fingerprint import Prints, fingerprint
 from hf_video.data.folder import Found
-from hf_video.data.inspection import in_threads
+from hf_video.data.inspection import Inspection, in_threads, inspect_video
 from hf_video.data.load import list_source, set_aside
+from hf_video.data.one_pass import inspect_and_print
 from hf_video.data.rows import Skipped
 
 READ_AT_ONCE = 1 << 20
@@ -64,17 +65,21 @@ def check_videos(
     content: bool = True,
     num_frames: int = 4,
     data_format: str | None = None,
+    videos: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[CheckReport, list[Found]]:
     """Opens (`level="open"`) or decodes ("full") every video of a source of `load_videos`, compares them by bytes and,
-    with `content`, by what they show. Returns the report and the videos that can be used.
+    with `content`, by what they show. `data_format` and `videos` are those of `load_videos`. Returns the report and the
+    videos that can be used.
 
     Raises DataError where there are no videos, or none that can be read.
     """
-    listing = list_source(source, data_format)
-    set_aside(listing, level, num_frames=num_frames, cache_dir=cache_dir)
+    listing = list_source(source, data_format, videos=videos)
+    prints = _Prints(listing.videos)
+    look = prints.inspect if content and level == "full" else None
+    set_aside(listing, level, num_frames=num_frames, cache_dir=cache_dir, look=look)
     videos = listing.videos
-    groups = find_duplicates(videos, content=content)
+    groups = find_duplicates(videos, content=content, prints=prints)
     by_name = {video.name: video for video in videos}
     classes = _classes(videos)
     return CheckReport(
@@ -119,7 +124,29 @@ def _ranked(values: Iterable[str]) -> dict[str, int]:
 # -- duplicates -------------------------------------------------------------------------------------------------------
 
 
-def find_duplicates(videos: list[Found], *, content: bool = True) -> list[Duplicates]:
+class _Prints:
+    """Fingerprints of videos, taken while they are inspected where one decode does for both."""
+
+    def __init__(self, videos: list[Found]):
+        self.number = {id(video): number for number, video in enumerate(videos)}
+        self.found = Prints(len(videos))
+
+    def inspect(self, video: Found) -> Inspection:
+        both = inspect_and_print(video.source)
+        if both is None:
+            return inspect_video(video.source, level="full")
+        self.found.put(self.number[id(video)], both[1])
+        return both[0]
+
+    def complete(self, videos: list[Found]) -> None:
+        """Looks at those that have none yet."""
+        left = [video for video in videos if not self.found.known[self.number[id(video)]]]
+        prints = in_threads(lambda video: fingerprint(video.source), left, "looking at videos")
+        for video, one in zip(left, prints, strict=True):
+            self.found.put(self.number[id(video)], one)
+
+
+def find_duplicates(videos: list[Found], *, content: bool = True, prints: _Prints | None = None) -> list[Duplicates]:
     """Groups of the same video: first those that are equal to the byte, then those that show the same."""
     exact = _equal_bytes(videos)
     groups = [Duplicates(tuple(videos[i].name for i in group), True) for group in exact]
@@ -131,9 +158,10 @@ def find_duplicates(videos: list[Found], *, content: bool = True) -> list[Duplic
         meant[group[0]] = group
         for i in group[1:]:
             del meant[i]
-    left = list(meant)
-    prints = in_threads(lambda i: fingerprint(videos[i].source), left, "looking at videos")
-    pairs = [(left[a], left[b]) for a, b in same_content(prints)]
+    prints = _Prints(videos) if prints is None else prints
+    prints.complete([videos[i] for i in meant])
+    place = {prints.number[id(videos[i])]: i for i in meant}
+    pairs = [(place[a], place[b]) for a, b in prints.found.same_content(list(place))]
     for group in _joined(pairs):
         members = sorted(i for one in group for i in meant[one])
         groups.append(Duplicates(tuple(videos[i].name for i in members), False))

@@ -73,27 +73,33 @@ def inspect_video(source: Any, *, level: str = "open") -> Inspection:
 
 
 def _cut_off(source: Any, facts: dict[str, Any]) -> str:
-    """What the header promises and the file does not hold: a download that stopped. Only for paths."""
+    """See `stated_more`. Only for paths."""
     if not isinstance(source, str) or not os.path.isfile(source):
         return ""
     with (
         contextlib.suppress(av.FFmpegError, OSError, ValueError, IndexError),
         av.open(f"file:{os.path.abspath(source)}", metadata_errors="replace") as file,
     ):
-        stream = file.streams.video[0]
-        if file.format.name.startswith("matroska"):
-            stated = _clock_seconds(stream.metadata.get("DURATION", ""))
-            if facts["seconds"] < 0.95 * stated - 0.2:
-                return f"cut off: {facts['seconds']:.1f} of {stated:.1f} s are in the file"
-            return ""
-        count = stream.frames if file.format.name == "avi" else 0
-        lost = max(0, count - facts["frames"])
-        if file.format.name.startswith("mov"):
-            size = os.path.getsize(source)
-            count = len(stream.index_entries)
-            lost = sum(entry.pos + entry.size > size for entry in stream.index_entries)
-        if lost > 1:  # some writers count one more than they write
-            return f"cut off: the last {lost} of {count} frames are not in the file"
+        return stated_more(file, file.streams.video[0], facts, os.path.getsize(source))
+    return ""
+
+
+def stated_more(file: Any, stream: Any, facts: dict[str, Any], size: int) -> str:
+    """What the header of an open container promises and its file of `size` bytes does not hold: a download that
+    stopped. `facts` are the `frames` and `seconds` that are there."""
+    if file.format.name.startswith("matroska"):
+        stated = _clock_seconds(stream.metadata.get("DURATION", ""))
+        if facts["seconds"] < 0.95 * stated - 0.2:
+            return f"cut off: {facts['seconds']:.1f} of {stated:.1f} s are in the file"
+        return ""
+    count = stream.frames if file.format.name == "avi" else 0
+    lost = max(0, count - facts["frames"])
+    if file.format.name.startswith("mov"):
+        entries = stream.index_entries
+        count = len(entries)
+        lost = sum(entry.pos + entry.size > size for entry in entries)
+    if lost > 1:  # some writers count one more than they write
+        return f"cut off: the last {lost} of {count} frames are not in the file"
     return ""
 
 
@@ -110,16 +116,23 @@ def _undecodable(source: Any) -> str:
     """Decodes everything; what went wrong, or an empty text."""
     media = media_of(plain_source(source))
     video = OpenVideo(media)
-    packets = bad = corrupt = 0
     try:
-        for packet in video.packets():
-            packets += 1
-            try:
-                corrupt += sum(bool(frame.is_corrupt) for frame in packet.decode())
-            except av.FFmpegError:
-                bad += 1
+        return decode_strictly(video)
     finally:
         video.close()
+
+
+def decode_strictly(video: OpenVideo, on_frame: Callable[[Any], None] = lambda frame: None) -> str:
+    """Decodes everything from where an opened video stands; what went wrong, or an empty text."""
+    packets = bad = corrupt = 0
+    for packet in video.packets():
+        packets += 1
+        try:
+            for frame in packet.decode():
+                corrupt += bool(frame.is_corrupt)
+                on_frame(frame)
+        except av.FFmpegError:
+            bad += 1
     return f"{max(bad, corrupt)} of {packets - 1} frames don't decode cleanly" if bad or corrupt else ""
 
 
@@ -177,17 +190,18 @@ def inspect_all(
     root: str = "",
     cache_dir: str | os.PathLike[str] | None = None,
     description: str = "opening videos",
+    look: Callable[[int], Inspection] | None = None,
 ) -> list[Inspection]:
-    """`inspect_video` of each, on all cores, from the cache where the file has not changed since. Raises
-    VideoOptionError for an unknown level."""
+    """`inspect_video` of each, on all cores, from the cache where the file has not changed since. `look` does it in
+    place of `inspect_video`, for the source of a number. Raises VideoOptionError for an unknown level."""
     if level not in LEVELS:
         raise VideoOptionError(f"inspect={level!r} must be one of {', '.join(map(repr, LEVELS))}, or None.")
     cache = InspectionCache(root, cache_dir)
     keys = [cache.key(source, level) for source in sources]
     found = [cache.get(key) for key in keys]
     left = [number for number, one in enumerate(found) if one is None]
-    for number, one in zip(left, in_threads(
-        lambda i: inspect_video(sources[i], level=level), left, description), strict=True):  # fmt: skip
+    look = look or (lambda i: inspect_video(sources[i], level=level))
+    for number, one in zip(left, in_threads(look, left, description), strict=True):
         found[number] = one
     cache.add((keys[number], found[number]) for number in left)
     return found
@@ -197,7 +211,9 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description
     """`function` of each item, in order; FFmpeg works without Python's lock. Shows a bar where it takes a while."""
     if not items:
         return []
-    with ThreadPoolExecutor() as pool:
+    # One more than there are cores: further threads would only wait for each other's Python.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(cores + 1) as pool:
         results = pool.map(function, items)
         if len(items) >= SHOW_PROGRESS_FROM:
             from tqdm.auto import tqdm

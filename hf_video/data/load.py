@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_video.data.files import is_video, walk
-from hf_video.data.folder import Listing, list_folder, split_name
+from hf_video.data.folder import Found, Listing, list_folder, split_name
 from hf_video.data.hub import is_dataset, list_dataset, load_dataset_from, saved_dataset
-from hf_video.data.inspection import inspect_all
+from hf_video.data.inspection import Inspection, inspect_all
 from hf_video.data.labels import class_names, class_number, numbers_of, tidy_labels
 from hf_video.data.lists import list_file
 from hf_video.data.official import OFFICIAL, list_official, official_format
@@ -166,11 +166,25 @@ def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: st
     return whole
 
 
-def set_aside(listing: Listing, level: str, *, min_frames: int = 1, num_frames: int = 4, cache_dir: Any = None) -> None:
+def set_aside(
+    listing: Listing,
+    level: str,
+    *,
+    min_frames: int = 1,
+    num_frames: int = 4,
+    cache_dir: Any = None,
+    look: Callable[[Found], Inspection] | None = None,
+) -> None:
     """Opens every video, keeps what was seen in its `about`, and moves those that can't be used to the skipped ones.
-    Raises DataError where none is left."""
+    `look` inspects a video in place of `inspect_video`. Raises DataError where none is left."""
     here = [v for v in listing.videos if not (isinstance(v.source, str) and "://" in v.source)]  # never the network
-    found = inspect_all([v.source for v in here], level=level, root=listing.root, cache_dir=cache_dir)
+    found = inspect_all(
+        [v.source for v in here],
+        level=level,
+        root=listing.root,
+        cache_dir=cache_dir,
+        look=None if look is None else lambda i: look(here[i]),
+    )
     lost = set()
     for video, one in zip(here, found, strict=True):
         video.about = one

@@ -254,10 +254,15 @@ def open_source(
     stills = _stills(given, rate, background)
     if stills is None:
         media = given if isinstance(given, Media) else media_of(given)
-        if not _is_still(media, media.head()):
+        if is_encoded(media):
             return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing, background=background)
         stills, given = AnimatedImage(media, rate, background=background), media
     return StillSource(stills, given, sizing=sizing)
+
+
+def is_encoded(media: Media) -> bool:
+    """Whether FFmpeg reads it, and not PIL. Raises `EmptyFileError`, and `NotAVideoError` for playlists."""
+    return not _is_still(media, media.head())
 
 
 def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from hf_video.data.check import check_videos
-from hf_video.data.fingerprint import fingerprint, same_content
+from hf_video.data.fingerprint import Prints, fingerprint, same_content
 from hf_video.data.inspection import inspect_video
 from hf_video.data.moving_glyphs import moving_glyphs
+from hf_video.data.one_pass import inspect_and_print
 from hf_video.data.reencode import reencode
 from hf_video.errors import VideoOptionError
 from hf_video.video import VideoReader
@@ -135,3 +139,44 @@ class TestReencode:
         assert kept.stat().st_mtime_ns == made[kept]
         with pytest.raises(VideoOptionError):
             reencode(videos, tmp_path, short_side=2)
+
+
+class TestOnePass:
+    def test_same_as_inspecting_and_looking(self, folder):
+        """Sound files come out as they do apart; of all others nothing is said."""
+        paths = sorted(map(str, folder.rglob("*.mp4")))
+        for ending in ("mkv", "avi", "ts", "webm", "gif"):
+            paths.append(str(write_video(folder / f"x.{ending}", glyph(3), 8)))
+        found = [inspect_and_print(path) for path in paths]
+        assert sum(one is not None for one in found) >= len(paths) - 1
+        for path, both in zip(paths, found, strict=True):
+            if both is not None:
+                assert both[0] == inspect_video(path, level="full")
+                assert np.abs(both[1].astype(int) - fingerprint(path)).max() <= 1
+        data = Path(paths[0]).read_bytes()
+        for name, part in (("cut.mp4", data[: len(data) // 2]), ("empty.mp4", b""), ("text.mp4", b"no video")):
+            (folder / name).write_bytes(part)
+            assert inspect_and_print(str(folder / name)) is None
+        assert inspect_and_print(str(folder)) is None
+        assert inspect_and_print(data) is None
+
+    def test_each_file_is_opened_once(self, folder, monkeypatch):
+        opened = []
+        real = av.open
+        monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args[0]) or real(*args, **kwargs))
+        report, _ = check_videos(folder)
+        assert report.videos == 16
+        assert len(opened) == 16
+
+    def test_grouping_needs_little_memory(self):
+        rng = np.random.default_rng(0)
+        scene = rng.integers(60, 200, (16, 16, 3))
+        prints = Prints(1200)
+        for number in range(1200):  # all of them near by 4x4 pixels
+            prints.put(number, (scene + rng.integers(-6, 7, (8, 16, 16, 3))).clip(0, 255).astype(np.uint8))
+        tracemalloc.start()
+        try:
+            assert prints.same_content(range(1200)) == []
+            assert tracemalloc.get_traced_memory()[1] < 120 << 20
+        finally:
+            tracemalloc.stop()
