@@ -181,7 +181,7 @@ class TestParts:
         (tmp_path / "l.csv").write_text("video,label,start_time,end_time\n" + "\n".join(lines) + "\n")
         rows = load_videos(tmp_path / "l.csv", split="train")["train"]
         assert [rows.labels[row.label] for row in rows] == ["a", "b", "a"]
-        assert [one.kind for one in rows.skipped if not one.used] == ["damaged"]
+        assert [one.kind for one in rows.skipped if not one.used] == ["missing"]
         assert "begins at 900" in rows.skipped[-1].reason
         assert rows[1].name == f"{path}#t={4 * step:.10g},{8 * step:.10g}"
         sample = VideoDataset(rows, processor, resize=None)[1]["pixel_values"]
