@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -34,6 +34,39 @@ def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoF
     return get_video_features
 
 
+@torch.no_grad()
+@init.guard_torch_init_functions()
+def fill_unsaved_buffers(model: PreTrainedModel, *_) -> None:
+    """Sets the buffers that no file holds, such as `position_ids`, in a model that was built without memory.
+
+    Ours have none (see `layers.tables`). transformers' text towers have some and set them in `_init_weights`, which
+    only `from_pretrained` calls; here it is called with what files hold marked as initialised, which it leaves alone.
+    """
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), None)
+    if device is None:
+        return
+    for owner, module in with_owners(model, model):
+        unsaved = [name for name in module._non_persistent_buffers_set if module._buffers[name] is not None]
+        for name in unsaved:
+            if module._buffers[name].is_meta:
+                module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
+        if unsaved:
+            saved = [buffer for name, buffer in module._buffers.items() if name not in unsaved and buffer is not None]
+            marked = [t for t in (*module.parameters(), *saved) if not getattr(t, "_is_hf_initialized", False)]
+            for tensor in marked:
+                tensor._is_hf_initialized = True
+            owner._init_weights(module)
+            for tensor in marked:
+                del tensor._is_hf_initialized
+
+
+def with_owners(owner: PreTrainedModel, module: nn.Module) -> Iterator[tuple[PreTrainedModel, nn.Module]]:
+    """All modules below and `module` itself, each with the model whose `_init_weights` knows it."""
+    for child in module.children():
+        yield from with_owners(child if isinstance(child, PreTrainedModel) else owner, child)
+    yield owner, module
+
+
 class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     """A `PreTrainedModel` for clips `pixel_values` (B, T, C, H, W).
 
@@ -57,12 +90,28 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     stem_pattern = r"embeddings\.|mask_token"
     blocks_pattern = r"encoder\.layer\.(\d+)\."
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_post_hook(fill_unsaved_buffers)
+
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if hasattr(module, "reset_buffers"):
-            for name, value in module.reset_buffers().items():
-                init.copy_(getattr(module, name), value)
+    @init.guard_torch_init_functions()
+    def initialize_weights(self) -> None:
+        """As transformers does it for its own models. For others it passes by every module that has no parameters of
+        its own, and with it the initialisation of text and image towers' attention and MLPs, in `from_pretrained` only;
+        that spares unguarded code of users, and so it stays for classes that are derived from ours elsewhere."""
+        if not type(self).__module__.startswith("hf_video."):
+            return super().initialize_weights()
+        for owner, module in with_owners(self, self):
+            owner._initialize_weights(module)
+
+    def _apply(self, fn, recurse: bool = True):
+        """`to_empty` and the like: buffers that gain memory by it get their values."""
+        empty = any(buffer.is_meta for _, buffer in self.named_non_persistent_buffers())
+        super()._apply(fn, recurse)
+        if empty:
+            fill_unsaved_buffers(self)
+        return self
 
     def check_input(self, pixel_values: torch.Tensor) -> None:
         """Raises ModelInputError unless `pixel_values` is a floating (B, T, C, H, W) with the config's channels."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_video.layers.linear import side_by_side
+from hf_video.layers.linear import on_rows, side_by_side
 
 SCORES_IN_CACHE = 2_500_000
 
@@ -132,7 +132,7 @@ class FusedSelfAttention(SelfAttention):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        return self.qkv(x)
+        return on_rows(self.qkv, x)
 
 
 class SplitSelfAttention(SelfAttention):

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hf_video.layers.plain import is_plain
+
 Triple = tuple[int, int, int]  # (frames, rows, columns)
 
 
@@ -64,11 +66,6 @@ def set_batch_norm(model: nn.Module, *, eps: float, momentum: float, frozen: boo
             module.train(module.training)
 
 
-def _plain(module: nn.Module, kind: type) -> bool:
-    """Not wrapped, quantised or hooked: its weights may be used without calling it."""
-    return type(module) is kind and not module._forward_hooks and "forward" not in module.__dict__
-
-
 class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, ReLU: (B, C, T, H, W) -> (B, D, T', H', W').
 
@@ -90,13 +87,14 @@ class ConvNormAct(nn.Module):
         super().__init__()
         # With stride 1 and odd kernels the two paddings are one.
         self.pads_by_size = padding == "same" and max(stride) > 1
-        fixed = (0, 0, 0) if self.pads_by_size else tuple(k // 2 for k in kernel)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, fixed, groups=groups, bias=False)
+        self.kernel, self.stride, self.groups = kernel, stride, groups
+        self.padding = (0, 0, 0) if self.pads_by_size else tuple(k // 2 for k in kernel)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
         self.norm = BatchNorm(out_channels)
         self.act = act
 
     def pad(self, x: torch.Tensor) -> torch.Tensor:
-        sizes = zip(x.shape[2:], self.conv.kernel_size, self.conv.stride, strict=True)
+        sizes = zip(x.shape[2:], self.kernel, self.stride, strict=True)
         front_t, back_t, front_h, back_h, front_w, back_w = [n for size in sizes for n in same_padding(*size)]
         return F.pad(x, (front_w, back_w, front_h, back_h, front_t, back_t))
 
@@ -111,11 +109,13 @@ class ConvNormAct(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.pads_by_size:
             x = self.pad(x)
-        if not self.norm.training and _plain(self.conv, nn.Conv3d) and _plain(self.norm, BatchNorm):
-            x = F.conv3d(x, *self.folded(), self.conv.stride, self.conv.padding, groups=self.conv.groups)
+        private = is_plain(self.norm, BatchNorm)
+        if private and not self.norm.training and is_plain(self.conv, nn.Conv3d):
+            x = F.conv3d(x, *self.folded(), self.stride, self.padding, groups=self.groups)
         else:
             x = self.norm(self.conv(x))
-        return F.relu(x, inplace=True) if self.act else x
+        # In place only where no hook has seen the map: it may have kept it, and full backward hooks forbid it.
+        return F.relu(x, inplace=private) if self.act else x
 
 
 @contextmanager

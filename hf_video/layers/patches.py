@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.layers.plain import is_plain
+
 
 def patch_view(video: torch.Tensor, patch: tuple[int, int, int], time_stride: int | None = None) -> torch.Tensor:
     """(B, T, C, H, W) -> view (B, T/t, H/p, W/q, C, t, p, q) without a copy; `patch` is (t, p, q) and must divide.
@@ -47,13 +49,27 @@ class PatchEmbedding(nn.Module):
         time_stride: int | None = None,
     ) -> None:
         super().__init__()
-        self.patch, self.time_stride = patch, time_stride
-        conv, kernel = (nn.Conv3d, patch) if dims == 3 else (nn.Conv2d, patch[1:])
+        self.patch, self.time_stride, self.dims = patch, time_stride, dims
+        self.conv, kernel = (nn.Conv3d, patch) if dims == 3 else (nn.Conv2d, patch[1:])
         stride = kernel if time_stride is None else (time_stride, *kernel[1:])
-        self.projection = conv(channels, hidden_size, kernel_size=kernel, stride=stride)
+        self.projection = self.conv(channels, hidden_size, kernel_size=kernel, stride=stride)
 
     def forward(self, video: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, T, C, H, W) -> (B, tokens, D) in order frame, row, column; only the tokens in `index` (B, n) if given."""
+        """(B, T, C, H, W) -> (B, tokens, D) in order frame, row, column; only the tokens in `index` (B, n) if given.
+
+        A projection that is more than its weights (see `layers.plain`) is called: with the whole clip, as a convolution
+        would be, or with the chosen patches as so many clips of one patch each."""
+        plain = is_plain(self.projection, self.conv)
+        if index is None and not plain:
+            return self.convolve(video).flatten(1, 3)
         view = patch_view(video, self.patch, self.time_stride)
         patches = view.flatten(1, 3) if index is None else take_patches(view, index)
-        return F.linear(patches.flatten(2), self.projection.weight.flatten(1), self.projection.bias)
+        if plain:
+            return F.linear(patches.flatten(2), self.projection.weight.flatten(1), self.projection.bias)
+        return self.convolve(patches.flatten(0, 1).transpose(1, 2)).flatten(1).unflatten(0, index.shape)
+
+    def convolve(self, video: torch.Tensor) -> torch.Tensor:
+        """(B, T, C, H, W) -> (B, t, h, w, D), by a call of the layer."""
+        if self.dims == 3:
+            return self.projection(video.transpose(1, 2)).movedim(1, -1)
+        return self.projection(video.flatten(0, 1)).unflatten(0, video.shape[:2]).movedim(2, -1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
-from torch import nn
 from torch.nn import functional as F
+
+from hf_video.layers.tables import Tables
 
 
 def sinusoid_table(positions: int, width: int) -> torch.Tensor:
@@ -28,26 +31,14 @@ def resize_grid(table: torch.Tensor, old: tuple[int, ...], new: tuple[int, ...],
     return F.interpolate(grid.float(), size=tuple(new), mode=name).to(table.dtype).flatten(2).transpose(1, 2)
 
 
-class SinusoidPositions(nn.Module):
-    """Fixed sine-cosine positions of a (time, rows, columns) grid, numbered along the flattened grid.
-
-    A buffer that is not saved: it is worked out once, and anew when a model is built without memory (meta device) and
-    filled from a checkpoint (`reset_buffers`). Another grid than `grid` is interpolated from it.
-    """
+class SinusoidPositions(Tables):
+    """Fixed sine-cosine positions of a (time, rows, columns) grid, numbered along the flattened grid, in float32.
+    Another grid than `grid` is interpolated from it."""
 
     def __init__(self, grid: tuple[int, int, int], width: int) -> None:
-        super().__init__()
+        super().__init__(positions=sinusoid_table(prod(grid), width)[None])
         self.grid = tuple(grid)
-        self.width = width
-        self.register_buffer("table", self.make_table(), persistent=False)
 
-    def make_table(self) -> torch.Tensor:
-        t, h, w = self.grid
-        return sinusoid_table(t * h * w, self.width)[None]
-
-    def reset_buffers(self) -> dict[str, torch.Tensor]:
-        return {"table": self.make_table()}
-
-    def forward(self, grid: tuple[int, int, int]) -> torch.Tensor:
+    def forward(self, grid: tuple[int, int, int], device: torch.device) -> torch.Tensor:
         """(1, t·h·w, width) for a grid (t, h, w)."""
-        return resize_grid(self.table, self.grid, grid)
+        return resize_grid(self.table("positions", device), self.grid, grid)

@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_video.layers.attention import SelfAttention
 from hf_video.layers.drop_path import DropPath
+from hf_video.layers.linear import on_rows
 
 
 class Dense(nn.Module):
@@ -21,7 +22,7 @@ class Dense(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.dense(x)
+        x = on_rows(self.dense, x)
         return self.dropout(x if self.act is None else self.act(x))
 
 
@@ -33,8 +34,8 @@ class Attention(nn.Module):
         self.attention = attention
         self.output = Dense(hidden_size, hidden_size, dropout=dropout)
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
-        context, probs = self.attention(x, output_attentions, first_only)
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False, **options):
+        context, probs = self.attention(x, output_attentions, first_only, **options)
         return self.output(context), probs
 
 

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
+from hf_video.layers.plain import is_plain
 from hf_video.modeling import VideoClassifier, video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.c3d.configuration_c3d import C3DConfig
@@ -55,7 +56,8 @@ class C3DBlock(ConvBlock):
         self.pool, self.pad = pool, pad
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.conv(x), inplace=True)
+        # In place only where no hook has seen the map: it may have kept it, and full backward hooks forbid it.
+        x = F.relu(self.conv(x), inplace=is_plain(self.conv, nn.Conv3d))
         if max(self.pool) == 1:
             return x
         if self.pad == "ceil":

@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import SelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
+from hf_video.layers.plain import is_plain
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Dense
 from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
@@ -166,10 +167,10 @@ class PoolingAttention(SelfAttention):
         if self.pool_k is not None:
             key, key_grid = self.pool_k(key, grid)
             value, _ = self.pool_v(value, grid)
-        if first_only:
-            query = query[:, :, :1] if self.pool_q is None else self.pool_q.norm(query[:, :, :1])
-            context, _ = self.attend(query, key, value)
-            return self.output(context), None
+        if first_only and self.pool_q is None:
+            return self.output(self.attend(query[:, :, :1], key, value)[0]), None
+        if first_only and is_plain(self.pool_q.conv, nn.Conv3d):  # which moves all but the class token
+            return self.output(self.attend(self.pool_q.norm(query[:, :, :1]), key, value)[0]), None
         if self.pool_q is not None:
             query, query_grid = self.pool_q(query, grid)
         scaling, pooled = self.scaling, query
@@ -183,6 +184,7 @@ class PoolingAttention(SelfAttention):
         context = context.unflatten(-1, (self.num_heads, -1))[..., : self.head_dim]
         if self.residual_pooling:
             context = torch.cat([context[:, :1], context[:, 1:] + pooled[:, :, 1:].transpose(1, 2)], dim=1)
+        context = context[:, :1] if first_only else context
         return self.output(context.flatten(2)), probs
 
 

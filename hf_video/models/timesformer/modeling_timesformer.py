@@ -18,10 +18,11 @@ from transformers.utils import logging
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
-from hf_video.layers.linear import chain
+from hf_video.layers.linear import chain, on_rows
 from hf_video.layers.patches import PatchEmbedding
+from hf_video.layers.plain import is_untouched
 from hf_video.layers.positions import resize_grid
-from hf_video.layers.vit import Attention, ViTBlock, run_blocks
+from hf_video.layers.vit import Attention, Dense, ViTBlock, run_blocks
 from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 from hf_video.outputs import VideoFeatures, VideoModelOutput
@@ -62,10 +63,10 @@ class TimesformerEmbeddings(nn.Module):
         return torch.cat([self.dropout(cls.expand(patches.shape[0], -1, -1)), patches], dim=1)
 
 
-def block_parts(config: TimesformerConfig, drop_path: float) -> dict:
+def block_parts(config: TimesformerConfig, drop_path: float, core: type = FusedSelfAttention) -> dict:
     """What every block of the three attention types is made of."""
     return {
-        "attention": FusedSelfAttention(config, config.hidden_size, config.num_attention_heads, config.qkv_bias),
+        "attention": core(config, config.hidden_size, config.num_attention_heads, config.qkv_bias),
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "act": config.hidden_act,
@@ -76,12 +77,25 @@ def block_parts(config: TimesformerConfig, drop_path: float) -> dict:
     }
 
 
+class SpatialSelfAttention(FusedSelfAttention):
+    """Each frame's N patches and the class token attend to each other: (B, 1 + N·T, D) -> (B·T, 1 + N, D) and the
+    probabilities (B·T, heads, 1 + N, 1 + N) or None. The class token is the same for all frames: it is projected once,
+    and has T answers."""
+
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False, frames: int = 1):
+        qkv = self.project(x)
+        cls = qkv[:, None, :1].expand(-1, frames, -1, -1)
+        patches = qkv[:, 1:].unflatten(1, (-1, frames)).transpose(1, 2)
+        query, key, value = self.split_heads(torch.cat([cls, patches], dim=2).flatten(0, 1))
+        return self.attend(query[:, :, :1] if first_only else query, key, value, output_attentions)
+
+
 class DividedSpaceTimeBlock(ViTBlock):
     """A ViT block over space with attention over time before it: (B, 1 + N·T, D) -> the same, and the spatial
     (B·T, heads, 1+N, 1+N) and temporal (B·N, heads, T, T) probabilities or None."""
 
     def __init__(self, config: TimesformerConfig, drop_path: float) -> None:
-        super().__init__(**block_parts(config, drop_path))
+        super().__init__(**block_parts(config, drop_path, SpatialSelfAttention))
         width = config.hidden_size
         core = FusedSelfAttention(config, width, config.num_attention_heads, config.qkv_bias)
         self.temporal_layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -93,26 +107,19 @@ class DividedSpaceTimeBlock(ViTBlock):
 
     def attend_time(self, patches: torch.Tensor, output_attentions: bool):
         """(B, N, T, D): each of the N places attends over its T frames."""
-        context, probs = self.temporal_attention.attention(
-            self.temporal_layernorm(patches).flatten(0, 1), output_attentions
-        )
-        context = context.unflatten(0, patches.shape[:2])
-        output = self.temporal_attention.output
-        if not self.training:
-            return chain(context, output.dense, self.temporal_dense), probs
-        return self.temporal_dense(self.row_drop_path(output(context))), probs
+        rows = self.temporal_layernorm(patches).flatten(0, 1)
+        attention, output = self.temporal_attention, self.temporal_attention.output
+        parts = ((attention, Attention), (output, Dense), (output.dropout, nn.Dropout), (self.row_drop_path, DropPath))
+        if any(part.training or not is_untouched(part, kind) for part, kind in parts):
+            update, probs = attention(rows, output_attentions)
+            return on_rows(self.temporal_dense, self.row_drop_path(update.unflatten(0, patches.shape[:2]))), probs
+        context, probs = attention.attention(rows, output_attentions)
+        return chain(context.unflatten(0, patches.shape[:2]), output.dense, self.temporal_dense), probs
 
     def attend_space(self, tokens: torch.Tensor, frames: int, output_attentions: bool, first_only: bool):
-        """(B, 1 + N·T, D): each frame's N patches and the class token attend to each other. The class token is the same
-        for all frames: it is projected once, and its T answers are averaged."""
-        core = self.attention.attention
-        qkv = core.project(self.layernorm_before(tokens))
-        cls = qkv[:, None, :1].expand(-1, frames, -1, -1)
-        patches = qkv[:, 1:].unflatten(1, (-1, frames)).transpose(1, 2)
-        query, key, value = core.split_heads(torch.cat([cls, patches], dim=2).flatten(0, 1))
-        query = query[:, :, :1] if first_only else query
-        context, probs = core.attend(query, key, value, output_attentions)
-        update = self.row_drop_path(self.attention.output(context).unflatten(0, (-1, frames)))
+        """(B, 1 + N·T, D): each frame attends on its own; the class token's T answers are averaged."""
+        attended, probs = self.attention(self.layernorm_before(tokens), output_attentions, first_only, frames=frames)
+        update = self.row_drop_path(attended.unflatten(0, (-1, frames)))
         cls, patches = update[:, :, 0].mean(1, keepdim=True), update[:, :, 1:].transpose(1, 2).flatten(1, 2)
         return torch.cat([cls, patches], dim=1), probs
 

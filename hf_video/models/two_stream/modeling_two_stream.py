@@ -25,26 +25,14 @@ from hf_video.models.two_stream.networks import StreamNetwork, make_stream
 from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 
 
-class ConvFusion(nn.Conv3d):
-    """3x3x3 convolution over both streams' maps and a ReLU (Feichtenhofer et al. 2016, section 3.2): places that answer
-    to each other in appearance and motion meet, also across neighbouring frames."""
-
-    def __init__(self, spatial: int, temporal: int) -> None:
-        super().__init__(spatial + temporal, spatial, 3, padding=1)
-        self.widths = spatial, temporal
-
-    def forward(self, spatial: torch.Tensor, temporal: torch.Tensor) -> torch.Tensor:
-        """Two (B, T, D, h, w) -> (B, T, D of the spatial one, h, w)."""
-        return F.relu(super().forward(torch.cat([spatial, temporal], dim=2).transpose(1, 2))).transpose(1, 2)
-
-    def initial_weight(self) -> torch.Tensor:
-        """A Gaussian over the 27 places (deviation 1, sum 1) that passes a quarter of the spatial channel and three
-        quarters of the temporal one of the same number, as the authors' code starts."""
-        axis = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2)
-        gaussian = axis[:, None, None] * axis[:, None] * axis
-        spatial, temporal = self.widths
-        mix = torch.cat([0.25 * torch.eye(spatial), 0.75 * torch.eye(spatial, temporal)], dim=1)
-        return mix[..., None, None, None] * (gaussian / gaussian.sum())
+def fusing_weight(spatial: int, temporal: int) -> torch.Tensor:
+    """What the fusion by convolution starts from, as in the authors' code, (spatial, both, 3, 3, 3): a Gaussian over
+    the 27 places (deviation 1, sum 1) that passes a quarter of the spatial channel and three quarters of the temporal
+    one of the same number."""
+    axis = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2)
+    gaussian = axis[:, None, None] * axis[:, None] * axis
+    mix = torch.cat([0.25 * torch.eye(spatial), 0.75 * torch.eye(spatial, temporal)], dim=1)
+    return mix[..., None, None, None] * (gaussian / gaussian.sum())
 
 
 @dataclass
@@ -71,8 +59,8 @@ class TwoStreamPreTrainedModel(ConvVideoPreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, ConvFusion):
-            init.copy_(module.weight, module.initial_weight())
+        elif fused := getattr(module, "fused_widths", None):
+            init.copy_(module.weight, fusing_weight(*fused))
 
     def check_flow(self, flow_values: torch.Tensor | None) -> None:
         """Raises ModelInputError unless `flow_values` is a floating (B, T, 2·L, H, W)."""
@@ -107,7 +95,11 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
         self.temporal = make_stream(specs["temporal"]) if "temporal" in specs else None
         self.fusion = None
         if config.fusion == "conv":
-            self.fusion = ConvFusion(specs["spatial"].map_width, specs["temporal"].map_width)
+            # Section 3.2 of Feichtenhofer et al. 2016: places that answer to each other in appearance and motion meet,
+            # also across neighbouring frames. A plain layer, told how it starts: adapters make others of its class.
+            widths = specs["spatial"].map_width, specs["temporal"].map_width
+            self.fusion = nn.Conv3d(sum(widths), widths[0], 3, padding=1)
+            self.fusion.fused_widths = widths
         if self.spatial is None:
             self.main_input_name = "flow_values"
         self.post_init()
@@ -145,7 +137,7 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
         maps, states = [a[0] for a in answers], tuple(state for a in answers for state in a[1])
         if self.fusion is not None:
             self._check_alike(maps, "fusion='conv'")
-            fused = self.fusion(*maps)
+            fused = F.relu(self.fusion(torch.cat(maps, dim=2).transpose(1, 2))).transpose(1, 2)
             maps = [m.amax(1, keepdim=True) for m in (fused, maps[1])]  # 3-D pooling: here over time, below in space
         return [stream.feature_map(m) for stream, m in zip(self.streams, maps, strict=True)], states
 

@@ -18,6 +18,7 @@ from transformers import initialization as init
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
+from hf_video.layers.linear import on_rows
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.vit import ViTBlock, run_blocks
 from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
@@ -64,16 +65,17 @@ class WindowAttention(FusedSelfAttention):
         ways = (2 * t - 1) * (2 * h - 1) * (2 * w - 1)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(ways, heads))
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False, tables: WindowTables | None = None):
-        """(B, t, h, w, D) -> the same, and probabilities (B·windows, heads, N, N) or None."""
+    def forward(self, x, output_attentions: bool = False, first_only: bool = False, tables: WindowTables | None = None):
+        """(B, t, h, w, D) -> the same, and probabilities (B·windows, heads, N, N) or None; `first_only` is False."""
         grid = tuple(x.shape[1:4])
         window, shift = fit_window(grid, self.window, self.shift)
         qkv = self.project(to_windows(x, window, shift))
         # The authors' rule for a window that has shrunk: the first rows of the table of the whole one.
         tokens = window[0] * window[1] * window[2]
-        bias = self.relative_position_bias_table.t()[:, tables.index[:tokens, :tokens]].to(qkv.dtype)
+        index = tables.table("index", x.device)
+        bias = self.relative_position_bias_table.t()[:, index[:tokens, :tokens]].to(qkv.dtype)
         shifted = [axis for axis in AXES if shift[axis - 1]]
-        cut = partial(tables.cut, window=window)
+        cut = partial(tables.cut, window=window, device=x.device)
         context, probs = self.attend_windows(qkv, bias, cut, shifted, output_attentions)
         return from_windows(context, window, shift, grid), probs.flatten(0, 3) if output_attentions else None
 
@@ -111,7 +113,7 @@ class PatchMerging(nn.Module):
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
         x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, t, h, row, w, column, D)
-        return self.reduction(self.norm(x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)))
+        return on_rows(self.reduction, self.norm(x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)))
 
 
 class VideoSwinBlock(ViTBlock):
@@ -136,8 +138,8 @@ class VideoSwinBlock(ViTBlock):
         """(B, t, h, w, D) -> the same, or what `PatchMerging` makes of it; probabilities or None. There is no first
         token here, so `first_only` must be False."""
         x = x if self.downsample is None else self.downsample(x)
-        context, probs = self.attention.attention(self.layernorm_before(x), output_attentions, tables)
-        x = x + self.drop_path(self.attention.output(context))
+        attended, probs = self.attention(self.layernorm_before(x), output_attentions, tables=tables)
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(x)), probs
 
 

@@ -9,8 +9,9 @@ no more than 2³ = 8 different masks for any number of windows: one per set of a
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.nn import functional as F
+
+from hf_video.layers.tables import Tables
 
 Size = tuple[int, int, int]
 
@@ -72,23 +73,18 @@ def cut_masks(window: Size) -> torch.Tensor:
     return (differ & last[:, None, None]).any(-1)
 
 
-class WindowTables(nn.Module):
-    """The two tables, once for a whole model: buffers that are not saved, made anew when a model is built without
-    memory and filled from a file (`reset_buffers`)."""
+class WindowTables(Tables):
+    """The two tables, once for a whole model."""
 
     def __init__(self, window: Size) -> None:
-        super().__init__()
+        super().__init__(index=position_index(window), cuts=cut_masks(window))
         self.window = tuple(window)
-        for name, table in self.reset_buffers().items():
-            self.register_buffer(name, table, persistent=False)
 
-    def reset_buffers(self) -> dict[str, torch.Tensor]:
-        return {"index": position_index(self.window), "cuts": cut_masks(self.window)}
-
-    def cut(self, code: int, window: Size) -> torch.Tensor:
+    def cut(self, code: int, window: Size, device: torch.device) -> torch.Tensor:
         """(n, n), bool: mask `code` for a window that may have shrunk to `window`."""
+        cuts = self.table("cuts", device)[code]
         if window == self.window:
-            return self.cuts[code]
+            return cuts
         t, h, w = window
-        cuts = self.cuts[code].view(*self.window, *self.window)
+        cuts = cuts.view(*self.window, *self.window)
         return cuts[:t, :h, :w, :t, :h, :w].reshape(t * h * w, t * h * w)

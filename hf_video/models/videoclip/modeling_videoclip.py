@@ -94,6 +94,13 @@ class VideoCLIPModel(VideoPreTrainedModel):
             return nn.Identity()
         return nn.Linear(width, self.config.projection_dim, bias=False)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The text's."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

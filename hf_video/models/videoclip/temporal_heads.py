@@ -49,7 +49,8 @@ class SequenceEncoder(nn.Module):
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
         width = config.width
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, width)
+        self.positions = config.max_position_embeddings
+        self.position_embedding = nn.Embedding(self.positions, width)
         layers = CLIPTextConfig(
             hidden_size=width,
             intermediate_size=4 * width,
@@ -61,12 +62,12 @@ class SequenceEncoder(nn.Module):
         self.encoder = CLIPEncoder(layers)
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        length, most = tokens.shape[1], self.position_embedding.num_embeddings
-        if length > most:
+        length = tokens.shape[1]
+        if length > self.positions:
             raise ModelInputError(
-                f"A sequence of {length} frames came and the model has {most} positions. Take fewer frames."
+                f"A sequence of {length} frames came and the model has {self.positions} positions. Take fewer frames."
             )
-        tokens = tokens + self.position_embedding.weight[:length]
+        tokens = tokens + self.position_embedding(torch.arange(length, device=tokens.device))
         return self.encoder(tokens, mask.bool()[:, None, None, :]).last_hidden_state
 
 
@@ -138,8 +139,8 @@ class BertHead(nn.Module):
         frames = nn.functional.pad(self.mlp(frames), (0, 0, 0, padding))
         one = mask.new_ones(batch, 1)
         mask = torch.cat([one, nn.functional.pad(mask, (0, padding)), one], dim=1)
-        words = self.bert.get_input_embeddings().weight
-        first, last = (words[i].expand(batch, 1, -1) for i in self.ends)
+        ends = self.bert.get_input_embeddings()(torch.tensor(self.ends, device=frames.device))
+        first, last = ends[:, None, None].expand(-1, batch, -1, -1)
         tokens = torch.cat([first, frames, last], dim=1)
         states = self.bert(inputs_embeds=tokens, attention_mask=mask.long()).last_hidden_state
         return states[:, 1:], mask[:, 1:]

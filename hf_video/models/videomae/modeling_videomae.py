@@ -69,7 +69,7 @@ class VideoMAEEmbeddings(nn.Module):
 
     def forward(self, pixel_values, grid: tuple[int, int, int], visible: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, C, H, W) -> (B, t·h·w, D), or (B, n, D) for `visible` (B, n)."""
-        positions = self.positions(grid)
+        positions = self.positions(grid, pixel_values.device)
         if visible is not None:
             positions = positions[0][visible]
         tokens = self.patch_embeddings(pixel_values, visible)
@@ -105,9 +105,10 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
                 init.xavier_uniform_(module.weight)
             else:
                 init.trunc_normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, SplitSelfAttention) and module.q_bias is not None:
-            init.zeros_(module.q_bias)
-            init.zeros_(module.v_bias)
+        elif isinstance(module, SplitSelfAttention):
+            if module.q_bias is not None:
+                init.zeros_(module.q_bias)
+                init.zeros_(module.v_bias)
             if isinstance(module, CosineSelfAttention):
                 init.constant_(module.scale, 2.302585093)  # ln 10
 
@@ -301,7 +302,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
         # Visible tokens first, then mask tokens: attention needs no order, only right positions.
         seen = self.encoder_to_decoder(outputs.last_hidden_state)
-        positions = self.decoder_positions(grid)[0].to(seen.dtype)
+        positions = self.decoder_positions(grid, seen.device)[0].to(seen.dtype)
         tokens = torch.cat([seen + positions[visible], self.mask_token + positions[predicted]], dim=1)
         logits = self.decoder(tokens, seen.shape[1])
 

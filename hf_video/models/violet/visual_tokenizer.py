@@ -111,6 +111,10 @@ class VioletVisualTokenizer(VideoPreTrainedModel):
         if isinstance(module, nn.Conv2d):
             init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The first convolution."""
+        return self.blocks.input
+
     @classmethod
     def from_official(cls, state_dict: StateDict, **config) -> VioletVisualTokenizer:
         """From the state dict of OpenAI's `encoder.pkl` (`blocks.group_1.block_1.res_path.conv_1.w`, …). The shapes

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
+from hf_video.layers.linear import on_rows
 from hf_video.modeling import VideoClassifier, video_features
 from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
@@ -121,7 +122,7 @@ class X3DModel(X3DPreTrainedModel):
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
         """All time and windows of `head_pool` averaged, then ReLU(fc_1): (B, D, T, h, w) -> (B, h', w', head_size)."""
-        return F.relu(self.fc_1(window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
+        return F.relu(on_rows(self.fc_1, window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
 
     def forward(
         self,
