@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import transformers
+from contract_layers import LayerContract
 
 import hf_video
 from hf_video import MODELS
@@ -60,7 +61,7 @@ def assert_close(a, b, atol=1e-5):
     torch.testing.assert_close(a, b, atol=atol, rtol=0)
 
 
-class ModelContract:
+class ModelContract(LayerContract):
     """The contract. Subclasses set the attributes and may extend `inputs`."""
 
     model_type: ClassVar[str]
@@ -90,6 +91,9 @@ class ModelContract:
             metafunc.parametrize("own_head", [] if self.variant else heads)
         if "graph" in metafunc.fixturenames:
             metafunc.parametrize("graph", ["AutoModelForVideoClassification"] if self.variant else heads)
+        for name, chosen in (("layered", heads), ("shaped", heads[-1:])):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, heads[-1:] if self.variant else chosen)
 
     # -- making things
 
