@@ -91,9 +91,10 @@ class ModelContract(LayerContract):
             metafunc.parametrize("own_head", [] if self.variant else heads)
         if "graph" in metafunc.fixturenames:
             metafunc.parametrize("graph", ["AutoModelForVideoClassification"] if self.variant else heads)
-        for name, chosen in (("layered", heads), ("shaped", heads[-1:])):
-            if name in metafunc.fixturenames:
-                metafunc.parametrize(name, heads[-1:] if self.variant else chosen)
+        if "layered" in metafunc.fixturenames:
+            metafunc.parametrize("layered", heads[-1:] if self.variant else heads)
+        if "shaped" in metafunc.fixturenames:
+            metafunc.parametrize("shaped", [] if self.variant else heads[-1:])
 
     # -- making things
 
