@@ -90,7 +90,9 @@ class ModelContract(LayerContract):
         if "own_head" in metafunc.fixturenames:
             metafunc.parametrize("own_head", [] if self.variant else heads)
         if "graph" in metafunc.fixturenames:
-            metafunc.parametrize("graph", ["AutoModelForVideoClassification"] if self.variant else heads)
+            # The bare model's graph is a part of every head's: its own tests are slow ones.
+            bare = [pytest.param("AutoModel", marks=pytest.mark.slow)] if heads[1:] else heads
+            metafunc.parametrize("graph", heads[-1:] if self.variant else [*bare, *heads[1:]])
         if "layered" in metafunc.fixturenames:
             metafunc.parametrize("layered", heads[-1:] if self.variant else heads)
         if "shaped" in metafunc.fixturenames:
