@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from hf_video.errors import VideoSourceError
 from hf_video.video.frames import VideoFrames, VideoMetadata
@@ -76,9 +75,7 @@ def videos_of(inputs: Any) -> tuple[str, Any]:
     A generator, an iterator or a dataset is a stream. Raises VideoSourceError for what is none of them.
     """
     inputs = inputs if isinstance(inputs, Mapping) else plain_source(inputs)
-    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping, VideoFrames, Image.Image)):
-        return "one", [inputs] if isinstance(inputs, Image.Image) else inputs
-    if is_source(inputs):
+    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping, VideoFrames)) or is_source(inputs):
         return "one", inputs
     if isinstance(inputs, (list, tuple)) and all(isinstance(one, Mapping) for one in inputs):
         return "list", list(inputs)  # rows; or none at all

@@ -24,10 +24,8 @@ def over(colour: np.ndarray, opacity: np.ndarray, background: tuple[int, int, in
 def checked_background(background: Any) -> tuple[int, int, int]:
     """Three whole numbers from 0 to 255, from those or from a colour's name ("black", "#808080"). Raises
     VideoOptionError."""
-    from PIL import ImageColor
-
     try:
-        colour = ImageColor.getrgb(background) if isinstance(background, str) else tuple(background)
+        colour = _named(background) if isinstance(background, str) else tuple(background)
         if len(colour) == 3 and all(int(part) == part and 0 <= part <= 255 for part in colour):
             return tuple(int(part) for part in colour)
     except (TypeError, ValueError):
@@ -35,3 +33,9 @@ def checked_background(background: Any) -> tuple[int, int, int]:
     raise VideoOptionError(
         f'background={background!r} must be three whole numbers from 0 to 255 (red, green, blue) or a name as "black"'
     )
+
+
+def _named(colour: str) -> tuple[int, ...]:
+    from PIL import ImageColor
+
+    return ImageColor.getrgb(colour)

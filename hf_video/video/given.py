@@ -23,16 +23,19 @@ def plain_source(given: Any) -> Any:
     """What `given` stands for, and `given` itself where it stands for nothing else.
 
     A row, `{"video": ...}` or `{"bytes", "path"}`, is its bytes or its path. A decoded cell of a `datasets` Video
-    column (a torchcodec `VideoDecoder`) is the file that it came from. torchcodec's `FrameBatch` is `VideoFrames`, or
-    an array of clips; decord's and MXNet's arrays are numpy's; an open container of PyAV is its file. They are told by
+    column (a torchcodec `VideoDecoder`) is the file that it came from. A PIL image is a video of one frame, or of
+    all that it has. torchcodec's `FrameBatch` is `VideoFrames`, or an array of clips; decord's and MXNet's arrays are numpy's; an open container of PyAV is its file. They are told by
     their classes' names: none of these packages is imported.
 
     Raises VideoSourceError for a row without a video, and for readers whose file can't be told.
     """
     if isinstance(given, Mapping):
         return plain_source(_of_row(given))
-    if isinstance(given, (list, tuple)):  # rows in it stay rows: one that is wrong is the fault of one video
-        items = [item if isinstance(item, Mapping) else plain_source(item) for item in given]
+    if _is_of(given, "PIL", "Image"):
+        return _of_image(given)
+    if isinstance(given, (list, tuple)):
+        # Rows stay rows: one that is wrong is the fault of one video. Images are frames, moving ones too.
+        items = [one if isinstance(one, Mapping) or _is_of(one, "PIL", "Image") else plain_source(one) for one in given]
         return given if all(map(operator.is_, items, given)) else items
     if _is_of(given, "torchcodec", "VideoDecoder"):
         row = getattr(given, "_hf_encoded", None) or {}
@@ -52,6 +55,18 @@ def plain_source(given: Any) -> Any:
             "a decord VideoReader is no source: give its file, or frames: reader.get_batch(indices).asnumpy()"
         )
     return given.asnumpy() if hasattr(given, "asnumpy") else given
+
+
+def _of_image(image: Any) -> Any:
+    """A still is a video of one frame. One that moves is its file, or copies of its frames: PIL has one at a time."""
+    if getattr(image, "n_frames", 1) == 1 or image.format == "MPO":
+        return [image]
+    name = getattr(image, "filename", "")
+    if name and os.path.isfile(name):
+        return os.fsdecode(name)
+    from PIL import ImageSequence
+
+    return [frame.copy() for frame in ImageSequence.Iterator(image)]
 
 
 def is_decoder(given: Any) -> bool:

@@ -97,6 +97,12 @@ class ImageList(Stills):
     """PIL images of one size (others are refused: which size would be meant?)."""
 
     def __init__(self, images: list[Any], fps: float, *, background: tuple[int, int, int] = WHITE):
+        one = len({id(image) for image in images}) == 1 < len(images)
+        if one and getattr(images[0], "n_frames", 1) > 1:
+            raise VideoArrayError(
+                "the list holds one moving image again and again, which shows one frame: give the image itself, or "
+                "copies, [frame.copy() for frame in ImageSequence.Iterator(image)]"
+            )
         sizes = {upright_size(image) for image in images}
         if len(sizes) > 1:
             listed = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)[:4])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import save_tiny
 from transformers import pipeline
 
@@ -197,3 +200,27 @@ def test_a_real_decoder(path):
     with VideoReader(decoders.VideoDecoder(str(path))) as reader:
         assert len(reader) == 40
         assert np.abs(reader.get_frames([3]).data[0].astype(int) - FRAMES[3]).max() <= 1
+
+
+def test_images_that_move_and_that_do_not(tmp_path):
+    """All frames of an opened animation, with its times where its file is there."""
+    frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (0, 80, 160, 240)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[50, 100, 200, 50])
+    still = Image.fromarray(FRAMES[0])
+    with Image.open(tmp_path / "a.png") as moving:
+        with VideoReader(moving) as reader:
+            assert reader.timestamps == pytest.approx([0, 0.05, 0.15, 0.35])
+            assert reader.get_frames(range(4)).data[:, 0, 0, 0].tolist() == [0, 80, 160, 240]
+        assert frames_of(moving)[:, 0, 0, 0].tolist() == [0, 80, 160, 240]
+        processor = VideoMAEImageProcessor(size=8, crop_size=8, num_frames=4, do_normalize=False)
+        assert torch.equal(
+            processor(moving, return_tensors="pt")["pixel_values"],
+            processor(str(tmp_path / "a.png"), return_tensors="pt")["pixel_values"],
+        )
+        with pytest.raises(VideoArrayError, match="again and again"):
+            VideoReader([moving, moving])
+    with Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())) as moving, VideoReader(moving) as reader:
+        assert reader.get_frames(range(4)).data[:, 0, 0, 0].tolist() == [0, 80, 160, 240]
+    assert len(VideoReader([still, still])) == 2
+    assert np.array_equal(VideoReader(still).get_frames([0]).data, FRAMES[:1])
+    assert np.array_equal(frames_of(still), FRAMES[:1])
