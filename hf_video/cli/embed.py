@@ -3,7 +3,8 @@
   hf-video embed clips/ --model my-encoder --output features
   hf-video embed clips/ --model my-encoder --output features --format parquet --windows 2s/1s --processes 4
 
-DATA is a folder of videos, a list of them, or tar shards; labels are kept where there are some. Each vector stands for
+DATA is a folder of videos, a list of them, or tar shards. Of a folder all videos below it are taken, hidden ones
+excepted, and labels kept where there are some; what is left out is named. Each vector stands for
 a video, or with --windows for a stretch of one, and comes with its name and seconds. The command can be killed at any
 moment: run again, it makes what is missing. Videos that can't be read are named, and the exit code is 1.
 """
@@ -42,11 +43,15 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.cli.files import left_out
     from hf_video.data.load import load_videos
     from hf_video.data.rows import VideoRows
     from hf_video.inference.embed import ModelLoader, embed_videos
 
-    splits = load_videos(options.data, test_size=0.0, inspect=None)
+    splits = load_videos(options.data, test_size=0.0, need_labels=False, inspect=None)
+    others = [one for part in splits.values() for one in part.skipped]
+    if others:
+        print(left_out(others), file=sys.stderr)
     rows = VideoRows([row for part in splits.values() for row in part], next(iter(splits.values())).labels)
     hidden = options.quiet or len(rows) < 2 or not sys.stderr.isatty()
     with tqdm(total=len(rows), unit="video", file=sys.stderr, disable=hidden) as bar:
@@ -67,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
         f"{report.vectors} vectors of {report.dim} numbers from {report.found} of {report.videos} videos in "
         f"{options.output} ({report.made} shards made, {report.kept} were there)"
     )
+    for line in report.damaged:
+        print(f"hf-video: {line}", file=sys.stderr)
     for one in report.skipped:
         print(one, file=sys.stderr)
     return SOME_FAILED if report.skipped else DONE

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
-from hf_video.data.files import is_video, walk
+from hf_video.data.files import videos_below
+from hf_video.data.rows import Skipped
 from hf_video.video.addresses import local_path
+
+NAMED = 5  # files in one message
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -20,5 +24,14 @@ def expand(names: Sequence[str]) -> list[str]:
 
 def _one(name: str) -> Iterator[str]:
     name = local_path(name)
-    videos = [os.path.join(name, file) for file in walk(name) if is_video(file)] if os.path.isdir(name) else []
-    yield from videos or [name]
+    videos, others = videos_below(name) if os.path.isdir(name) else ([], [])
+    if videos and others:
+        print(left_out(others), file=sys.stderr)
+    yield from [os.path.join(name, file) for file in videos] or [name]
+
+
+def left_out(others: Sequence[Skipped]) -> str:
+    """One line for the files of a folder that are not used."""
+    named = "; ".join(f"{one.name} ({one.reason})" for one in others[:NAMED])
+    rest = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    return f"hf-video: left out: {named}{rest}"

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.cli.files import left_out
     from hf_video.retrieval import VideoIndex
 
     hidden = options.quiet or not sys.stderr.isatty()
@@ -65,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         f"{report.moments} moments of {report.videos} videos in {options.output} ({report.embedded} embedded, "
         f"{report.copied} known by their content, {report.unchanged} unchanged, {report.removed} removed)"
     )
+    if report.left_out:
+        print(left_out(report.left_out), file=sys.stderr)
     for one in report.skipped:
         print(one, file=sys.stderr)
     return SOME_FAILED if report.skipped else DONE

@@ -32,12 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import transformers
 
-    from hf_video.cli import DONE
+    from hf_video.cli import DONE, CommandError
     from hf_video.retrieval import VideoIndex
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     index = VideoIndex.open(options.index, options.model, device=options.device)
+    if not len(index):
+        raise CommandError(
+            f"{options.index} holds no moments yet: nothing was indexed, or the making was stopped before the first "
+            "video was written; run hf-video index again"
+        )
     moments = index.search(text=options.text, video=options.video, top_k=options.top_k, merge=options.merge)
     if options.json:
         print(json.dumps([moment.as_dict() for moment in moments], ensure_ascii=False, indent=2))

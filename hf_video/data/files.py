@@ -36,6 +36,31 @@ def walk(root: str | os.PathLike[str]) -> Iterator[str]:
     return iter(sorted(found, key=natural))
 
 
+def videos_below(root: str | os.PathLike[str]) -> tuple[list[str], list[Skipped]]:
+    """Paths of all videos below `root`, by their endings, as `walk` gives them; and what is left out: files of other
+    kinds, and further names (links) of a file that is among the videos, of which a name that is no link is kept."""
+    videos, others = [], []
+    first: dict[str, str] = {}
+    names = list(walk(root))
+    for name in sorted(filter(is_video, names), key=lambda name: os.path.islink(os.path.join(root, name))):
+        first.setdefault(same_file(os.path.join(root, name)), name)
+    for name in names:
+        if not is_video(name):
+            others.append(not_a_video(name))
+        elif (kept := first[same_file(os.path.join(root, name))]) == name:
+            videos.append(name)
+        else:
+            others.append(Skipped(name, f"is the same file as {kept}", "other"))
+    return videos, others
+
+
+def same_file(path: str) -> str:
+    """What all spellings of a path have in common: relative or absolute, through links or not. URLs are as they are."""
+    if scheme_of(path):
+        return path
+    return os.path.realpath(path)
+
+
 def natural(text: str) -> list[tuple[int, int, str]]:
     """A key for sorting in which numbers count as numbers."""
     parts = re.findall(r"\d+|\D+", text)

@@ -45,6 +45,7 @@ class Listing:
     root: str
     videos: list[Found] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    unlabelled: list[Found] = field(default_factory=list)  # in `skipped` too; for uses that need no labels
     labels: list[str] | None = None
     numbers: bool = False
 
@@ -90,6 +91,7 @@ def _place(listing: Listing, root: Path, name: str, splits: dict[str, str]) -> N
             return
         if split is None:
             reason = f"stands beside the splits ({', '.join(splits)})"
+            listing.unlabelled.append(Found(str(root / name), name))
             listing.skipped.append(Skipped(name, reason, "format"))
             return
         parts = parts[1:]
@@ -106,6 +108,7 @@ def drop_unlabelled(listing: Listing, reason: str) -> None:
     lost = [video for video in listing.videos if video.split in labelled and video.label is None]
     listing.videos = [video for video in listing.videos if video.split not in labelled or video.label is not None]
     listing.skipped += [Skipped(video.name, reason, "unlabelled") for video in lost]
+    listing.unlabelled += lost
 
 
 def _name_empty_classes(listing: Listing, root: Path, splits: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.files import is_video, walk
+from hf_video.data.files import is_video, same_file, walk
 from hf_video.data.folder import Found, Listing, list_folder, split_name
 from hf_video.data.hub import is_dataset, list_dataset, load_dataset_from, saved_dataset
 from hf_video.data.inspection import Inspection, inspect_all
@@ -40,6 +40,7 @@ def load_videos(
     video_column: str = "video",
     group_pattern: str | None = None,
     labels: Sequence[str] | None = None,
+    need_labels: bool = True,
     inspect: str | None = "open",
     min_frames: int = 1,
     num_frames: int = 4,
@@ -65,6 +66,8 @@ def load_videos(
             recording are never split up. By default UCF101's, Kinetics' and "..._clip3" names are known.
         labels: Class names in order, of a model that exists already; default: those found, in natural order. Labels
             that are numbers are indices.
+        need_labels: False keeps the videos without a label beside those that have one, such as the loose ones beside
+            label folders, and takes a file that several names lead to once: for uses that look at videos alone.
         inspect: "open" opens each file and decodes its first frame, "full" decodes all, None looks at nothing. What
             can't be read is left out and named in `.skipped`; what is cut off or short is named and used.
         min_frames: Files with fewer frames are not used.
@@ -76,6 +79,8 @@ def load_videos(
     split, a label that is none of `labels`, a list that can't be read.
     """
     listing = list_source(source, data_format, label_column, video_column, videos)
+    if not need_labels:
+        _take_all(listing)
     if inspect is not None:
         set_aside(listing, inspect, min_frames=min_frames, num_frames=num_frames, cache_dir=cache_dir)
     if split is not None:
@@ -148,6 +153,19 @@ def _kind(source: Any) -> str:
     return "datasets" if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else "folder"
 
 
+def _take_all(listing: Listing) -> None:
+    """Brings the videos without a label back, and takes each file once."""
+    names = {video.name for video in listing.unlabelled}
+    listing.skipped = [one for one in listing.skipped if one.name not in names]
+    videos = [*listing.videos, *listing.unlabelled]
+    first = {}
+    for video in videos:
+        about = same_file(video.source) if isinstance(video.source, str) else id(video)
+        if (before := first.setdefault(about, video)) is not video:
+            listing.skipped.append(Skipped(video.name, f"is the same file as {before.name}", "other"))
+    listing.videos, listing.unlabelled = list(first.values()), []
+
+
 def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: str, videos: Any) -> Listing:
     """A dict of lists or folders by split."""
     whole: Listing | None = None
@@ -160,6 +178,7 @@ def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: st
             continue
         whole.videos += found.videos
         whole.skipped += found.skipped
+        whole.unlabelled += found.unlabelled
         whole.labels = max(whole.labels or [], found.labels or [], key=len) or None
     if whole is None:
         raise DataError("The dict of lists is empty: give {'train': 'train.csv', 'test': 'test.csv'}.")

@@ -21,8 +21,19 @@ from typing import Any
 import torch
 
 from hf_video.data.rows import Skipped, VideoRows
+from hf_video.data.written import crc32_of, writing_into
 from hf_video.errors import DataError, VideoOptionError
-from hf_video.inference.feature_shards import FORMATS, claim, finish, load_features, pyarrow, shard_path, write_shard
+from hf_video.inference.feature_shards import (
+    FORMATS,
+    claim,
+    finish,
+    load_features,
+    note_shards,
+    pyarrow,
+    read_shard,
+    shard_path,
+    write_shard,
+)
 from hf_video.inference.features import extract_features
 from hf_video.output_paths import check_output_folder
 
@@ -30,7 +41,8 @@ from hf_video.output_paths import check_output_folder
 @dataclass
 class EmbedReport:
     """What an output folder holds: `videos` asked for, `vectors` made of them, `found` videos that gave any, the width
-    `dim` of a vector, what was `skipped`, and how many shards this call made and found."""
+    `dim` of a vector, what was `skipped`, how many shards this call made and found, and which files were `damaged` and
+    are made again."""
 
     videos: int
     found: int
@@ -39,6 +51,7 @@ class EmbedReport:
     made: int
     kept: int
     skipped: list[Skipped] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
 
 def embed_videos(
@@ -60,8 +73,10 @@ def embed_videos(
     free. `options` are those of `extract_features`; what decides the vectors is part of the manifest. `on_shard(done,
     all)` is called after each shard, `on_videos(number)` whenever so many more videos are done.
 
-    Raises DataError where `output` holds features of other videos, another model or other options, and BackendError
-    for Parquet without pyarrow.
+    A shard that is damaged, by its checksum, is made again, and named in the report.
+
+    Raises DataError where `output` holds features of other videos, another model or other options, or can't be written,
+    and BackendError for Parquet without pyarrow.
     """
     if data_format not in FORMATS:
         raise VideoOptionError(f"data_format={data_format!r} is not one of {', '.join(FORMATS)}.")
@@ -73,21 +88,38 @@ def embed_videos(
         pyarrow()
     check_output_folder(output)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_into(folder, DataError):
+        folder.mkdir(parents=True, exist_ok=True)
     worker = _Worker(load, rows, folder, data_format, shard_size, options)
     count = -(-len(rows) // shard_size)
-    claim(folder, worker.settings(), rows.labels)
-    missing = [n for n in range(count) if not shard_path(folder, n, data_format).exists()]
+    checksums, damaged = claim(folder, worker.settings(), rows.labels)
+    missing, unsigned = [], {}
+    for number in range(count):
+        path = shard_path(folder, number, data_format)
+        if not path.exists() or (checksums is not None and path.name not in checksums):
+            missing.append(number)  # one without a checksum was written in the moment of a kill
+            continue
+        try:
+            read_shard(path, (checksums or {}).get(path.name))
+        except DataError as error:
+            damaged.append(f"{error.args[0].partition(': delete')[0]}: it is made again")
+            missing.append(number)
+            continue
+        if checksums is None:  # of version 0.1.0
+            unsigned[path.name] = crc32_of(path)
+    if unsigned:
+        note_shards(folder, unsigned)
     if on_videos is not None:
         on_videos(len(rows) - sum(len(worker.part(shard)) for shard in missing))
         worker.on_video = functools.partial(on_videos, 1) if processes == 1 else None
-    for done, shard in enumerate(_run(worker, missing, processes), start=count - len(missing) + 1):
+    for done, (shard, checksum) in enumerate(_run(worker, missing, processes), start=count - len(missing) + 1):
+        note_shards(folder, {shard_path(folder, shard, data_format).name: checksum})
         if on_shard is not None:
             on_shard(done, count)
         if on_videos is not None and worker.on_video is None:
             on_videos(len(worker.part(shard)))
     counts = finish(folder, count, data_format)
-    return EmbedReport(videos=len(rows), made=len(missing), kept=count - len(missing), **counts)
+    return EmbedReport(videos=len(rows), made=len(missing), kept=count - len(missing), damaged=damaged, **counts)
 
 
 class ModelLoader:
@@ -157,17 +189,17 @@ class _Worker:
             self.loaded = self.load(self.number)
         return self.loaded
 
-    def __call__(self, shard: int) -> int:
+    def __call__(self, shard: int) -> tuple[int, int]:
+        """Makes a shard; its number and checksum."""
         model, processor = self.ready()
         features = extract_features(model, processor, self.part(shard), on_video=self.on_video, **self.options)
-        write_shard(shard_path(self.folder, shard, self.data_format), features)
-        return shard
+        return shard, write_shard(shard_path(self.folder, shard, self.data_format), features)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": None, "on_video": None}  # every process loads its own
 
 
-def _run(worker: _Worker, shards: Sequence[int], processes: int) -> Iterator[int]:
+def _run(worker: _Worker, shards: Sequence[int], processes: int) -> Iterator[tuple[int, int]]:
     if processes == 1 or len(shards) < 2:
         yield from map(worker, shards)
         return
@@ -192,7 +224,7 @@ def _start(worker: _Worker, numbers: Any, threads: int) -> None:
     _HERE[:] = [worker]
 
 
-def _make(shard: int) -> int:
+def _make(shard: int) -> tuple[int, int]:
     return _HERE[0](shard)
 
 

@@ -1,25 +1,24 @@
 """Shards of features on disk, safetensors or Parquet, and the manifest beside them.
 
-Whatever is written is written under another name and moved into place: a file that is there is whole.
+Whatever is written is written under another name and moved into place: a file that is there is whole. The manifest
+keeps the checksum of each shard as soon as it is there, and its own: what has changed by a bit since is not used.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from hf_video._version import __version__
 from hf_video.data.rows import Skipped
+from hf_video.data.written import UNFINISHED, check_sum, crc32_of, read_json, replacing, write_json, writing_into
 from hf_video.errors import BackendError, DataError
 from hf_video.inference.features import Features
 
@@ -31,22 +30,32 @@ def shard_path(folder: Path, number: int, data_format: str) -> Path:
     return folder / f"features-{number:05d}.{data_format}"
 
 
-def write_shard(path: Path, features: Features) -> None:
-    """One shard; the suffix of `path` says which format."""
+def write_shard(path: Path, features: Features) -> int:
+    """One shard; the suffix of `path` says which format. Returns its checksum. Raises DataError where the disk is full
+    or may not be written."""
     skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
-    with replacing(path) as name:
+    with writing_into(path, DataError), replacing(path) as name:
         if path.suffix == ".parquet":
             _write_parquet(name, features, {"skipped": skipped})
         else:
             arrays = {"embeddings": features.embeddings, "labels": features.labels, "seconds": features.seconds}
             names = json.dumps(features.names, ensure_ascii=False)
-            save_file(arrays, name, metadata={"names": names, "skipped": skipped})
+            Path(name).write_bytes(save(arrays, metadata={"names": names, "skipped": skipped}))
+        return crc32_of(name)
 
 
-def read_shard(path: Path) -> Features:
-    """A shard of either format."""
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
+def read_shard(path: Path, checksum: int | None = None) -> Features:
+    """A shard of either format. Raises DataError, with its name, where it is damaged or not the one of the checksum."""
+    try:
+        if checksum is not None:
+            check_sum(path, checksum)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_safetensors(path)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path} is damaged ({reason}): delete it and run hf-video embed again.") from error
+
+
+def _read_safetensors(path: Path) -> Features:
     with safe_open(path, framework="np") as file:
         facts = file.metadata()
         arrays = {name: file.get_tensor(name) for name in ("embeddings", "labels", "seconds")}
@@ -102,22 +111,46 @@ def _read_parquet(path: Path) -> Features:
     )
 
 
-def claim(folder: Path, settings: dict[str, Any], labels: list[str]) -> None:
+def claim(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[dict[str, int] | None, list[str]]:
     """Writes the manifest of a new folder, or compares with the one that is there.
 
-    Raises DataError where that one is of other settings: its shards and new ones would not belong together."""
+    Returns the checksums of the shards that are there, by file name (None for a folder of version 0.1.0, which has
+    none), and what is wrong with the manifest: a damaged one is written anew, and no shard counts then.
+
+    Raises DataError where the folder is of other settings: its shards and new ones would not belong together."""
     settings = json.loads(json.dumps(settings))  # as they come back from the file: lists for tuples
     path = folder / MANIFEST
-    if not path.exists():
-        if any(folder.glob("features-*")):
-            raise DataError(f"{folder} holds features without a {MANIFEST}: choose another folder.")
-        _write_json(path, {"hf_video": __version__, "settings": settings, "labels": labels, "complete": False})
-        return
-    found = json.loads(path.read_text())["settings"]
-    changed = [name for name in settings if found.get(name) != settings[name]]
-    if changed:
-        what = "; ".join(f"{name} was {found.get(name)!r} and is {settings[name]!r}" for name in changed)
-        raise DataError(f"{folder} holds features made otherwise: {what}. Choose another folder, or delete this one.")
+    faults = []
+    if path.exists():
+        try:
+            known = read_json(path)
+            found = known["settings"]
+        except (OSError, ValueError, KeyError) as error:
+            faults.append(f"{path} is damaged ({error}): it and all shards are made again")
+        else:
+            changed = [name for name in settings if found.get(name) != settings[name]]
+            if changed:
+                what = "; ".join(f"{name} was {found.get(name)!r} and is {settings[name]!r}" for name in changed)
+                raise DataError(
+                    f"{folder} holds features made otherwise: {what}. Choose another folder, or delete this one."
+                )
+            return known.get("checksums"), []
+    elif any(folder.glob("features-*")):
+        raise DataError(f"{folder} holds features without a {MANIFEST}: choose another folder.")
+    for left in folder.glob("features-*"):
+        left.unlink()
+    about = {"hf_video": __version__, "settings": settings, "labels": labels, "complete": False, "checksums": {}}
+    with writing_into(folder, DataError):
+        write_json(path, about)
+    return {}, faults
+
+
+def note_shards(folder: Path, checksums: dict[str, int]) -> None:
+    """Keeps the checksums of shards that were just written, by file name."""
+    facts = read_json(folder / MANIFEST)
+    facts["checksums"] = {**(facts.get("checksums") or {}), **checksums}
+    with writing_into(folder, DataError):
+        write_json(folder / MANIFEST, facts)
 
 
 def finish(folder: Path, count: int, data_format: str) -> dict[str, Any]:
@@ -134,39 +167,28 @@ def finish(folder: Path, count: int, data_format: str) -> dict[str, Any]:
         shards.append({"file": path.name, "vectors": len(part), "skipped": len(part.skipped)})
     path = folder / MANIFEST
     facts = {**totals, "skipped": [one.as_dict() for one in totals["skipped"]], "shards": shards}
-    _write_json(path, {**json.loads(path.read_text()), "complete": True, **facts})
-    for left in folder.glob(".writing-*"):  # of a run that was killed
+    with writing_into(folder, DataError):
+        write_json(path, {**read_json(path), "complete": True, **facts})
+    for left in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
         left.unlink()
     return totals
 
 
 def load_features(folder: str | os.PathLike[str]) -> Features:
-    """All features of a folder that `embed_videos` wrote, whole or in part. Raises DataError where there are none."""
-    shards = [p for p in sorted(Path(folder).glob("features-*")) if p.suffix[1:] in FORMATS]
-    parts = [read_shard(path) for path in shards]
+    """All features of a folder that `embed_videos` wrote, whole or in part. Raises DataError where there are none, and
+    for a file that is damaged, with its name."""
+    folder = Path(folder)
+    checksums: dict[str, int] = {}
+    if (folder / MANIFEST).exists():
+        try:
+            checksums = read_json(folder / MANIFEST).get("checksums") or {}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder / MANIFEST} is damaged ({error}): run hf-video embed again.") from error
+    shards = [p for p in sorted(folder.glob("features-*")) if p.suffix[1:] in FORMATS]
+    parts = [read_shard(path, checksums.get(path.name)) for path in shards]
     if not parts:
         raise DataError(f"{folder} holds no features-*.safetensors and no features-*.parquet.")
     wide = [part for part in parts if len(part)]
     joined = Features.join(wide or parts[:1])
     joined.skipped[:] = [one for part in parts for one in part.skipped]
     return joined
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with replacing(path) as name:
-        Path(name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[str]:
-    """A name to write to; what stands there in the end becomes `path` at once, or nothing does."""
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        yield name
-        with open(name, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(name, path)
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)

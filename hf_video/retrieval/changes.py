@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hf_video.data.files import is_video, walk
+from hf_video.data.files import same_file, videos_below
 from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
 from hf_video.retrieval.building import record_of
@@ -17,7 +17,8 @@ from hf_video.retrieval.writing import Writer
 @dataclass
 class IndexReport:
     """What an update did: `videos` now in the folder, `moments` in the whole index, files `embedded`, `copied` (known
-    by their content under another name or date), `unchanged`, `removed`, and what could not be read, now or before."""
+    by their content under another name or date), `unchanged`, `removed`, and what could not be read, now or before;
+    `left_out` are files of the folder that are no videos, or other names of one."""
 
     videos: int = 0
     moments: int = 0
@@ -26,14 +27,15 @@ class IndexReport:
     unchanged: int = 0
     removed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    left_out: list[Skipped] = field(default_factory=list)
 
 
 class Changes:
     """From the files `known` to an index to those that are below `root` now."""
 
     def __init__(self, root: str, paths: Sequence[str], known: Sequence[Entry]):
-        self._root, self._paths = root, paths
-        self._known = {entry.record.path: entry for entry in known}
+        self._root, self._paths = os.path.realpath(root), paths
+        self._known = {same_file(entry.record.path): entry for entry in known}  # however they are spelled
         self._by_size: dict[int, list[Entry]] = {}
         for entry in known:
             self._by_size.setdefault(entry.record.size, []).append(entry)
@@ -47,10 +49,10 @@ class Changes:
         """Strikes out what is gone, copies what is known by its bytes, embeds the rest."""
         report = IndexReport(videos=len(self._paths))
         todo = [path for path in self._paths if not self._is_known(path, writer, report)]
-        here = set(self._paths)
-        for path in self._known:
-            if path not in here and _below(path, self._root):
-                writer.remove(path)
+        here = set(map(same_file, self._paths))
+        for key, entry in self._known.items():
+            if key not in here and _below(entry.record.path, self._root):
+                writer.remove(entry.record.path)
                 report.removed += 1
         done = len(self._paths) - len(todo)
         for number, entry in enumerate(embed(todo), start=1):
@@ -65,7 +67,7 @@ class Changes:
         return report
 
     def _is_known(self, path: str, writer: Writer, report: IndexReport) -> bool:
-        found = self._known.get(path)
+        found = self._known.get(same_file(path))
         if found is not None and found.record.stat == _stat(path):
             report.unchanged += 1
         elif (found := _same_content(path, self._by_size)) is not None:
@@ -77,17 +79,20 @@ class Changes:
         return True
 
 
-def videos_below(root: str) -> list[str]:
+def find_videos(root: str) -> tuple[list[str], list[Skipped]]:
+    """All videos below a folder, and what of it is left out. Raises DataError where there are none."""
     if not os.path.isdir(root):
         raise DataError(f"There is no folder {root}: give the folder that holds the videos.")
-    paths = [os.path.join(root, name) for name in walk(root) if is_video(name)]
-    if not paths:
+    names, others = videos_below(root)
+    if not names:
         raise DataError(f"There are no videos in {root} (by their endings, such as .mp4). Nothing was changed.")
-    return paths
+    return [os.path.join(root, name) for name in names], others
 
 
 def _below(path: str, root: str) -> bool:
-    return os.path.commonpath([path, root]) == root if os.path.isabs(path) else False
+    """Whether a path is in the real folder `root`. Of a link that is gone only its folder can be asked."""
+    folder = os.path.realpath(os.path.dirname(path))
+    return os.path.isabs(path) and os.path.commonpath([folder, root]) == root
 
 
 def _stat(path: str) -> tuple[int, int, int] | None:

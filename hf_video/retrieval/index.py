@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from hf_video.data.written import check_sum
 from hf_video.errors import VideoIndexError, VideoOptionError
 from hf_video.retrieval.approximate import Approximate, exact_rows, faiss_module, gather
 from hf_video.retrieval.building import check_engine, embed_files
-from hf_video.retrieval.changes import Changes, IndexReport, videos_below
+from hf_video.retrieval.changes import Changes, IndexReport, find_videos
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
 from hf_video.retrieval.moments import Moment, merge_overlapping
 from hf_video.retrieval.store import Entry, FileRecord, Manifest, Store
@@ -83,7 +84,7 @@ class VideoIndex:
         if model is None:
             raise VideoOptionError(NO_MODEL)
         check_engine(options.get("workers", 1), options.get("engine", "local"))
-        videos_below(os.path.abspath(local_path(videos)))
+        find_videos(os.path.abspath(local_path(videos)))
         of_model = {name: options.get(name) for name in ("revision", "device", "batch_size")}
         encoder = find_encoder(model, processor, **of_model)
         encoder.identity  # noqa: B018 - loads it
@@ -144,10 +145,7 @@ class VideoIndex:
         for attempt in (1, 2):  # a writer may delete joined segments between the two steps
             self._manifest = self._store.manifest()
             try:
-                self._segments = [
-                    self._store.read_segment(name, self._manifest.removed.get(name, ()))
-                    for name in self._manifest.segments
-                ]
+                self._segments = [self._store.read_segment(name, self._manifest) for name in self._manifest.segments]
                 break
             except VideoIndexError:
                 if attempt == 2 or self._store.manifest().segments == self._manifest.segments:
@@ -156,8 +154,10 @@ class VideoIndex:
         facts = self._manifest.approximate
         if facts is not None and faiss_module() is not None:
             try:
+                if "crc32" in facts:
+                    check_sum(self._store.folder / facts["file"], facts["crc32"])
                 self._approximate = Approximate(self._store.folder, facts, self._segments)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, ValueError) as error:
                 raise VideoIndexError(
                     f"{facts['file']} in {self._store.folder} can't be read ({error}): the index is damaged."
                 ) from error
@@ -207,7 +207,7 @@ class VideoIndex:
             encoder = self.encoder
         identity = encoder.identity
         _check_same(self._store, self._manifest.encoder, encoder)
-        paths = videos_below(root)
+        paths, left_out = find_videos(root)
         with self._store.writing():
             self._reload()  # another process may have written since
             _check_same(self._store, self._manifest.encoder, encoder)
@@ -223,7 +223,7 @@ class VideoIndex:
         self._reload()
         if self._encoder is None:
             self._encoder = encoder
-        report.moments = len(self)
+        report.moments, report.left_out = len(self), left_out
         return report
 
     def add(self, path: str, vectors: Any, seconds: Any, *, name: str = "vectors") -> None:

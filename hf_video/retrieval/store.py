@@ -10,12 +10,14 @@
 
 Segments are never changed: one is written under another name, moved into place, and counts once the manifest that
 names it has replaced the last one. What no manifest names is what a killed process left; the next writer deletes it.
+
+The manifest carries the checksums of all files and its own. They are verified when an index is opened, each file once
+(about a second for a gigabyte of vectors): what has changed by a bit is refused by its name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -27,12 +29,11 @@ from typing import Any
 import numpy as np
 
 from hf_video._version import __version__
+from hf_video.data.written import UNFINISHED, check_sum, crc32_of, read_json, write_json, writing_into
 from hf_video.errors import BackendError, VideoIndexError
-from hf_video.inference.feature_shards import replacing
 
-FORMAT = 1
+FORMAT, READABLE = 2, (1, 2)  # 1 had no checksums
 MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", ".lock"
-UNFINISHED = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Manifest:
     segments: list[str] = field(default_factory=list)
     removed: dict[str, list[int]] = field(default_factory=dict)
     approximate: dict[str, Any] | None = None
+    checksums: dict[str, dict[str, int]] = field(default_factory=dict)  # of the files of each segment
 
 
 class Store:
@@ -104,6 +106,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
+        self._verified: set[tuple[str, str, int]] = set()
 
     # -- manifest ---------------------------------------------------------------------------------------------------
 
@@ -118,53 +121,61 @@ class Store:
                 f"{self.folder} is no search index: it has no {MANIFEST}. Make one with hf-video index."
             )
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = read_json(path)
             version = found.pop("format")
             found.pop("hf_video", None)
-            known = Manifest(**found)
+            if version not in READABLE:
+                raise VideoIndexError(
+                    f"{self.folder} has format {version}; this version reads {FORMAT}. Build it again."
+                )
+            return Manifest(**found)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, VideoIndexError):
+                raise
             raise VideoIndexError(f"{path} can't be read ({error}): the index is damaged; build it again.") from error
-        if version != FORMAT:
-            raise VideoIndexError(f"{self.folder} has format {version}; this version reads {FORMAT}. Build it again.")
-        return known
 
     def commit(self, manifest: Manifest) -> None:
-        """The step that makes everything written before it count, at once."""
-        with replacing(self.folder / MANIFEST) as name:
-            facts = {"format": FORMAT, "hf_video": __version__, **vars(manifest)}
-            Path(name).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+        """The step that makes everything written before it count, at once. Raises VideoIndexError where the disk is
+        full or may not be written."""
+        sums = {name: manifest.checksums[name] for name in manifest.segments if name in manifest.checksums}
+        facts = {"format": FORMAT, "hf_video": __version__, **vars(manifest), "checksums": sums}
+        with writing_into(self.folder, VideoIndexError):
+            write_json(self.folder / MANIFEST, facts)
         _sync(self.folder)
 
     # -- segments ---------------------------------------------------------------------------------------------------
 
-    def write_segment(self, name: str, entries: Sequence[Entry], dim: int) -> None:
-        """Writes a segment; it counts once a manifest names it."""
-        arrow, parquet = vars(pyarrow()).values()
+    def write_segment(self, name: str, entries: Sequence[Entry], dim: int) -> dict[str, int]:
+        """Writes a segment and returns the checksums of its files; it counts once a manifest names it. Raises
+        VideoIndexError where the disk is full or may not be written."""
         root = self.folder / SEGMENTS
-        root.mkdir(exist_ok=True)
-        draft = root / f"{UNFINISHED}{name}"
-        draft.mkdir()
-        vectors = np.concatenate([np.zeros((0, dim), np.float32), *(entry.vectors for entry in entries)])
-        seconds = np.concatenate([np.zeros((0, 2)), *(entry.seconds for entry in entries)])
-        records = [entry.record for entry in entries]
-        owner = np.repeat(np.arange(len(records), dtype=np.int32), [record.moments for record in records])
-        paths = arrow.array([os.fsencode(record.path) for record in records], arrow.binary())  # any bytes name a file
-        np.save(draft / "vectors.npy", vectors.astype(np.float32, copy=False))
-        moments = {"file": owner, "path": paths.take(arrow.array(owner)), "start": seconds[:, 0], "end": seconds[:, 1]}
-        parquet.write_table(arrow.table(moments), draft / "moments.parquet")
-        columns = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
-        schema = arrow.schema([("path", arrow.binary()), *((n, getattr(arrow, t)()) for n, t in _COLUMNS.items())])
-        parquet.write_table(arrow.table({"path": paths, **columns}, schema=schema), draft / "files.parquet")
-        for file in draft.iterdir():
-            _sync(file)
-        os.rename(draft, root / name)
-        _sync(root)
+        with writing_into(self.folder, VideoIndexError):
+            root.mkdir(exist_ok=True)
+            draft = root / f"{UNFINISHED}{name}"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            _write_files(draft, entries, dim)
+            for file in draft.iterdir():
+                _sync(file)
+            sums = {file.name: crc32_of(file) for file in sorted(draft.iterdir())}
+            os.rename(draft, root / name)
+            _sync(root)
+        self._verified |= {(name, file, found) for file, found in sums.items()}
+        return sums
 
-    def read_segment(self, name: str, removed: Sequence[int] = ()) -> Segment:
+    def read_segment(self, name: str, manifest: Manifest) -> Segment:
         """Raises VideoIndexError for files that are missing, damaged, or don't belong together."""
         parquet = pyarrow().parquet
         folder = self.folder / SEGMENTS / name
+        file = folder
+        removed = manifest.removed.get(name, ())
         try:
+            for known, expected in manifest.checksums.get(name, {}).items():
+                file = folder / known
+                if (name, known, expected) not in self._verified:
+                    check_sum(file, expected)
+                    self._verified.add((name, known, expected))
+            file = folder
             vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
             files = parquet.read_table(folder / "files.parquet").to_pylist()
             moments = parquet.read_table(folder / "moments.parquet", columns=["file", "start", "end"])
@@ -174,8 +185,9 @@ class Store:
             if not len(vectors) == len(owner) == sum(record.moments for record in records):
                 raise ValueError("vectors and moments differ in number")
         except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+            what = "segment" if file == folder else "file"
             raise VideoIndexError(
-                f"The segment {folder} can't be read ({error}): the index is damaged; build it again."
+                f"The {what} {file} can't be read ({error}): the index is damaged; build it again."
             ) from error
         live = ~np.isin(owner, list(removed))
         return Segment(name, records, vectors, seconds, owner, live, frozenset(removed))
@@ -189,8 +201,10 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Only one process writes at a time; what a killed one left is cleared away. Raises VideoIndexError where
         another one does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / LOCK, "a+b") as file:
+        with writing_into(self.folder, VideoIndexError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / LOCK, "a+b")  # noqa: SIM115 - closed below
+        with lock as file:
             if not _lock(file):
                 raise VideoIndexError(f"{self.folder} is being written by another process: wait until it is done.")
             if self.exists():
@@ -207,6 +221,25 @@ class Store:
         for path in [*self.folder.glob("approximate-*"), *self.folder.glob(f"{UNFINISHED}*")]:
             if path.name != kept:
                 path.unlink()
+
+
+def _write_files(folder: Path, entries: Sequence[Entry], dim: int) -> None:
+    """The three files of a segment; of the vectors only one video's are in memory at once."""
+    arrow, parquet = vars(pyarrow()).values()
+    records = [entry.record for entry in entries]
+    header = {"descr": "<f4", "fortran_order": False, "shape": (sum(len(entry.vectors) for entry in entries), dim)}
+    with open(folder / "vectors.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for entry in entries:
+            file.write(np.ascontiguousarray(entry.vectors, "<f4").data)
+    seconds = np.concatenate([np.zeros((0, 2)), *(entry.seconds for entry in entries)])
+    owner = np.repeat(np.arange(len(records), dtype=np.int32), [record.moments for record in records])
+    paths = arrow.array([os.fsencode(record.path) for record in records], arrow.binary())  # any bytes name a file
+    moments = {"file": owner, "path": paths.take(arrow.array(owner)), "start": seconds[:, 0], "end": seconds[:, 1]}
+    parquet.write_table(arrow.table(moments), folder / "moments.parquet")
+    columns = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
+    schema = arrow.schema([("path", arrow.binary()), *((n, getattr(arrow, t)()) for n, t in _COLUMNS.items())])
+    parquet.write_table(arrow.table({"path": paths, **columns}, schema=schema), folder / "files.parquet")
 
 
 _COLUMNS = {

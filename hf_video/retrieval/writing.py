@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from hf_video.data.files import same_file
+from hf_video.data.written import crc32_of, writing_into
 from hf_video.errors import VideoIndexError
 from hf_video.retrieval import approximate
 from hf_video.retrieval.store import Entry, Manifest, Segment, Store
 
-FLUSH_SECONDS, FLUSH_MOMENTS = 10.0, 65536  # work that a kill may cost
+FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 * 2**20  # work that a kill may cost, and memory that vectors may take
 SMALL, MANY = 65536, 8  # segments of fewer moments are joined where there are more than so many
 LARGE = 262144  # moments of a joined segment
 DEAD = 0.25  # share of dead moments from which a segment is written anew
@@ -23,13 +25,14 @@ class Writer:
 
     def __init__(self, store: Store, manifest: Manifest, segments: Sequence[Segment]):
         self._store, self._manifest = store, manifest
-        self._place = {
-            record.path: (segment.name, number)
+        self._place = {  # by the file, however its path is spelled
+            same_file(record.path): (segment.name, number)
             for segment in segments
             for number, record in enumerate(segment.files)
             if number not in segment.removed
         }
-        self._held: list[Entry] = []
+        self._held: dict[str, Entry] = {}
+        self._held_bytes = 0
         self._struck: list[tuple[str, int]] = []
         self._since = time.monotonic()
 
@@ -41,15 +44,18 @@ class Writer:
                 raise VideoIndexError(f"Vectors of {width} numbers came; this index has {self._manifest.dim}.")
             self._manifest = replace(self._manifest, dim=width)
         self.remove(entry.record.path)
-        self._held.append(entry)
-        late = time.monotonic() - self._since > FLUSH_SECONDS
-        if late or sum(len(held.vectors) for held in self._held) >= FLUSH_MOMENTS:
+        self._held[same_file(entry.record.path)] = entry
+        self._held_bytes += entry.vectors.nbytes
+        if time.monotonic() - self._since > FLUSH_SECONDS or self._held_bytes >= FLUSH_BYTES:
             self.flush()
 
     def remove(self, path: str) -> None:
         """A file that is gone."""
-        if path in self._place:
-            self._struck.append(self._place.pop(path))
+        about = same_file(path)
+        if about in self._place:
+            self._struck.append(self._place.pop(about))
+        if about in self._held:
+            self._held_bytes -= self._held.pop(about).vectors.nbytes
 
     def flush(self) -> None:
         """Makes what is held count."""
@@ -57,14 +63,14 @@ class Writer:
         removed = {name: list(numbers) for name, numbers in manifest.removed.items()}
         for name, number in self._struck:
             removed.setdefault(name, []).append(number)
-        segments = list(manifest.segments)
+        segments, checksums = list(manifest.segments), dict(manifest.checksums)
         if self._held:
             name = self._store.next_name(manifest)
-            self._write(name, self._held)
+            checksums[name] = self._write(name, list(self._held.values()))
             segments.append(name)
-            self._place |= {entry.record.path: (name, number) for number, entry in enumerate(self._held)}
-        self._commit(replace(manifest, segments=segments, removed=removed))
-        self._held, self._struck, self._since = [], [], time.monotonic()
+            self._place |= {about: (name, number) for number, about in enumerate(self._held)}
+        self._commit(replace(manifest, segments=segments, removed=removed, checksums=checksums))
+        self._held, self._held_bytes, self._struck, self._since = {}, 0, [], time.monotonic()
 
     def finish(self) -> None:
         """Flushes, joins segments, builds the FAISS index where it is time, and deletes what no longer counts."""
@@ -73,11 +79,11 @@ class Writer:
         self._approximate()
         self._store.clear(self._manifest)
 
-    def _write(self, name: str, entries: Sequence[Entry]) -> None:
+    def _write(self, name: str, entries: Sequence[Entry]) -> dict[str, int]:
         # A file without moments says nothing of the width.
         width = self._manifest.dim or 0
         wide = [e if e.record.moments else Entry(e.record, e.vectors.reshape(0, width), e.seconds) for e in entries]
-        self._store.write_segment(name, wide, width)
+        return self._store.write_segment(name, wide, width)
 
     def _commit(self, manifest: Manifest) -> None:
         self._store.commit(manifest)
@@ -85,7 +91,7 @@ class Writer:
 
     def _segments(self) -> list[Segment]:
         manifest = self._manifest
-        return [self._store.read_segment(name, manifest.removed.get(name, ())) for name in manifest.segments]
+        return [self._store.read_segment(name, manifest) for name in manifest.segments]
 
     def _compact(self) -> None:
         """Small segments become one, and those of which much is dead are written without it."""
@@ -101,12 +107,13 @@ class Writer:
         manifest, names = self._manifest, {segment.name for segment in joined}
         entries = sorted((e for segment in joined for e in segment.entries()), key=lambda entry: entry.record.path)
         kept = [name for name in manifest.segments if name not in names]
-        number = int(self._store.next_name(manifest))
-        for name, part in enumerate(_parts(entries), start=number):
-            self._write(f"{name:06d}", part)
-            kept.append(f"{name:06d}")
+        checksums = dict(manifest.checksums)
+        for number, part in enumerate(_parts(entries), start=int(self._store.next_name(manifest))):
+            name = f"{number:06d}"
+            checksums[name] = self._write(name, part)
+            kept.append(name)
         removed = {name: numbers for name, numbers in manifest.removed.items() if name not in names}
-        self._commit(replace(manifest, segments=kept, removed=removed))
+        self._commit(replace(manifest, segments=kept, removed=removed, checksums=checksums))
 
     def _approximate(self) -> None:
         segments, facts = self._segments(), self._manifest.approximate
@@ -118,7 +125,10 @@ class Writer:
                 self._commit(replace(self._manifest, approximate=None))
         elif total - known > LATE * total or sum(size for _, size in facts["segments"]) > (1 + DEAD) * total:
             path = self._store.folder / f"approximate-{self._store.next_name(self._manifest)}-{total}.faiss"
-            self._commit(replace(self._manifest, approximate=approximate.build(segments, path)))
+            with writing_into(self._store.folder, VideoIndexError):
+                facts = approximate.build(segments, path)
+                facts["crc32"] = crc32_of(path)
+            self._commit(replace(self._manifest, approximate=facts))
 
 
 def _parts(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

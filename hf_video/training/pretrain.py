@@ -123,10 +123,11 @@ def default_recipe(videos: int) -> str:
 def read_splits(data: Any, held_out: float | None = None, group_pattern: str | None = None) -> dict[str, VideoRows]:
     """ "train" and, unless `held_out` is 0, "test", without labels. Raises DataError where there are no videos, or one
     and it should be held out."""
-    found = load_videos(data, test_size=0.1 if held_out is None else held_out, group_pattern=group_pattern)
+    options = {"group_pattern": group_pattern, "need_labels": False}
+    found = load_videos(data, test_size=0.1 if held_out is None else held_out, **options)
     if held_out is None and sum(map(len, found.values())) < FEW:
         held_out = 0.25  # what one or two videos say is chance
-        found = load_videos(data, test_size=held_out, group_pattern=group_pattern)
+        found = load_videos(data, test_size=held_out, **options)
     if not len(found.get("train", ())):
         skipped = [str(one) for rows in found.values() for one in rows.skipped]
         raise DataError(f"There are no videos to train on in {data}. {'; '.join(skipped[:3])}")

@@ -79,3 +79,10 @@ def test_wrong_usage_is_2(capsys, index, arguments, hint):
     assert code == cli.WRONG
     assert hint in err
     assert "Traceback" not in err
+
+
+def test_an_index_that_holds_nothing_yet_says_so(capsys, tmp_path):
+    VideoIndex.create(tmp_path / "empty")  # as one is left whose making was killed before its first segment
+    code, out, err = run(capsys, tmp_path / "empty", "a dog")
+    assert (code, out) == (cli.WRONG, "")
+    assert "holds no moments yet" in err

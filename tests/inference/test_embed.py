@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import tiny
 
 from hf_video.data.rows import VideoRow, VideoRows
-from hf_video.errors import DataError, VideoOptionError
+from hf_video.errors import DataError, HFVideoError, VideoOptionError
 from hf_video.inference.embed import ModelLoader, embed_videos, load_features
 from hf_video.inference.features import extract_features
 
@@ -131,6 +133,91 @@ def test_a_shard_without_any_readable_video(folder, rows, whole, tmp_path):
     same(load_features(tmp_path), whole)
 
 
+@pytest.mark.parametrize("data_format", ["safetensors", "parquet"])
+def test_one_flipped_bit_is_refused_by_name_and_made_again(folder, rows, whole, tmp_path, data_format):
+    loader = ModelLoader(str(folder))
+    embed_videos(loader, rows, tmp_path, shard_size=3, data_format=data_format)
+    random = np.random.default_rng(0)
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 3
+    for path in paths:
+        sound = path.read_bytes()
+        for place in [0, len(sound) - 1, *random.integers(0, len(sound), 30)]:
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << random.integers(8))]) + sound[place + 1 :])
+            with pytest.raises(DataError, match=re.escape(str(path))):
+                load_features(tmp_path)
+        report = embed_videos(loader, rows, tmp_path, shard_size=3, data_format=data_format)
+        assert str(path) in report.damaged[0]
+        assert report.made == (2 if path.name == "manifest.json" else 1)
+        same(load_features(tmp_path), whole)
+        path.write_bytes(path.read_bytes()[:-7])  # cut off
+        assert embed_videos(loader, rows, tmp_path, shard_size=3, data_format=data_format).damaged
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+@pytest.mark.parametrize("data_format", ["safetensors", "parquet"])
+def test_a_full_disk_is_told_and_the_rest_goes_on_later(folder, rows, whole, tmp_path, monkeypatch, step, data_format):
+    import errno
+
+    plain, left = getattr(os, step), [2]
+
+    def full(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(*arguments)
+
+    loader = ModelLoader(str(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(DataError, match="No space left"):
+            embed_videos(loader, rows, tmp_path, shard_size=2, data_format=data_format)
+    embed_videos(loader, rows, tmp_path, shard_size=2, data_format=data_format)
+    same(load_features(tmp_path), whole)
+
+
+def test_an_output_in_the_way_is_told(folder, rows, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(HFVideoError, match=re.escape(str(tmp_path / "file"))):
+            embed_videos(ModelLoader(str(folder)), rows, output)
+
+
+@pytest.mark.parametrize("step", range(0, 14, 2))
+def test_stopped_at_every_step_of_writing(folder, rows, whole, tmp_path, monkeypatch, step):
+    """The process ends at the n-th time that something is to reach the disk; then it goes on to equal vectors."""
+
+    class Killed(BaseException):
+        """Not an Exception: nothing may catch it, as nothing catches SIGKILL."""
+
+    left = [step]
+
+    def stopping(function):
+        def run(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return function(*arguments)
+
+        return run
+
+    loader = ModelLoader(str(folder))
+    with monkeypatch.context() as patch:
+        for name in ("replace", "fsync"):
+            patch.setattr(os, name, stopping(getattr(os, name)))
+        with contextlib.suppress(Killed):
+            embed_videos(loader, rows, tmp_path, shard_size=2)
+    report = embed_videos(loader, rows, tmp_path, shard_size=2)
+    assert report.damaged == []
+    np.testing.assert_array_equal(load_features(tmp_path).embeddings, whole_of(loader, rows, 2))
+
+
+def whole_of(loader, rows, size):
+    """As shards are made: clips of other videos in a batch change the last bits."""
+    parts = [extract_features(*loader(0), rows[n : n + size]) for n in range(0, len(rows), size)]
+    return np.concatenate([part.embeddings for part in parts if len(part)])
+
+
 @pytest.mark.slow
 def test_killed_and_run_again_with_several_processes(folder, rows, whole, tmp_path):
     """kill -9 after the first shard; two processes then make the rest."""
@@ -155,3 +242,30 @@ def test_killed_and_run_again_with_several_processes(folder, rows, whole, tmp_pa
     subprocess.run([sys.executable, str(tmp_path / "job.py"), "2"], check=True)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["complete"]
     same(load_features(tmp_path / "out"), whole)
+
+
+def test_every_video_below_a_folder_is_embedded_and_what_is_left_out_is_named(folder, tmp_path, capsys):
+    """Loose ones beside folders, in any depth, through links; each file once; hidden ones are passed over."""
+    from hf_video.cli import main
+    from hf_video.training.pretrain import read_splits
+
+    root = tmp_path / "clips"
+    names = ["a.mp4", "b.mp4", "train/c.mp4", "deep/er/d.mp4", ".hidden.mp4", ".folder/e.mp4"]
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        tiny.write_clip(root / name, 8, height=32, width=32, seed=seed)
+    (tmp_path / "elsewhere").mkdir()
+    tiny.write_clip(tmp_path / "elsewhere" / "f.mp4", 8, height=32, width=32, seed=9)
+    (root / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    (root / "twin.mp4").symlink_to("a.mp4")
+    (root / "notes.txt").write_text("no video")
+    assert main(["embed", str(root), "--model", str(folder), "--output", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "from 5 of 5 videos" in told.out
+    assert "notes.txt" in told.err
+    assert "twin.mp4 (is the same file as a.mp4)" in told.err
+    wanted = {"a.mp4", "b.mp4", "train/c.mp4", "deep/er/d.mp4", "linked/f.mp4"}
+    assert set(load_features(tmp_path / "out").names) == wanted
+    splits = read_splits(root, held_out=0)
+    assert {row.name for rows in splits.values() for row in rows} == wanted

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from library import save_videoclip, write_library
 
 import hf_video
 from hf_video.data.rows import VideoRow
+from hf_video.data.written import read_json, write_json
 from hf_video.errors import CheckpointError, DataError, VideoIndexError, VideoOptionError
 from hf_video.inference.embed import ModelLoader
 from hf_video.inference.features import extract_features
@@ -390,7 +392,7 @@ def test_a_damaged_index_is_named(index, library, tmp_path, name, damage):
 
 def test_another_format_is_named(index, tmp_path):
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    write_json(path, {**read_json(path), "format": 99})
     with pytest.raises(VideoIndexError, match="format 99"):
         VideoIndex.open(tmp_path / "index")
 
@@ -400,3 +402,73 @@ def test_only_one_writes(index, library):
         with pytest.raises(VideoIndexError, match="being written"):
             index.update(library)
     assert index.update(library).unchanged == 5
+
+
+def test_one_flipped_bit_in_any_file_is_refused_by_name(index, tmp_path):
+    files = [path for path in sorted((tmp_path / "index").rglob("*")) if path.is_file() and path.name != ".lock"]
+    assert len(files) == 4
+    random = np.random.default_rng(0)
+    for path in files:
+        sound = path.read_bytes()
+        for place in [0, len(sound) - 1, *random.integers(0, len(sound), 30)]:
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ (1 << random.integers(8))]) + sound[place + 1 :])
+            with pytest.raises(VideoIndexError, match=re.escape(str(path))):
+                VideoIndex.open(tmp_path / "index")
+        path.write_bytes(sound)
+    assert len(VideoIndex.open(tmp_path / "index")) == len(index)
+
+
+def test_a_file_is_there_once_however_it_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    index = VideoIndex.create(tmp_path / "index")
+    names = ["a.mp4", str(tmp_path / "a.mp4"), "./a.mp4", "link.mp4", "gone/../a.mp4"]
+    index.add_many([(name, np.eye(3)[[number % 3]], [(0, 1)]) for number, name in enumerate(names)])
+    assert [file.path for file in index.files] == ["gone/../a.mp4"]
+    assert len(index) == 1
+    index.add("link.mp4", np.eye(3)[:2], [(0, 1), (1, 2)])
+    assert [file.path for file in index.files] == ["link.mp4"]
+    assert len(VideoIndex.open(tmp_path / "index")) == 2
+
+
+def test_a_library_reached_by_another_path_is_the_same(index, library, tmp_path):
+    (tmp_path / "other").symlink_to(library, target_is_directory=True)
+    report = index.update(tmp_path / "other")
+    assert (report.unchanged, report.embedded, report.copied, report.removed) == (5, 0, 0, 0)
+    assert len(index.files) == 5
+    (library / "clip0.mkv").unlink()
+    (library / "twin.mkv").symlink_to("clip1.mkv")
+    (library / "notes.txt").write_text("no video")
+    report = index.update(tmp_path / "other")
+    assert (report.videos, report.unchanged, report.removed) == (4, 4, 1)
+    assert {one.name for one in report.left_out} == {"twin.mkv", "notes.txt"}
+
+
+@pytest.mark.parametrize("step", ["rename", "replace", "fsync"])
+def test_a_full_disk_is_told_and_what_is_there_stays(index, library, tmp_path, monkeypatch, step):
+    import errno
+
+    before = contents(index)
+    tiny.write_clip(library / "more.mkv", 16, height=48, width=48, seed=9)
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(os, step, full)
+        if step == "fsync":
+            with contextlib.suppress(VideoIndexError):
+                index.update(library)
+        else:
+            with pytest.raises(VideoIndexError, match="No space left"):
+                index.update(library)
+    if step != "fsync":
+        np.testing.assert_array_equal(contents(VideoIndex.open(tmp_path / "index"))[1], before[1])
+    assert index.update(library).videos == 6
+
+
+def test_a_place_that_cant_be_written(library, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(VideoIndexError, match="can't be written"):
+        VideoIndex.build(tmp_path / "file" / "index", library, "fingerprint")
