@@ -20,6 +20,7 @@ from hf_video import processing_config as config
 from hf_video.errors import VideoOptionError
 from hf_video.processing_pixels import layout_name, pixel_values, views
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
+from hf_video.wording import nearest
 
 _SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
@@ -128,7 +129,7 @@ class ClipProcessing:
     def _check_spelling(cls, names: Any) -> None:
         known = (*cls._settings_names, *cls._idle_names)
         for name in names:
-            if name not in known and config.nearest(name, known, cutoff=0.8):
+            if name not in known and nearest(name, known, cutoff=0.8):
                 config.refuse_unknown(name, known, cls.__name__)
 
     @classmethod

@@ -47,7 +47,7 @@ def gather() -> dict[str, Any]:
         "hf_video": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | {"torch": _torch()},
         "ffmpeg": _ffmpeg(),
         "optional": {name: _version(name) for name in OPTIONAL},
         "backends": {
@@ -66,6 +66,15 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _torch() -> str | None:
+    """With its build, such as 2.14.1+cu130, which the installed package's version may leave out."""
+    try:
+        import torch
+    except Exception:
+        return _version("torch")
+    return str(torch.__version__)
 
 
 def _ffmpeg() -> dict[str, str]:
