@@ -23,9 +23,10 @@ def plain_source(given: Any) -> Any:
     """What `given` stands for, and `given` itself where it stands for nothing else.
 
     A row, `{"video": ...}` or `{"bytes", "path"}`, is its bytes or its path. A decoded cell of a `datasets` Video
-    column (a torchcodec `VideoDecoder`) is the file that it came from. A PIL image is a video of one frame, or of
-    all that it has. torchcodec's `FrameBatch` is `VideoFrames`, or an array of clips; decord's and MXNet's arrays are numpy's; an open container of PyAV is its file. They are told by
-    their classes' names: none of these packages is imported.
+    column (a torchcodec `VideoDecoder`) is the file that it came from. A PIL image is a video of one frame, or of all
+    that it has. torchcodec's `FrameBatch` is `VideoFrames`, or an array of clips; decord's and MXNet's arrays are
+    numpy's; an open container of PyAV is its file. They are told by their classes' names: none of these packages is
+    imported.
 
     Raises VideoSourceError for a row without a video, and for readers whose file can't be told.
     """
