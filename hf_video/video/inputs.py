@@ -195,7 +195,7 @@ def as_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
 
 def _tensor(array: Any) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
-        if array.dtype not in (torch.bool, torch.uint16):
+        if array.dtype not in (torch.bool, torch.uint16, torch.uint32, torch.uint64):  # torch can do little with these
             return array.detach()
         array = array.detach().cpu().numpy()
     if array.dtype.kind not in "uifb":

@@ -197,6 +197,7 @@ def test_damaged_exif_is_no_reason_to_refuse():
         (np.array([0, 0.5, 1], np.float64), [0, 128, 255]),
         (np.array([False, True]), [0, 255]),
         (np.array([0, 7, 255], np.int64), [0, 7, 255]),
+        (np.array([0, 7, 255], np.uint32), [0, 7, 255]),
     ],
 )
 def test_dtypes(array, expected):
@@ -208,8 +209,9 @@ def test_dtypes(array, expected):
         with VideoReader(torch.from_numpy(frames)) as reader:
             assert reader.get_frames(range(len(array))).data[:, 0, 0, 0].tolist() == expected
     processor = VideoMAEImageProcessor(do_resize=False, do_center_crop=False, do_normalize=False)
-    got = processor(frames, return_tensors="pt")["pixel_values"][0, :, 0, 0, 0] * 255
-    assert got.tolist() == pytest.approx(expected, abs=0.51)
+    for given in (frames, *([torch.from_numpy(frames)] if array.dtype.byteorder != ">" else [])):
+        got = processor(given, return_tensors="pt")["pixel_values"][0, :, 0, 0, 0] * 255
+        assert got.tolist() == pytest.approx(expected, abs=0.51)
 
 
 @pytest.mark.parametrize(
