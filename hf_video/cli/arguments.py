@@ -70,6 +70,14 @@ def folder_to_write(path: str) -> str:
     return _checked(path, check_output_folder)
 
 
+def data_format(name: str) -> str:
+    from hf_video.data.load import FORMATS
+
+    if name.partition(":")[0] in FORMATS:
+        return name
+    raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}.{did_you_mean(name, FORMATS)}")
+
+
 def picture_to_write(path: str) -> str:
     return _checked(path, lambda file: check_output_file(file, suffixes=PICTURES))
 
@@ -90,6 +98,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "--backend": {"choices": ("auto", "pyav", "torchcodec"), "help": "what decodes (default auto)"},
     "--batch-size": {"type": count, "metavar": "N", "help": "clips in one forward (default: at most 8)"},
     "--device": {"help": "cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"},
+    "--format": {
+        **{"type": data_format, "metavar": "NAME"},
+        "help": "of lists and sources that don't tell: kinetics, ucf101, charades, … (a wrong name lists them)",
+    },
     "--group-pattern": {"metavar": "REGEX", "help": "clips of one recording stay on one side"},
     "--num-workers": {
         **{"type": whole, "default": 0, "metavar": "N"},
@@ -100,6 +112,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--quiet": {"action": "store_true", "help": "no progress bar"},
     "--revision": {"help": "branch, tag or commit of a model on the Hub"},
     "--seed": {"type": seed, "default": 0, "metavar": "N", "help": "another number, other draws (default 0)"},
+    "--videos": {"metavar": "DIR", "help": "where the videos of a list lie (default: beside it)"},
     "--views": {"metavar": "5x3", "help": "clips x crops that are averaged (default: one view)"},
     "--windows": {"metavar": "2s/1s", "help": "a result for each window of that length [and step] in seconds"},
 }

@@ -25,7 +25,8 @@ SHOWN = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = adder(parser)
     add("source", metavar="DIR", help="a folder, a list (csv, json, jsonl), tar shards, or a name on the Hub")
-    add("--format", choices=("folder", "list", "datasets", "webdataset"), help="where the source doesn't tell")
+    add("--format")
+    add("--videos")
     add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
     add("--no-content", action="store_true", help="compare bytes only, not what videos show")
     add("--num-frames", type=count, default=4, metavar="T", help="name videos with fewer frames (default 4)")
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         content=not options.no_content,
         num_frames=options.num_frames,
         data_format=options.format,
+        videos=options.videos,
     )
     found = report.as_dict()
     failed = []

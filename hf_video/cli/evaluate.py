@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
+    add("--format")
+    add("--videos")
     add("--split", default="test", help="train, validation, test (default), or all")
     add(
         "--test-size",
@@ -61,12 +63,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from hf_video.inference.evaluation_rows import recorded_division, split_rows
+    from hf_video.inference.evaluation_rows import split_rows
 
-    given = {"test_size": options.test_size, "group_pattern": options.group_pattern}
-    if all(value is None for value in given.values()):
-        given = recorded_division(options.model, options.data)
-    rows = split_rows(options.data, options.split, **given)
+    rows = split_rows(
+        options.data,
+        options.split,
+        options.model,
+        test_size=options.test_size,
+        group_pattern=options.group_pattern,
+        data_format=options.format,
+        videos=options.videos,
+    )
     report = evaluate_rows(rows, options)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     return DONE if report.found == report.total else SOME_FAILED

@@ -24,13 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", help="labelled videos: a folder, a list, or tar shards")
     add("--model", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
     add("--revision")
+    add("--format")
+    add("--videos")
     add("--output", help="save the model with the probe as its classifier")
     add("--random", action="store_true", help="probe random weights as well")
     add("--views")
     add("--batch-size", default=8)
     add("--num-workers")
     add("--device")
-    add("--seed", help="of the splits, and of random weights (default 0)")
+    add("--seed", default=None, help="of the splits (default: as MODEL was trained), and of random weights")
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 
@@ -46,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
         random=options.random,
         device=options.device,
         seed=options.seed,
+        data_format=options.format,
+        videos=options.videos,
         views=options.views,
         batch_size=options.batch_size,
         num_workers=options.num_workers,

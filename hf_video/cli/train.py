@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
     add("--test-size", type=share, metavar="SHARE", help="kept for the test, of unsplit data (default 0.2)")
     add("--group-pattern")
+    add("--format")
+    add("--videos")
     add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--overwrite", action="store_true", help="remove the run in --output first")
@@ -52,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         settings=options.settings,
         test_size=options.test_size,
         group_pattern=options.group_pattern,
+        data_format=options.format,
+        videos=options.videos,
         protocol=options.protocol,
         resume=options.resume,
         overwrite=options.overwrite,

@@ -7,9 +7,10 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import av
 from hf_video.errors import NotAVideoError, VideoError, VideoOptionError, fault_kind
 from hf_video.video.container import OpenVideo
 from hf_video.video.given import plain_source
+from hf_video.video.part import VideoPart
 from hf_video.video.reader import VideoReader
 from hf_video.video.sources import media_of
 
 LEVELS = ("open", "full")
 SHOW_PROGRESS_FROM = 200
+CHUNK = 16  # frames that are in memory at once
 VERSION = 2  # of what is kept: raise it when an inspection sees more
 
 
@@ -114,6 +117,11 @@ def _clock_seconds(text: str) -> float:
 
 def _undecodable(source: Any) -> str:
     """Decodes everything; what went wrong, or an empty text."""
+    if isinstance(source, VideoPart):
+        with VideoReader(source) as reader:  # raises what it meets
+            for _ in reader.chunks(CHUNK):
+                pass
+        return ""
     media = media_of(plain_source(source))
     video = OpenVideo(media)
     try:
@@ -200,11 +208,38 @@ def inspect_all(
     keys = [cache.key(source, level) for source in sources]
     found = [cache.get(key) for key in keys]
     left = [number for number, one in enumerate(found) if one is None]
-    look = look or (lambda i: inspect_video(sources[i], level=level))
+    wholes = _Wholes()
+    look = look or (lambda i: wholes.inspect(sources[i], level))
     for number, one in zip(left, in_threads(look, left, description), strict=True):
         found[number] = one
     cache.add((keys[number], found[number]) for number in left)
     return found
+
+
+class _Wholes:
+    """Inspections of parts: each file is opened once, however many parts of it are named."""
+
+    def __init__(self):
+        self._found: dict[str, Inspection] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def inspect(self, source: Any, level: str) -> Inspection:
+        if not isinstance(source, VideoPart) or not isinstance(source.source, str) or level == "full":
+            return inspect_video(source, level=level)
+        with self._locks.setdefault(source.source, threading.Lock()):
+            if source.source not in self._found:
+                self._found[source.source] = inspect_video(source.source, level=level)
+        whole = self._found[source.source]
+        rate = 1.0 if source.unit == "seconds" else whole.fps
+        seconds = 0.0
+        if rate:
+            end = whole.seconds if source.end is None else min(source.end / rate, whole.seconds)
+            seconds = end - source.start / rate
+        if not whole.usable:
+            return whole
+        if seconds <= 0:
+            return inspect_video(source, level=level)  # says what is wrong
+        return replace(whole, seconds=seconds, frames=max(round(seconds * whole.fps), 1))
 
 
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_video.data.division import Division
 from hf_video.data.files import is_video, same_file, walk
 from hf_video.data.folder import Found, Listing, list_folder, split_name
 from hf_video.data.hub import is_dataset, list_dataset, load_dataset_from, saved_dataset
@@ -39,6 +40,7 @@ def load_videos(
     label_column: str = "label",
     video_column: str = "video",
     group_pattern: str | None = None,
+    division: Division | None = None,
     labels: Sequence[str] | None = None,
     need_labels: bool = True,
     inspect: str | None = "open",
@@ -64,6 +66,8 @@ def load_videos(
         label_column, video_column: Names in lists, tables and the .json files of shards.
         group_pattern: A regular expression on names; its first group (or the match) names the recording. Clips of one
             recording are never split up. By default UCF101's, Kinetics' and "..._clip3" names are known.
+        division: How the source was divided before (`hf_video.data.division`): what has no splits of its own gets
+            these, and new videos are tested.
         labels: Class names in order, of a model that exists already; default: those found, in natural order. Labels
             that are numbers are indices.
         need_labels: False keeps the videos without a label beside those that have one, such as the loose ones beside
@@ -85,6 +89,8 @@ def load_videos(
         set_aside(listing, inspect, min_frames=min_frames, num_frames=num_frames, cache_dir=cache_dir)
     if split is not None:
         _keep_split(listing, split)
+    elif all(video.split is None for video in listing.videos) and division is not None:
+        division.assign(listing.videos)
     elif all(video.split is None for video in listing.videos):
         _split_automatically(listing, test_size, seed, group_pattern)
     return _numbered(listing, labels)

@@ -8,22 +8,53 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from hf_video.data import load_videos
+from hf_video.data.division import Division
 from hf_video.data.load import list_source
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import DataError
 
+logger = logging.get_logger(__name__)
 
-def split_rows(source: Any, split: str = "test", **options: Any) -> VideoRows:
-    """The videos of one split of anything that `load_videos` takes; "all" is every split together.
 
-    A source without splits is divided as for training (the same `options`, such as `test_size`, give the same parts),
-    so that "test" holds what a model that was trained on it has not seen. Of a source with splits no file is opened
-    here. Raises DataError with the splits that there are.
+def divided(source: Any, model: Any = None, *, division: bool = True, **options: Any) -> dict[str, VideoRows]:
+    """The videos of anything that `load_videos` takes (with these `options`), by split, as they were divided when the
+    model of this folder was trained on them.
+
+    That is what its `split.json` says, for a source of the same name without splits of its own, unless options say how
+    to divide; without such a file the same options give the same parts. Of a source with splits no file is opened.
+    Where videos that are not for training were training videos of the model, a warning counts them. `division=False`
+    takes a source undivided for one with splits.
     """
+    typed = any(options.get(name) is not None for name in ("test_size", "group_pattern", "seed"))
+    options = {name: value for name, value in options.items() if value is not None}
+    where = {name: options[name] for name in ("data_format", "videos") if name in options}
+    own = not division or any(video.split is not None for video in list_source(source, **where).videos)
+    is_folder = isinstance(model, (str, os.PathLike)) and os.path.isdir(model)
+    recorded = Division.read(model, source) if is_folder else None
+    if not own and not typed and recorded is not None:
+        options["division"] = recorded
+    elif not own and not typed and is_folder:
+        options |= recorded_division(model, source)
     # What can't be read is set aside before dividing, as training does: the parts would not be the same.
-    own = split == "all" or any(video.split is not None for video in list_source(source).videos)
     splits = load_videos(source, inspect=None if own else "open", **options)
+    held_out = [row for name, rows in splits.items() if name != "train" for row in rows]
+    seen = [] if recorded is None else recorded.trained_on(held_out)
+    if seen and division:
+        logger.warning(
+            f"{len(seen)} of the {len(held_out)} videos that are not for training are ones that {model} was trained "
+            f"on, such as {seen[0]}: what is measured on them is too good. Leave --seed, --test-size and "
+            "--group-pattern out to divide them as in its training."
+        )
+    return splits
+
+
+def split_rows(source: Any, split: str = "test", model: Any = None, **options: Any) -> VideoRows:
+    """The videos of one split of anything that `load_videos` takes, see `divided`; "all" is every split together.
+    Raises DataError with the splits that there are."""
+    splits = divided(source, model, division=split != "all", **options)
     if split != "all" and split not in splits:
         raise DataError(f'{source} has no split {split!r}; it has {", ".join(splits)}. "all" takes them together.')
     chosen = list(splits.values()) if split == "all" else [splits[split]]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.data import load_videos
+from hf_video.data.division import Division
 from hf_video.data.rows import VideoRows
 from hf_video.training.plan import check_splits, make_plan
 from hf_video.training.preparation import fit_batch, make_arguments, prepare
@@ -38,6 +39,8 @@ def finetune(
     settings: Sequence[str] = (),
     test_size: float | None = None,
     group_pattern: str | None = None,
+    data_format: str | None = None,
+    videos: str | Path | None = None,
     protocol: str = "1x1",
     resume: bool = False,
     overwrite: bool = False,
@@ -56,7 +59,9 @@ def finetune(
         output: The folder of the run. Default: named after data and model, in the current folder.
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         test_size: Share of the videos of an unsplit folder that are kept for the test; `group_pattern` keeps those of
-            one recording together: see `load_videos`.
+            one recording together: see `load_videos`. How the data were divided is written to `split.json`
+            (`hf_video.data.division`), by which `evaluate`, `probe` and `resume` divide them again.
+        data_format, videos: Of lists, see `load_videos`.
         protocol: How the test split is evaluated: see `evaluate_videos`.
         resume, overwrite: Go on with the run in `output`, or remove it first.
         push_to_hub, private: A repository to push to in the end; see `push`.
@@ -66,13 +71,18 @@ def finetune(
     source = find_source(model, revision=revision)
     recipe = change(for_model(load_recipe(recipe or default_recipe(source)), source.model_type), settings)
     frames = recipe["data"].get("num_frames") or source.num_frames
-    splits = read_splits(data, source, test_size=test_size, group_pattern=group_pattern, num_frames=frames)
+    division = {"test_size": test_size, "group_pattern": group_pattern}
+    reading = {"data_format": data_format, "videos": videos, "num_frames": frames, **division}
+    output = Path(output) if output is not None else default_output(data, source)
+    before = Division.read(output, data) if resume else None
+    if before is not None and before.options == division:
+        reading["division"] = before
+    splits = read_splits(data, source, **reading)
     recipe = fit_batch(recipe, len(splits["train"]), settings)
     make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision)
     if self_test:
         with tempfile.TemporaryDirectory() as folder:
             return overfit_one_batch(make_ready(make_arguments(Path(folder), recipe["training"]))[0])
-    output = Path(output) if output is not None else default_output(data, source)
     arguments = make_arguments(output, recipe["training"])
     run = run_description(source.name, recipe, splits)
     with arguments.main_process_first(local=False):
@@ -84,6 +94,7 @@ def finetune(
         if resume:
             print(f"  resuming from {checkpoint}" if checkpoint else "  there is no checkpoint yet: from the beginning")
         (output / RUN_FILE).write_text(json.dumps(run, indent=2))
+        Division.of(data, splits, **division).save(output)
     trainer.accelerator.wait_for_everyone()
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()

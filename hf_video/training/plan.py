@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hf_video.data.check import double_files
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError, DataError, HFVideoError
 from hf_video.video.reader import VideoReader
@@ -141,6 +142,7 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
         plan.warnings.append(f"{len(empty)} classes have no video to train on, as {empty[0]!r}")
     elif most >= UNEVEN * least:
         plan.warnings.append(f"the largest class has {most} videos, the smallest {least}: look at accuracy per class")
+    plan.warnings += double_files(splits)
     skipped = [one for rows in splits.values() for one in rows.skipped]
     if skipped:
         unused = [one for one in skipped if not one.used]

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.data.division import Division
 from hf_video.data.rows import VideoRows
 from hf_video.data.splitting import choose_test
 from hf_video.errors import CheckpointError, DataError
@@ -247,21 +248,28 @@ def probe_model(
     revision: str | None = None,
     random: bool = False,
     device: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    data_format: str | None = None,
+    videos: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """`linear_probe` from names: labelled videos as `load_videos` takes them, and a model folder or name on the Hub.
+    """`linear_probe` from names: labelled videos as `load_videos` takes them (`data_format`, `videos`), and a model
+    folder or name on the Hub.
 
-    `random=True` probes the same model with random weights too. With `output` the probe is saved there (`save_probe`).
-    `options` are those of `extract_features`. Returns the report, with `chance`, the share of the most frequent class
-    among the test videos, and the class names `labels`.
+    Data without splits are divided as the model of a folder was trained on them, else by `seed` (default 0): see
+    `hf_video.inference.evaluation_rows.divided`.
+
+    `random=True` probes the same model with random weights too. With `output` the probe is saved there (`save_probe`),
+    with `split.json`. `options` are those of `extract_features`. Returns the report, with `chance`, the share of the
+    most frequent class among the test videos, and the class names `labels`.
     """
-    from hf_video.data.load import load_videos
+    from hf_video.inference.evaluation_rows import divided
     from hf_video.tasks.clip_processors import find_processors
 
     if output is not None:
         check_output_folder(output)
-    splits = load_videos(data, seed=seed, inspect=None)
+    splits = divided(data, model, seed=seed, data_format=data_format, videos=videos)
+    seed = seed or 0
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or test is None:
         raise DataError(f"{data} has the splits {', '.join(splits)}; a probe needs train and test.")
@@ -286,4 +294,5 @@ def probe_model(
             encoder, report.head, dict(processor(row.source, num_frames=encoder.config.num_frames, return_tensors="pt"))
         )
         save_probe(output, encoder, processor, report, facts)
+        Division.of(data, splits).save(output)
     return {**report.as_dict(), **facts}

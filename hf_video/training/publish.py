@@ -33,7 +33,15 @@ logger = logging.get_logger(__name__)
 
 INDEX = "model.safetensors.index.json"
 # Files of a folder that belong to a model; weights and `evaluation/` come to them. Other figures show people's videos.
-PUBLISHED = ("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", "training_summary.json", "figures/loss_curve.png")
+PUBLISHED = (
+    "config.json",
+    *PROCESSOR_FILES,
+    "README.md",
+    "LICENSE",
+    "training_summary.json",
+    "split.json",
+    "figures/loss_curve.png",
+)
 EVALUATION = (".json", ".csv", ".png")
 
 

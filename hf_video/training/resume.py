@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_video.data.division import SPLIT_FILE
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 
@@ -17,7 +18,7 @@ RUN_FILE = "run.json"
 SKIPPED_FILE = "skipped.jsonl"
 SUMMARY_FILE = "training_summary.json"
 # What a run makes; nothing else is removed by --overwrite.
-_MADE = (RUN_FILE, SKIPPED_FILE, SUMMARY_FILE, "evaluation", "runs", "training_args.json")
+_MADE = (RUN_FILE, SPLIT_FILE, SKIPPED_FILE, SUMMARY_FILE, "evaluation", "runs", "training_args.json")
 # Settings that may differ when a run goes on: they change no weight.
 _FREE = re.compile(
     r"dataloader_(num|persist|prefetch|pin)|logging|report_to|save_|disable_tqdm|push_to_hub|hub_|run_name"

@@ -180,3 +180,23 @@ class TestOnePass:
             assert tracemalloc.get_traced_memory()[1] < 120 << 20
         finally:
             tracemalloc.stop()
+
+
+class TestParts:
+    def test_parts_are_two_videos_and_decoded_alone(self, folder, monkeypatch):
+        """Neither the same file nor the same content; and of one file many parts are opened once."""
+        left, up = (str(next((folder / name).iterdir())) for name in ("left", "up"))
+        lines = [f"{left},a,0,4", f"{left},b,4,8", f"{up},a,0,8", f"{up},a,50,60"]
+        (folder / "l.csv").write_text("video,label,start_frame,end_frame\n" + "\n".join(lines) + "\n")
+        report, videos = check_videos(folder / "l.csv", content=False)
+        assert report.videos == 3
+        assert report.duplicates == []
+        assert [fault.kind for fault in report.faults if not fault.used] == ["missing"]
+        assert [video.about.frames for video in videos] == [4, 4, 8]
+        opened = []
+        real = av.open
+        monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args[0]) or real(*args, **kwargs))
+        quick, videos = check_videos(folder / "l.csv", level="open", content=False, cache_dir=folder / "cache")
+        assert [video.about.frames for video in videos] == [4, 4, 8]
+        assert quick.faults == report.faults
+        assert sum(left in one for one in opened) <= 2
