@@ -114,10 +114,27 @@ class LayerContract:
                 getattr(layer, f"register_{hook}")(lambda *_, key=(name, hook): fired.add(key))
             layer.register_forward_hook(lambda layer, given, output: kept.append((output, version(output))))
         assert_same(answer(model, inputs), expected)
+        fired.clear()
         self.loss(model.train(training), inputs).backward()
         needed = {name for name in layers if not re.search(self.uncalled, name)}
         assert {(name, hook) for name in needed for hook in HOOKS} <= fired
         assert all(version(output) == seen for output, seen in kept)
+
+    def test_hooks_of_what_holds_layers_fire(self, layered):
+        """Of attentions, MLPs, blocks: whatever can be called but a whole model."""
+        model, inputs, fired = self.model(layered), self.inputs(layered), set()
+        holders = {
+            name: module
+            for name, module in model.named_modules()
+            if any(True for _ in module.children())
+            and not isinstance(module, (nn.ModuleList, nn.ModuleDict, transformers.PreTrainedModel))
+            and type(module).forward is not nn.Module.forward
+            and not re.search(self.uncalled, name)
+        }
+        for name, module in holders.items():
+            module.register_forward_hook(lambda *_, name=name: fired.add(name))
+        answer(model, inputs)
+        assert fired == set(holders)
 
     def test_adapters_count_on_every_layer(self, layered):
         """LoRA on each Linear, convolution and Embedding: every one moves the answer, as much as it does merged."""

@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import SelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
-from hf_video.layers.plain import is_plain
+from hf_video.layers.plain import is_plain, is_untouched
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Dense
 from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
@@ -169,7 +169,8 @@ class PoolingAttention(SelfAttention):
             value, _ = self.pool_v(value, grid)
         if first_only and self.pool_q is None:
             return self.output(self.attend(query[:, :, :1], key, value)[0]), None
-        if first_only and is_plain(self.pool_q.conv, nn.Conv3d):  # which moves all but the class token
+        # The convolution moves all but the class token.
+        if first_only and is_untouched(self.pool_q, Pooling) and is_plain(self.pool_q.conv, nn.Conv3d):
             return self.output(self.attend(self.pool_q.norm(query[:, :, :1]), key, value)[0]), None
         if self.pool_q is not None:
             query, query_grid = self.pool_q(query, grid)

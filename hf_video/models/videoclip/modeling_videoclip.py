@@ -308,7 +308,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
         """Scores (N, V) of what the towers gave: vectors (N, D) and (V, D); for "tight" projected texts (N, D) and
         frames (V, T, D) with their mask (V, T)."""
         if self.config.temporal == "tight":
-            return self.temporal_head.pair_scores(text, video, mask)
+            return self.temporal_head(text, video, mask)
         logits = text @ video.t()
         if self.config.logit_scale_init_value is not None:
             logits = logits * self.logit_scale.exp()

@@ -82,7 +82,7 @@ class TransformerHead(nn.Module):
         return frames + self.sequence(frames, mask), mask
 
 
-class TightHead(MeanHead):
+class TightHead(nn.Module):
     """A transformer over [text, frames] whose first token, pooled, becomes the score of the pair."""
 
     def __init__(self, config: VideoCLIPConfig) -> None:
@@ -94,7 +94,7 @@ class TightHead(MeanHead):
         self.act = ACT2FN["quick_gelu"]
         self.score = nn.Linear(config.width, 1)
 
-    def pair_scores(self, text: torch.Tensor, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, text: torch.Tensor, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Every text (N, D) with every video (V, T, D): (N, V). All pairs at once: N · V sequences of 1 + T tokens."""
         texts, videos = len(text), len(frames)
         tokens = torch.cat(
