@@ -241,7 +241,9 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(plain):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        # What torch says first is how to load it all the same, with the code in it: its own reason stands behind.
+        said = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        reason = said.splitlines()[0][:200]
         raise CheckpointError(
             f"{path} is refused: it is no PyTorch file of plain tensors ({reason}). Files "
             "that need arbitrary pickled code are never loaded; save the state dict alone, best as .safetensors."

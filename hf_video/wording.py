@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -22,3 +23,26 @@ def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`counted(1, "video")` is "1 video", `counted(2000, "video")` "2,000 videos"; `plural` where -s is wrong."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def near_path(path: str | os.PathLike[str], *, folders: bool = False) -> str:
+    """` Is it 'videos'?` for a path where nothing is: the nearest name beside it (of a folder, with `folders`), or the
+    first folder of it that isn't there."""
+    path = os.fspath(path)
+    if "\\" in path and os.path.exists(path.replace("\\", "/")):
+        return f" Is it {path.replace(chr(92), '/')!r}?"
+    above, last = os.path.split(os.path.expanduser(path).rstrip("/\\"))
+    try:
+        names = [one for one in os.listdir(above or ".") if not folders or os.path.isdir(os.path.join(above, one))]
+    except OSError:
+        return f" Nor is there {above!r}." if above else ""
+    close = nearest(last, names)
+    return f" Is it {os.path.join(above, close)!r}?" if close else ""
+
+
+def without_name(reason: str, name: str) -> str:
+    """A reason that begins with its file's name, such as "a.mp4 is empty", for a line that names the file first."""
+    for begin in (f"{name} ", f"{name!r} ", f"{name}: "):
+        if reason.startswith(begin):
+            return reason.removeprefix(begin)
+    return reason

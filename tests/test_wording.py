@@ -9,14 +9,21 @@ import pytest
 import tiny
 
 from hf_video import errors
+from hf_video.cli import info
 from hf_video.cli.faults import told
+from hf_video.convert import load_official_file
 from hf_video.data import load_videos
 from hf_video.data.inspection import inspect_video
-from hf_video.errors import HFVideoError, OutputError, fault_kind
+from hf_video.data.rows import Skipped, plain_reason
+from hf_video.errors import CheckpointError, ConfigError, DataError, HFVideoError, OutputError, fault_kind
+from hf_video.inference.evaluation_rows import split_rows
 from hf_video.inference.features import skipped
 from hf_video.output_paths import check_output_file, check_output_folder
+from hf_video.training.finetune import finetune
+from hf_video.training.preparation import make_arguments
+from hf_video.training.probe import probe_model
 from hf_video.video import VideoReader
-from hf_video.wording import counted, did_you_mean, nearest
+from hf_video.wording import counted, did_you_mean, near_path, nearest, without_name
 
 
 def test_nearest():
@@ -114,3 +121,72 @@ def test_files_to_write(tmp_path, monkeypatch):
     for path in (tmp_path, tmp_path / "kept.png/a.png", tmp_path / "none/a.png", "/proc/a.png", "a.gif"):
         with pytest.raises(OutputError):
             check_output_file(path, suffixes=(".png",))
+
+
+def test_near_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos/train").mkdir(parents=True)
+    (tmp_path / "vidoes.txt").touch()
+    assert near_path("vidoes", folders=True) == " Is it 'videos'?"
+    assert near_path("videos/trian") == " Is it 'videos/train'?"
+    assert near_path("videos\\train") == " Is it 'videos/train'?"
+    assert near_path("nothing/like/it") == " Nor is there 'nothing/like'."
+    assert near_path("zzz") == ""
+
+
+def test_the_name_of_a_file_stands_once_in_a_line(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    found = inspect_video(str(tmp_path / "empty.mp4"))
+    line = str(Skipped("empty.mp4", plain_reason(found.reason, str(tmp_path / "empty.mp4"), "empty.mp4"), found.kind))
+    assert line.count("empty.mp4") == 1
+    assert line.startswith("empty.mp4: empty: is empty (0 bytes)")
+    for reason in ("'a b.mp4' does not exist", "a b.mp4 does not exist", "a b.mp4: does not exist"):
+        assert without_name(reason, "a b.mp4") == "does not exist"
+    assert without_name("a b.mp4x is cut", "a b.mp4") == "a b.mp4x is cut"
+
+
+@pytest.mark.parametrize("use", [split_rows, lambda data: probe_model(data, "no model yet")])
+def test_unlabelled_videos_are_told_which_layout_is_wanted(tmp_path, use):
+    tiny.write_clip(tmp_path / "a.mp4")
+    tiny.write_clip(tmp_path / "b.mp4")
+    (tmp_path / "INDEX.md").write_text("words")
+    with pytest.raises(
+        DataError, match=r"2 videos of .* without labels came.*<label>/clip.mp4.*clip.mp4,label"
+    ) as caught:
+        use(tmp_path)
+    assert "INDEX.md" not in str(caught.value)
+
+
+def test_what_a_torch_file_is_not_does_not_name_the_unsafe_way(tmp_path):
+    for content in (b"", b"no checkpoint" * 99):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match="no PyTorch file of plain tensors") as caught:
+            load_official_file(tmp_path / "x.pth")
+        assert "weights_only" not in str(caught.value)
+    (tmp_path / "x.safetensors").write_bytes(b"\1\0\0\0\0\0\0\0{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_official_file(tmp_path / "x.safetensors")
+
+
+def test_info_says_the_whole_reason():
+    error = RuntimeError(
+        "Could not load libx. Likely causes:\n  1. FFmpeg is not properly installed\n  2. PyTorch (2.13) is "
+        "not compatible\n\n[start of traceback]\nOSError: libavutil.so.60: cannot open shared object file: No\n"
+    )
+    said = info._reason(error)
+    assert "Likely causes: 1. FFmpeg is not properly installed 2. PyTorch (2.13) is not compatible" in said
+    assert "libavutil.so.60: cannot open shared object file" in said
+    assert info._reason(RuntimeError("no FFmpeg here\nlong story")) == "RuntimeError: no FFmpeg here"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1])
+@pytest.mark.parametrize("name", ["num_train_epochs", "learning_rate", "per_device_train_batch_size"])
+def test_training_arguments_are_numbers_that_mean_something(tmp_path, name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        make_arguments(tmp_path, {name: value})
+
+
+def test_a_protocol_is_checked_before_anything_is_loaded(tmp_path):
+    for protocol in ("papr", "5x5", "0x3", ""):
+        with pytest.raises(HFVideoError, match="There is no protocol"):
+            finetune(tmp_path / "none", "no model yet", protocol=protocol)

@@ -18,6 +18,7 @@ from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import adder, count, folder_to_write
+from hf_video.wording import counted, without_name
 
 SHOWN = 5
 
@@ -65,15 +66,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['root'] or 'data set'}: {found['videos']} videos that can be read"]
+    lines = [f"{found['root'] or 'data set'}: {counted(found['videos'], 'video')} that can be read"]
     lines += [_split_line(split, counts, found["imbalance"].get(split)) for split, counts in found["classes"].items()]
     low, middle, high = found["seconds"]
     lines += [
         f"  {name:<12}{_most(found[key])}" for name, key in (("size", "sizes"), ("fps", "rates"), ("codec", "codecs"))
     ]
     lines += [f"  {'seconds':<12}{low:g} to {high:g}, median {middle:g}"]
-    lines += [f"{fault['kind']}{' (used)' if fault['used'] else ''}: {fault['name']}: {fault['reason']}"
-              for fault in found["faults"]]  # fmt: skip
+    for fault in found["faults"]:
+        reason = without_name(fault["reason"], fault["name"])
+        lines.append(f"{fault['kind']}{' (used)' if fault['used'] else ''}: {fault['name']}: {reason}")
     marked = {tuple(one["names"]) for one in (*found["leaks"], *found["conflicts"])}
     for word, key in (("leak between splits", "leaks"), ("two labels", "conflicts"), ("duplicate", "duplicates")):
         lines += [f"{word} ({'equal bytes' if one['exact'] else 'same content'}): {' = '.join(one['names'])}"
@@ -90,8 +92,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
 def _split_line(split: str, counts: dict[str, int], imbalance: float | None) -> str:
     videos = sum(counts.values())
     if set(counts) == {""}:
-        return f"  {split:<12}{videos} videos without labels"
-    text = f"  {split:<12}{videos} videos of {len(counts)} classes"
+        return f"  {split:<12}{counted(videos, 'video')} without labels"
+    text = f"  {split:<12}{counted(videos, 'video')} of {counted(len(counts), 'class', 'classes')}"
     if imbalance is None or imbalance == 1:
         return text
     largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)

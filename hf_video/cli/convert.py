@@ -50,16 +50,14 @@ def run(options: argparse.Namespace) -> int:
     import transformers
 
     from hf_video.convert import convert_file, convert_pickles
+    from hf_video.tasks.loading import loading
 
     transformers.utils.logging.disable_progress_bar()
     if options.model_type:
         model = convert_file(options.file, model_type=options.model_type, output=output, processor=processor, **values)
     else:
-        try:
+        with loading(options.file):
             model = convert_pickles(options.file, output=output, revision=options.revision)
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            raise CommandError(f"the model {options.file!r} can't be read: {reason}") from error
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{output}: {type(model).__name__}, {parameters:,} parameters", file=sys.stderr)
     print(output)

@@ -15,6 +15,7 @@ import argparse
 import sys
 
 from hf_video.cli.arguments import adder, count
+from hf_video.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +70,9 @@ def run(options: argparse.Namespace) -> int:
             num_workers=options.num_workers,
         )
     print(
-        f"{report.vectors} vectors of {report.dim} numbers from {report.found} of {report.videos} videos in "
-        f"{options.output} ({report.made} shards made, {report.kept} were there)"
+        f"{counted(report.vectors, 'vector')} of {report.dim} numbers from {report.found} of "
+        f"{counted(report.videos, 'video')} in {options.output} "
+        f"({counted(report.made, 'shard')} made, {report.kept} were there)"
     )
     for line in report.damaged:
         print(f"hf-video: {line}", file=sys.stderr)

@@ -64,7 +64,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from hf_video.inference.evaluation_rows import split_rows
+    from hf_video.inference.protocols import check_protocol
 
+    check_protocol(options.protocol)
     rows = split_rows(
         options.data,
         options.split,

@@ -16,6 +16,7 @@ import argparse
 import sys
 
 from hf_video.cli.arguments import adder
+from hf_video.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
             on_progress=progress,
         )
     print(
-        f"{report.moments} moments of {report.videos} videos in {options.output} ({report.embedded} embedded, "
-        f"{report.copied} known by their content, {report.unchanged} unchanged, {report.removed} removed)"
+        f"{counted(report.moments, 'moment')} of {counted(report.videos, 'video')} in {options.output} "
+        f"({report.embedded} embedded, {report.copied} known by their content, {report.unchanged} unchanged, "
+        f"{report.removed} removed)"
     )
     if report.left_out:
         print(left_out(report.left_out), file=sys.stderr)

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import re
 import sys
 from importlib import import_module, metadata
 from typing import Any
@@ -20,6 +21,7 @@ from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.files import expand
 from hf_video.cli.printing import fault
 from hf_video.errors import HFVideoError
+from hf_video.wording import counted
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
 OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu", "gradio")
@@ -86,12 +88,12 @@ def _ffmpeg() -> dict[str, str]:
 
 
 def _try(module: str, use: str) -> dict[str, Any]:
-    """Whether a backend can be imported; if not, the first line of the reason."""
+    """Whether a backend can be imported; if not, the reason."""
     try:
         import_module(module)
     except Exception as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-        return {"works": False, "why": "not installed" if absent else _first_line(error)}
+        return {"works": False, "why": "not installed" if absent else _reason(error)}
     return {"works": True, "why": use}
 
 
@@ -104,7 +106,7 @@ def _devices() -> dict[str, dict[str, Any]]:
     try:
         import torch
     except Exception as error:
-        return {"cuda": {"works": False, "why": _first_line(error)}}
+        return {"cuda": {"works": False, "why": _reason(error)}}
     mps = torch.backends.mps
     no_mps = "not a Mac, or macOS too old" if mps.is_built() else "torch is built without MPS"
     return {
@@ -132,9 +134,14 @@ def _models() -> dict[str, Any]:
     }
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The reason without what led to it. A first line that announces others ("Likely causes:") is nothing without them,
+    and libraries that the system doesn't find are the cause whatever is said before."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[:4] if lines and lines[0].endswith(":") else lines[:1])[:300]
+    absent = dict.fromkeys(re.findall(r"[\w.+-]+\.(?:so|dylib|dll)[\w.]*: cannot open shared object file", str(error)))
+    found = "; ".join(filter(None, (said, *list(absent)[:2])))
+    return f"{type(error).__name__}: {found}" if found else type(error).__name__
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -164,7 +171,9 @@ def describe_files(files: list[str], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        print("\n".join(_describe(row) for row in rows if "error" not in row))
+        for row in rows:
+            if "error" not in row:
+                print(_describe(row))
     return SOME_FAILED if any("error" in row for row in rows) else DONE
 
 
@@ -174,6 +183,6 @@ def _describe(row: dict[str, Any]) -> str:
     turned += f", pixels {shape}" if shape != "1" else ""
     begin = f", begins at {row['begin']:.3f} s" if row["begin"] else ""
     return (
-        f"{row['file']}  {row['num_frames']} frames, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "
+        f"{row['file']}  {counted(row['num_frames'], 'frame')}, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "
         f"{row['width']}x{row['height']}{turned}, {row['codec']}"
     )

@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def told(summary: dict[str, Any]) -> str:
+    from hf_video.data.rows import Skipped
+
     lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
     held_out = summary["held_out"]
     if held_out:
@@ -76,7 +78,7 @@ def told(summary: dict[str, Any]) -> str:
         probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
         lines.append(f"Linear probe, top-1: {', '.join(probes)}")
     skipped = summary["data"]["skipped"]
-    lines += [f"{one['name']}: {one['kind']}{' (used)' if one['used'] else ''}: {one['reason']}" for one in skipped]
+    lines += [str(Skipped(**one)) for one in skipped]
     lines.append(f"Saved to {summary['output']}; pictures in {summary['output']}/figures")
     return "\n".join(lines)
 

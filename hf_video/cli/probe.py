@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from hf_video.cli.arguments import adder
+from hf_video.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.data.rows import Skipped
     from hf_video.training.probe import probe_model
 
     report = probe_model(
@@ -59,13 +61,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         show(report)
     for one in report["skipped"]:
-        print(f"{one['name']}: {one['kind']}: {one['reason']}", file=sys.stderr)
+        print(Skipped(**one), file=sys.stderr)
     return SOME_FAILED if any(not one["used"] for one in report["skipped"]) else DONE
 
 
 def show(report: dict[str, Any]) -> None:
     print(
-        f"{report['train_found']} training videos, {report['test_found']} test videos, {len(report['labels'])} classes"
+        f"{counted(report['train_found'], 'training video')}, {counted(report['test_found'], 'test video')}, "
+        f"{counted(len(report['labels']), 'class', 'classes')}"
     )
     print(f"linear probe     top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
     if report.get("random_top1") is not None:

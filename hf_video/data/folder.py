@@ -13,6 +13,7 @@ from typing import Any
 from hf_video.data.files import is_video, not_a_video, walk
 from hf_video.data.rows import Skipped
 from hf_video.errors import DataError
+from hf_video.wording import near_path
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -59,7 +60,7 @@ def list_folder(root: str | os.PathLike[str]) -> Listing:
     """The videos of a folder. Raises DataError where there is no folder or nothing in it is a video."""
     root = Path(root)
     if not root.is_dir():
-        raise DataError(f"{root} is no folder (looked in {os.getcwd()}); give a folder of videos.")
+        raise DataError(f"{root} is no folder (looked in {os.getcwd()}).{near_path(root)} Give a folder of videos.")
     listing = Listing(str(root))
     splits = _splits(root)
     for name in walk(root):

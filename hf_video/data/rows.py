@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from hf_video.errors import DataError
 from hf_video.video.part import VideoPart
+from hf_video.wording import counted, without_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Skipped:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.kind}{' (used)' if self.used else ''}: {self.reason}"
+        return f"{self.name}: {self.kind}{' (used)' if self.used else ''}: {without_name(self.reason, self.name)}"
 
 
 def plain_reason(error: object, source: Any, name: str) -> str:
@@ -124,3 +125,14 @@ class VideoRows(Sequence[VideoRow]):
 
     def __repr__(self) -> str:
         return f"VideoRows({len(self)} videos, {len(self.labels)} classes, {len(self.skipped)} named as skipped)"
+
+
+def check_labelled(splits: Mapping[str, VideoRows], source: Any) -> None:
+    """Raises DataError where not one video has a label, saying how labels are given."""
+    if all(row.label is None for rows in splits.values() for row in rows):
+        videos = counted(sum(map(len, splits.values())), "video")
+        raise DataError(
+            f"{videos} of {source} without labels came, and labels are needed here. Put each video into a folder named "
+            "after its class (<label>/clip.mp4, or <split>/<label>/clip.mp4), or give a list that names them "
+            "(clip.mp4,label)."
+        )

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from hf_video.data import load_videos
 from hf_video.data.division import Division
 from hf_video.data.load import list_source
-from hf_video.data.rows import VideoRow, VideoRows
+from hf_video.data.rows import VideoRow, VideoRows, check_labelled
 from hf_video.errors import DataError
 
 logger = logging.get_logger(__name__)
@@ -40,6 +40,7 @@ def divided(source: Any, model: Any = None, *, division: bool = True, **options:
         options |= recorded_division(model, source)
     # What can't be read is set aside before dividing, as training does: the parts would not be the same.
     splits = load_videos(source, inspect=None if own else "open", **options)
+    check_labelled(splits, source)
     held_out = [row for name, rows in splits.items() if name != "train" for row in rows]
     seen = [] if recorded is None else recorded.trained_on(held_out)
     if seen and division:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.data.rows import Skipped, VideoRow
+from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.errors import VideoError, VideoOptionError, fault_kind
 from hf_video.processing import ClipProcessing
 from hf_video.tasks.batching import run_jobs
@@ -125,7 +125,7 @@ class _Collected:
 
     def add(self, row: VideoRow, job: Any) -> None:
         if job.error is not None:
-            self.skipped.append(skipped(row.name, job.error))
+            self.skipped.append(skipped(row.name, job.error, row.source))
             return
         for number, seen in enumerate(job.seen):
             self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
@@ -143,9 +143,9 @@ class _Collected:
         )
 
 
-def skipped(name: str, error: VideoError) -> Skipped:
-    """The record of a video that could not be read."""
-    return Skipped(name=name, reason=str(error), kind=fault_kind(error))
+def skipped(name: str, error: VideoError, source: Any = None) -> Skipped:
+    """The record of a video that could not be read from `source`."""
+    return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
 
 
 def reading_of(

@@ -33,6 +33,7 @@ from hf_video.processing import ClipProcessing
 from hf_video.tasks.clip_processors import ClipProcessor, clip_processor, decode_options, frames_needed
 from hf_video.tasks.clips import Reading
 from hf_video.tasks.views import Sampling, Views, average_views
+from hf_video.wording import did_you_mean
 
 AVERAGES = {
     "softmax": "the mean of the views' probabilities",
@@ -163,6 +164,20 @@ def frames_of(config: Any) -> int:
 # -- by name -----------------------------------------------------------------------------------------------------------
 
 
+def check_protocol(protocol: str | Protocol) -> None:
+    """Raises VideoOptionError for a name that no model has a protocol of, before a model or video is loaded."""
+    name = str(protocol).strip().lower()
+    views = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
+    if isinstance(protocol, Protocol) or re.fullmatch("center|paper(:.*)?", name):
+        return
+    if not views or int(views[1]) < 1 or int(views[2]) not in CROPS:
+        hint = did_you_mean(name, ("paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", "center"))
+        raise VideoOptionError(
+            f'There is no protocol {protocol!r}.{hint} Use "paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", '
+            '"center" or clips x crops, such as "5x3" (1, 3 or 10 crops).'
+        )
+
+
 def find_protocol(protocol: str | Protocol, config: Any, *, processor: Any = None) -> Protocol:
     """The protocol of that name (see the top of this file) for a model's configuration and its processor.
 
@@ -176,13 +191,8 @@ def find_protocol(protocol: str | Protocol, config: Any, *, processor: Any = Non
     if name == "center":
         paper = paper_protocol(config, processor=processor)
         return _centered(paper)
-    found = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
-    if not found or int(found[1]) < 1 or int(found[2]) not in CROPS:
-        raise VideoOptionError(
-            f'There is no protocol {protocol!r}. Use "paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", "center" '
-            'or clips x crops, such as "5x3" (1, 3 or 10 crops).'
-        )
-    clips, crops = int(found[1]), int(found[2])
+    check_protocol(name)
+    clips, crops = (int(number) for number in re.split("[x×]", name))
     return Protocol(f"{clips}x{crops}", clips, crops)
 
 

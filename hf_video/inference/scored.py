@@ -17,6 +17,7 @@ import torch
 
 from hf_video.data.rows import Skipped
 from hf_video.inference.protocols import Protocol
+from hf_video.wording import counted, without_name
 
 # Entries of a list of what was skipped that are no video that one looked for.
 NOT_VIDEOS = ("format", "no videos", "hidden split", "unused")
@@ -59,7 +60,7 @@ class Scored:
     def _head(self) -> list[str]:
         words = f"{self.protocol.name}: {self.protocol.describe()}"
         return [
-            f"{self.model}: found {self.found} of {self.total} videos",
+            f"{self.model}: found {self.found} of {counted(self.total, 'video')}",
             *textwrap.wrap(words, 110, initial_indent="  protocol   ", subsequent_indent=" " * 13),
         ]
 
@@ -67,8 +68,12 @@ class Scored:
         if not self.skipped:
             return []
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(s.kind for s in self.skipped).items())
-        shown = [f"    {entry.name}: {entry.reason}" for entry in self.skipped[:SHOWN]]
-        more = [f"    … {len(self.skipped) - SHOWN} more in report.json"] if len(self.skipped) > SHOWN else []
+        shown = [f"    {entry.name}: {without_name(entry.reason, entry.name)}" for entry in self.skipped[:SHOWN]]
+        more = (
+            [f"    … {len(self.skipped) - SHOWN} more: --json, or report.json in the folder of --output, names all"]
+            if len(self.skipped) > SHOWN
+            else []
+        )
         return [f"  skipped: {kinds}", *shown, *more]
 
 

@@ -12,6 +12,7 @@ from hf_video.errors import DataError
 from hf_video.retrieval.building import record_of
 from hf_video.retrieval.store import Entry, FileRecord
 from hf_video.retrieval.writing import Writer
+from hf_video.wording import near_path
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Changes:
 def find_videos(root: str) -> tuple[list[str], list[Skipped]]:
     """All videos below a folder, and what of it is left out. Raises DataError where there are none."""
     if not os.path.isdir(root):
-        raise DataError(f"There is no folder {root}: give the folder that holds the videos.")
+        raise DataError(f"There is no folder {root}.{near_path(root)} Give the folder that holds the videos.")
     names, others = videos_below(root)
     if not names:
         raise DataError(f"There are no videos in {root} (by their endings, such as .mp4). Nothing was changed.")

@@ -207,7 +207,7 @@ class _Loader:
 
     def __call__(self, number: int) -> tuple[Any, Any]:
         name = os.fspath(self.model)
-        with loading(name):
+        with loading(name, words=("fingerprint",)):
             return self._load(name, number)
 
     def _load(self, name: str, number: int) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
+from hf_video.wording import counted
 
 SHOWN = 12
 
@@ -48,7 +49,7 @@ def page(index: VideoIndex, folder: str) -> Any:
         except HFVideoError as error:
             return [], [], str(error), None
         pictures = [(_thumbnail(moment), _caption(moment)) for moment in moments]
-        return pictures, moments, f"{len(moments)} moments, the nearest first. Choose one to play it.", None
+        return pictures, moments, f"{counted(len(moments), 'moment')}, the nearest first. Choose one to play it.", None
 
     def play(moments: list[Moment], event: Any) -> tuple[str | None, str]:
         moment = moments[event.index]
@@ -64,7 +65,7 @@ def page(index: VideoIndex, folder: str) -> Any:
 
     with gradio.Blocks(title="Video search") as blocks:
         count = len(index.files)
-        gradio.Markdown(f"## Video search\n{len(index)} moments of {count} video{'s' if count != 1 else ''}")
+        gradio.Markdown(f"## Video search\n{counted(len(index), 'moment')} of {counted(count, 'video')}")
         found = gradio.State([])
         with gradio.Row():
             text = gradio.Textbox(

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError
-from hf_video.wording import nearest
+from hf_video.wording import did_you_mean, near_path
 
 
 @contextmanager
-def loading(model: str | os.PathLike[str]) -> Iterator[None]:
+def loading(model: str | os.PathLike[str], *, words: tuple[str, ...] = ()) -> Iterator[None]:
     """Around everything that loads a model: what transformers, the Hub, safetensors and the disk raise becomes a
-    CheckpointError that says in a sentence or two what is wrong with `model`, a folder or a name on the Hub."""
+    CheckpointError that says in a sentence or two what is wrong with `model`, a folder or a name on the Hub. `words`
+    are what could have been meant besides."""
     check_place(model)
     try:
         yield
@@ -24,7 +25,7 @@ def loading(model: str | os.PathLike[str]) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise CheckpointError(not_loaded(model, error)) from error
+        raise CheckpointError(not_loaded(model, error) + did_you_mean(model, words)) from error
 
 
 def check_place(model: str | os.PathLike[str]) -> None:
@@ -39,7 +40,8 @@ def check_place(model: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{name!r} is a file; a model is a folder with config.json, or a name on the Hub.")
     elif name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or not name.strip():
         raise CheckpointError(
-            f"There is no folder {name!r}.{_near_folder(name)} Give a folder with config.json, or a name on the Hub."
+            f"There is no folder {name!r}.{near_path(name, folders=True)} Give a folder with config.json, or a name on "
+            "the Hub."
         )
 
 
@@ -64,22 +66,9 @@ def not_loaded(model: str | os.PathLike[str], error: Exception) -> str:
     elif isinstance(error, OSError) and re.search(r"not a valid model identifier|404|Repository Not Found", reason):
         reason = "the Hub has none either (a private one needs hf auth login)"
     return (
-        f"There is no folder {name!r} here.{_near_folder(name)} It was taken for the name of a model on the Hub: "
-        f"{_shortened(reason)}"
+        f"There is no folder {name!r} here.{near_path(name, folders=True)} It was taken for the name of a model on the "
+        f"Hub: {_shortened(reason).rstrip('.')}."
     )
-
-
-def _near_folder(name: str) -> str:
-    """A hint at the folder whose name is nearest."""
-    above, last = os.path.split(os.path.expanduser(name).rstrip("/\\"))
-    if "\\" in name and os.path.isdir(name.replace("\\", "/")):
-        return f" Is it {name.replace(chr(92), '/')!r}?"
-    try:
-        folders = [one for one in os.listdir(above or ".") if os.path.isdir(os.path.join(above, one))]
-    except OSError:
-        return f" Nor is there {above!r}." if above else ""
-    close = nearest(last, folders)
-    return f" Is it {os.path.join(above, close)!r}?" if close else ""
 
 
 def _shortened(reason: str, length: int = 300) -> str:

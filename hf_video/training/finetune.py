@@ -20,6 +20,7 @@ from typing import Any
 from hf_video.data import load_videos
 from hf_video.data.division import Division
 from hf_video.data.rows import VideoRows
+from hf_video.inference.protocols import check_protocol
 from hf_video.training.plan import check_splits, make_plan
 from hf_video.training.preparation import fit_batch, make_arguments, prepare
 from hf_video.training.recipes import NARROW, change, for_model, load_recipe
@@ -68,6 +69,7 @@ def finetune(
 
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
     """
+    check_protocol(protocol)
     source = find_source(model, revision=revision)
     recipe = change(for_model(load_recipe(recipe or default_recipe(source)), source.model_type), settings)
     frames = recipe["data"].get("num_frames") or source.num_frames

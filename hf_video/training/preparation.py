@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -25,6 +27,9 @@ from hf_video.video.augment_options import from_options
 from hf_video.video.mixing import Mixing
 from hf_video.video.temporal import TemporalAugmentation
 from hf_video.wording import did_you_mean
+
+# Where -1 stands for all there is.
+COUNTED_TO_THE_END = ("max_steps", "local_rank", "past_index", "dataloader_prefetch_factor")
 
 DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "temporal", "resize", "max_errors")
 
@@ -66,6 +71,11 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
             raise ConfigError(f"There is no training argument {name!r}.{did_you_mean(name, known)}")
         if isinstance(value, str) and isinstance(known[name].default, (int, float)):
             raise ConfigError(f"The training argument {name} is a number or true or false, and {value!r} came.")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            least = 1 if re.search("batch_size|accumulation", name) else None if name in COUNTED_TO_THE_END else 0
+            if not math.isfinite(value) or (least is not None and value < least):
+                least = "finite" if least is None else f"{least} or more"
+                raise ConfigError(f"The training argument {name} must be {least}, and {value!r} came.")
     gpu = torch.cuda.is_available() and not settings.get("use_cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))

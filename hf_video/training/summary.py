@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video._version import __version__
-from hf_video.data.rows import VideoRows
+from hf_video.data.rows import Skipped, VideoRows
 from hf_video.training.plan import Plan, duration
 from hf_video.training.resume import SUMMARY_FILE
 
@@ -110,7 +110,7 @@ def told(summary: Mapping[str, Any], output: Path) -> str:
     if skipped:
         lines.append(f"{len(skipped)} files were left out or looked odd:")
         first = sorted(skipped, key=lambda one: one["used"])[:SHOWN]
-        lines += [f"  {one['name']}: {one['kind']}{' (used)' if one['used'] else ''}: {one['reason']}" for one in first]
+        lines += [f"  {Skipped(**one)}" for one in first]
         lines += [f"  and {len(skipped) - SHOWN} more, in {SUMMARY_FILE}"] if len(skipped) > SHOWN else []
     lines.append(f"Saved to {output}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 
 from hf_video.errors import VideoSourceError
+from hf_video.wording import near_path
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of one letter it would be a Windows drive
 
@@ -39,7 +40,8 @@ def missing_path(text: str) -> VideoSourceError:
         annex = ".git/annex/objects" in to.replace(os.sep, "/")
         what = "get the file with `git annex get`" if annex else "restore that file, or change the link"
         return VideoSourceError(f"{text!r} is a link to {to!r}, where nothing is; {what}")
-    hint = "check the path"
+    near = near_path(text)
+    hint = f"check the path.{near}" if near else "check the path"
     if "\\" in text and os.sep == "/":
         turned = text.replace("\\", "/")
         found = os.path.exists(turned)

@@ -221,7 +221,7 @@ class TestErrors:
         alone = torch.stack([dataset[i]["pixel_values"] for i in range(16)])
         assert torch.equal(batches(dataset, 3, workers=2), alone)
         assert {(entry.name, entry.kind, entry.used) for entry in dataset.skipped()} == {
-            ("text.mp4", "damaged", False),
+            ("text.mp4", "not a video", False),
             ("two.mp4", "short", True),
         }
         (entry,) = [entry for entry in dataset.skipped() if entry.name == "text.mp4"]

@@ -84,7 +84,7 @@ def test_bad_files_are_named(model, processor, rows, tmp_path):
     assert [(one.name, one.kind) for one in features.skipped] == [
         ("empty.mp4", "empty"),
         ("text.mp4", "not a video"),
-        ("gone.mp4", "damaged"),
+        ("gone.mp4", "missing"),
     ]
     with pytest.raises(EmptyFileError):
         extract_features(model, processor, bad, on_error="raise")
