@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -52,10 +53,12 @@ class Skipped:
 
 
 def plain_reason(error: object, source: Any, name: str) -> str:
-    """A reader's message with the row's name for the path: reports are read on other machines."""
+    """A reader's message with the row's name for the path, and no working directory: reports are read on other
+    machines."""
     if isinstance(source, VideoPart):
         return plain_reason(error, source.source, name.partition("#")[0])
-    return str(error).replace(source, name) if isinstance(source, str) else str(error)
+    text = str(error).replace(f" (looked in {os.getcwd()})", "")
+    return text.replace(source, name) if isinstance(source, str) else text
 
 
 def classes_of(label: int | tuple[int, ...] | None) -> tuple[int, ...]:

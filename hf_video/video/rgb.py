@@ -40,7 +40,7 @@ def image_to_rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE
 
     Args:
         image: The image. Orientation that its EXIF asks for is applied; `ImageOps.exif_transpose` removes the entry, so
-            nothing is turned twice.
+            nothing is turned twice; one that was turned by hand still has it, so delete it there.
         background: RGB from 0 to 255 that shows through where the image is transparent.
 
     Raises:
@@ -80,7 +80,7 @@ def array_to_uint8(array: np.ndarray, *, deep: bool = False) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
-        return array.astype(np.uint8) * 255
+        return np.where(array, np.uint8(255), np.uint8(0))
     if array.dtype.kind not in "uif":
         raise VideoArrayError(f"pixels of dtype {array.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed")
     if array.size == 0:
@@ -114,7 +114,7 @@ def _scaled(array: np.ndarray, white: float, low: Any, high: Any, what: str) -> 
     if white == 255:
         return array.astype(np.uint8)
     precision = np.result_type(array.dtype, np.float32)
-    return np.rint(np.multiply(array, 255 / white, dtype=precision)).astype(np.uint8)
+    return np.asarray(np.rint(np.multiply(array, 255 / white, dtype=precision))).astype(np.uint8)
 
 
 def _shallow(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:

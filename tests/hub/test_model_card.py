@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from store import yaml_problems
 
 import hf_video
+from hf_video.data.rows import plain_reason
 from hf_video.errors import CheckpointError
 from hf_video.inference.protocols import Protocol
 from hf_video.inference.report import Report
@@ -292,3 +293,12 @@ def test_what_is_pushed_names_no_place_on_somebodys_machine(tmp_path, monkeypatc
     assert shared["per_class"] == report["per_class"]
     assert shared["link"] == report["link"]
     assert files["evaluation/test/predictions.csv"].endswith(b"c d.mp4,/m/04rlf\r\n")
+
+
+def test_reasons_in_reports_name_no_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        hf_video.VideoReader("clips/a.mp4")
+    except hf_video.HFVideoError as error:
+        assert str(tmp_path) in str(error)
+        assert plain_reason(error, "clips/a.mp4", "a.mp4") == "'a.mp4' does not exist; check the path"

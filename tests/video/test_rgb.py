@@ -181,6 +181,7 @@ def test_a_list_of_photographs_of_one_upright_size():
         VideoReader([photo, Image.fromarray(COLOUR)])
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_is_no_reason_to_refuse():
     image = Image.fromarray(COLOUR)
     image.info["exif"] = b"Exif\0\0II*\0\xff\xff\xff\xff"
