@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from hf_video.data.written import check_sum
 from hf_video.errors import VideoIndexError, VideoOptionError
@@ -21,15 +22,16 @@ from hf_video.retrieval.approximate import Approximate, exact_rows, faiss_module
 from hf_video.retrieval.building import check_engine, embed_files
 from hf_video.retrieval.changes import Changes, IndexReport, find_videos
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
-from hf_video.retrieval.moments import Moment, merge_overlapping
+from hf_video.retrieval.moments import Moment, still
 from hf_video.retrieval.store import Entry, FileRecord, Manifest, Store
 from hf_video.retrieval.writing import Writer
+from hf_video.tasks.overlaps import Stretch, choose
 from hf_video.tasks.windows import Windows, parse_windows
 from hf_video.video.addresses import local_path
 
 DEFAULT_WINDOW = "2s/1s"
 NO_MODEL = 'A new index needs a model: a folder, a name on the Hub, or "fingerprint".'
-LOOK_CLOSER = 100  # moments that a query's own comparison scores
+LOOK_CLOSER, MOST_COMPARED = 100, 800  # moments that a query's own comparison scores, at first and at most
 
 
 class VideoIndex:
@@ -264,46 +266,66 @@ class VideoIndex:
         text: str | None = None,
         video: Any = None,
         vector: Any = None,
+        image: Any = None,
         top_k: int = 10,
-        merge: bool = False,
+        merge: bool = True,
+        per_video: int | None = None,
+        threshold: float | None = None,
+        offset: int = 0,
     ) -> list[Moment]:
-        """The `top_k` moments nearest to a query, the best first.
+        """The `top_k` moments nearest to a query, the best first, after the first `offset` of them.
 
         Give one of `text` (a sentence, for models of video and text), `video` (an example: anything `VideoReader`
-        opens; each moment is scored by the nearest of its windows) and `vector` (D,) or several (n, D), of which the
-        nearest counts. A plain `query` is a text if it is a string that names no file, a vector if it is an array of
-        one or two dimensions, else a video. With `merge` those of the found moments that overlap become one.
+        opens; each moment is scored by the nearest of its windows), `image` (a path or a PIL image, seen as a video of
+        one frame) and `vector` (D,) or several (n, D), of which the nearest counts. A plain `query` is a text if it is
+        a string that names no file, an image if it is one of PIL, a vector if it is an array of one or two dimensions,
+        else a video.
 
-        Raises VideoOptionError for none or several queries, or a kind that this encoder does not understand.
+        With `merge` no two moments overlap: windows that do, and score about the same, become one, and the next best
+        fill the places that this leaves free. `per_video` is the most moments of one file, `threshold` the least score.
+
+        Raises VideoOptionError for none or several queries, a kind that this encoder does not understand, or a number
+        out of its range.
         """
-        if top_k < 1:
-            raise VideoOptionError(f"top_k={top_k} must be 1 or more.")
-        found: dict[int, float] = {}
-        for one in self._queries(query, text, video, vector):
-            for row, score in self._nearest(one, top_k):
-                found[row] = max(score, found.get(row, -np.inf))
-        moments = self._moments(found)[:top_k]
-        return merge_overlapping(moments) if merge else moments
+        if top_k < 1 or offset < 0:
+            raise VideoOptionError(f"top_k={top_k} must be 1 or more, and offset={offset} 0 or more.")
+        queries = self._queries(query, text, video, vector, image)
+        closer = any(one.compare is not None for one in queries)
+        count = max(offset + top_k, LOOK_CLOSER if closer else 0)
+        while True:
+            found: dict[int, float] = {}
+            for one in queries:
+                for row, score in self._nearest(one, count):
+                    found[row] = max(score, found.get(row, -np.inf))
+            ranked = [Stretch(*vars(m).values()) for m in self._moments(found)]
+            good = ranked if threshold is None else [one for one in ranked if one.score >= threshold]
+            chosen = choose(good, offset + top_k, joining=top_k, merge=merge, per_video=per_video)
+            ended = count >= (min(len(self), MOST_COMPARED) if closer else len(self)) or len(good) < len(ranked)
+            if len(chosen) >= offset + top_k or ended:
+                return [Moment(*one) for one in chosen[offset:]]
+            count *= 4
 
-    def _queries(self, query: Any, text: Any, video: Any, vector: Any) -> list[Query]:
+    def _queries(self, query: Any, text: Any, video: Any, vector: Any, image: Any) -> list[Query]:
         if query is not None:
             kind = getattr(query, "ndim", None)
             if isinstance(query, str) and not os.path.isfile(query):
                 text = query if text is None else (text, query)
             elif kind in (1, 2):
                 vector = query if vector is None else (vector, query)
+            elif isinstance(query, Image.Image):
+                image = query if image is None else (image, query)
             else:
                 video = query if video is None else (video, query)
-        given = [one for one in (text, video, vector) if one is not None]
+        given = [one for one in (text, video, vector, image) if one is not None]
         if len(given) != 1 or isinstance(given[0], tuple):
-            raise VideoOptionError("Give one query: a text, an example video or a vector.")
+            raise VideoOptionError("Give one query: a text, an example video, an image or a vector.")
         if vector is not None:
             return [Query(self._checked(vector))]
         if not len(self):
             return []
         if text is not None:
             return [self.encoder.text_query(text)]
-        return self.encoder.video_queries(video, self.windows)
+        return self.encoder.video_queries(video if image is None else still(image), self.windows)
 
     def _checked(self, vector: Any) -> np.ndarray:
         vectors = np.atleast_2d(np.asarray(vector, dtype=np.float32))

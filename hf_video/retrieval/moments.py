@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from hf_video.errors import VideoError
+from hf_video.errors import VideoError, VideoOptionError
+from hf_video.tasks.overlaps import Stretch, join_overlapping
 from hf_video.video.contact_sheet import SheetClip, contact_sheet
 from hf_video.video.reader import VideoReader
 from hf_video.video.writer import write_video
@@ -40,14 +42,16 @@ class Moment:
 
 def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
     """Moments of one video that overlap as one, with the best score among them; the best first."""
-    merged: list[Moment] = []
-    for moment in sorted(moments, key=lambda m: (m.path, m.start)):
-        last = merged[-1] if merged else None
-        if last is not None and last.path == moment.path and moment.start < last.end:
-            merged[-1] = replace(last, end=max(last.end, moment.end), score=max(last.score, moment.score))
-        else:
-            merged.append(moment)
-    return sorted(merged, key=lambda m: (-m.score, m.path, m.start))
+    return [Moment(*one) for one in join_overlapping([Stretch(m.path, m.start, m.end, m.score) for m in moments])]
+
+
+def still(image: Any) -> np.ndarray:
+    """An image, a path or one of PIL, as a video of one frame, uint8 (1, height, width, 3). Raises VideoOptionError for
+    a video, and what `VideoReader` raises."""
+    with VideoReader([image] if isinstance(image, Image.Image) else image) as reader:
+        if len(reader) != 1:
+            raise VideoOptionError(f"{image} has {len(reader)} frames: it is no image; give it as a video.")
+        return reader.get_frames([0]).data
 
 
 def moment_frames(moment: Moment, *, count: int = 4, shortest_edge: int = 160) -> np.ndarray:

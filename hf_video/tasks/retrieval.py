@@ -13,6 +13,7 @@ from transformers.modeling_outputs import ModelOutput
 from hf_video.errors import VideoOptionError
 from hf_video.tasks import matching
 from hf_video.tasks.clips import Seen
+from hf_video.tasks.overlaps import Stretch, choose
 from hf_video.tasks.sources import each, videos_of
 from hf_video.tasks.video_pipeline import VideoPipeline, check_count
 
@@ -44,8 +45,10 @@ class VideoTextRetrievalPipeline(VideoPipeline):
 
     For a collection that is searched again and again, `hf_video.retrieval` keeps an index on disk.
 
-    Options, of the pipeline or of a call: `texts`, a text or a list; `top_k`, the length of each list, default all; and
-    those of `VideoClassificationPipeline` for reading.
+    Options, of the pipeline or of a call: `texts`, a text or a list; `top_k`, the length of each list, default all; of
+    the videos for a text `merge` (default with `top_k`: no two stretches of one video overlap, and others fill the
+    places that this leaves free), `per_video`, the most stretches of one, and `threshold`, the least score; and those
+    of `VideoClassificationPipeline` for reading.
 
     Raises VideoOptionError (texts), CheckpointError (no tokenizer, a model without text) and what
     `VideoClassificationPipeline` raises.
@@ -57,11 +60,19 @@ class VideoTextRetrievalPipeline(VideoPipeline):
         self.tokenizer = matching.find_tokenizer(self.model, self.tokenizer)
 
     def _options(
-        self, *, texts: str | list[str] | None = None, top_k: int | None = None
+        self,
+        *,
+        texts: str | list[str] | None = None,
+        top_k: int | None = None,
+        merge: bool | None = None,
+        per_video: int | None = None,
+        threshold: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         check_count("top_k", top_k)
+        check_count("per_video", per_video)
         asked = {} if texts is None else {"texts": matching.texts_of("texts", texts)}
-        return asked, {} if top_k is None else {"top_k": top_k}
+        answer = {"top_k": top_k, "merge": merge, "per_video": per_video, "threshold": threshold}
+        return asked, {name: value for name, value in answer.items() if value is not None}
 
     def _ask(self, *, texts: list[str] | None = None) -> dict[str, Any]:
         if texts is None:
@@ -124,7 +135,9 @@ class _Names(list):
             self.append(video)
 
 
-def _matches(texts: list[str], results: list[Any], names: list[str | None], *, top_k: int | None, **_: Any) -> Matches:
+def _matches(
+    texts: list[str], results: list[Any], names: list[str | None], *, top_k: int | None, **choice: Any
+) -> Matches:
     columns, scores, errors = [], [], []
     for index, result in enumerate(results):
         video = {"video": index if names[index] is None else names[index], "index": index}
@@ -138,7 +151,7 @@ def _matches(texts: list[str], results: list[Any], names: list[str | None], *, t
     table = np.stack(scores, axis=1) if scores else np.zeros((len(texts), 0), dtype=np.float32)
     lists = {
         "text_to_video": [
-            {"text": text, "videos": [{"score": float(row[i]), **columns[i]} for i in _order(row, top_k)]}
+            {"text": text, "videos": _stretches(row, columns, top_k, **choice)}
             for text, row in zip(texts, table, strict=True)
         ],
         "video_to_text": [
@@ -148,6 +161,30 @@ def _matches(texts: list[str], results: list[Any], names: list[str | None], *, t
         "errors": errors,
     }
     return Matches(lists, table, columns)
+
+
+def _stretches(
+    scores: np.ndarray,
+    columns: list[dict[str, Any]],
+    top_k: int | None,
+    *,
+    merge: bool | None = None,
+    per_video: int | None = None,
+    threshold: float | None = None,
+    **_: Any,
+) -> list[dict[str, Any]]:
+    """The best stretches of videos for one text."""
+    ranked = [
+        Stretch(columns[i]["index"], *columns[i]["seconds"], float(scores[i]))
+        for i in _order(scores, None)
+        if threshold is None or scores[i] >= threshold
+    ]
+    merge = top_k is not None if merge is None else merge
+    names = {column["index"]: column["video"] for column in columns}
+    return [
+        {"score": score, "video": names[index], "index": index, "seconds": (start, end)}
+        for index, start, end, score in choose(ranked, top_k, merge=merge, per_video=per_video)
+    ]
 
 
 def _order(scores: np.ndarray, top_k: int | None) -> list[int]:

@@ -32,7 +32,7 @@ def run(capsys, *arguments):
 
 def test_by_example(capsys, index, tmp_path):
     example = index.parent / "clips" / "clip1.mkv"
-    code, out, err = run(capsys, index, "--video", example, "--top-k", 4)
+    code, out, err = run(capsys, index, "--video", example, "--top-k", 4, "--no-merge")
     assert (code, err) == (cli.DONE, "")
     lines = out.splitlines()
     assert len(lines) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -11,16 +12,18 @@ import numpy as np
 import pytest
 import tiny
 from library import save_videoclip, write_library
+from PIL import Image
 
 import hf_video
 from hf_video.data.rows import VideoRow
 from hf_video.data.written import read_json, write_json
-from hf_video.errors import CheckpointError, DataError, VideoIndexError, VideoOptionError
+from hf_video.errors import CheckpointError, DataError, VideoIndexError, VideoOptionError, VideoSourceError
 from hf_video.inference.embed import ModelLoader
 from hf_video.inference.features import extract_features
 from hf_video.retrieval import Moment, VideoIndex, writing
 from hf_video.retrieval.encoders import FingerprintEncoder
 from hf_video.retrieval.moments import merge_overlapping
+from hf_video.video.reader import VideoReader
 
 pytest.importorskip("pyarrow")
 
@@ -200,11 +203,11 @@ def test_exact_search_is_brute_force(described):
     query = np.random.default_rng(0).standard_normal(vectors.shape[1]).astype(np.float32)
     scores = vectors @ (query / np.linalg.norm(query))
     order = np.argsort(-scores, kind="stable")[:7]
-    found = described.search(vector=query, top_k=7)
+    found = described.search(vector=query, top_k=7, merge=False)
     assert [(m.path, m.seconds) for m in found] == [(moments[i].path, moments[i].seconds) for i in order]
     np.testing.assert_allclose([m.score for m in found], scores[order], atol=1e-6)
-    assert described.search(query, top_k=7) == found
-    assert len(described.search(vector=query, top_k=1000)) == len(moments)
+    assert described.search(query, top_k=7, merge=False) == found
+    assert len(described.search(vector=query, top_k=1000, merge=False)) == len(moments)
 
 
 def test_sentences_and_examples(described, clips, videoclip, tmp_path):
@@ -282,6 +285,70 @@ def test_models_without_vectors_are_refused(clips, tmp_path):
 def test_merging():
     moments = [Moment("a", 0, 2, 0.5), Moment("b", 0, 2, 0.9), Moment("a", 1, 3, 0.7), Moment("a", 3, 5, 0.1)]
     assert merge_overlapping(moments) == [Moment("b", 0, 2, 0.9), Moment("a", 0, 3, 0.7), Moment("a", 3, 5, 0.1)]
+
+
+def scored(tmp_path, scores: dict[str, list[float]]) -> VideoIndex:
+    """Windows of 2 s every second with these scores for the query `QUERY`."""
+    index = VideoIndex.create(tmp_path / "scored")
+    index.add_many(
+        (
+            path,
+            [[score, (1 - score**2) ** 0.5] for score in mine],
+            [(start, start + 2) for start in range(len(mine))],
+        )
+        for path, mine in scores.items()
+    )
+    return index
+
+
+QUERY = [1.0, 0.0]
+SCORES = {
+    "a": [0.9, 0.95, 0.94, 0.93, 0.92, 0.91, 0.1, 0.1, 0.8],
+    "b": [0.5, 0.6, 0.2, 0.2, 0.55],
+    "c": [0.4],
+}
+
+
+def places(moments) -> list[tuple[str, float, float, float]]:
+    return [(m.path, m.start, m.end, round(m.score, 2)) for m in moments]
+
+
+def test_places_that_merging_leaves_free_are_filled(tmp_path):
+    index = scored(tmp_path, SCORES)
+    plain = index.search(vector=QUERY, top_k=6, merge=False)
+    assert {m.path for m in plain} == {"a"}
+    wanted = [("a", 0, 7, 0.95), ("a", 8, 10, 0.8), ("b", 1, 3, 0.6), ("b", 4, 6, 0.55), ("c", 0, 2, 0.4)]
+    assert places(index.search(vector=QUERY, top_k=6)) == wanted
+    assert places(index.search(vector=QUERY, top_k=6, per_video=1)) == [wanted[0], wanted[2], wanted[4]]
+    assert places(index.search(vector=QUERY, top_k=6, threshold=0.5)) == wanted[:4]
+    assert index.search(vector=QUERY, threshold=0.99) == []
+    pages = [index.search(vector=QUERY, top_k=2, offset=offset) for offset in (0, 2, 4, 6, 8)]
+    assert [len(page) for page in pages] == [2, 2, 2, 1, 0]
+    shown = [moment for page in pages for moment in page]
+    assert [m.score for m in shown] == sorted((m.score for m in shown), reverse=True)
+    for first, second in itertools.combinations(shown, 2):  # no page shows again what another one did
+        assert first.path != second.path or first.end <= second.start or second.end <= first.start
+    for options in ({"per_video": 0}, {"offset": -1}):
+        with pytest.raises(VideoOptionError, match=next(iter(options))):
+            index.search(vector=QUERY, **options)
+
+
+def test_an_image_as_query(described, index, clips, tmp_path):
+    for number in range(3):
+        with VideoReader(clips / f"clip{number}.mkv") as reader:
+            picture = Image.fromarray(reader.get_frames([12]).data[0])
+        path = tmp_path / f"picture{number}.png"
+        picture.save(path)
+        for known in (described, index):
+            found = known.search(image=path, top_k=3)
+            assert found == known.search(picture, top_k=3) == known.search(image=str(path), top_k=3)
+        assert os.path.basename(index.search(image=path, top_k=1)[0].path) == f"clip{number}.mkv"
+    frame = np.asarray(picture)[None]
+    assert described.search(image=picture) == described.search(video=frame)  # through the same tower
+    with pytest.raises(VideoOptionError, match="24 frames"):
+        index.search(image=clips / "clip0.mkv")
+    with pytest.raises(VideoSourceError, match=r"nothing\.png"):
+        index.search(image="nothing.png")
 
 
 def test_ready_made_vectors(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -185,6 +186,22 @@ class TestRetrieval:
             assert one["video"] == str(clips[j])
             assert [t["text"] for t in one["texts"]] == [self.TEXTS[i] for i in own[:, j].argsort(descending=True)]
         assert json.loads(json.dumps(found))["errors"] == []
+
+    def test_overlapping_windows_leave_room_for_others(self, make, clips):
+        match = make(self.TASK, "clip")
+        options = {"texts": "a disc", "windows": "1s/0.25s"}
+        every = match(clips[:2], **options)["text_to_video"][0]["videos"]
+        assert len(every) > 12
+        found = match(clips[:2], **options, top_k=4)["text_to_video"][0]["videos"]
+        assert found[0]["score"] == every[0]["score"]
+        for one, other in itertools.combinations(found, 2):
+            (start, end), (first, last) = one["seconds"], other["seconds"]
+            assert one["index"] != other["index"] or end <= first or last <= start
+        single = match(clips[:2], **options, top_k=4, per_video=1)["text_to_video"][0]["videos"]
+        assert sorted(one["index"] for one in single) == [0, 1]
+        least = every[3]["score"]
+        good = match(clips[:2], **options, threshold=least)["text_to_video"][0]["videos"]
+        assert good == [one for one in every if one["score"] >= least]
 
     def test_windows_streams_arrays_and_bad_files(self, make, clips, tmp_path):
         match = make(self.TASK, "clip")
