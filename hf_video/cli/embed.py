@@ -1,7 +1,7 @@
 """Turn videos into feature vectors, in shards of safetensors or Parquet.
 
   hf-video embed clips/ --model my-encoder --output features
-  hf-video embed clips/ --model my-encoder --output features --format parquet --windows 2s/1s --processes 4
+  hf-video embed clips/ --model my-encoder --output features --shard-format parquet --windows 2s/1s --processes 4
 
 DATA is a folder of videos, a list of them, or tar shards. Of a folder all videos below it are taken, hidden ones
 excepted, and labels kept where there are some; what is left out is named. Each vector stands for
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_video.cli.arguments import adder, count
+from hf_video.cli.arguments import accept_also, adder, count
 from hf_video.wording import counted
 
 
@@ -25,11 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--revision")
     add("--output", required=True, help="folder for the shards and manifest.json")
     add(
-        "--format",
+        "--shard-format",
         choices=("safetensors", "parquet"),
         default="safetensors",
         help="of the shards (default safetensors)",
     )
+    accept_also(parser, "--format", "--shard-format")  # as it was before --format was that of the data
     add("--windows")
     add("--views")
     add("--shard-size", type=count, default=512, metavar="N", help="videos of a shard (default 512)")
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             ModelLoader(options.model, revision=options.revision, device=options.device),
             rows,
             options.output,
-            data_format=options.format,
+            data_format=options.shard_format,
             shard_size=options.shard_size,
             processes=options.processes,
             on_videos=bar.update,

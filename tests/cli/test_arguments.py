@@ -39,7 +39,8 @@ def test_one_meaning_has_one_name():
             if name not in ("--no-private", "--debug"):
                 words.setdefault(action.help.partition("(")[0].strip(), set()).add(name)
             assert action.option_strings[1:2] == ([SHORT[name]] if name in SHORT else action.option_strings[1:2])
-    assert {stem: names for stem, names in stems.items() if len(names) > 1} == {}
+    two_meanings = {"video": {"--video", "--videos"}}  # the example to search by; the folder of a list's videos
+    assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
 
 
@@ -60,6 +61,22 @@ def test_old_names_are_accepted_and_not_shown(new, old):
     assert vars(parser.parse_args([*words, old, given])) == vars(parser.parse_args([*words, new, given]))
     below = next(a for a in parser._actions if a.dest == "verb").choices["index"]
     assert not re.search(rf"{old}\b(?!s)", below.format_help())
+
+
+def test_the_format_of_shards_is_taken_under_its_old_name():
+    words = ["embed", "videos", "--model", "m", "--output", "new"]
+    for name in ("--shard-format", "--format"):
+        assert cli._parser().parse_args([*words, name, "parquet"]).shard_format == "parquet"
+    assert cli._parser().parse_args(words).shard_format == "safetensors"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_defaults_are_what_may_be_typed(verb):
+    for action in actions(verb):
+        if action.choices and action.default is not None:
+            assert action.default in action.choices
+        if isinstance(action.default, str) and action.type:
+            assert action.type(action.default) == action.default
 
 
 @pytest.mark.parametrize("page", PAGES)
