@@ -197,9 +197,18 @@ def test_what_is_no_video_is_refused(given, message):
 
 def test_a_real_decoder(path):
     decoders = pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, OSError, RuntimeError))
-    with VideoReader(decoders.VideoDecoder(str(path))) as reader:
-        assert len(reader) == 40
-        assert np.abs(reader.get_frames([3]).data[0].astype(int) - FRAMES[3]).max() <= 1
+    decoder = decoders.VideoDecoder(str(path))
+    for video, most in ((decoder, 1), (decoder.get_frames_in_range(0, 40), 1)):
+        with VideoReader(video) as reader:
+            assert len(reader) == 40
+            assert reader.timestamps == pytest.approx(np.arange(40) / 25, abs=1e-3)
+            assert np.abs(reader.get_frames([3]).data[0].astype(int) - FRAMES[3]).max() <= most
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"video": [str(path)]}).cast_column("video", datasets.Video())
+    for given in (table[0]["video"], table[0], table["video"][0]):
+        with VideoReader(given) as reader:
+            assert reader.backend == "pyav"
+            assert np.array_equal(reader.get_frames([3]).data[0], FRAMES[3])
 
 
 def test_images_that_move_and_that_do_not(tmp_path):
