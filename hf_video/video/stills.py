@@ -122,7 +122,8 @@ class ImageFolder(Stills):
     size later is an error that names the file."""
 
     def __init__(self, folder: str, fps: float, *, background: tuple[int, int, int] = WHITE):
-        names = [n for n in os.listdir(folder) if n.lower().endswith(IMAGE_ENDINGS) and not n.startswith(".")]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _is_frame(entry)]
         if not names:
             raise NoVideoStreamError(
                 f"the folder {folder} has no images ({', '.join(IMAGE_ENDINGS)}); "
@@ -141,6 +142,10 @@ class ImageFolder(Stills):
                 f"{expected[1]}x{expected[0]}; the frames of a video must have one size"
             )
         return pixels
+
+
+def _is_frame(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.name.startswith(".") and not entry.is_dir()
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -240,6 +240,7 @@ class TestStills:
         for number, frame in enumerate(self.frames):
             Image.fromarray(frame).save(tmp_path / f"frame{number}.png")
         (tmp_path / "notes.txt").write_text("not a frame")
+        (tmp_path / "more.png").mkdir()
         with VideoReader(tmp_path) as reader:
             assert np.array_equal(np.concatenate([f.data for f in reader]), self.frames)
             assert reader.metadata.codec == "images"
