@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        what = told(error)
+        what = told(error, getattr(options, "output", None))
         bug = f"unexpected {type(error).__name__}: {error}{'' if options.debug else ' (--debug shows where)'}"
         print(f"hf-video: error: {what or bug}", file=sys.stderr)
         return WRONG if what else BUG

@@ -17,8 +17,9 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate mem
 KILLED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
 
 
-def told(error: BaseException) -> str | None:
-    """What to say of an error that isn't a bug in here, in one or two sentences; None for a bug."""
+def told(error: BaseException, output: str | None = None) -> str | None:
+    """What to say of an error that isn't a bug in here, in one or two sentences; None for a bug. `output` is where the
+    command writes."""
     if isinstance(error, HFVideoError):
         return str(error)
     text = " ".join(str(error).split())
@@ -32,7 +33,7 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, ImportError):
         return _missing_package(error, text)
     if isinstance(error, OSError):
-        return _of_the_system(error, text)
+        return _of_the_system(error, text, output)
     if type(error).__module__.startswith("safetensors"):
         return f"a file of weights or vectors is damaged: {text}. Copy or make it again."
     return None
@@ -47,8 +48,8 @@ def _missing_package(error: ImportError, text: str) -> str | None:
     return f"{text}: {install}"
 
 
-def _of_the_system(error: OSError, text: str) -> str:
-    where = f"{error.filename}: " if error.filename is not None else ""
+def _of_the_system(error: OSError, text: str, output: str | None) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}no space is left on the disk. Free some, and run the command again."
-    return f"{where}{error.strerror}" if error.strerror and error.filename is not None else text
+        where = error.filename or output
+        return f"{where or 'an output'} can't be written: no space is left on the disk. Free some, and run this again."
+    return f"{error.filename}: {error.strerror}" if error.strerror and error.filename is not None else text

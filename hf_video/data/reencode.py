@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import av
 from hf_video.data.folder import Found
 from hf_video.data.inspection import in_threads
 from hf_video.data.rows import Skipped, plain_reason
-from hf_video.errors import HFVideoError, VideoOptionError, fault_kind
+from hf_video.errors import HFVideoError, VideoOptionError, VideoWriteError, fault_kind
 from hf_video.video.reader import VideoReader
 from hf_video.video.resize import shortest_edge_size
 from hf_video.video.writer import write_video
@@ -72,5 +73,8 @@ def _one(video: Found, target: Path, short_side: int, crf: int) -> Skipped | Non
                 num_threads=1,
             )
     except (HFVideoError, OSError, av.FFmpegError) as error:
+        cause = error.__context__ if isinstance(error, VideoWriteError) else error
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the disk's fault, and the next video's too
         return Skipped(video.name, plain_reason(error, video.source, video.name), fault_kind(error))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ def loading(model: str | os.PathLike[str], *, words: tuple[str, ...] = ()) -> It
     except MemoryError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of what is written meanwhile; the model is all right
         raise CheckpointError(not_loaded(model, error) + did_you_mean(model, words)) from error
 
 
