@@ -124,6 +124,12 @@ def _shallow(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray
             image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
         if image.mode == "LAB":
             return np.asarray(_from_lab(image))
+        key = image.info.get("transparency")
+        if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+            # The transparent colour of a PNG of 16 bits a channel, of which Pillow keeps the upper 8.
+            pixels = np.asarray(image)
+            shown = (pixels != np.array(key) // 256).any(-1)
+            return over(pixels, np.where(shown, 255, 0).astype(np.uint8), background)
         palette = image.mode == "P" and getattr(image.palette, "mode", "RGB").endswith("A")
         if palette or image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             pixels = np.asarray(image.convert("RGBA"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -149,6 +150,23 @@ def test_what_is_transparent_shows_the_background(mode, background):
     share = share[..., None] / 255
     expected = colour * share + np.array(background) * (1 - share)
     assert np.abs(image_to_rgb(image, background=background) - expected).max() <= 0.51
+
+
+def test_the_transparent_colour_of_16_bits():
+    deep = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)),
+        (b"tRNS", deep[3, 4].astype(">u2").tobytes()),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    expected = (deep / 257).round()
+    expected[3, 4] = 10, 20, 30
+    assert np.abs(VideoReader(png, background=(10, 20, 30)).get_frames([0]).data[0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
