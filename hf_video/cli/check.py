@@ -67,7 +67,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['root'] or 'data set'}: {counted(found['videos'], 'video')} that can be read"]
-    lines += [_split_line(split, counts, found["imbalance"].get(split)) for split, counts in found["classes"].items()]
+    lines += [
+        _split_line(split, found["splits"][split], counts, found["imbalance"].get(split))
+        for split, counts in found["classes"].items()
+    ]
     low, middle, high = found["seconds"]
     lines += [
         f"  {name:<12}{_most(found[key])}" for name, key in (("size", "sizes"), ("fps", "rates"), ("codec", "codecs"))
@@ -89,8 +92,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _split_line(split: str, counts: dict[str, int], imbalance: float | None) -> str:
-    videos = sum(counts.values())
+def _split_line(split: str, videos: int, counts: dict[str, int], imbalance: float | None) -> str:
     if set(counts) == {""}:
         return f"  {split:<12}{counted(videos, 'video')} without labels"
     text = f"  {split:<12}{counted(videos, 'video')} of {counted(len(counts), 'class', 'classes')}"

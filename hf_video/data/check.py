@@ -36,7 +36,8 @@ class CheckReport:
     """`classes`: videos of each class in each split ("all" where there are none). `faults`: what can't be used or
     deserves a look. `duplicates`: all groups of the same video; `leaks`: those of them that stand in more than one
     split; `conflicts`: those with more than one label. `sizes`, `rates` (frames a second), `codecs`: how many videos of
-    each; `seconds`: shortest, median and longest. `imbalance`: largest class / smallest, by split."""
+    each; `seconds`: shortest, median and longest. `imbalance`: largest class / smallest, by split; `splits`: videos of
+    each split."""
 
     root: str
     videos: int
@@ -50,6 +51,7 @@ class CheckReport:
     codecs: dict[str, int] = field(default_factory=dict)
     seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
     imbalance: dict[str, float] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -93,6 +95,7 @@ def check_videos(
         leaks=[group for group in groups if len({by_name[name].split for name in group.names}) > 1],
         conflicts=[group for group in groups if len({by_name[name].label for name in group.names}) > 1],
         imbalance={split: _imbalance(counts.values()) for split, counts in classes.items() if len(counts) > 1},
+        splits=dict(Counter(video.split or "all" for video in videos)),
         **_facts([video.about for video in videos if video.about is not None]),
     ), videos
 
@@ -100,7 +103,8 @@ def check_videos(
 def _classes(videos: list[Found]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter] = defaultdict(Counter)
     for video in videos:
-        found[video.split or "all"][video.label or ""] += 1
+        labels = video.label if isinstance(video.label, tuple) else (video.label,)
+        found[video.split or "all"].update(label or "" for label in labels)
     return {split: dict(counts) for split, counts in found.items()}
 
 

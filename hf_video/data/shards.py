@@ -161,7 +161,7 @@ def samples(members: Iterable[tuple[str, Any, tarfile.TarFile]], label_column: s
 def _label(file: str, data: bytes, column: str) -> str | tuple[str, ...] | None:
     text = data.decode("utf-8", "replace").strip()
     if not file.lower().endswith(".json"):
-        return text or None
+        return read_label(text, file)
     try:
         value = json.loads(text)
     except ValueError:

@@ -33,7 +33,7 @@ from hf_video.training.model_card import write_card
 from hf_video.training.plan import Plan, check_batch, check_model_takes, duration
 from hf_video.training.preparation import make_arguments, make_dataset
 from hf_video.training.pretrain_figures import loss_curve
-from hf_video.training.probe import probe_features
+from hf_video.training.probe import check_rows, probe_features
 from hf_video.training.recipes import change, load_recipe
 from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
 from hf_video.training.start import Start, find_source, load_start, serve_as_trained
@@ -236,6 +236,7 @@ def make_probe(data: Any, processor: Any) -> Any:
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or not test or not splits["train"].labelled:
         raise DataError(f"The videos to probe with, {data}, need labels, and some to test on.")
+    check_rows(splits["train"], test)
     return partial(_probe_top1, processor=processor, train=splits["train"], test=test)
 
 

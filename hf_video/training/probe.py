@@ -126,7 +126,7 @@ def linear_probe(
 
     Raises DataError where a class has no training video that can be read, or there is nothing to test on.
     """
-    _check_rows(train, test)
+    check_rows(train, test)
     seen = extract_features(model, processor, train, **options)
     unseen = extract_features(model, processor, test, **options)
     return probe_features(seen, unseen, train, seed=seed)
@@ -154,7 +154,8 @@ def probe_features(train: Features, test: Features, rows: VideoRows, *, seed: in
     )
 
 
-def _check_rows(train: VideoRows, test: VideoRows) -> None:
+def check_rows(train: VideoRows, test: VideoRows) -> None:
+    """Raises DataError for videos that no probe can be fitted to or measured on."""
     for name, rows in (("train", train), ("test", test)):
         if not len(rows):
             raise DataError(f"There are no {name} videos to probe with.")

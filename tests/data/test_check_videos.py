@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from hf_video.cli import main
 from hf_video.data.check import check_videos
 from hf_video.data.fingerprint import Prints, fingerprint, same_content
 from hf_video.data.inspection import inspect_video
@@ -180,6 +182,15 @@ class TestOnePass:
             assert tracemalloc.get_traced_memory()[1] < 120 << 20
         finally:
             tracemalloc.stop()
+
+
+def test_several_labels_are_counted_one_by_one(folder, capsys):
+    left, up = (str(next((folder / name).iterdir())) for name in ("left", "up"))
+    (folder / "l.csv").write_text(f"video,labels\n{left},run|jump\n{up},run\n")
+    assert main(["check", str(folder / "l.csv"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == {"all": {"run": 2, "jump": 1}}
+    assert main(["check", str(folder / "l.csv")]) == 0
+    assert "2 videos of 2 classes" in capsys.readouterr().out
 
 
 class TestParts:

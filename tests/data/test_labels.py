@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import unicodedata
 
 import numpy as np
@@ -97,6 +98,17 @@ class TestSeveralLabels:
         rows = load_videos(table, split="train", inspect=None)["train"]
         assert rows.labels == ["jump", "run"]
         assert [row.label for row in rows] == [(0, 1), (1,)]
+
+    def test_shards(self, videos, clips):
+        video = next(clips.rglob("*.mp4"))
+        with tarfile.open(videos / "a.tar", "w") as tar:
+            for key, text in (("x", "1 3"), ("y", "0")):
+                (videos / f"{key}.cls").write_text(text)
+                tar.add(video, f"{key}.mp4")
+                tar.add(videos / f"{key}.cls", f"{key}.cls")
+        rows = load_videos(videos / "a.tar", split="train", inspect=None)["train"]
+        assert [row.label for row in rows] == [(1, 3), (0,)]
+        assert rows.labels == ["0", "1", "2", "3"]
 
     def test_what_is_no_label(self, videos):
         (videos / "l.jsonl").write_text('{"video": "a.mp4", "label": {"id": 3}}\n')
