@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from hf_video.data.files import videos_below
-from hf_video.data.rows import Skipped
-from hf_video.video.addresses import local_path
+if TYPE_CHECKING:
+    from hf_video.data.rows import Skipped
 
 NAMED = 5  # files in one message
 
@@ -23,6 +23,9 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def _one(name: str) -> Iterator[str]:
+    from hf_video.data.files import videos_below
+    from hf_video.video.addresses import local_path
+
     name = local_path(name)
     videos, others = videos_below(name) if os.path.isdir(name) else ([], [])
     if videos and others:
