@@ -16,6 +16,15 @@ from hf_video.retrieval.moments import Moment, moment_frames, write_moment
 from hf_video.wording import counted
 
 SHOWN = 12
+NAMES = {"text": "words", "video": "an example video", "image": "an example image"}
+# All pictures of a page at their full height; on a telephone two side by side, and nothing wider than its screen.
+STYLE = """
+.grid-wrap { max-height: none !important; overflow-y: visible !important; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 8px !important; max-width: 100vw !important; overflow-x: hidden; }
+  .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+}
+"""
 
 
 def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> None:
@@ -40,16 +49,30 @@ def page(index: VideoIndex, folder: str) -> Any:
     reads_text = index.encoder.reads_text
     root = os.path.commonpath([os.path.dirname(os.path.abspath(file.path)) for file in index.files])
 
-    def find(text: str, example: str | None) -> tuple[Any, list[Moment], str, None]:
-        if not (text or "").strip() and not example:
-            return [], [], "Type what is to be seen, or give an example.", None
-        query = {"video": example} if example else {"text": text.strip()}
+    def find(text: str, example: str | None, image: str | None, number: int) -> tuple[Any, ...]:
+        """Page `number`, from 0 on: pictures, moments, what is said, no video, the number, and which buttons work."""
+        given = {"text": (text or "").strip(), "video": example, "image": image}
+        query = {name: value for name, value in given.items() if value}
+        if not query:
+            return _answer([], "Type what is to be seen, or give an example.", number, False)
+        if len(query) > 1:
+            named = " and ".join(NAMES[name] for name in query)
+            return _answer([], f"There are {named}: leave one of them, and clear the others.", number, False)
         try:
-            moments = index.search(**query, top_k=SHOWN, merge=True)
+            moments = index.search(**query, top_k=SHOWN, offset=number * SHOWN)
+            more = len(moments) == SHOWN and bool(index.search(**query, top_k=SHOWN, offset=(number + 1) * SHOWN))
         except HFVideoError as error:
-            return [], [], str(error), None
+            return _answer([], f"**That didn't work:** {error}", number, False)
+        if not moments:
+            return _answer([], "Nothing was found.", number, False)
+        first = number * SHOWN + 1
+        said = f"{first} to {first + len(moments) - 1}, the nearest first. Choose one to play it."
+        return _answer(moments, said, number, more)
+
+    def _answer(moments: list[Moment], said: str, number: int, more: bool) -> tuple[Any, ...]:
         pictures = [(_thumbnail(moment), _caption(moment)) for moment in moments]
-        return pictures, moments, f"{counted(len(moments), 'moment')}, the nearest first. Choose one to play it.", None
+        buttons = gradio.update(interactive=number > 0), gradio.update(interactive=more)
+        return pictures, moments, said, None, number, *buttons
 
     def play(moments: list[Moment], event: Any) -> tuple[str | None, str]:
         moment = moments[event.index]
@@ -57,32 +80,41 @@ def page(index: VideoIndex, folder: str) -> Any:
         try:
             if not path.exists():
                 write_moment(moment, path)
-        except VideoError as error:
-            return None, str(error)
+        except (HFVideoError, OSError) as error:
+            return None, f"**That didn't work:** {error}"
         return str(path), f"{os.path.relpath(moment.path, root)}, {moment.start:.2f} to {moment.end:.2f} s"
 
     play.__annotations__["event"] = gradio.SelectData  # how Gradio knows that it wants to be told what was chosen
 
     with gradio.Blocks(title="Video search") as blocks:
-        count = len(index.files)
-        gradio.Markdown(f"## Video search\n{counted(len(index), 'moment')} of {counted(count, 'video')}")
-        found = gradio.State([])
+        gradio.HTML(f"<style>{STYLE}</style>")
+        gradio.Markdown(f"## Video search\n{counted(len(index), 'moment')} of {counted(len(index.files), 'video')}")
+        found, number = gradio.State([]), gradio.State(0)
         with gradio.Row():
             text = gradio.Textbox(
                 label="What is to be seen?", placeholder="a person cleaning a pool", scale=4, visible=reads_text
             )
-            button = gradio.Button("Search", variant="primary", scale=1)
-        with gradio.Accordion("Search by an example video", open=not reads_text):
-            example = gradio.Video(label="Example", sources=["upload"], height=200)
+            button = gradio.Button("Search", variant="primary", scale=1, min_width=120)
+        with gradio.Accordion("Search by an example", open=not reads_text), gradio.Row():
+            example = gradio.Video(label="Video", sources=["upload"], height=200)
+            image = gradio.Image(label="Image", sources=["upload"], type="filepath", height=200)
         status = gradio.Markdown()
         with gradio.Row():
-            gallery = gradio.Gallery(
-                label="Moments", columns=3, height="auto", allow_preview=False, object_fit="cover", scale=3
-            )
-            player = gradio.Video(label="The moment", autoplay=True, interactive=False, scale=2)
-        asked, answers = [text, example], [gallery, found, status, player]
-        button.click(find, asked, answers)
-        text.submit(find, asked, answers)
+            with gradio.Column(scale=3, min_width=280):
+                gallery = gradio.Gallery(
+                    label="Moments", columns=3, height="auto", allow_preview=False, object_fit="cover"
+                )
+                with gradio.Row():
+                    before = gradio.Button("Previous", interactive=False, min_width=100)
+                    after = gradio.Button("Next", interactive=False, min_width=100)
+            with gradio.Column(scale=2, min_width=280):
+                player = gradio.Video(label="The moment", autoplay=True, interactive=False)
+        asked = [text, example, image]
+        answers = [gallery, found, status, player, number, before, after]
+        for start in (button.click, text.submit):
+            start(lambda *query: find(*query, 0), asked, answers)
+        before.click(lambda *query: find(*query[:-1], max(query[-1] - 1, 0)), [*asked, number], answers)
+        after.click(lambda *query: find(*query[:-1], query[-1] + 1), [*asked, number], answers)
         gallery.select(play, [found], [player, status])
     return blocks
 

@@ -12,9 +12,11 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 from library import write_library
 
 from hf_video.errors import VideoIndexError
+from hf_video.inference.embed import load_features
 from hf_video.retrieval import VideoIndex, writing
 from hf_video.retrieval.encoders import FingerprintEncoder
 
@@ -153,3 +155,42 @@ def test_a_lock_ends_with_its_process(small, tmp_path):
     process.kill()
     process.wait()
     assert VideoIndex.build(tmp_path / "index", small, "fingerprint").embedded == 4
+
+
+EMBED = textwrap.dedent("""
+    from hf_video.data.load import load_videos
+    from hf_video.inference import embed
+    rows = next(iter(load_videos({clips!r}, need_labels=False, inspect=None).values()))
+    print("ready", flush=True)
+    embed.embed_videos(embed.ModelLoader({model!r}, device="cpu"), rows, {output!r}, shard_size=2,
+                       on_shard=lambda n, of: print(n, flush=True))
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_embedding_killed_at_random_goes_on_to_equal_files(tmp_path, seed):
+    clips = write_library(tmp_path / "clips", 30, frames=16, size=32)
+    model = tiny.save_tiny(tmp_path / "model")
+    code = EMBED.format(clips=str(clips), model=str(model), output=str(tmp_path / "out"))
+    chance = random.Random(seed)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    kill_after(process, chance.uniform(0, 0.3))
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    code = EMBED.format(clips=str(clips), model=str(model), output=str(tmp_path / "whole"))
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    # Not their bytes: safetensors writes several facts of its header in any order.
+    resumed, whole = load_features(tmp_path / "out"), load_features(tmp_path / "whole")
+    np.testing.assert_array_equal(resumed.embeddings, whole.embeddings)
+    np.testing.assert_array_equal(resumed.seconds, whole.seconds)
+    assert resumed.names == whole.names
+    assert not list((tmp_path / "out").glob(".writing-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_indexing_killed_at_random_gives_the_same_index(tmp_path, seed):
+    clips = write_library(tmp_path / "clips", 60, frames=16, size=32)
+    process = building(clips, tmp_path / "index", flush=0.02)
+    kill_after(process, random.Random(seed).uniform(0, 0.6))
+    complete_and_compare(clips, tmp_path / "index", uninterrupted_index(clips, tmp_path / "whole"))

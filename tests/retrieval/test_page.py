@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -68,6 +69,14 @@ def address(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_only_the_page_is_served(address):
+    for path, code in (("nothing", 404), ("gradio_api/file=/etc/hostname", 403), ("gradio_api/file=setup.cfg", 403)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{address}/{path}", timeout=30)
+        assert refused.value.code == code
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_type_see_play(address, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
@@ -98,5 +107,12 @@ def test_type_see_play(address, tmp_path):
         picture = Path(os.environ.get("SCREENSHOT", tmp_path / "search.png"))
         tab.screenshot(path=picture)
         assert picture.stat().st_size > 10_000
+        tab.get_by_role("button", name="Next", exact=True).click()
+        tab.get_by_text("13 to").wait_for()
+        assert captions.all_inner_texts() != names
+        assert tab.get_by_role("button", name="Previous", exact=True).is_enabled()
+        tab.set_viewport_size({"width": 420, "height": 860})  # a telephone: nothing beside the screen, nothing cut
+        tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        tab.wait_for_function("(e => e.scrollHeight <= e.clientHeight + 2)(document.querySelector('.grid-wrap'))")
         assert not errors
         browser.close()
