@@ -132,16 +132,21 @@ def statistics_kept(block: nn.Module):
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
+def checkpoint_by_inputs(reentrant, other, forward, *inputs):
+    """Reentrant checkpointing where an input has a gradient; a block that sees pixels would get none by it."""
+    return (reentrant if any(getattr(x, "requires_grad", False) for x in inputs) else other)(forward, *inputs)
+
+
 class ConvBlock(GradientCheckpointingLayer):
     """A block that may hold batch norms. Gradient checkpointing runs it twice; its statistics see the batch once."""
 
     @property
     def _gradient_checkpointing_func(self):
         run = self.checkpoint
-        keywords = getattr(run, "keywords", {})
-        if keywords.get("use_reentrant") is not False or "context_fn" in keywords or torch.compiler.is_compiling():
+        if not isinstance(run, partial) or "context_fn" in run.keywords or torch.compiler.is_compiling():
             return run
-        return partial(run, context_fn=lambda: (nullcontext(), statistics_kept(self)))
+        once = partial(run, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(self)))
+        return once if run.keywords.get("use_reentrant") is False else partial(checkpoint_by_inputs, run, once)
 
     @_gradient_checkpointing_func.setter
     def _gradient_checkpointing_func(self, run) -> None:

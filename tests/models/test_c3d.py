@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 import torch
 from contract import ModelContract, TrainerContract
 
@@ -42,3 +43,17 @@ class TestCeil(C3DContract):
 def test_any_grid_takes_clips_of_other_proportions_that_fill_fc6():
     tall = TestSymmetric().model("AutoModel", any_grid=True)
     assert tall(torch.randn(1, 16, 3, 32, 64)).fc7.shape == (1, 24)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_trains_the_first_block_too(reentrant):
+    """It sees pixels, which have no gradient, and reentrant checkpointing gives none to such a block."""
+    contract = TestSymmetric()
+    inputs, gradients = contract.inputs("AutoModelForVideoClassification"), []
+    for checkpointed in (False, True):
+        model = contract.model("AutoModelForVideoClassification").train()
+        if checkpointed:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        model(**inputs).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0])
