@@ -276,6 +276,11 @@ def probe_model(
         raise DataError(f"{data} has the splits {', '.join(splits)}; a probe needs train and test.")
     train = splits["train"]
     encoder = load_encoder(model, train.labels, revision=revision)
+    if output is not None and not isinstance(getattr(encoder, "classifier", None), nn.Linear):
+        raise CheckpointError(
+            f"{type(encoder).__name__} has no linear classifier: its probe can be measured, but not saved as a model. "
+            "Leave the output out."
+        )
     processor = next(one for one in find_processors(encoder, None, None) if one is not None)
     options["device"] = device or ("cuda" if torch.cuda.is_available() else "cpu")
     report = linear_probe(encoder, processor, train, test, seed=seed, **options)

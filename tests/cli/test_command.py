@@ -27,7 +27,7 @@ CALLS = {
     "classify": "classify {clip} --model {model}",
     "evaluate": "evaluate {data} --model {model} --split all --output {out}",
     "embed": "embed {data} --model {model} --output {out}",
-    "probe": "probe {data} --model {model} --output {out}",
+    "probe": "probe {data} --model {model}",
     "index": "index {data} --model {model} --output {out}",
     "search": "search {index} --video {clip}",
     "serve": "serve {index}",

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from evaluation_models import make
 
 import hf_video
 from hf_video.data.moving_glyphs import DIRECTIONS, write_moving_glyphs
@@ -16,6 +17,7 @@ from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError
 from hf_video.inference.features import Features, extract_features
 from hf_video.models.videomae.modeling_videomae import VideoMAEForPreTraining
+from hf_video.training import probe
 from hf_video.training.probe import (
     PENALTIES,
     fit_head,
@@ -178,3 +180,15 @@ class TestRefusals:
         head = fit_head(*blobs(30, classes=2), np.arange(30) % 3 == 0, 2)
         with pytest.raises(CheckpointError, match="no linear classifier of 5 features"):
             set_head(model, head, {})
+
+
+def test_a_probe_that_cannot_be_saved_is_refused_before_the_work(tmp_path, monkeypatch):
+    for seed, split in enumerate(("train", "test")):
+        write_moving_glyphs(tmp_path / "videos" / split, 4, seed, size=32, num_frames=4)
+    model, processor = make("two_stream-rgb")
+    model.float().save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(probe, "linear_probe", None)  # nothing is probed
+    with pytest.raises(CheckpointError, match="no linear classifier"):
+        probe.probe_model(str(tmp_path / "videos"), str(tmp_path / "model"), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
