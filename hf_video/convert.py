@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from hf_video.configuration import pair
 from hf_video.errors import CheckpointError
+from hf_video.model_folder import being_written
 from hf_video.registry import entry
 
 logger = logging.get_logger(__name__)
@@ -290,10 +291,11 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
     given, row = config_overrides.pop("processor", {}), entry(model_type)
     model, converted = build(model_type, load_official_file(path), config_overrides)
-    model.save_pretrained(output)
     kind = row.load(row.image_processor)
     processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
-    processor.save_pretrained(output)
+    with being_written(output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     assumed = ", ".join(f"{name}={getattr(processor, name)!r}" for name in PIXELS if name not in given)
     logger.warning(
         f"No checkpoint says what its frames looked like; assumed is what the authors of {model_type} published: "
@@ -347,9 +349,10 @@ def convert_pickles(model: str | Path, *, output: str | Path, **hub: Any):
     if any(problems.values()):
         lines = [f"{name.replace('_', ' ')}: {', '.join(keys)}" for name, keys in problems.items() if keys]
         raise CheckpointError(f"The weights of {model} do not fit {architecture}; " + "; ".join(lines))
-    loaded.save_pretrained(output)
-    if has_file(model, "preprocessor_config.json", **hub):
-        AutoImageProcessor.from_pretrained(model, **hub).save_pretrained(output)
+    with being_written(output) as folder:
+        loaded.save_pretrained(folder)
+        if has_file(model, "preprocessor_config.json", **hub):
+            AutoImageProcessor.from_pretrained(model, **hub).save_pretrained(folder)
     return loaded.eval()
 
 

@@ -18,6 +18,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video import processing_config as config
 from hf_video.errors import VideoOptionError
+from hf_video.model_folder import Resealing
 from hf_video.processing_pixels import layout_name, pixel_values, views
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
 from hf_video.wording import nearest
@@ -48,7 +49,7 @@ class VideoKwargs(VideosKwargs, total=False):
     do_flip_channel_order: bool | None
 
 
-class ClipProcessing:
+class ClipProcessing(Resealing):
     """The core: settings with defaults, and videos in, `pixel_values` out.
 
     Calling it takes **one video or several, in any form**: a path, URL, bytes, file object, `VideoReader` or

@@ -16,22 +16,27 @@ from transformers.utils import (
 )
 
 from hf_video.errors import UnsafeWeightsError
+from hf_video.model_folder import Resealing, check_model_folder
 
 logger = logging.getLogger(__name__)
 
 
-class SafeWeights:
-    """Mixed in before `PreTrainedModel`: `from_pretrained` reads `.safetensors` and refuses `pytorch_model.bin`."""
+class SafeWeights(Resealing):
+    """Mixed in before `PreTrainedModel`: `from_pretrained` reads `.safetensors` and refuses `pytorch_model.bin`, and
+    folders that are not finished or whose files are damaged."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, use_safetensors=None, **kwargs):
         """As transformers'. Raises UnsafeWeightsError where there are pickles and no safetensors, and for
-        `use_safetensors=False`; nothing is downloaded then, and nothing unpickled."""
+        `use_safetensors=False`; nothing is downloaded then, and nothing unpickled. Raises CheckpointError for a folder
+        that is not finished, or of which a file is not what was written (see `check_model_folder`)."""
         if use_safetensors is False:
             raise UnsafeWeightsError(
                 "use_safetensors=False asks for pickled weights, which are never loaded. Leave it out, and convert the "
                 "file once: hf-video convert MODEL --output DIR."
             )
+        if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
+            check_model_folder(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
         logger.debug("%s is loaded as %s.%s", pretrained_model_name_or_path, cls.__module__, cls.__qualname__)
         # Only `True` where they are there: transformers would ask a web service to convert what is not.
         safe = pretrained_model_name_or_path is not None and has_safetensors(pretrained_model_name_or_path, **kwargs)

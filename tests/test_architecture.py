@@ -14,7 +14,7 @@ FLOORS = [
     {"video", "layers", "losses", "metrics", "outputs", "errors", "wording", "output_paths", "_version"},
     {
         *("configuration", "processing", "processing_config", "processing_pixels", "modeling", "modeling_conv"),
-        *("safe_weights", "data"),
+        *("safe_weights", "model_folder", "data"),
     },
     {"convert"},  # the door that the models' own converters stand behind
     {"models"},

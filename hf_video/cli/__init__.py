@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -63,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(options)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop.args[0] if stop.args else "interrupted", file=sys.stderr)
+        if getattr(stop, "resumable", False):
+            print(f"Go on with: {resume_command(argv)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # What is still in the buffer has no reader; Python would complain about it on its way out.
@@ -113,6 +116,12 @@ def _hyphens(argv: Sequence[str]) -> list[str]:
     return [
         (name.replace("_", "-") if name.startswith("--") else name) + equals + value for name, equals, value in named
     ]
+
+
+def resume_command(argv: Sequence[str] | None) -> str:
+    """What was typed, with `--resume` in place of `--overwrite`."""
+    typed = sys.argv[1:] if argv is None else argv
+    return shlex.join(["hf-video", *(one for one in typed if one not in ("--overwrite", "--resume")), "--resume"])
 
 
 def _parser() -> Parser:

@@ -116,7 +116,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--views": {"metavar": "5x3", "help": "clips x crops that are averaged (default: one view)"},
     "--windows": {"metavar": "2s/1s", "help": "a result for each window of that length [and step] in seconds"},
 }
-SHORT = {"--model": "-m", "--output": "-o", "--quiet": "-q", "--recipe": "-r"}
+SHORT = {"--model": "-m", "--output": "-o", "--quiet": "-q", "--recipe": "-r", "--yes": "-y"}
 # Names that options had before.
 OLD = {"--windows": ("--window",), "--processes": ("--workers",)}
 

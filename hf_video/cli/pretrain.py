@@ -18,6 +18,7 @@ figures/: reconstructions while it learns, and the loss curve.
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from hf_video.cli import DONE
@@ -41,13 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
     add("--probe-every", type=count, default=10, metavar="N", help="epochs between probes (default 10)")
     add("--resume", action="store_true", help="go on with the run in --output")
-    add("--overwrite", action="store_true", help="remove the run in --output first")
+    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
+    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
     add("--revision")
 
 
 def run(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
     from hf_video.training.pretrain import pretrain
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     summary = pretrain(
         options.data,
         options.model,
@@ -60,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         probe_every=options.probe_every,
         resume=options.resume,
         overwrite=options.overwrite,
+        yes=options.yes,
         revision=options.revision,
     )
     if summary:  # of several processes, the first one's

@@ -6,7 +6,8 @@
   hf-video train videos/ --model my-model --set training.learning_rate=1e-4 --set augmentation.flip=0 --resume
 
 A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of which a fifth is kept for the test.
-Before it trains it prints a plan, and refuses what can't work. Several GPUs: torchrun -m hf_video.cli train ...
+Before it trains it prints a plan, and refuses what can't work. Ctrl-C saves a checkpoint and prints the command to go
+on with. Several GPUs: torchrun -m hf_video.cli train ...
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--videos")
     add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
     add("--resume", action="store_true", help="go on with the run in --output")
-    add("--overwrite", action="store_true", help="remove the run in --output first")
+    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
+    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
     add("--self-test", action="store_true", help="only see whether the model can learn one batch")
     add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
     add("--public", action="store_true", help="make a new repository public")
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         resume=options.resume,
         overwrite=options.overwrite,
         self_test=options.self_test,
+        yes=options.yes,
         push_to_hub=options.push_to_hub,
         private=False if options.public else None,
         revision=options.revision,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError
+from hf_video.model_folder import check_finished
 from hf_video.wording import did_you_mean, near_path
 
 
@@ -32,8 +33,9 @@ def loading(model: str | os.PathLike[str], *, words: tuple[str, ...] = ()) -> It
 
 
 def check_place(model: str | os.PathLike[str]) -> None:
-    """Raises CheckpointError for a folder that is no saved model, and for a path where nothing is."""
+    """Raises CheckpointError for a folder that is no saved model or not finished, and for a path where nothing is."""
     name = os.fspath(model)
+    check_finished(name)
     if os.path.isdir(name):
         if not os.path.exists(os.path.join(name, "config.json")):
             inside = [one for one in os.listdir(name) if os.path.exists(os.path.join(name, one, "config.json"))]

@@ -34,6 +34,8 @@ class VideoTrainingArguments(TrainingArguments):
     Averaging:
         ema_decay: Keeps an exponential moving average of the weights; it is what is evaluated and finally saved.
             Checkpoints hold both.
+    Screen:
+        log_lines: About so many of the logs are printed, evenly spread; 0: all of them. Reporters get all.
 
     Raises ConfigError for values that contradict each other.
     """
@@ -53,6 +55,8 @@ class VideoTrainingArguments(TrainingArguments):
     backbone_rate: float = field(default=1.0, metadata={"help": "Factor of the rate of all but the head."})
     decay_all: bool = field(default=False, metadata={"help": "Weight decay on every parameter."})
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the moving average of the weights."})
+
+    log_lines: int = field(default=0, metadata={"help": "Lines of the log on the screen; 0: all."})
 
     # Rows are dicts, or lists of dicts with repeated augmentation, and carry a seed for the collator.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Leave False for our data sets."})

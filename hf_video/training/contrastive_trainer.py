@@ -13,7 +13,7 @@ from hf_video.errors import ConfigError
 from hf_video.inference.retrieval_evaluation import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.optimizer import parameter_groups
+from hf_video.training.optimizer import WRAPPERS
 from hf_video.training.pair_order import PairOrder
 
 
@@ -69,18 +69,14 @@ class ContrastiveTrainer(MeasuringTrainer):
         self._epoch_setter.listeners = [dataset, order]
         return order
 
-    def create_optimizer(self, model: nn.Module | None = None) -> Any:
-        if self.optimizer is None and self.args.backbone_rate != 1.0:
-            args, wrapped = self.args, self.model if model is None else model
-            chosen, options = self.get_optimizer_cls_and_kwargs(args, wrapped)
-            plain = self.accelerator.unwrap_model(wrapped, keep_torch_compile=False)
-            groups = parameter_groups(
-                plain, learning_rate=args.learning_rate, weight_decay=args.weight_decay, decay_all=args.decay_all
-            )
-            fresh = {id(p) for name, p in plain.named_parameters() if name.startswith("temporal_head.")}
-            split = [part for group in groups for part in _by_age(group, fresh, args.backbone_rate)]
-            self.optimizer = chosen(split, **options)
-        return super().create_optimizer(model)
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """All but the temporal head learns at `backbone_rate` times its rate."""
+        rate, groups = self.args.backbone_rate, super().parameter_groups(model, backbone_rate=1.0)
+        if rate == 1.0:
+            return groups
+        names = ((WRAPPERS.sub("", name), p) for name, p in model.named_parameters())
+        fresh = {id(p) for name, p in names if name.startswith("temporal_head.")}
+        return [part for group in groups for part in _by_age(group, fresh, rate)]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         if self.chunk_size is None:

@@ -4,13 +4,12 @@
 
 reads the videos, loads the model and its processor, says what it is about to do, trains, evaluates on the test split,
 and leaves in the output folder: the model, its processor and card at the top, `training_summary.json`, `skipped.jsonl`,
-`evaluation/<split>/`, `checkpoint-N/` and TensorBoard's `runs/`.
+`evaluation/<split>/`, `training_curve.png`, `checkpoint-N/` and TensorBoard's `runs/`.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,13 @@ from hf_video.data import load_videos
 from hf_video.data.division import Division
 from hf_video.data.rows import VideoRows
 from hf_video.inference.protocols import check_protocol
-from hf_video.training.plan import check_splits, make_plan
-from hf_video.training.preparation import fit_batch, make_arguments, prepare
+from hf_video.training.curve import training_curve
+from hf_video.training.model_card import write_card
+from hf_video.training.plan import check_splits, data_plan, make_plan, say_data
+from hf_video.training.preparation import fit_batch, make_arguments, measured_on, measuring, prepare
 from hf_video.training.recipes import NARROW, change, for_model, load_recipe
-from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
+from hf_video.training.resume import SKIPPED_FILE, run_description
+from hf_video.training.run_folder import begin, folder_to_resume, open_output
 from hf_video.training.self_test import SelfTest, overfit_one_batch
 from hf_video.training.start import Source, find_source
 from hf_video.training.summary import make_summary, told, write_summary
@@ -46,6 +48,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     self_test: bool = False,
+    yes: bool = False,
     push_to_hub: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
@@ -64,10 +67,13 @@ def finetune(
             (`hf_video.data.division`), by which `evaluate`, `probe` and `resume` divide them again.
         data_format, videos: Of lists, see `load_videos`.
         protocol: How the test split is evaluated: see `evaluate_videos`.
-        resume, overwrite: Go on with the run in `output`, or remove it first.
+        resume, overwrite: Go on with the run in `output`, or put a new one in its place, once that is finished.
+        yes: Train also where the plan's time or memory is absurd, which else is asked at a terminal and refused without
+            one.
         push_to_hub, private: A repository to push to in the end; see `push`.
 
-    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    Raises DataError, ConfigError, CheckpointError, OutputError and VideoOptionError for what can't work, before
+    training; TrainingInterrupted (a KeyboardInterrupt) for Ctrl-C or SIGTERM, after a checkpoint is saved.
     """
     check_protocol(protocol)
     source = find_source(model, revision=revision)
@@ -76,38 +82,51 @@ def finetune(
     division = {"test_size": test_size, "group_pattern": group_pattern}
     reading = {"data_format": data_format, "videos": videos, "num_frames": frames, **division}
     output = Path(output) if output is not None else default_output(data, source)
-    before = Division.read(output, data) if resume else None
+    before = Division.read(folder_to_resume(output), data) if resume else None
     if before is not None and before.options == division:
         reading["division"] = before
     splits = read_splits(data, source, **reading)
     recipe = fit_batch(recipe, len(splits["train"]), settings)
-    make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision)
+    make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision, yes=yes)
     if self_test:
         with tempfile.TemporaryDirectory() as folder:
             return overfit_one_batch(make_ready(make_arguments(Path(folder), recipe["training"]))[0])
-    arguments = make_arguments(output, recipe["training"])
-    run = run_description(source.name, recipe, splits)
+    arguments = make_arguments(output, measuring(measured_on(splits), recipe["training"]))
     with arguments.main_process_first(local=False):
-        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
-    trainer, start, recipe = make_ready(arguments, log=output / SKIPPED_FILE)
-    plan = make_plan(trainer, splits, recipe=_recipe_name(recipe), remarks=start.remarks)
+        place = open_output(output, run_description(source.name, recipe, splits), resume=resume, overwrite=overwrite)
+    arguments.output_dir = str(place.folder)
+    begun = data_plan(splits)
+    if arguments.process_index == 0:
+        say_data(begun)
+    trainer, start, recipe = make_ready(arguments, log=place.folder / SKIPPED_FILE)
+    plan = make_plan(
+        trainer,
+        splits,
+        recipe=_recipe_name(recipe),
+        remarks=[*start.remarks, *place.remarks],
+        from_scratch=start.from_scratch,
+        begun=begun,
+    )
+    begin(trainer, place, plan, yes=yes)
     if trainer.is_world_process_zero():
-        print(plan, flush=True)
-        if resume:
-            print(f"  resuming from {checkpoint}" if checkpoint else "  there is no checkpoint yet: from the beginning")
-        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
-        Division.of(data, splits, **division).save(output)
-    trainer.accelerator.wait_for_everyone()
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model()
-    reports = evaluate(trainer, splits, output, protocol=protocol)
+        Division.of(data, splits, **division).save(place.folder)
     summary = {}
-    if trainer.is_world_process_zero():
-        summary = make_summary(trainer, splits, source, recipe, plan, result, reports, data=data)
-        summary["data"]["division"] = {"test_size": test_size, "group_pattern": group_pattern}
-        write_summary(output, summary)
-        print(told(summary, output))
-        publish(output, push_to_hub, private=private)
+    with place.watched():
+        result = trainer.train(resume_from_checkpoint=place.resumed_from)
+        trainer.save_model()
+        reports = evaluate(trainer, splits, place.folder, protocol=protocol)
+        if trainer.is_world_process_zero():
+            summary = make_summary(trainer, splits, source, recipe, plan, result, reports, data=data)
+            summary["data"]["division"] = {"test_size": test_size, "group_pattern": group_pattern}
+            write_summary(place.folder, summary)
+            training_curve(trainer.state.log_history, place.folder)
+            write_card(place.folder, repo_id=push_to_hub)
+            place.finish()
+            print(told(summary, output))
+    if trainer.is_world_process_zero() and push_to_hub:
+        from hf_video.training.publish import push
+
+        print(f"Pushed: {push(output, push_to_hub, private=private).commit_url}")
     trainer.accelerator.wait_for_everyone()
     return summary
 
@@ -159,17 +178,6 @@ def evaluate(trainer: VideoTrainer, splits: Mapping[str, VideoRows], output: Pat
                 reports[name].save(output / "evaluation" / name)
         trainer.accelerator.wait_for_everyone()
     return reports
-
-
-def publish(output: Path, repository: str | None, *, private: bool | None) -> None:
-    """Writes the model card; pushes the folder where a repository is named."""
-    from hf_video.training.model_card import write_card
-
-    write_card(output, repo_id=repository)
-    if repository:
-        from hf_video.training.publish import push
-
-        print(f"Pushed: {push(output, repository, private=private).commit_url}")
 
 
 def _recipe_name(recipe: Mapping[str, Any]) -> str:

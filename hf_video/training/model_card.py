@@ -252,7 +252,9 @@ def _training(facts: Facts) -> Iterable[str]:
     known = [(name, number(value)) for name, value in facts_in_words if value is not None]
     if known:
         yield table(("", ""), known)
-    yield picture(facts, "figures/loss_curve.png", "Loss curve")
+    yield picture(facts, "figures/loss_curve.png", "Loss curve") or picture(
+        facts, "training_curve.png", "Loss, measurements and learning rate over the steps"
+    )
     rows = [(f"`{key}`", number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())]
     if rows:
         yield folded(f"{len(rows)} hyper-parameters", table(("hyper-parameter", "value"), rows), len(rows))

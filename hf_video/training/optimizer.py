@@ -14,7 +14,7 @@ from torch import nn
 from hf_video.errors import ConfigError
 
 # What wrappers (DDP, torch.compile, FSDP, checkpointing) put into names.
-_WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)")
+WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)")
 
 
 def layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
@@ -63,7 +63,7 @@ def parameter_groups(
     for wrapped_name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        name = _WRAPPERS.sub("", wrapped_name)
+        name = WRAPPERS.sub("", wrapped_name)
         scale, decay = scales.get(name, 1.0), 0.0 if name in spared else weight_decay
         scale *= backbone_rate if name.startswith(body) else 1.0
         empty = {"params": [], "lr": learning_rate * scale, "weight_decay": decay, "lr_scale": scale}

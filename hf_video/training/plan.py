@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from hf_video.data.check import double_files
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError, DataError, HFVideoError
+from hf_video.training.measurement import Measured, measure, training_bytes
+from hf_video.training.recipes import NARROW
+from hf_video.training.reporting import gigabytes
 from hf_video.video.reader import VideoReader
 
 LISTED = 12  # classes that are named one by one
 LOOKED_AT = 12  # videos that are opened for it
+WEIGHTS_PER_VIDEO = 20_000  # random ones: with more, a model learns its videos by heart at best
+LONG, LONG_ON_GPU = 24 * 3600, 7 * 24 * 3600  # seconds: nobody starts more without meaning to
+# Where a fine-tuning of a type can start, by its name on the Hub.
+CHECKPOINTS = {
+    "videomae": "MCG-NJU/videomae-base",
+    "timesformer": "facebook/timesformer-base-finetuned-k400",
+    "vivit": "google/vivit-b-16x2-kinetics400",
+}
 UNEVEN = 5  # the largest class so many times the smallest: worth a word
 
 
 @dataclass
 class Plan:
-    """Lines to print, and the same as numbers for the summary. `warnings` are what may surprise, not what fails."""
+    """Lines to print, and the same as numbers for the summary. `warnings` are what may surprise, `concerns` what nobody
+    can mean: these are asked about (see `confirm`)."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    concerns: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        width = max(len(name) for name, _ in self.lines)
-        text = [f"  {name:<{width}}  {value}" for name, value in self.lines]
-        return "\n".join(["The plan", *text, *[f"  note: {warning}" for warning in self.warnings]])
+        return "\n".join(["The plan", *_columns(self.lines), *[f"  note: {warning}" for warning in self.warnings]])
+
+    def add(self, name: str, text: str, **facts: Any) -> None:
+        self.lines.append((name, text))
+        self.facts.update(facts)
+
+
+def _columns(lines: Sequence[tuple[str, str]]) -> list[str]:
+    width = max((len(name) for name, _ in lines), default=0)
+    return [f"  {name:<{width}}  {value}" for name, value in lines]
+
+
+def confirm(plan: Plan, *, yes: bool) -> None:
+    """Asks whether to go on where the plan has concerns; with `yes` they are notes.
+
+    Raises ConfigError for a no, and where there is no terminal to ask at.
+    """
+    if yes or not plan.concerns:
+        for concern in plan.concerns:
+            print(f"  note: {concern}", flush=True)
+        return
+    concerns = " ".join(plan.concerns)
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"  {concerns}")
+        if input("Go on all the same? [y/N] ").strip().lower() in ("y", "yes"):
+            return
+        raise ConfigError("Nothing was trained.")
+    raise ConfigError(f"{concerns} To go on all the same: --yes (yes=True).")
 
 
 def check_splits(splits: Mapping[str, VideoRows]) -> None:
@@ -82,60 +121,53 @@ def check_batch(args: Any, model: nn.Module, rows: int, repeats: int) -> None:
         )
 
 
-def check_model_takes(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> float:
-    """Seconds of one warm forward of `batch` without gradients. Raises ConfigError where the model can't take it."""
-    inputs = {name: value.to(next(model.parameters()).device) for name, value in batch.items() if name != "labels"}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            model(**{name: value[:1] for name, value in inputs.items()})
-            begin = time.perf_counter()
-            model(**inputs)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            return time.perf_counter() - begin
-    except HFVideoError as error:
-        raise ConfigError(f"The model does not take these clips: {error}") from error
-    except (RuntimeError, ValueError, IndexError) as error:
-        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
-        raise ConfigError(
-            f"{type(model).__name__} does not take {shapes}: {error} Change data.num_frames, model.image_size or "
-            "augmentation."
-        ) from error
-    finally:
-        model.train(was_training)
-
-
-def make_plan(trainer: Any, splits: Mapping[str, VideoRows], *, recipe: str, remarks: list[str] | None = None) -> Plan:
-    """Checks everything (see `check_…`) and tells what will be done. Reads one batch and runs one forward."""
-    check_splits(splits)
-    args, model, dataset = trainer.args, trainer.model, trainer.train_dataset
-    check_batch(args, model, len(dataset), dataset.repeats)
-    plan = Plan(warnings=list(remarks or []))
+def data_plan(splits: Mapping[str, VideoRows]) -> Plan:
+    """What there is to train on; `make_plan` goes on with it."""
+    plan = Plan()
     _tell_data(plan, splits)
-    _tell_clips(plan, dataset)
-    steps = _tell_steps(plan, trainer)
-    _tell_model(plan, trainer, recipe)
-    _tell_time(plan, trainer, steps)
     return plan
 
 
-def _say(plan: Plan, name: str, text: str, **facts: Any) -> None:
-    plan.lines.append((name, text))
-    plan.facts.update(facts)
+def say_data(plan: Plan) -> None:
+    """Prints what is known so far, and that the rest takes a moment."""
+    print("\n".join(["The data", *_columns(plan.lines), "Measuring one batch ..."]), flush=True)
+
+
+def make_plan(
+    trainer: Any,
+    splits: Mapping[str, VideoRows],
+    *,
+    recipe: str,
+    remarks: list[str] | None = None,
+    from_scratch: bool = False,
+    begun: Plan | None = None,
+) -> Plan:
+    """Checks everything (see `check_…`) and tells what will be done, after what is `begun` (see `data_plan`). Reads one
+    batch and runs one forward."""
+    check_splits(splits)
+    args, model, dataset = trainer.args, trainer.model, trainer.train_dataset
+    check_batch(args, model, len(dataset), dataset.repeats)
+    plan = data_plan(splits) if begun is None else begun
+    plan.warnings += remarks or []
+    _tell_clips(plan, dataset)
+    steps = _tell_steps(plan, trainer)
+    _tell_model(plan, trainer, recipe)
+    if from_scratch:
+        tell_scratch(plan, model, len(splits["train"]))
+    tell_cost(plan, trainer, measure(trainer), steps)
+    return plan
 
 
 def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
     sizes = {name: len(rows) for name, rows in splits.items()}
-    _say(plan, "videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
+    plan.add("videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
     counts = splits["train"].counts()
     shown = ", ".join(f"{label} {count}" for label, count in list(counts.items())[:LISTED])
     more = f", and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
-    _say(plan, "classes", f"{len(counts)}: {shown}{more}", classes={name: r.counts() for name, r in splits.items()})
+    plan.add("classes", f"{len(counts)}: {shown}{more}", classes={name: r.counts() for name, r in splits.items()})
     if splits["train"].multi_label:
         labels = sum(counts.values()) / len(splits["train"])
-        _say(plan, "labels", f"{labels:.3g} a video: each class is a yes or a no (sigmoid)", labels_per_video=labels)
+        plan.add("labels", f"{labels:.3g} a video: each class is a yes or a no (sigmoid)", labels_per_video=labels)
     most, least = max(counts.values()), min(counts.values())
     if least == 0:
         empty = [label for label, count in counts.items() if not count]
@@ -146,7 +178,7 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
     skipped = [one for rows in splits.values() for one in rows.skipped]
     if skipped:
         unused = [one for one in skipped if not one.used]
-        _say(plan, "left out", f"{len(unused)} files; {len(skipped) - len(unused)} more are used with a remark")
+        plan.add("left out", f"{len(unused)} files; {len(skipped) - len(unused)} more are used with a remark")
 
 
 def _tell_clips(plan: Plan, dataset: Any) -> None:
@@ -166,7 +198,7 @@ def _tell_clips(plan: Plan, dataset: Any) -> None:
         plan.warnings.append(f"clips show some frames twice: videos of {min(short)} frames are short for this sampler")
     if dataset.repeats > 1:
         text += f"; {dataset.repeats} clips of each video"
-    _say(plan, "a clip", text, **facts)
+    plan.add("a clip", text, **facts)
 
 
 def looked_at_clips(dataset: Any) -> list[tuple[float, float, int, int]]:
@@ -196,8 +228,7 @@ def _tell_steps(plan: Plan, trainer: Any) -> int:
     parts = [f"{args.per_device_train_batch_size} at a time"]
     parts += [f"{args.gradient_accumulation_steps} accumulated"] if args.gradient_accumulation_steps > 1 else []
     parts += [f"{args.world_size} processes"] if args.world_size > 1 else []
-    _say(
-        plan,
+    plan.add(
         "effective batch",
         f"{args.rows_per_step} videos ({' x '.join(parts)})",
         effective_batch=args.rows_per_step,
@@ -208,16 +239,23 @@ def _tell_steps(plan: Plan, trainer: Any) -> int:
     if args.layer_decay is not None and hasattr(trainer.model, "layer_groups"):
         lowest = args.learning_rate * args.layer_decay ** (len(trainer.model.layer_groups()) - 1)
         rate += f", down to {lowest:.3g} at the stem"
-    _say(plan, "learning rate", rate, learning_rate=args.learning_rate)
-    _say(
-        plan,
+    plan.add("learning rate", rate, learning_rate=args.learning_rate)
+    plan.add(
         "steps",
-        f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch})",
+        f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){more_epochs(trainer)}",
         steps=steps,
         steps_per_epoch=per_epoch,
     )
     _check_schedule(plan, args, steps, per_epoch)
     return steps
+
+
+def more_epochs(trainer: Any) -> str:
+    """Why there are more epochs than `num_train_epochs` asked for; "" where there are not."""
+    if trainer.args.max_steps > 0 or trainer.args.num_train_epochs == trainer.asked_epochs:
+        return ""
+    least = trainer.args.min_train_steps
+    return f", for {trainer.asked_epochs:g} epochs are fewer than the recipe's min_train_steps={least}"
 
 
 def _check_schedule(plan: Plan, args: Any, steps: int, per_epoch: int) -> None:
@@ -238,8 +276,7 @@ def _tell_model(plan: Plan, trainer: Any, recipe: str) -> None:
     model, args = trainer.model, trainer.args
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    _say(
-        plan,
+    plan.add(
         "model",
         f"{type(model).__name__}, {trained:,} of {total:,} parameters are trained",
         parameters=total,
@@ -252,25 +289,67 @@ def _tell_model(plan: Plan, trainer: Any, recipe: str) -> None:
         if args.fp16
         else str(next(model.parameters()).dtype).removeprefix("torch.")
     )
-    _say(plan, "device", f"{args.device}, computed in {computed}", device=str(args.device), dtype=computed)
-    _say(plan, "recipe", recipe, recipe=recipe)
+    plan.add("device", f"{args.device}, computed in {computed}", device=str(args.device), dtype=computed)
+    plan.add("recipe", recipe, recipe=recipe)
 
 
-def _tell_time(plan: Plan, trainer: Any, steps: int) -> None:
-    """Of one batch: reading is shared by the loader's workers, a backward costs about two forwards."""
-    args, dataset = trainer.args, trainer.train_dataset
-    rows = min(args.per_device_train_batch_size, len(dataset))
-    begin = time.perf_counter()
-    samples = [dataset[i] for i in range(rows)]
-    reading = (time.perf_counter() - begin) * args.per_device_train_batch_size / rows
-    forward = check_model_takes(trainer.model, trainer.data_collator(samples))
-    reading /= max(args.dataloader_num_workers, 1)
+def tell_scratch(plan: Plan, model: nn.Module, videos: int) -> None:
+    """A note where random weights are far too many for so few videos to teach them anything."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if parameters < WEIGHTS_PER_VIDEO * max(videos, 1):
+        return
+    count = f"{parameters / 1e6:.0f} million" if parameters >= 1e7 else f"{parameters:,}"
+    name = CHECKPOINTS.get(model.config.model_type)
+    start = f"--model {name}" if name else "one that hf-video convert made of the authors'"
+    plan.warnings.append(
+        f"{count} random weights won't learn from {videos} videos. Start from a checkpoint ({start}), or take a small "
+        f"model: a JSON file with its model_type, a small image_size and a hidden_size of at most {NARROW}"
+    )
+
+
+def tell_cost(plan: Plan, trainer: Any, measured: Measured, steps: int) -> None:
+    """Time and memory of `steps` steps; concerns where they are absurd. Reading is shared by the loader's workers, a
+    backward costs about two forwards."""
+    args = trainer.args
+    reading, forward = measured.reading / max(args.dataloader_num_workers, 1), measured.forward
     parts = (max(reading, 3 * forward), reading + 3 * forward)
-    step = parts[args.dataloader_num_workers == 0] * args.gradient_accumulation_steps
-    text = f"about {duration(step * steps)} (one batch measured: forward {forward:.2f} s, reading {reading:.2f} s)"
-    _say(plan, "time", text, estimated_seconds=round(step * steps, 1))
+    seconds = parts[args.dataloader_num_workers == 0] * args.gradient_accumulation_steps * steps
+    read = f"a batch of {measured.clips} clips: forward {forward:.2f} s, reading {reading:.2f} s"
+    plan.add("time", f"about {duration(seconds)} ({read})", estimated_seconds=round(seconds, 1))
     if reading > 3 * forward and args.dataloader_num_workers:
         plan.warnings.append("reading takes longer than computing: more dataloader_num_workers, or smaller files")
+    needed = gigabytes(measured.needed)
+    free = "" if measured.available is None else f", of {gigabytes(measured.available)} that are free"
+    plan.add("memory", f"about {needed} more{free}", estimated_bytes=measured.needed)
+    if not measured.fits:
+        plan.concerns.append(
+            f"This training needs about {needed} of memory, and {gigabytes(measured.available)} are free. "
+            f"Take a smaller batch (training.per_device_train_batch_size, now {args.per_device_train_batch_size}, with "
+            "training.gradient_accumulation_steps), training.gradient_checkpointing=true, or a smaller model."
+        )
+    limit = LONG if args.device.type == "cpu" else LONG_ON_GPU
+    if seconds > limit:
+        plan.concerns.append(
+            f"This training takes about {duration(seconds)} on {args.device}. Train for fewer steps "
+            "(training.num_train_epochs, training.max_steps), a smaller model, or on a GPU."
+        )
+    check_disk(plan, trainer)
+
+
+def check_disk(plan: Plan, trainer: Any) -> None:
+    """A concern where the disk has no room for one checkpoint more than are kept, and the model."""
+    args = trainer.args
+    weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
+    kept = 1 if args.save_strategy == "no" else (args.save_total_limit or 1) + 1
+    needed = kept * (training_bytes(trained, args) - 2 * trained + weights) + weights
+    folder = next(path for path in Path(args.output_dir).absolute().parents if path.exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        plan.concerns.append(
+            f"The checkpoints need about {gigabytes(needed)} in {args.output_dir}, and {gigabytes(free)} are free. "
+            "Keep fewer (training.save_total_limit=1), or choose another --output."
+        )
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 from hf_video.metrics import mean_average_precision
 from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.measurement import check_weights
 from hf_video.training.plan import repeated_frames
+from hf_video.training.recipes import typed_names
 from hf_video.training.start import Source, Start, known_fields, load_start, serve_as_trained
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment import Augmentation
@@ -43,23 +45,37 @@ def prepare(
     settings: Sequence[str] = (),
     revision: str | None = None,
     log: Path | None = None,
+    yes: bool = False,
 ) -> tuple[VideoTrainer, Start, dict[str, Any]]:
     """The trainer, what it starts from, and the recipe as it will be used."""
-    start = make_start(source, recipe, splits, settings, arguments.seed, revision)
-    recipe = suit_sampling(start, recipe, splits["train"])
+    before = check_weights(arguments, yes=yes)
+    start = make_start(source, recipe, splits, settings, arguments.seed, revision, before)
+    recipe = suit_sampling(start, recipe, splits["train"], settings)
     return make_trainer(start, splits, recipe, arguments, log=log), start, recipe
 
 
 def fit_batch(recipe: Mapping[str, Any], rows: int, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """The recipe with a smaller batch where the data are fewer than it takes. A paper's batch (`effective_batch_size`)
-    and one that somebody typed stay as they are: `check_batch` refuses them."""
-    training = dict(recipe["training"])
-    typed = any("batch_size" in setting or "accumulation" in setting for setting in settings)
-    batch = training.get("per_device_train_batch_size", 8)
-    fits = rows // int(os.environ.get("WORLD_SIZE", 1))
-    if not typed and not training.get("effective_batch_size") and 1 <= fits < batch:
-        training["per_device_train_batch_size"] = 2 ** (fits.bit_length() - 1)
-    return {**recipe, "training": training}
+    """The recipe with a smaller batch where the data are fewer than it takes, and a remark. A paper's batch
+    (`effective_batch_size`) and one that somebody typed stay as they are: `check_batch` refuses them. A typed
+    `effective_batch_size` is divided into as many rows at a time as fit in it."""
+    training, typed = dict(recipe["training"]), typed_names(settings)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    batch, effective = training.get("per_device_train_batch_size", 8), training.get("effective_batch_size")
+    fits = rows // processes
+    if "training.per_device_train_batch_size" in typed:
+        chosen = batch
+    elif "training.effective_batch_size" in typed and effective and effective % processes == 0:
+        chosen = next(n for n in range(min(batch, effective // processes), 0, -1) if effective // processes % n == 0)
+    elif not effective and "training.gradient_accumulation_steps" not in typed and 1 <= fits < batch:
+        chosen = 2 ** (fits.bit_length() - 1)
+    else:
+        chosen = batch
+    if chosen == batch:
+        return {**recipe, "training": training}
+    training["per_device_train_batch_size"] = chosen
+    why = f"to make effective_batch_size={effective}" if effective else f"there are {rows} to train on"
+    remark = f"{chosen} videos at a time, not {batch}: {why}"
+    return {**recipe, "training": training, "remarks": [*recipe.get("remarks", ()), remark]}
 
 
 def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
@@ -76,6 +92,8 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
             if not math.isfinite(value) or (least is not None and value < least):
                 least = "finite" if least is None else f"{least} or more"
                 raise ConfigError(f"The training argument {name} must be {least}, and {value!r} came.")
+    # YAML 1.1 reads the word no as false.
+    settings = {n: "no" if v is False and n.endswith("_strategy") else v for n, v in settings.items()}
     gpu = torch.cuda.is_available() and not settings.get("use_cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))
@@ -87,6 +105,7 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
         "save_steps": 0.1,
         "save_total_limit": 2,
         "logging_steps": 10,
+        "log_lines": 0 if "logging_steps" in settings else 40,
         "ddp_timeout": 36000,  # the others wait while one process evaluates
         "disable_tqdm": not sys.stderr.isatty(),
         "seed": 0,
@@ -101,6 +120,24 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
         raise ConfigError(f"The training arguments don't work: {error}") from error
 
 
+def measured_on(splits: Mapping[str, VideoRows]) -> VideoRows | None:
+    """The videos to measure on while training: of validation, or else of the test; None where there are none."""
+    return next((splits[name] for name in ("validation", "test") if splits.get(name)), None)
+
+
+def measuring(rows: VideoRows | None, settings: Mapping[str, Any], *, every: float = 0.1) -> dict[str, Any]:
+    """`settings` of a training, which measures on `rows` after `every` share of its steps where nothing else is said.
+    Raises ConfigError where it should measure and there is nothing to measure on."""
+    if rows is not None:
+        return {"eval_strategy": "steps", "eval_steps": every, **settings}
+    if settings.get("eval_strategy", "no") not in ("no", False):
+        raise ConfigError(
+            f"eval_strategy={settings['eval_strategy']} needs videos that are held out, and there are none: add a "
+            "validation or test split, or leave it out."
+        )
+    return dict(settings)
+
+
 def make_start(
     source: Source,
     recipe: Mapping[str, Any],
@@ -108,18 +145,27 @@ def make_start(
     settings: Sequence[str] = (),
     seed: int = 0,
     revision: str | None = None,
+    before: Callable[[type, Any], None] | None = None,
 ) -> Start:
     """The model with the recipe's fields. Fields of the recipe that this model lacks are left out, with a remark; those
     that somebody typed must exist."""
     wanted = dict(recipe["model"])
     if recipe["data"].get("num_frames"):
         wanted["num_frames"] = recipe["data"]["num_frames"]
-    typed = {setting.partition("=")[0].strip() for setting in settings}
+    typed = typed_names(settings)
     known, unknown = known_fields(source.entry.load(source.entry.config), wanted)
     known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
     set_seed(seed)
     train = splits["train"]
-    start = load_start(source, labels=train.labels, multi_label=train.multi_label, settings=known, revision=revision)
+    start = load_start(
+        source,
+        labels=train.labels,
+        multi_label=train.multi_label,
+        settings=known,
+        revision=revision,
+        before=before,
+    )
+    start.remarks += recipe.get("remarks", ())
     meant = recipe.get("model_type")
     if meant and meant != source.model_type:
         start.remarks.append(f"the recipe {recipe['name']} is meant for {meant}, and this is {source.model_type}")
@@ -129,14 +175,16 @@ def make_start(
     return start
 
 
-def suit_sampling(start: Start, recipe: Mapping[str, Any], rows: VideoRows) -> dict[str, Any]:
+def suit_sampling(
+    start: Start, recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()
+) -> dict[str, Any]:
     """The recipe with a sampler that suits the videos, and the processor set to sample alike.
 
-    Where the recipe names none and most videos are too short for the processor's stride, so that a clip would show few
-    different frames, one frame is taken from each of equal segments; the plan says so.
+    Where neither the recipe nor a setting names one and most videos are too short for the processor's stride, so that a
+    clip would show few different frames, one frame is taken from each of equal segments; the plan says so.
     """
     recipe = {**recipe, "data": dict(recipe["data"])}
-    if recipe["data"].get("sampler") is None:
+    if recipe["data"].get("sampler") is None and "data.sampler" not in typed_names(settings):
         repeated = repeated_frames(make_dataset(rows, start.processor, recipe))
         if sum(repeated) * 2 > len(repeated):
             recipe["data"]["sampler"] = "random"
@@ -156,12 +204,10 @@ def make_trainer(
     *,
     log: Path | None = None,
 ) -> VideoTrainer:
-    """The trainer with data sets of the train split, and of the validation split where there is one."""
+    """The trainer with data sets of the train split, and of the one that is measured on while it trains."""
     train = make_dataset(splits["train"], start.processor, recipe, seed=arguments.seed, log=log)
-    validation = splits.get("validation")
-    held_out = VideoDataset(validation, start.processor) if validation is not None and len(validation) else None
-    if held_out is not None and arguments.eval_strategy == "no" and "eval_strategy" not in recipe["training"]:
-        arguments.eval_strategy = type(arguments.eval_strategy)("epoch")
+    rows = measured_on(splits)
+    held_out = None if rows is None else VideoDataset(rows, start.processor)
     if splits["train"].multi_label and arguments.label_smoothing_factor:
         raise ConfigError(
             "label_smoothing_factor is for one class a video, and these have several: use mixing.label_smoothing."

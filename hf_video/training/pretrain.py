@@ -4,15 +4,12 @@
 
 What is left in the output folder: the model, its processor and card, `training_summary.json` with the masked loss on
 held-out clips beside that of predictors that know nothing, `figures/` (reconstructions while it trained, the loss
-curve), `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+curve), `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,15 +24,18 @@ from hf_video.errors import ConfigError, DataError, VideoError
 from hf_video.inference.features import extract_features
 from hf_video.tasks.masked_pretraining import MaskedVideoCollator
 from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.curve import training_curve
 from hf_video.training.finetune import default_output
 from hf_video.training.masked_trainer import MaskedTrainer, Pictures, ProbeCallback
+from hf_video.training.measurement import check_weights, measure
 from hf_video.training.model_card import write_card
-from hf_video.training.plan import Plan, check_batch, check_model_takes, duration
-from hf_video.training.preparation import make_arguments, make_dataset
+from hf_video.training.plan import Plan, check_batch, more_epochs, say_data, tell_cost, tell_scratch
+from hf_video.training.preparation import fit_batch, make_arguments, make_dataset, measuring
 from hf_video.training.pretrain_figures import loss_curve
 from hf_video.training.probe import check_rows, probe_features
-from hf_video.training.recipes import change, load_recipe
-from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
+from hf_video.training.recipes import change, load_recipe, typed_names
+from hf_video.training.resume import SKIPPED_FILE, run_description
+from hf_video.training.run_folder import begin, open_output
 from hf_video.training.start import Start, find_source, load_start, serve_as_trained
 from hf_video.training.summary import make_summary, write_summary
 from hf_video.video.reader import VideoReader
@@ -62,6 +62,7 @@ def pretrain(
     probe_every: int = 10,
     resume: bool = False,
     overwrite: bool = False,
+    yes: bool = False,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Trains a masked autoencoder. Returns the summary that is also written.
@@ -71,7 +72,7 @@ def pretrain(
         model: See `find_source`: a folder, a name on the Hub, a model type with a size or a file of its configuration.
         recipe: See `load_recipe`. Default: "videomae_pretrain_small", for fewer than 100 videos its variant
             "few_videos".
-        settings, output, resume, overwrite: As in `finetune`.
+        settings, output, resume, overwrite, yes: As in `finetune`.
         held_out: Share of the videos that is measured on, where they have no test or validation split; 0 for none.
             Default: a tenth, of fewer than 100 videos a quarter. `group_pattern` keeps clips of one recording together:
             see `load_videos`.
@@ -84,34 +85,40 @@ def pretrain(
     recipe = change(load_recipe(recipe or default_recipe(sum(map(len, splits.values())))), settings)
     if recipe.get("task") != "pretraining":
         raise ConfigError(f"The recipe {recipe['name']!r} is for classifiers. For pretraining: {RECIPE!r}.")
+    if "training.num_train_epochs" in typed_names(settings):
+        recipe = fit_batch(recipe, len(splits["train"]), settings)  # an epoch is then each video once
     output = Path(output) if output is not None else default_output(data, source)
-    arguments = make_arguments(output, {**_measuring("test" in splits), **recipe["training"]})
-    run = run_description(source.name, recipe, splits)
+    arguments = make_arguments(output, measuring(splits.get("test"), recipe["training"], every=0.05))
     with arguments.main_process_first(local=False):
-        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
-        if checkpoint is None:
-            shutil.rmtree(output / FIGURES, ignore_errors=True)
+        place = open_output(output, run_description(source.name, recipe, splits), resume=resume, overwrite=overwrite)
+    arguments.output_dir = str(place.folder)
+    plan = Plan()
+    plan.add("videos", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
+    if arguments.process_index == 0:
+        say_data(plan)
     set_seed(arguments.seed)
-    start, recipe = make_start(source, recipe, splits["train"], revision)
-    trainer = make_trainer(start, splits, recipe, arguments, output)
+    start, recipe = make_start(
+        source, recipe, splits["train"], revision, settings=settings, before=check_weights(arguments, yes=yes)
+    )
+    trainer = make_trainer(start, splits, recipe, arguments, place.folder)
     if probe is not None:
         trainer.add_callback(ProbeCallback(trainer, make_probe(probe, start.processor), probe_every))
-    plan = make_plan(trainer, splits, recipe, start.remarks)
-    if trainer.is_world_process_zero():
-        print(plan, flush=True)
-        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
-    trainer.accelerator.wait_for_everyone()
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    measured = trainer.evaluate() if "test" in splits else None
-    trainer.save_model()
+    complete_plan(plan, trainer, splits, recipe, [*start.remarks, *place.remarks], from_scratch=start.from_scratch)
+    begin(trainer, place, plan, yes=yes)
     summary: dict[str, Any] = {}
-    if trainer.is_world_process_zero():
-        summary = make_summary(trainer, splits, source, recipe, plan, result, {}, data=data)
-        summary |= {"task": "masked pretraining", "masking": recipe["masking"], **told_by(trainer, measured)}
-        write_summary(output, summary)
-        draw(trainer, output)
-        write_card(output)
-        summary["output"] = str(output)
+    with place.watched():
+        result = trainer.train(resume_from_checkpoint=place.resumed_from)
+        measured = trainer.evaluate() if "test" in splits else None
+        trainer.save_model()
+        if trainer.is_world_process_zero():
+            summary = make_summary(trainer, splits, source, recipe, plan, result, {}, data=data)
+            summary |= {"task": "masked pretraining", "masking": recipe["masking"], **told_by(trainer, measured)}
+            write_summary(place.folder, summary)
+            draw(trainer, place.folder)
+            training_curve(trainer.state.log_history, place.folder)
+            write_card(place.folder)
+            place.finish()
+            summary["output"] = str(output)
     trainer.accelerator.wait_for_everyone()
     return summary
 
@@ -146,23 +153,27 @@ def _without_labels(rows: VideoRows) -> VideoRows:
     return VideoRows(bare, skipped=rows.skipped, root=rows.root)
 
 
-def _measuring(held_out: bool) -> dict[str, Any]:
-    """Twenty measurements of a training, where the recipe says nothing."""
-    return {"eval_strategy": "steps", "eval_steps": 0.05} if held_out else {}
-
-
 def make_start(
-    source: Any, recipe: Mapping[str, Any], rows: VideoRows, revision: str | None = None
+    source: Any,
+    recipe: Mapping[str, Any],
+    rows: VideoRows,
+    revision: str | None = None,
+    *,
+    settings: Sequence[str] = (),
+    before: Any = None,
 ) -> tuple[Start, dict[str, Any]]:
     """The autoencoder and its processor, and the recipe with a stride that fits the videos. The paper's encoder ends
     with a norm: mean pooling, which has none, is for classifiers."""
     if TASK not in source.entry.auto:
         raise ConfigError(f"{source.model_type} has no masked pretraining; videomae has.")
-    start = load_start(source, task=TASK, settings={**recipe["model"], "use_mean_pooling": False}, revision=revision)
+    fields = {"use_mean_pooling": False, **recipe["model"]}
+    start = load_start(source, task=TASK, settings=fields, revision=revision, before=before)
+    start.remarks += recipe.get("remarks", ())
     data = dict(recipe["data"])
     data["num_frames"] = data.get("num_frames") or start.model.config.num_frames
     stride = (data.get("sampler_options") or {}).get("stride")
-    if stride is not None and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
+    typed = any(name.startswith("data.sampler") for name in typed_names(settings))
+    if stride is not None and not typed and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
         data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
         start.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
     serve_as_trained(start.processor, data)
@@ -245,32 +256,33 @@ def _probe_top1(model: Any, *, processor: Any, train: VideoRows, test: VideoRows
     return probe_features(seen, unseen, train).test_top1
 
 
-def make_plan(
-    trainer: MaskedTrainer, splits: Mapping[str, VideoRows], recipe: Mapping[str, Any], remarks: Sequence[str] = ()
-) -> Plan:
+def complete_plan(
+    plan: Plan,
+    trainer: MaskedTrainer,
+    splits: Mapping[str, VideoRows],
+    recipe: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    *,
+    from_scratch: bool = False,
+) -> None:
     """What will be done, with one batch read and run. Raises ConfigError for what can't work."""
     args, data, model = trainer.args, trainer.train_dataset, trainer.model
     check_batch(args, model, len(data), data.repeats)
-    begin = time.perf_counter()
-    batch = trainer.data_collator([data[i] for i in range(args.per_device_train_batch_size)])
-    reading = (time.perf_counter() - begin) / max(args.dataloader_num_workers, 1)
-    forward = check_model_takes(model, batch)
+    measured = measure(trainer)
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * trainer.steps_per_epoch())
-    step = reading + 3 * forward if args.dataloader_num_workers == 0 else max(reading, 3 * forward)
-    counts = {name: len(rows) for name, rows in splits.items()}
-    hidden = batch["bool_masked_pos"]
+    epochs = f"{steps / trainer.steps_per_epoch():.4g} epochs of {len(data) * data.repeats} clips"
+    hidden = measured.batch["bool_masked_pos"]
     name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
-    lines = [
-        ("videos", ", ".join(f"{count} {split}" for split, count in counts.items())),
-        ("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden"),
-        ("a step", f"{args.rows_per_step * data.repeats} clips, learning rate {args.learning_rate:.3g}"),
-        ("steps", f"{steps} ({steps / trainer.steps_per_epoch():.4g} epochs of {len(data) * data.repeats} clips)"),
-        ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
-        ("recipe", name),
-        ("time", f"about {duration(step * args.gradient_accumulation_steps * steps)}"),
-    ]
-    facts = {"videos": counts, "steps": steps, "recipe": name, "device": str(args.device)}
-    return Plan(facts, lines, list(remarks))
+    plan.add("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden")
+    plan.add("a step", f"{args.rows_per_step * data.repeats} clips, learning rate {args.learning_rate:.3g}")
+    plan.add("steps", f"{steps} ({epochs}){more_epochs(trainer)}", steps=steps)
+    plan.add("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}")
+    plan.add("recipe", name, recipe=name, device=str(args.device))
+    plan.facts["videos"] = {split: len(rows) for split, rows in splits.items()}
+    plan.warnings += remarks
+    if from_scratch:
+        tell_scratch(plan, model, len(splits["train"]))
+    tell_cost(plan, trainer, measured, steps)
 
 
 def told_by(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dict[str, Any]:

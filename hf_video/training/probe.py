@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from hf_video.data.rows import VideoRows
 from hf_video.data.splitting import choose_test
 from hf_video.errors import CheckpointError, DataError
 from hf_video.inference.features import ClipVectors, Features, extract_features
+from hf_video.model_folder import being_written, reseal
 from hf_video.output_paths import check_output_folder
 from hf_video.tasks.loading import loading
 
@@ -233,12 +233,12 @@ def save_probe(
 ) -> None:
     """The model with its probe as a folder for `from_pretrained` and `pipeline`, and `probe.json` with the report and
     `facts`."""
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / "probe.json").write_text(
-        json.dumps({**report.as_dict(), **(facts or {})}, indent=2, ensure_ascii=False) + "\n"
-    )
+    with being_written(folder) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        (folder / "probe.json").write_text(
+            json.dumps({**report.as_dict(), **(facts or {})}, indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 def probe_model(
@@ -301,4 +301,5 @@ def probe_model(
         )
         save_probe(output, encoder, processor, report, facts)
         Division.of(data, splits).save(output)
+        reseal(output)
     return {**report.as_dict(), **facts}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, PublishError
+from hf_video.model_folder import check_model_folder
 from hf_video.training.card_facts import (
     PROCESSOR_FILES,
     look_up_base,
@@ -34,13 +35,8 @@ logger = logging.get_logger(__name__)
 INDEX = "model.safetensors.index.json"
 # Files of a folder that belong to a model; weights and `evaluation/` come to them. Other figures show people's videos.
 PUBLISHED = (
-    "config.json",
-    *PROCESSOR_FILES,
-    "README.md",
-    "LICENSE",
-    "training_summary.json",
-    "split.json",
-    "figures/loss_curve.png",
+    *("config.json", *PROCESSOR_FILES, "README.md", "LICENSE", "training_summary.json", "split.json"),
+    *("training_curve.png", "figures/loss_curve.png"),
 )
 EVALUATION = (".json", ".csv", ".png")
 
@@ -113,6 +109,10 @@ def _problems(folder: Path) -> tuple[list[str], list[str]]:
     if not folder.is_dir():
         return ["there is no such folder"], []
     problems = []
+    try:
+        check_model_folder(folder)
+    except CheckpointError as error:
+        problems.append(str(error).rstrip("."))
     config = read_json(folder / "config.json")
     if config is None or not config.get("model_type") or not config.get("architectures"):
         problems.append("config.json is missing, or names no model_type and architectures")

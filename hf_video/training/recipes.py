@@ -19,6 +19,24 @@ from hf_video.wording import did_you_mean
 NARROW = 192  # channels, as of ViT-Ti: to such models the rates of the papers are too low
 FOLDER = Path(__file__).with_suffix("")
 SECTIONS = ("model", "data", "augmentation", "mixing", "training")
+# Settings, and what of a recipe would be used in their place.
+_OVERRULED_BY = {
+    "num_train_epochs": ("min_train_steps", "max_steps"),
+    "max_steps": ("min_train_steps",),
+    "learning_rate": ("base_learning_rate",),
+    "gradient_accumulation_steps": ("effective_batch_size",),
+    "warmup_steps": ("warmup_epochs",),
+    "warmup_epochs": ("warmup_steps",),
+    "milestone_epochs": ("milestone_steps",),
+    "milestone_steps": ("milestone_epochs",),
+    "lr_scheduler_type": ("schedule",),
+    "bf16": ("fp16",),
+    "fp16": ("bf16",),
+}
+_CONTRADICTS = ("base_learning_rate", "effective_batch_size")
+_SCHEDULES = {"training.schedule", "training.lr_scheduler_type"}
+_MILESTONES = ("milestone_epochs", "milestone_steps")
+_NEED_SCHEDULE = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", *_MILESTONES)
 _HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "answers", "variants", "default_variant")
 
 
@@ -74,13 +92,14 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The recipe with `section.name=value` settings; values are read as YAML (`1e-3`, `[256, 320]`, `null`).
+    """The recipe with `section.name=value` settings; values are read as YAML (`1e-3`, `[256, 320]`, `null`). What of
+    the recipe would overrule a setting gives way to it, and `remarks` says so.
 
-    Raises ConfigError for a section or a form that does not exist.
+    Raises ConfigError for a section or a form that does not exist, and for settings that overrule each other.
     """
     import yaml
 
-    changed = copy.deepcopy(dict(recipe))
+    changed = {"remarks": [], **copy.deepcopy(dict(recipe))}
     for setting in settings:
         name, equals, text = setting.partition("=")
         section, _, key = name.strip().partition(".")
@@ -93,7 +112,42 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
             )
         value = _number(yaml.safe_load(text))
         changed = merge(changed, {section: {key: value}} if key else {section: value})
+    _give_way(changed, typed_names(settings))
     return changed
+
+
+def typed_names(settings: Sequence[str]) -> set[str]:
+    """The names of settings: {"training.learning_rate"}."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def _give_way(recipe: dict[str, Any], typed: set[str]) -> None:
+    """Takes out of a recipe what would overrule the settings that somebody typed."""
+    training = recipe["training"]
+    for name, others in _OVERRULED_BY.items():
+        if f"training.{name}" not in typed or training.get(name) is None or training[name] is False:
+            continue
+        for other in others:
+            if f"training.{other}" not in typed:
+                _drop(recipe, other, f"{name}={training[name]}")
+            elif other in _CONTRADICTS:
+                raise ConfigError(f"training.{name} and training.{other} say the same: leave one of them out.")
+    schedule = training.get("schedule")
+    idle = {None: _NEED_SCHEDULE, "cosine": _MILESTONES}.get(schedule, ()) if typed & _SCHEDULES else ()
+    for name in idle:
+        if f"training.{name}" not in typed:
+            _drop(recipe, name, f"schedule={schedule}")
+    frames = recipe["model"].get("num_frames")
+    if "model.num_frames" in typed and frames is not None:
+        if "data.num_frames" in typed and recipe["data"].get("num_frames") != frames:
+            raise ConfigError("model.num_frames and data.num_frames differ; a clip has as many as the model takes.")
+        recipe["data"]["num_frames"] = frames
+
+
+def _drop(recipe: dict[str, Any], name: str, given: str) -> None:
+    value = recipe["training"].pop(name, None)
+    if value:
+        recipe["remarks"].append(f"{given} was given: the recipe's {name}={value} does not count")
 
 
 def _number(value: Any) -> Any:

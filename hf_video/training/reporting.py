@@ -6,6 +6,7 @@ get what `VideoTrainer` logs: losses, clips a second, the share of time spent wa
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -17,6 +18,13 @@ from hf_video.errors import ConfigError
 
 # Reporters that a name alone can't tell the package of.
 _PACKAGES = {"azure_ml": "azureml.core", "comet_ml": "comet_ml", "flyte": "flytekit"}
+
+
+# Limit, use, statistics and the name in them of pages that can be taken back.
+_GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 
 
 def default_report_to() -> list[str]:
@@ -83,6 +91,46 @@ def _host_memory() -> dict[str, int]:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"memory_peak_gb": peak if sys.platform == "darwin" else peak * 1024}
+
+
+def gigabytes(size: float) -> str:
+    """ "12 MB", "3.4 GB"."""
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU, or to this process on the host: what the system says, and at most what its group
+    (a container, a job of a cluster) may still take. None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [size for size in (_free_of_host(), _free_of_group()) if size is not None]
+    return min(found, default=None)
+
+
+def _free_of_host() -> int | None:
+    lines = Path("/proc/meminfo")
+    if lines.exists():
+        found = dict(line.split(":", 1) for line in lines.read_text().splitlines() if ":" in line)
+        return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _free_of_group() -> int | None:
+    """Of control groups, version 2 and 1; pages of files count as free, for the kernel takes them back."""
+    root = Path("/sys/fs/cgroup")
+    for limit, used, stat, key in _GROUP_FILES:
+        try:
+            most = (root / limit).read_text().strip()
+            taken = int((root / used).read_text())
+            pages = dict(line.split() for line in (root / stat).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if most.isdigit() and int(most) < 1 << 60:
+            return max(int(most) - taken + int(pages.get(key, 0)), 0)
+    return None
 
 
 def _installed(name: str) -> bool:

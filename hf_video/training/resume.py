@@ -1,35 +1,47 @@
-"""An output folder between runs: what it holds, and whether a run may go on there."""
+"""A run between its processes: its checkpoints, which of them are whole, and whether it is the same run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.division import SPLIT_FILE
+from safetensors import SafetensorError, safe_open
+
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
+from hf_video.model_folder import CHECKSUMS, UNFINISHED, damaged
 
 RUN_FILE = "run.json"
 SKIPPED_FILE = "skipped.jsonl"
 SUMMARY_FILE = "training_summary.json"
-# What a run makes; nothing else is removed by --overwrite.
-_MADE = (RUN_FILE, SPLIT_FILE, SKIPPED_FILE, SUMMARY_FILE, "evaluation", "runs", "training_args.json")
 # Settings that may differ when a run goes on: they change no weight.
 _FREE = re.compile(
-    r"dataloader_(num|persist|prefetch|pin)|logging|report_to|save_|disable_tqdm|push_to_hub|hub_|run_name"
+    r"^ran\.|dataloader_(num|persist|prefetch|pin)|logging|report_to|save_|disable_tqdm|push_to_hub|hub_|run_name"
 )
 
 
 def checkpoints(output: Path) -> list[Path]:
-    """Checkpoint folders that were written whole, oldest first. transformers takes the last one whatever is in it; a
-    process that was killed while it wrote leaves one that can't be loaded."""
+    """Checkpoint folders that were written to their end, oldest first. transformers takes the last one whatever is in
+    it; a process that was killed while it wrote leaves one that can't be loaded."""
     found = [path for path in output.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     return sorted(filter(_whole, found), key=_step)
+
+
+def choose_checkpoint(output: Path) -> tuple[Path | None, list[str]]:
+    """The last checkpoint whose every file is what was written, or None; and a remark for each one that was passed
+    over, naming the file."""
+    remarks = []
+    for path in reversed(checkpoints(output)):
+        fault = next(_faults(path), None)
+        if fault is None:
+            return path, remarks
+        remarks.append(f"{path.name} is passed over: its {fault[0]} {fault[1]}")
+    return None, remarks
 
 
 def _step(path: Path) -> int:
@@ -37,52 +49,53 @@ def _step(path: Path) -> int:
 
 
 def _whole(path: Path) -> bool:
+    if (path / UNFINISHED).exists():
+        return False
+    if (path / CHECKSUMS).exists():
+        return True
     try:
-        state = json.loads((path / "trainer_state.json").read_text())  # what is written last
+        state = json.loads((path / "trainer_state.json").read_text())  # what 0.1.0 wrote last
     except (OSError, ValueError):
         return False
     weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model_fsdp*"))
     return weights and any(path.glob("rng_state*.pth")) and state.get("global_step") == _step(path)
 
 
+def _faults(path: Path) -> Iterator[tuple[str, str]]:
+    """Files of a checkpoint that can't be what was written, and why. Without checksums (0.1.0) those that zip archives
+    carry, and whether the rest can be opened."""
+    if (path / CHECKSUMS).exists():
+        yield from damaged(path)
+        return
+    for file in sorted(path.iterdir()):
+        try:
+            if file.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(file) as archive:
+                    if archive.testzip() is not None:
+                        yield file.name, "is damaged"
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_bytes())
+        except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+            yield file.name, f"can't be read ({error})"
+
+
 def run_description(model: str, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows]) -> dict[str, Any]:
     """What decides a run's weights besides the code."""
     rows = [(name, row.name, row.label) for name, split in splits.items() for row in split]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return {"model": str(model), "recipe": dict(recipe), "videos": len(rows), "videos_sha256": digest}
+    return {"model": str(model), "recipe": _without(recipe, "remarks"), "videos": len(rows), "videos_sha256": digest}
 
 
-def open_output(output: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Path | None:
-    """The checkpoint to go on from, or None to begin.
-
-    Raises ConfigError for a folder that holds a run and neither option, and for one that holds another run than `run`.
-    """
-    if resume and overwrite:
-        raise ConfigError("Give --resume or --overwrite, not both.")
-    started = (output / RUN_FILE).exists() or any(output.glob("checkpoint-*"))
-    if not started:
-        return None
-    if overwrite:
-        _clear(output)
-        return None
-    if not resume:
-        raise ConfigError(
-            f"{output} holds another run. Go on with it: --resume; begin anew: --overwrite; or choose another --output."
-        )
-    _refuse_another(output, run)
-    return next(reversed(checkpoints(output)), None)
+def _without(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != name}
 
 
-def _clear(output: Path) -> None:
-    for path in (*output.glob("checkpoint-*"), *(output / name for name in _MADE)):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _refuse_another(output: Path, run: Mapping[str, Any]) -> None:
-    path = output / RUN_FILE
-    if not path.exists():
-        raise ConfigError(f"{output} has checkpoints but no {RUN_FILE}: they are not of hf-video train.")
-    before = _flat(json.loads(path.read_text()))
+def refuse_another(output: Path, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `run` would not go on as the run `before` began."""
+    before = _flat(before)
     now = _flat(json.loads(json.dumps(run)))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and not _FREE.search(name):

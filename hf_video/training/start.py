@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,14 @@ def load_start(
     multi_label: bool = False,
     settings: Mapping[str, Any] | None = None,
     revision: str | None = None,
+    before: Callable[[type, Any], None] | None = None,
 ) -> Start:
     """The model of `source` for a task (an Auto class), and its image processor.
 
     `settings` are fields of the configuration; None leaves one as it is. With `labels` the classifier gets these
     classes; it is kept where the checkpoint has the same ones in the same order, and is new otherwise. `multi_label`:
-    a clip shows any number of them, and each is a yes or a no.
+    a clip shows any number of them, and each is a yes or a no. `before` sees the model's class and configuration while
+    no weight is there yet.
 
     Raises ConfigError for a field that the configuration lacks, CheckpointError for a checkpoint that can't be loaded.
     """
@@ -124,6 +126,8 @@ def load_start(
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
         config.problem_type = f"{'multi' if multi_label else 'single'}_label_classification"
+    if before is not None:
+        before(model_class, config)
     if source.checkpoint is None:
         model = model_class(config)
     else:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
 
 from hf_video.data.collate import VideoCollator
+from hf_video.data.division import SPLIT_FILE
 from hf_video.data.seeds import generator
 from hf_video.errors import ConfigError
+from hf_video.model_folder import seal, unseal
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationWarning, Throughput
 from hf_video.training.ema import MovingAverage
+from hf_video.training.interruption import EvaluationStopped, Stopper, WorkerSignals
+from hf_video.training.log_lines import print_lines
 from hf_video.training.optimizer import parameter_groups
 from hf_video.training.order import EpochOrder
 from hf_video.training.publish import PublishingTrainer
 from hf_video.training.reporting import memory_figures
+from hf_video.training.resume import RUN_FILE
 from hf_video.training.schedule import make_schedule
 
 
@@ -51,17 +58,28 @@ class VideoTrainer(PublishingTrainer, Trainer):
         collator = VideoCollator() if data_collator is None else data_collator
         self.average: MovingAverage | None = None
         self.throughput, self._epoch_setter = Throughput(), EpochSetter()
-        self._saving_checkpoint = False
+        self._saving_checkpoint, self._kept_args, self.stopper = False, {}, Stopper()
         super().__init__(model, args, collator, *more, **kwargs)
         # On CPU, and under gradient accumulation, soft labels would else be taken for several classes at once.
         config = getattr(self.model, "config", None)
         if isinstance(collator, VideoCollator) and getattr(config, "problem_type", "") is None:
             config.problem_type = "single_label_classification"
+        self.asked_epochs = args.num_train_epochs  # before more of them make min_train_steps
         steps = self.steps_per_epoch() if self.train_dataset is not None else None
         if args.max_steps <= 0 and steps and args.min_train_steps:
             args.num_train_epochs = max(args.num_train_epochs, math.ceil(args.min_train_steps / steps))
-        for callback in (self._epoch_setter, self.throughput, AverageUpdater(self), StarvationWarning(self.throughput)):
+        starved = StarvationWarning(self.throughput)
+        for callback in (self._epoch_setter, self.throughput, AverageUpdater(self), starved, self.stopper):
             self.add_callback(callback)
+        print_lines(self)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'. Ctrl-C and SIGTERM end it after the step, with a checkpoint: raises KeyboardInterrupt."""
+        with self.stopper.listening():
+            result = super().train(*args, **kwargs)
+        if self.stopper.asked:
+            raise KeyboardInterrupt(f"training stopped at step {self.state.global_step}")
+        return result
 
     # ---- data ----
 
@@ -87,9 +105,12 @@ class VideoTrainer(PublishingTrainer, Trainer):
             loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.data_collator = training
+        batches = getattr(loader, "base_dataloader", loader)
+        if batches.num_workers:
+            batches.worker_init_fn = WorkerSignals(batches.worker_init_fn)
         # Starting workers draws a number, and workers that live on are started anew when a run is resumed: drawn from
         # torch's own generator it would shift every dropout after it.
-        getattr(loader, "base_dataloader", loader).generator = generator(self.args.seed)
+        batches.generator = generator(self.args.seed)
         return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -111,17 +132,18 @@ class VideoTrainer(PublishingTrainer, Trainer):
         if self.optimizer is None:
             args, wrapped = self.args, self.model if model is None else model
             chosen, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(args, wrapped)
-            groups = parameter_groups(
-                wrapped,
-                learning_rate=args.learning_rate,
-                weight_decay=args.weight_decay,
-                layer_decay=args.layer_decay,
-                backbone_rate=args.backbone_rate,
-                decay_all=args.decay_all,
-                described_by=self.accelerator.unwrap_model(wrapped, keep_torch_compile=False),
-            )
-            self.optimizer_cls_and_kwargs = chosen, {**options, "params": groups}
+            self.optimizer_cls_and_kwargs = chosen, {**options, "params": self.parameter_groups(wrapped)}
         return super().create_optimizer(model)
+
+    def parameter_groups(self, model: nn.Module, **changes: Any) -> list[dict[str, Any]]:
+        """Groups for the optimiser, as the arguments say, but for `changes`; see `optimizer.parameter_groups`."""
+        args = self.args
+        options = {
+            name: getattr(args, name)
+            for name in ("learning_rate", "weight_decay", "layer_decay", "backbone_rate", "decay_all")
+        }
+        plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        return parameter_groups(model, **{**options, **changes}, described_by=plain)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.lr_scheduler is None and self.args.schedule is not None:
@@ -152,6 +174,17 @@ class VideoTrainer(PublishingTrainer, Trainer):
         """Inside, `self.model` holds the averaged weights, if there are any."""
         return contextlib.nullcontext() if self.average is None else self.average.applied(self.model)
 
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        # Checkpoints by the best metric need one; and all processes have to stop at the same place.
+        self.stopper.evaluating = self.args.metric_for_best_model is None and self.args.world_size == 1
+        try:
+            return super()._evaluate(*args, **kwargs)
+        except EvaluationStopped:
+            self.control.should_save = self.control.should_training_stop = True
+            return {}
+        finally:
+            self.stopper.evaluating = False
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.averaged():
             return super().evaluate(*args, **kwargs)
@@ -162,12 +195,31 @@ class VideoTrainer(PublishingTrainer, Trainer):
 
     # ---- saving and loading ----
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Older checkpoints go, and the new one is pushed, only when it is whole and has its checksums."""
+        args, output = self.args, Path(self._get_output_dir(trial=trial))
+        folder = output / f"checkpoint-{self.state.global_step}"
+        if args.should_save:
+            unseal(folder, "This checkpoint was being written. Use the one before it.")
+            for name in (RUN_FILE, SPLIT_FILE):
+                if (output / name).exists():
+                    shutil.copy(output / name, folder)
+        self._kept_args = {"save_total_limit": args.save_total_limit, "push_to_hub": args.push_to_hub}
+        args.save_total_limit, args.push_to_hub = None, False
         self._saving_checkpoint = True
         try:
-            super()._save_checkpoint(*args, **kwargs)
+            super()._save_checkpoint(model, trial)
         finally:
             self._saving_checkpoint = False
+            vars(args).update(self._kept_args)
+            self._kept_args = {}
+        self.accelerator.wait_for_everyone()  # each process writes its random state
+        if not args.should_save:
+            return
+        seal(folder)
+        if args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        rotate_checkpoints(str(output), args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         with contextlib.nullcontext() if self._saving_checkpoint else self.averaged():
@@ -179,7 +231,8 @@ class VideoTrainer(PublishingTrainer, Trainer):
             # transformers pickles its arguments; nothing that we hand on is a pickle.
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
-            (folder / "training_args.json").write_text(json.dumps(self.args.to_dict(), indent=2, default=str))
+            told = {**self.args.to_dict(), **self._kept_args}
+            (folder / "training_args.json").write_text(json.dumps(told, indent=2, default=str))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

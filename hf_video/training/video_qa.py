@@ -3,7 +3,8 @@
     train_video_qa("questions.csv", "violet", output="my_model")
 
 What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with the
-accuracy on the test (and validation) split, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+accuracy on the test (and validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's
+`runs/`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.modeling_violet import VioletForMultipleChoice, VioletForQuestionAnswering, VioletHead
 from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.plan import Plan
-from hf_video.training.preparation import fit_batch, make_arguments
+from hf_video.training.preparation import fit_batch, make_arguments, measuring
 from hf_video.training.recipes import change, load_recipe
-from hf_video.training.resume import SKIPPED_FILE, open_output
+from hf_video.training.resume import SKIPPED_FILE
+from hf_video.training.run_folder import open_output
 from hf_video.training.start import check_fields
 from hf_video.training.video_text import (
     config_of,
@@ -58,6 +60,7 @@ def train_video_qa(
     test_size: float = 0.1,
     resume: bool = False,
     overwrite: bool = False,
+    yes: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
     """Trains a VIOLET to answer questions about videos. Returns the summary that is also written.
@@ -75,7 +78,7 @@ def train_video_qa(
             most 192 channels its variant "small".
         settings: Changes of the recipe, "training.learning_rate=1e-3", "answers.most=500".
         test_size: Share of the videos of unsplit data that is kept for the test.
-        resume, overwrite: Go on with the run in `output`, or remove it first.
+        resume, overwrite, yes: As in `finetune`.
         columns: Further arguments of `load_questions`: `videos`, `question_column`, `group_pattern`, ….
 
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
@@ -90,12 +93,13 @@ def train_video_qa(
     answers = find_answers(splits["train"], recipe)
     asked = splits if answers is None else {**splits, "train": answered_by(splits["train"], answers)}
     recipe = fit_batch(recipe, len(asked["train"]), settings)
-    arguments = make_arguments(output, recipe["training"])
+    arguments = make_arguments(output, measuring(asked.get("validation"), recipe["training"]))
     run = description(model if isinstance(model, (str, Path)) else type(model).__name__, recipe, splits)
     with arguments.main_process_first(local=False):
-        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
+        place = open_output(output, run, resume=resume, overwrite=overwrite)
+    arguments.output_dir = str(place.folder)
     set_seed(arguments.seed)
-    model, processor = load_answering(model, processor, recipe, answers)
+    model, processor = load_answering(model, processor, recipe, answers, settings)
     trainer = QuestionTrainer(
         model,
         arguments,
@@ -107,13 +111,13 @@ def train_video_qa(
             recipe,
             answers=() if answers is None else list(model.config.id2label.values()),
             seed=arguments.seed,
-            skipped_log=output / SKIPPED_FILE,
+            skipped_log=place.folder / SKIPPED_FILE,
         ),
         eval_dataset=QuestionDataset(asked["validation"], processor.image_processor) if "validation" in asked else None,
     )
     plan = make_plan(trainer, asked, recipe, unit="questions")
     tell_answers(plan, splits, answers)
-    return run_trainer(trainer, asked, plan, run, checkpoint, task="video-qa")
+    return run_trainer(trainer, asked, plan, place, task="video-qa", yes=yes)
 
 
 class QuestionTrainer(MeasuringTrainer):
@@ -157,16 +161,21 @@ def find_answers(rows: VideoRows, recipe: Mapping[str, Any]) -> list[str] | None
 
 
 def load_answering(
-    model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any], answers: Sequence[str] | None
+    model: str | Path | nn.Module,
+    processor: Any,
+    recipe: Mapping[str, Any],
+    answers: Sequence[str] | None,
+    settings: Sequence[str] = (),
 ) -> tuple[nn.Module, Any]:
     """The model for open questions with these `answers`, or without any the one for multiple choice, and its processor.
     Raises CheckpointError and ConfigError."""
     kind = VioletForMultipleChoice if answers is None else VioletForQuestionAnswering
     if isinstance(model, (str, Path)):
         model, processor = _load(kind, str(model), processor, recipe["model"])
+        settings = ()  # the model has them
     elif not isinstance(model, kind):
         raise ConfigError(f"These questions need a {kind.__name__}, and a {type(model).__name__} came.")
-    model, processor = load_pair(model, processor, recipe)
+    model, processor = load_pair(model, processor, recipe, settings)
     if answers is not None:
         set_answers(model, answers)
     return model, processor

@@ -3,7 +3,8 @@
     train_video_text("pairs.csv", "openai/clip-vit-base-patch32", output="my_model")
 
 What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with retrieval
-metrics of the test (or validation) split, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+metrics of the test (or validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's
+`runs/`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
 from hf_video.tasks.loading import SavedVideoModel
 from hf_video.tasks.pairing import check_pair
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
+from hf_video.training.curve import training_curve
+from hf_video.training.measurement import measure
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.plan import Plan, check_batch, check_model_takes
-from hf_video.training.preparation import crop_of, fit_batch, make_arguments
-from hf_video.training.recipes import NARROW, change, load_recipe
-from hf_video.training.resume import RUN_FILE, SKIPPED_FILE, open_output, run_description
-from hf_video.training.start import serve_as_trained
+from hf_video.training.plan import Plan, check_batch, more_epochs, tell_cost
+from hf_video.training.preparation import crop_of, fit_batch, make_arguments, measuring
+from hf_video.training.recipes import NARROW, change, load_recipe, typed_names
+from hf_video.training.resume import SKIPPED_FILE, run_description
+from hf_video.training.run_folder import RunFolder, begin, open_output
+from hf_video.training.start import check_fields, serve_as_trained
 from hf_video.training.summary import write_summary
 from hf_video.video.augment import Augmentation
 from hf_video.video.augment_options import from_options
@@ -54,6 +58,7 @@ def train_video_text(
     test_size: float = 0.1,
     resume: bool = False,
     overwrite: bool = False,
+    yes: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
     """Trains a model of video and text. Returns the summary that is also written.
@@ -68,7 +73,7 @@ def train_video_text(
         chunk_size: Pairs that go through the towers at once (gradient caching): the batch is then not bound by memory.
         hard_negatives: Batches of similar captions; see `PairOrder`.
         test_size: Share of the videos of unsplit data that is kept for the test.
-        resume, overwrite: Go on with the run in `output`, or remove it first.
+        resume, overwrite, yes: As in `finetune`.
         columns: Further arguments of `load_captions`: `videos`, `video_column`, `caption_column`, `group_pattern`, ….
 
     Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
@@ -86,13 +91,14 @@ def train_video_text(
     if different(splits["train"]) < 2:
         raise DataError(f"{data} has one video or one caption to train on: nothing to tell apart.")
     recipe = fit_to_captions(recipe, splits["train"], settings)
-    arguments = make_arguments(output, recipe["training"])
+    arguments = make_arguments(output, measuring(splits.get("validation"), recipe["training"], every=0.1))
     name = model if isinstance(model, (str, Path)) else type(model).__name__
     run = description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
     with arguments.main_process_first(local=False):
-        checkpoint = open_output(output, run, resume=resume, overwrite=overwrite)
+        place = open_output(output, run, resume=resume, overwrite=overwrite)
+    arguments.output_dir = str(place.folder)
     set_seed(arguments.seed)
-    model, processor = load_pair(model, processor, recipe)
+    model, processor = load_pair(model, processor, recipe, settings)
     trainer = ContrastiveTrainer(
         model,
         arguments,
@@ -100,7 +106,9 @@ def train_video_text(
         chunk_size=chunk_size,
         hard_negatives=hard_negatives,
         train_dataset=make_dataset(
-            CaptionDataset, splits["train"], processor, recipe, seed=arguments.seed, skipped_log=output / SKIPPED_FILE
+            *(CaptionDataset, splits["train"], processor, recipe),
+            seed=arguments.seed,
+            skipped_log=place.folder / SKIPPED_FILE,
         ),
         eval_dataset=CaptionDataset(splits["validation"], processor.image_processor)
         if "validation" in splits
@@ -109,31 +117,31 @@ def train_video_text(
     negatives = "similar captions (hard negatives)" if hard_negatives else "any captions"
     chunks = f", {chunk_size} at a time (gradient caching)" if chunk_size else ""
     plan = make_plan(trainer, splits, recipe, unit="pairs", of=f" of {negatives}{chunks}", few=chunk_size or 4)
-    return run_trainer(trainer, splits, plan, run, checkpoint, task="video-text")
+    return run_trainer(trainer, splits, plan, place, task="video-text", yes=yes)
 
 
 def run_trainer(
     trainer: MeasuringTrainer,
     splits: Mapping[str, VideoRows],
     plan: Plan,
-    run: Mapping[str, Any],
-    checkpoint: Path | None,
+    place: RunFolder,
     *,
     task: str,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Tells the plan, trains, saves and measures. Returns the summary, which is also written."""
-    output = Path(trainer.args.output_dir)
-    if trainer.is_world_process_zero():
-        print(plan, flush=True)
-        (output / RUN_FILE).write_text(json.dumps(run, indent=2))
+    plan.warnings += place.remarks
+    begin(trainer, place, plan, yes=yes)
+    with place.watched():
+        result = trainer.train(resume_from_checkpoint=place.resumed_from)
+        trainer.save_model()
+        summary = _summary(trainer, splits, plan, result, task, place.run["model"])
+        if trainer.is_world_process_zero():
+            write_summary(place.folder, summary)
+            training_curve(trainer.state.log_history, place.folder)
+            place.finish()
     trainer.accelerator.wait_for_everyone()
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.save_model()
-    summary = _summary(trainer, splits, plan, result, task, run["model"])
-    if trainer.is_world_process_zero():
-        write_summary(output, summary)
-    trainer.accelerator.wait_for_everyone()
-    return {**summary, "output": str(output)}
+    return {**summary, "output": str(place.output)}
 
 
 # -- what it starts from ----------------------------------------------------------------------------------------------
@@ -161,15 +169,23 @@ def config_of(model: str | Path | nn.Module) -> PreTrainedConfig:
         raise CheckpointError(f"{model} is no model here or on the Hub: {reason}") from error
 
 
-def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any]) -> tuple[nn.Module, Any]:
-    """The model and its processor, which sees as many frames as the recipe says. Raises CheckpointError and
+def load_pair(
+    model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any], settings: Sequence[str] = ()
+) -> tuple[nn.Module, Any]:
+    """The model and its processor, which sees as many frames as the recipe says. The recipe's fields of a configuration
+    make a new model; one that was saved has its own, but for those that `settings` name. Raises CheckpointError and
     ConfigError."""
     frames, fields = recipe["data"].get("num_frames"), dict(recipe["model"])
+    typed = {name: value for name, value in fields.items() if f"model.{name}" in typed_names(settings)}
     if not isinstance(model, (str, Path)):
         if processor is None:
             raise ConfigError("A model in memory needs its processor: pass processor=.")
+        if typed.keys() - {"num_frames"}:
+            raise ConfigError(f"The model is in memory and made: model.{min(typed)} changes nothing. Set it there.")
     else:
-        model, processor = _load(str(model), processor, fields, frames)
+        fields.pop("num_frames", None)  # see `frames`
+        typed.pop("num_frames", None)
+        model, processor = _load(str(model), processor, fields, frames, typed)
     if frames:
         processor.image_processor.num_frames = model.config.num_frames = frames
     serve_as_trained(processor.image_processor, recipe["data"])
@@ -177,9 +193,13 @@ def load_pair(model: str | Path | nn.Module, processor: Any, recipe: Mapping[str
     return model, processor
 
 
-def _load(name: str, processor: Any, fields: dict[str, Any], frames: int | None) -> tuple[nn.Module, Any]:
-    if config_of(name).model_type in ("videoclip", "violet"):
-        return SavedVideoModel.from_pretrained(name), processor or AutoProcessor.from_pretrained(name)
+def _load(
+    name: str, processor: Any, fields: dict[str, Any], frames: int | None, typed: dict[str, Any]
+) -> tuple[nn.Module, Any]:
+    config = config_of(name)
+    if config.model_type in ("videoclip", "violet"):
+        check_fields(type(config), typed, config.model_type)
+        return SavedVideoModel.from_pretrained(name, **typed), processor or AutoProcessor.from_pretrained(name)
     fields["num_frames"] = frames or 12
     if processor is not None:
         return VideoCLIPModel.from_clip(name, **fields), processor
@@ -197,8 +217,10 @@ def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequen
     most), so that about as many pairs are seen. What somebody typed stays."""
     made = fit_batch(recipe, different(rows), settings)
     before, after = (one["training"].get("per_device_train_batch_size", 8) for one in (recipe, made))
-    if made["training"].get("min_train_steps") and not any("min_train_steps" in setting for setting in settings):
-        made["training"]["min_train_steps"] *= min(before // after, 4)
+    times, least = min(before // after, 4), made["training"].get("min_train_steps")
+    if least and times > 1 and "training.min_train_steps" not in typed_names(settings):
+        made["training"]["min_train_steps"] = times * least
+        made["remarks"] = [*made.get("remarks", ()), f"batches are small: min_train_steps={times * least}, not {least}"]
     return made
 
 
@@ -242,8 +264,7 @@ def make_plan(
     ConfigError for what can't work."""
     args, data, model = trainer.args, trainer.train_dataset, trainer.model
     check_batch(args, model, len(data), data.repeats)
-    batch = trainer.data_collator([data[i] for i in range(min(few, 4, len(data)))])
-    check_model_takes(model, {name: value for name, value in batch.items() if name != "return_loss"})
+    measured = measure(trainer, at_most=min(few, 4))
     per_epoch = trainer.steps_per_epoch()
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
     counts = {name: [len({row.name for row in rows}), len(rows)] for name, rows in splits.items()}
@@ -258,14 +279,16 @@ def make_plan(
         ("a clip", f"{data.plan.num_frames} frames"),
         ("a batch", f"{args.rows_per_step} {unit}{of}"),
         ("learning rate", rate),
-        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch})"),
+        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){more_epochs(trainer)}"),
         ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
         ("recipe", name),
     ]
     facts = {unit: counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
     meant, given = recipe.get("model_type"), model.config.model_type
     odd = [f"the recipe {name} is meant for {meant}, and this is {given}"] if meant not in (None, given) else []
-    return Plan(facts, lines, odd)
+    plan = Plan(facts, lines, [*recipe.get("remarks", ()), *odd])
+    tell_cost(plan, trainer, measured, steps)
+    return plan
 
 
 def _summary(

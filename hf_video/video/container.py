@@ -48,9 +48,9 @@ class OpenVideo:
         self.container = self._open(media)
         try:
             self.stream = self._pick(media)
-            self.decoder = decoder_of(self.stream)
+            self.decoder = self.stream.codec_context
             # As the header has it; the decoder's own changes with every frame of another size.
-            self.stated_size = self.stream.codec_context.height, self.stream.codec_context.width
+            self.stated_size = self.decoder.height, self.decoder.width
             self.decoder.thread_count = threads
             if threads != 1:
                 self.decoder.thread_type = "AUTO"
@@ -140,16 +140,3 @@ class OpenVideo:
     def __del__(self) -> None:
         if getattr(self, "container", None) is not None:
             self.close()
-
-
-def decoder_of(stream: av.video.stream.VideoStream) -> av.VideoCodecContext:
-    """The stream's own decoder; for VP8 and VP9 with opacity, which Matroska stores beside the pictures, libvpx's:
-    FFmpeg's own ones pass over it."""
-    context = stream.codec_context
-    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name)
-    if library is None or stream.metadata.get("alpha_mode") != "1":
-        return context
-    try:
-        return av.CodecContext.create(library, "r")
-    except ValueError:  # a build of FFmpeg without it: the colours, without the opacity
-        return context

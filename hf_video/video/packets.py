@@ -158,7 +158,7 @@ def _scan(video: OpenVideo) -> _Scan:
     whole = countable = True
     damaged_inside = False
     last = (-(2**63), 0)
-    codec = video.decoder.codec.canonical_name
+    codec = video.decoder.name
     if video.touched:
         video.reopen()
     try:
@@ -262,7 +262,7 @@ def decode_all(video: OpenVideo) -> Iterator[av.VideoFrame]:
     try:
         for packet in video.packets():
             with contextlib.suppress(av.FFmpegError):
-                yield from video.decoder.decode(packet)
+                yield from packet.decode()
     except av.FFmpegError:
         with contextlib.suppress(av.FFmpegError):
             yield from video.decoder.decode(None)

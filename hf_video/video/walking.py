@@ -87,7 +87,7 @@ class Walker:
                 if skip != (skip := "DEFAULT" if wanted else self._skip):
                     decoder.skip_frame = skip
             try:
-                frames = decoder.decode(packet)
+                frames = packet.decode()
             except av.FFmpegError:
                 if packet.size and pts < start:
                     continue  # shown before the keyframe, refers to what came before it: expected, and not wanted
@@ -140,7 +140,7 @@ class Walker:
             if not packet.size or packet.pts is None or packet.pts > pts:
                 return None
             if packet.pts == pts:
-                frames = decoder.decode(packet) + decoder.decode(None)
+                frames = packet.decode() + decoder.decode(None)
                 return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
         return None
 

@@ -16,7 +16,8 @@ from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, DataError, VideoOptionError
 from hf_video.training.finetune import default_recipe, finetune
 from hf_video.training.preparation import make_arguments
-from hf_video.training.resume import checkpoints, open_output
+from hf_video.training.resume import checkpoints
+from hf_video.training.run_folder import open_output
 from hf_video.training.start import find_source, load_start
 from hf_video.training.summary import told
 from hf_video.training.trainer import VideoTrainer
@@ -185,7 +186,7 @@ class TestRefusals:
         [
             (["training.per_device_train_batch_size=64"], ConfigError, "One step takes 64"),
             (["augmentation.flip=0.5"], VideoOptionError, "left"),
-            (["data.num_frames=5"], ConfigError, "not take"),
+            (["data.num_frames=5"], CheckpointError, "divide"),
             (["augmentation.flipp=0"], VideoOptionError, "flip"),
             (["training.learning_rat=1"], ConfigError, "learning_rate"),
             (["model.drop_path_rat=0.1"], ConfigError, "drop_path_rate"),
@@ -217,7 +218,7 @@ class TestRefusals:
 
     def test_no_such_model(self, clips, config, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        self.refused(clips, config, CheckpointError, "no folder or file", tmp_path, model="./nowhere")
+        self.refused(clips, config, CheckpointError, "no folder", tmp_path, model="./nowhere")
 
     def test_the_command_answers_in_one_line(self, clips, config, tmp_path, capsys):
         code = main(["train", str(clips), "--model", str(config), "--recipe", "small_dat", "--output", str(tmp_path)])
@@ -287,8 +288,8 @@ class TestOutput:
         (tmp_path / "checkpoint-2").mkdir()
         (tmp_path / "run.json").write_text("{}")
         (tmp_path / "notes.txt").write_text("mine")
-        assert open_output(tmp_path, {}, resume=False, overwrite=True) is None
-        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+        open_output(tmp_path, {}, resume=False, overwrite=True).begin()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["UNFINISHED", "notes.txt", "run.json"]
 
     def test_checkpoints_of_others_are_not_resumed(self, tmp_path):
         (tmp_path / "checkpoint-2").mkdir()

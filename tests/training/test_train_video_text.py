@@ -184,6 +184,23 @@ def test_new_modules_learn_faster(model, tmp_path):
             assert group["weight_decay"] == (0.0 if parameter.ndim <= 1 else 0.2), name
 
 
+def test_layers_learn_at_their_own_rates_beside_new_modules(model, tmp_path):
+    """`layer_decay` and `backbone_rate` together: the product for what was there, the full rate for the new head."""
+    config = hf_video.VideoCLIPConfig.from_pretrained(model)
+    config.temporal = "transformer"
+    fresh = hf_video.VideoCLIPModel(config)
+    rates = {"learning_rate": 1e-2, "backbone_rate": 0.1, "layer_decay": 0.5}
+    args = hf_video.training.VideoTrainingArguments(str(tmp_path), **rates, use_cpu=True, report_to="none")
+    trainer = ContrastiveTrainer(fresh, args, processing_class=AutoProcessor.from_pretrained(model))
+    found = {id(p): group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    layers = fresh.layer_groups()
+    depth = {name: len(layers) - 1 - layer for layer, names in enumerate(layers) for name in names}
+    assert max(depth.values()) >= 2
+    for name, parameter in fresh.named_parameters():
+        backbone = 1.0 if name.startswith("temporal_head.") else 0.1
+        assert found[id(parameter)] == pytest.approx(1e-2 * backbone * 0.5 ** depth[name]), name
+
+
 @pytest.mark.parametrize(
     ("settings", "options", "error", "message"),
     [

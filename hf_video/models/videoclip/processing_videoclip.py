@@ -8,9 +8,10 @@ from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from hf_video.errors import VideoOptionError
+from hf_video.model_folder import Resealing
 
 
-class VideoCLIPProcessor(ProcessorMixin):
+class VideoCLIPProcessor(Resealing, ProcessorMixin):
     """An image processor of ours and a tokenizer.
 
         processor = VideoCLIPProcessor(VideoCLIPImageProcessor(), AutoTokenizer.from_pretrained(...))
