@@ -29,12 +29,13 @@ OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "fai
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="videos to describe, instead of this installation")
+    parser.add_argument("--stream", type=int, metavar="N", help="the stream of the FILEs to describe, by its number")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.files:
-        return describe_files(expand(options.files), as_json=options.json)
+        return describe_files(expand(options.files), as_json=options.json, stream=options.stream)
     found = gather()
     if options.json:
         print(json.dumps(found, indent=2))
@@ -155,14 +156,14 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines + [f"  {name:<24} {version or '-'}" for name, version in found["optional"].items()]
 
 
-def describe_files(files: list[str], *, as_json: bool) -> int:
+def describe_files(files: list[str], *, as_json: bool, stream: int | None = None) -> int:
     """Prints the metadata of each file. Exit code 1 if some can't be read; those are named on stderr."""
     from hf_video.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
     for file in files:
         try:
-            with VideoReader(file) as reader:
+            with VideoReader(file, stream=stream) as reader:
                 about = dataclasses.asdict(reader.metadata)
             rows.append({"file": file, **about, "sample_aspect_ratio": str(about["sample_aspect_ratio"])})
         except HFVideoError as error:
@@ -178,11 +179,16 @@ def describe_files(files: list[str], *, as_json: bool) -> int:
 
 
 def _describe(row: dict[str, Any]) -> str:
+    from hf_video.video.frames import VideoStream
+
     turned = f", turned by {row['rotation']} degrees" if row["rotation"] else ""
     shape = row["sample_aspect_ratio"].replace("/", ":")
     turned += f", pixels {shape}" if shape != "1" else ""
     begin = f", begins at {row['begin']:.3f} s" if row["begin"] else ""
+    rebuilt = ", times counted from the rate: the file's contradict its frames" if row["rebuilt_timestamps"] else ""
+    streams = [str(VideoStream(**stream)) for stream in row["streams"]]
+    several = f"\n  stream {row['stream']} of {'; '.join(streams)}" if len(streams) > 1 else ""
     return (
         f"{row['file']}  {counted(row['num_frames'], 'frame')}, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "
-        f"{row['width']}x{row['height']}{turned}, {row['codec']}"
+        f"{row['width']}x{row['height']}{turned}, {row['codec']}{rebuilt}{several}"
     )

@@ -19,7 +19,7 @@ from hf_video.errors import VideoError
 from hf_video.video.container import OpenVideo
 from hf_video.video.media import media_from_path
 from hf_video.video.packets import build_table
-from hf_video.video.pixels import Painter, Sizing, clockwise_degrees
+from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, display_matrix
 from hf_video.video.sources import is_encoded
 
 # Demuxers that stand before the first packet again after seeking to the first frame.
@@ -93,7 +93,7 @@ class _Gallery:
         if index == 0:
             height, width = frame.height, frame.width
             self._painter.coded_size = height, width
-            self.size = (width, height) if clockwise_degrees(frame) in (90, 270) else (height, width)
+            self.size = (width, height) if clockwise_degrees(display_matrix(frame)) in (90, 270) else (height, width)
         if index != 0 and index not in self._places:
             return
         pixels = self._painter.rgb(frame)

@@ -20,6 +20,7 @@ import numpy as np
 
 from hf_video.tasks.windows import Windows, window_spans
 from hf_video.video.reader import VideoReader
+from hf_video.video.times import frames_at
 
 STEPS, SIDE = 8, 16
 DIM = STEPS * SIDE * SIDE
@@ -58,7 +59,7 @@ def query_prints(source: Any, windows: Windows) -> list[np.ndarray]:
 
 def _grey(reader: VideoReader, seconds: np.ndarray) -> np.ndarray:
     """Grey pictures (clips, times, SIDE, SIDE) of what is on screen at `seconds` (clips, times)."""
-    asked = np.maximum(np.searchsorted(reader.timestamps, seconds + 1e-6, side="right") - 1, 0)
+    asked = frames_at(reader.timestamps, seconds)
     grey = np.empty((*asked.shape, SIDE, SIDE), np.float32)
     for number, frames in enumerate(reader.frames_of_clips(asked, limit=FRAMES_HELD)):
         grey[number] = (frames.data.astype(np.float32) @ GREY)[np.searchsorted(frames.indices, asked[number])]

@@ -14,6 +14,7 @@ from hf_video.errors import VideoError, VideoOptionError
 from hf_video.tasks.overlaps import Stretch, join_overlapping
 from hf_video.video.contact_sheet import SheetClip, contact_sheet
 from hf_video.video.reader import VideoReader
+from hf_video.video.times import TOLERANCE, frames_at
 from hf_video.video.writer import write_video
 
 _GREY = np.full((1, 90, 160, 3), 128, np.uint8)
@@ -80,8 +81,8 @@ def write_moment(moment: Moment, path: str | os.PathLike[str], *, shortest_edge:
         known = reader.timestamps
         edge = min(shortest_edge, reader.metadata.height, reader.metadata.width)
         rate = reader.metadata.fps
-        shown = np.flatnonzero((known >= moment.start - 1e-6) & (known < moment.end - 1e-6))
-        shown = shown if len(shown) else np.array([max(int(np.searchsorted(known, moment.start)) - 1, 0)])
+        shown = np.flatnonzero((known >= moment.start - TOLERANCE) & (known < moment.end - TOLERANCE))
+        shown = shown if len(shown) else frames_at(known, [moment.start])
     with VideoReader(moment.path, shortest_edge=edge, on_error="repeat", square_pixels=True) as reader:
         frames = (reader.get_frames(shown[i : i + 32]).data for i in range(0, len(shown), 32))
         write_video(path, (frame for part in frames for frame in part), min(rate, 60), "h264", pad="edge")

@@ -13,9 +13,8 @@ import numpy as np
 from hf_video.errors import VideoOptionError
 from hf_video.video.frame_sample import FrameSample
 from hf_video.video.frames import VideoMetadata
+from hf_video.video.times import TOLERANCE, frames_during
 
-# Times are fractions of the container's clock; sums of them in floating point may miss by less than this.
-TOLERANCE = 1e-6
 # An end of the video that is shorter than this part of a window belongs to the window before it.
 SLIVER = 0.1
 
@@ -94,8 +93,7 @@ def cut(video: Any, windows: Windows | None) -> list[Segment]:
         return [Segment(meta, starts, 0, meta.num_frames, start=begin, end=end)]
     segments = []
     for start, stop in window_spans(begin, meta.duration, windows):
-        first = max(int(np.searchsorted(starts, start + TOLERANCE, side="right")) - 1, 0)
-        last = max(int(np.searchsorted(starts, stop - TOLERANCE, side="left")), first + 1)
+        first, last = frames_during(starts, start, stop)
         segments.append(Segment(meta, starts, first, last, start=start, end=stop))
     return segments
 

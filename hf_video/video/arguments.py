@@ -15,7 +15,14 @@ SCALERS = ("exact", "swscale")
 
 
 def check_options(
-    *, on_error: str, snap: str | None, backend: str, scaler: str, num_threads: int, fps: float | None
+    *,
+    on_error: str,
+    snap: str | None,
+    backend: str,
+    scaler: str,
+    num_threads: int,
+    fps: float | None,
+    stream: int | None,
 ) -> None:
     for name, value, allowed in (
         ("on_error", on_error, ON_ERROR),
@@ -27,6 +34,8 @@ def check_options(
             raise VideoOptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
         raise VideoOptionError(f"num_threads must be a whole number, 0 (FFmpeg chooses) or more, got {num_threads!r}")
+    if stream is not None and (isinstance(stream, bool) or not isinstance(stream, int) or stream < 0):
+        raise VideoOptionError(f"stream must be the number of a stream, 0 or more, or None, got {stream!r}")
     if fps is not None and not (0 < fps < float("inf")):
         raise VideoOptionError(f"fps must be a positive number of frames per second, got {fps!r}")
 
@@ -65,16 +74,3 @@ def whole_numbers(indices: Any, count: int, label: str) -> np.ndarray:
             f"allowed are {-count} to {count - 1}"
         )
     return np.where(numbers < 0, numbers + count, numbers)
-
-
-def plain_seconds(seconds: Any) -> np.ndarray:
-    """`seconds` as float64 array of one dimension, or `FrameIndexError`."""
-    if isinstance(seconds, Iterable) and not hasattr(seconds, "__array__"):
-        seconds = list(seconds)
-    try:
-        times = np.atleast_1d(np.asarray(seconds))
-    except (TypeError, ValueError):
-        times = np.empty(0, object)
-    if times.ndim != 1 or times.dtype.kind not in "iuf":
-        raise FrameIndexError(f"seconds must be numbers in one dimension, got {seconds!r:.100}")
-    return times.astype(np.float64)

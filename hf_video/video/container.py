@@ -8,17 +8,22 @@ parent (or hangs on threads that don't exist in the child). So containers live i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import av
+from av.stream import Disposition
 
-from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoSourceError
+from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoOptionError, VideoSourceError
+from hf_video.video.frames import VideoStream
 
 if TYPE_CHECKING:
     from hf_video.video.media import Media
 
-ATTACHED_PICTURE = 0x400
+# A cover, a still, thumbnails along a film: pictures that go with a video.
+PICTURE = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+PICTURE_CODECS = frozenset({"png", "mjpeg", "bmp", "tiff", "webp", "gif", "jpegls", "jpeg2000", "jpegxl"})
 # Demuxers that accept anything, or that go and open other files: what they open is not a video.
 NOT_VIDEOS = frozenset({"tty", "hls", "dash", "concat", "concatf", "lavfi", "sdp", "rtsp", "image2", "ffmetadata"})
 
@@ -27,8 +32,8 @@ _inherited: list[object] = []
 
 
 class OpenVideo:
-    """One open container with its first real video stream and a decoder of `threads` threads (1 is right for reading
-    single frames; 0 lets FFmpeg choose).
+    """One open container with one video stream (`media.track`, or the one that FFmpeg takes for the main one, pictures
+    aside) and a decoder of `threads` threads (1 is right for reading single frames; 0 lets FFmpeg choose).
 
     With `strict=True` the decoder reports what it would otherwise conceal, so that a damaged file is noticed.
     Raises `NotAVideoError`, `NoVideoStreamError` or `VideoSourceError`.
@@ -39,6 +44,7 @@ class OpenVideo:
         self.media = media
         self.threads = threads
         self.container = self._file = None
+        self._index: int | None = None
         self._start(strict)
 
     def _start(self, strict: bool) -> None:
@@ -47,14 +53,20 @@ class OpenVideo:
         self.touched = False
         self.container = self._open(media)
         try:
-            self.stream = self._pick(media)
+            if self._index is None:
+                self._index = self._choose()
+                if self.touched:
+                    self.reopen()
+                    return
+            self.stream = self._prepare(self._index)
             self.decoder = self.stream.codec_context
             # As the header has it; the decoder's own changes with every frame of another size.
             self.stated_size = self.decoder.height, self.decoder.width
             self.decoder.thread_count = threads
             if threads != 1:
                 self.decoder.thread_type = "AUTO"
-            if strict:
+            # Where each packet stands alone, what a decoder makes of it is what a sequential decode makes of it.
+            if strict and not self.decoder.codec.intra_only:
                 self.decoder.options = {"err_detect": "explode"}
         except BaseException:
             self.close()
@@ -76,24 +88,60 @@ class OpenVideo:
                 "it may be another kind of file, or cut off before its header"
             ) from None
 
-    def _pick(self, media: Media) -> av.video.stream.VideoStream:
-        kind = self.container.format.name
+    def _choose(self) -> int:
+        """Index of the stream to read: the one that was named, else FFmpeg's choice (flagged as default, with more than
+        a few frames, of the highest bit rate), unless that is a picture."""
+        label, kind, streams = self.media.label, self.container.format.name, self.container.streams
         if NOT_VIDEOS & set(kind.split(",")):
-            raise NotAVideoError(f"{media.label} is not a video (FFmpeg takes it for {kind})")
-        streams = self.container.streams
-        real = [s for s in streams.video if not int(s.disposition) & ATTACHED_PICTURE]
-        if not real:
+            raise NotAVideoError(f"{label} is not a video (FFmpeg takes it for {kind})")
+        if self.media.track is not None:
+            return self._named(self.media.track)
+        uncovered = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+        if not uncovered:
             found = ", ".join(sorted({s.type for s in streams})) or "no stream at all"
             if streams.video:
                 found = found.replace("video", "only cover art")
-            raise NoVideoStreamError(f"{media.label} has no video stream (found: {found})")
-        chosen = real[0]
+            raise NoVideoStreamError(f"{label} has no video stream (found: {found})")
+        known = [s for s in uncovered if s.codec_context is not None] or uncovered
+        films = [s for s in known if not s.disposition & PICTURE] or known
+        moving = [s for s in films if s.codec_context and s.codec_context.name not in PICTURE_CODECS] or films
+        best = streams.best("video")
+        if best in films and (best in moving or not self._is_single(best)):
+            return best.index
+        return max(moving, key=_rank).index
+
+    def _named(self, index: int) -> int:
+        streams = self.container.streams
+        if index < len(streams) and streams[index].type == "video":
+            return index
+        found = "; ".join(map(str, self.streams())) or "none"
+        wrong = f"stream {index} is {streams[index].type}" if index < len(streams) else f"there is no stream {index}"
+        raise VideoOptionError(f"{self.media.label}: {wrong}. Its video streams are: {found}")
+
+    def _is_single(self, stream: av.video.stream.VideoStream) -> bool:
+        """Whether a stream has one packet at most; all packets up to its second one are read to find out."""
+        self.touched = True
+        try:
+            found = (packet for packet in self.container.demux(stream) if packet.size)
+            return next(found, None) is None or next(found, None) is None
+        except (av.FFmpegError, IndexError):
+            return False
+
+    def _prepare(self, index: int) -> av.video.stream.VideoStream:
+        """The stream, with all others switched off."""
+        streams = self.container.streams
+        chosen = streams[index]
         if chosen.codec_context is None:
-            raise NotAVideoError(f"{media.label} is in a video format that this build of FFmpeg has no decoder for")
+            label = self.media.label
+            raise NotAVideoError(f"{label} is in a video format that this build of FFmpeg has no decoder for")
         for other in streams:
             if other is not chosen and hasattr(other, "discard"):
                 other.discard = type(other.discard)["all"]
         return chosen
+
+    def streams(self) -> list[VideoStream]:
+        """What the container says of its video streams."""
+        return [_described(stream) for stream in self.container.streams.video]
 
     @property
     def kind(self) -> str:
@@ -137,6 +185,26 @@ class OpenVideo:
             self._file.close()
             self._file = None
 
-    def __del__(self) -> None:
-        if getattr(self, "container", None) is not None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # When Python exits, the names of this module may be gone already; the process takes everything with it.
+        if not is_finalizing() and getattr(self, "container", None) is not None:
             self.close()
+
+
+def _rank(stream: av.video.stream.VideoStream) -> tuple[bool, int, int]:
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), (context and context.bit_rate) or 0, -stream.index
+
+
+def _described(stream: av.video.stream.VideoStream) -> VideoStream:
+    context = stream.codec_context  # None where this build of FFmpeg has no decoder
+    return VideoStream(
+        index=stream.index,
+        codec="unknown" if context is None else context.codec.canonical_name,
+        height=0 if context is None else context.height,
+        width=0 if context is None else context.width,
+        fps=float(stream.guessed_rate or 0),
+        bit_rate=None if context is None else context.bit_rate,
+        default=bool(stream.disposition & Disposition.default),
+        picture=bool(stream.disposition & PICTURE),
+    )

@@ -15,7 +15,8 @@ class FrameTable:
     ends, in seconds. `access` says how to start at a keyframe: `seek` to it, `pass` over the packets before it, or
     decode from the `start`; `plain` is for streams with damage inside: decode from the start and skip nothing, because
     what is concealed depends on everything before it. `origin` is what the table was made from: `index`, `packets` or
-    `decode`.
+    `decode`. `rebuilt` is True if the file's times contradict the decoder's order, so that `seconds` are counted from
+    the rate.
     """
 
     pts: np.ndarray | None
@@ -24,6 +25,7 @@ class FrameTable:
     end: float
     access: str
     origin: str
+    rebuilt: bool = False
 
     def __len__(self) -> int:
         return len(self.seconds)

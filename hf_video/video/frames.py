@@ -10,6 +10,29 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class VideoStream:
+    """A video stream of a container as its header describes it.
+
+    `index` is its number among all streams, as FFmpeg and torchcodec count; `height` and `width` in pixels, before
+    rotation; `fps` in frames per second and `bit_rate` in bits per second, 0 and None where unknown. `default` is True
+    if the container marks it as the one to play, `picture` if it is marked as a picture that goes with the video.
+    """
+
+    index: int
+    codec: str
+    height: int
+    width: int
+    fps: float
+    bit_rate: int | None
+    default: bool
+    picture: bool
+
+    def __str__(self) -> str:
+        marks = ", default" * self.default + ", a picture" * self.picture
+        return f"{self.index} ({self.codec}, {self.width}x{self.height}, {self.fps:g} fps{marks})"
+
+
+@dataclass(frozen=True)
 class VideoMetadata:
     """What is known of a video before a frame is decoded.
 
@@ -19,7 +42,10 @@ class VideoMetadata:
     `height` and `width` are in pixels **after** `rotation` (degrees clockwise: 0, 90, 180, 270) has been applied;
     `sample_aspect_ratio` is how many times as wide as high these pixels are shown (1 where the file doesn't say): a
     player shows width · sample_aspect_ratio by height, and `square_pixels=True` reads it so;
-    `codec` is FFmpeg's short name (`"h264"`), or `"images"` / `"array"` for sources that were never encoded.
+    `codec` is FFmpeg's short name (`"h264"`), or `"images"` / `"array"` for sources that were never encoded;
+    `rebuilt_timestamps` is True where the file's times contradict the order of its frames, so that all times were
+    counted from the frame rate;
+    `stream` is the number of the stream that is read and `streams` what the container says of all its video streams.
     """
 
     num_frames: int
@@ -32,6 +58,9 @@ class VideoMetadata:
     codec: str = "array"
     source: str = ""
     sample_aspect_ratio: Fraction = Fraction(1)
+    rebuilt_timestamps: bool = False
+    stream: int | None = None
+    streams: tuple[VideoStream, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from hf_video.video.http_file import HttpFile
 @dataclass
 class Media:
     """`kind` is `path`, `bytes` or `url`, or `file` for a file object that is none of these (not picklable then);
-    `value` is the path, the bytes, the URL or the object; `label` names it in messages."""
+    `value` is the path, the bytes, the URL or the object; `label` names it in messages. `track` is the number of the
+    stream to read, None for the main one."""
 
     kind: str
     value: Any
     label: str
+    track: int | None = None
     _opened: HttpFile | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> str | BinaryIO:
@@ -65,7 +67,7 @@ class Media:
         if kind == "file":
             with self.stream() as file:
                 kind, value = "bytes", file.read()
-        return {"kind": kind, "value": value, "label": self.label, "_opened": None}
+        return {"kind": kind, "value": value, "label": self.label, "track": self.track, "_opened": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

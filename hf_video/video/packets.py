@@ -7,7 +7,7 @@ packets in decoding order, with presentation times (pts) that may be missing, re
 1. mp4/mov whose sample table is complete and regular: no packet is read (only the last few, to check the end).
 2. one pass over the packets, no decoding: pts in display order, and which of them are keyframes.
 3. one full decode, where packets and frames are known to disagree: no or repeated pts, avi with B-frames, timestamps
-   that jump back. Then frames can only be told apart by counting them.
+   that jump back or that are decoding times. Then frames can only be told apart by counting them.
 
 A cut-off end, or a beginning that is no clean keyframe, is settled by decoding just that part.
 """
@@ -30,8 +30,13 @@ from hf_video.video.frame_table import FrameTable
 SEEKABLE = ("mov", "matroska", "avi", "flv", "asf")
 # Demuxers that can't seek exactly, but whose keyframe flags are right: packets before the keyframe are passed over.
 PASSABLE = ("mpegts", "mpeg", "ivf")
+# Decoders that carry something over from one keyframe to the next. So do pictures with a palette: it comes with the
+# first packet.
+STATEFUL = ("dirac",)
 # More frames than any codec may hold back for reordering; what lies further apart was not reordered by a codec.
 REORDER = 32
+# Stretches of a video, and frames of each, that are decoded where the order of its timestamps is in doubt.
+PROBES, PROBED_FRAMES = 4, 2 * REORDER
 # A coded MPEG-4 frame of this size or less may be a placeholder that yields no frame of its own.
 PLACEHOLDER_BYTES = 16
 
@@ -91,13 +96,17 @@ def _from_index(video: OpenVideo) -> FrameTable | None:
 
 def _end_is_regular(video: OpenVideo, pts: np.ndarray) -> bool:
     """Decoding times are presentation times shifted by the reorder delay, so equal steps of the first leave only the
-    last few presentation times open; those are read."""
+    last few presentation times open; those are read. Where they are in decoding order although the codec reorders,
+    all packets have to be looked at."""
     near = max(0, len(pts) - 2 * REORDER)
     video.touched = True
     try:
         video.container.seek(int(pts[near]), stream=video.stream, backward=True, any_frame=True)
-        found = sorted(p.pts for p in video.packets() if p.size and p.pts is not None)
+        read = [p.pts for p in video.packets() if p.size and p.pts is not None]
     except av.FFmpegError:
+        return False
+    found = sorted(read)
+    if len(found) > 1 and found == read and video.decoder.has_b_frames:
         return False
     # Frames near the seek point may lie on either side of it; the last ones are all there.
     tail = pts[-min(REORDER, len(pts)) :].tolist()
@@ -109,6 +118,8 @@ def _timed(video: OpenVideo, pts: np.ndarray, keys: np.ndarray, last: int, origi
     seconds = pts * tick.numerator / tick.denominator
     end = float((int(pts[-1]) + last) * tick) if len(pts) else 0.0
     kind = video.kind
+    if video.decoder.name in STATEFUL or video.decoder.pix_fmt == "pal8":
+        return FrameTable(pts, seconds, keys, end, "start", origin)
     access = "seek" if kind.startswith(SEEKABLE) else "pass" if kind.startswith(PASSABLE) else "start"
     return FrameTable(pts, seconds, keys, end, access, origin)
 
@@ -121,7 +132,7 @@ class _Scan:
 
     pts: np.ndarray
     keys: np.ndarray
-    last_duration: int
+    durations: np.ndarray
     whole: bool
     countable: bool
     damaged_inside: bool
@@ -140,7 +151,7 @@ def _from_packets(video: OpenVideo) -> FrameTable | None:
     order = np.argsort(pts)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    if not _is_codec_order(pts, keys, rank):
+    if not _is_codec_order(pts, keys, rank) or not _decoder_agrees(video, pts, keys):
         return None
     key_ranks = np.sort(rank[keys])
     table = _timed(video, pts[order], key_ranks, _last_duration(pts[order], scan), "packets")
@@ -157,8 +168,8 @@ def _scan(video: OpenVideo) -> _Scan:
     keys: list[bool] = []
     whole = countable = True
     damaged_inside = False
-    last = (-(2**63), 0)
-    codec = video.decoder.name
+    durations: list[int] = []
+    codec = video.decoder.codec.canonical_name
     if video.touched:
         video.reopen()
     try:
@@ -175,14 +186,14 @@ def _scan(video: OpenVideo) -> _Scan:
             whole &= not packet.is_corrupt
             pts.append(packet.pts)
             keys.append(packet.is_keyframe)
-            last = max(last, (packet.pts, packet.duration or 0))
+            durations.append(packet.duration or 0)
     except av.FFmpegError:
         whole = False
     return _Scan(
         pts=np.array(pts, np.int64),
         keys=np.array(keys, bool),
-        last_duration=last[1],
-        whole=whole and not _is_cut(video),
+        durations=np.array(durations, np.int64),
+        whole=whole and not _is_cut(video) and video.kind != "obu",  # a bare stream doesn't say where it ends
         countable=countable,
         damaged_inside=damaged_inside,
     )
@@ -213,10 +224,44 @@ def _is_codec_order(pts: np.ndarray, keys: np.ndarray, rank: np.ndarray) -> bool
     return bool(np.all(latest[:-1][keys[1:]] < pts[1:][keys[1:]]))
 
 
+def _decoder_agrees(video: OpenVideo, pts: np.ndarray, keys: np.ndarray) -> bool:
+    """Whether frames come out of the decoder in the order of their timestamps.
+
+    Containers that were filled from a bare stream often carry decoding times as presentation times. They can't be told
+    from those of a stream without B-frames, so where a codec that reorders shows no reordered packet from one keyframe
+    to the next, a few of these stretches are decoded.
+    """
+    if not video.decoder.has_b_frames:
+        return True
+    starts = np.union1d(np.flatnonzero(keys), [0])
+    bounds = np.append(starts, len(pts))
+    late = np.append(np.diff(pts) < 0, False)
+    plain = [a for a, b in itertools.pairwise(bounds.tolist()) if b - a > 1 and not late[a : b - 1].any()]
+    if not plain:
+        return True
+    if video.kind.startswith(SEEKABLE):
+        plain = [plain[i] for i in sorted({len(plain) * k // PROBES for k in range(PROBES)})]
+    else:
+        plain = [0]
+    return all(_in_order(video, int(pts[start]) if start else None) for start in plain)
+
+
+def _in_order(video: OpenVideo, start: int | None) -> bool:
+    """Whether the first frames from a keyframe on (None: from the first packet) carry growing timestamps."""
+    with contextlib.closing(_decoded_from(video, start)) as frames:
+        stamps = [frame.pts for frame in itertools.islice(frames, PROBED_FRAMES)]
+    return None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
+
+
 def _last_duration(pts: np.ndarray, scan: _Scan) -> int:
-    if scan.last_duration > 0:
-        return scan.last_duration
-    return int(np.median(np.diff(pts))) if len(pts) > 1 else 1
+    """How long the last frame is shown: what its packet says, if what packets say fits the times from one to the next
+    (avi counts in ticks of a rate that may be a multiple of the video's)."""
+    stated = int(scan.durations[np.argmax(scan.pts)])
+    if len(pts) < 2:
+        return max(stated, 1)
+    step = float(np.median(np.diff(pts)))
+    fits = step * 0.6 <= np.median(scan.durations) <= step * 1.6
+    return stated if stated > 0 and fits else max(int(step), 1)
 
 
 def _trim(video: OpenVideo, table: FrameTable, *, head: bool, tail: bool) -> FrameTable:
@@ -241,19 +286,23 @@ def _trim(video: OpenVideo, table: FrameTable, *, head: bool, tail: bool) -> Fra
 
 def _decoded_pts(video: OpenVideo, start: int | None, until: int | None) -> np.ndarray:
     """Timestamps of the frames that come out between two times (None: from the first packet, to the last)."""
+    found = []
+    for frame in _decoded_from(video, start):
+        if frame.pts is not None:
+            found.append(frame.pts)
+            if until is not None and frame.pts > until:
+                break
+    return np.array(found, np.int64)
+
+
+def _decoded_from(video: OpenVideo, start: int | None) -> Iterator[av.VideoFrame]:
     video.reopen(strict=False)
     if start and video.kind.startswith(SEEKABLE):
         try:
             video.seek(start)
         except av.FFmpegError:
             video.reopen()
-    found = []
-    for frame in decode_all(video):
-        if frame.pts is not None:
-            found.append(frame.pts)
-            if until is not None and frame.pts > until:
-                break
-    return np.array(found, np.int64)
+    return decode_all(video)
 
 
 def decode_all(video: OpenVideo) -> Iterator[av.VideoFrame]:
@@ -276,11 +325,43 @@ def _from_decode(video: OpenVideo, on_frame: Callable[[av.VideoFrame], None]) ->
         stamps.append(frame.pts)
         keys.append(bool(frame.key_frame))
         on_frame(frame)
-    rate = video.stream.average_rate or video.stream.guessed_rate or 25
-    step = float(1 / rate)
-    if None in stamps or any(b <= a for a, b in itertools.pairwise(stamps)):
-        seconds = step * np.arange(len(stamps))
-    else:
-        seconds = np.array(stamps, np.float64) * float(video.stream.time_base)
+    keys = np.flatnonzero(np.array(keys, bool))
+    seconds, step, rebuilt = _decoded_times(video, stamps)
     end = float(seconds[-1]) + step if len(stamps) else 0.0
-    return FrameTable(None, seconds, np.flatnonzero(np.array(keys, bool)), end, "start", "decode")
+    return FrameTable(None, seconds, keys, end, "start", "decode", rebuilt)
+
+
+def _decoded_times(video: OpenVideo, stamps: list[int | None]) -> tuple[np.ndarray, float, bool]:
+    """(seconds, step in seconds, rebuilt) of frames that carry these timestamps in the order of their decoding.
+
+    Times that contradict that order are counted from the rate. Where equal steps would miss what the timestamps show,
+    and these are only shuffled as codecs shuffle frames, they are put into order.
+    """
+    tick, count = float(video.stream.time_base), len(stamps)
+    begin = (video.stream.start_time or 0) * tick
+    step = float(1 / (video.stream.guessed_rate or video.stream.average_rate or 25))
+    known = np.sort(np.array([stamp for stamp in stamps if stamp is not None], np.int64))
+    if len(known) < max(2, 0.9 * count):
+        return begin + step * np.arange(count), step, count > 1
+    usual, mean = float(np.median(np.diff(np.unique(known)))), float(np.ptp(known)) / (len(known) - 1)
+    likely = [ticks for ticks in (step / tick, usual, mean) if 0.1 * step < ticks * tick < 10 * step]
+    equal = next((ticks for ticks in likely if _lie_evenly(known, ticks)), None)
+    ordered = len(known) == count and bool(np.all(np.diff(stamps) > 0))
+    if video.kind == "avi" and video.decoder.has_b_frames:
+        ordered &= equal is None  # avi stores no presentation times; equal steps are the rate's
+    if equal is not None:
+        step = equal * tick
+    elif usual in likely and abs(usual * tick - step) > tick:
+        step = usual * tick
+    if ordered:
+        return np.array(stamps, np.float64) * tick, step, False
+    shuffled = len(known) == count and np.abs(np.argsort(stamps) - np.arange(count)).max() <= REORDER
+    if equal is None and shuffled and len(np.unique(known)) == count:
+        return begin + (known - known[0]) * tick, step, True
+    return begin + step * np.arange(count), step, True
+
+
+def _lie_evenly(known: np.ndarray, ticks: float) -> bool:
+    """Whether sorted timestamps are `ticks` apart, but for rounding and a few at the ends."""
+    each = np.abs(np.diff(known) - ticks) <= (1 if ticks >= 4 else 0.4)
+    return each.mean() >= 0.9 and abs(np.ptp(known) - ticks * (len(known) - 1)) <= max(2.5, ticks)

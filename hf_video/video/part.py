@@ -12,9 +12,9 @@ import numpy as np
 
 from hf_video.errors import VideoOptionError, VideoSourceError
 from hf_video.video.frames import VideoMetadata
+from hf_video.video.times import frames_during
 
 UNITS = ("seconds", "frames")
-SECONDS_TOLERANCE = 1e-6
 AT_ONCE = 32  # frames that are decoded in one go when a part is read from end to end
 
 
@@ -67,9 +67,7 @@ class PartSource:
         else:
             end = self._whole.end if part.end is None else part.end
             begins_in_it = part.start < self._whole.end
-            first = max(int(np.searchsorted(times, part.start + SECONDS_TOLERANCE, side="right")) - 1, 0)
-            first = first if begins_in_it else len(times)
-            last = max(int(np.searchsorted(times, end - SECONDS_TOLERANCE, side="left")), first + 1)
+            first, last = frames_during(times, part.start, end) if begins_in_it else (len(times), len(times))
         if first >= len(times):
             raise VideoSourceError(
                 f"{self.label}: the part begins at {part.start:g} {part.unit}, and the video has {len(times)} frames "

@@ -15,27 +15,24 @@ from hf_video.video.resize import resize_frames, shortest_edge_size
 
 SQUARE = Fraction(1)
 WIDEST = 16  # pixel widths in heights; real files state from 2:5 to 3:1, and what is beyond this is damage
+Matrix = tuple[int, int, int, int]
+UPRIGHT: Matrix = (1, 0, 0, 1)
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Signs-carrying part (a, b, c, d) of the frame's display matrix: x' = a·x + c·y, y' = b·x + d·y."""
-    if frame.rotation == 0 and Type.DISPLAYMATRIX not in frame.side_data:
-        return 1, 0, 0, 1
-    matrix = np.frombuffer(bytes(frame.side_data[Type.DISPLAYMATRIX]), np.int32)
-    return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
-
-
-def turn(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Show pixels (height, width, channels) as the display matrix says: quarter turns and mirrors, as a view."""
-    a, b, c, d = matrix
-    across, down = a, d
+def display_matrix(frame: av.VideoFrame) -> Matrix:
+    """The quarter turn or mirror that the frame's display matrix asks for, as (a, b, c, d) of 0 and ±1:
+    x' = a·x + c·y, y' = b·x + d·y. A matrix of zeros asks for nothing."""
+    try:
+        if frame.rotation == 0 and Type.DISPLAYMATRIX not in frame.side_data:
+            return UPRIGHT
+        whole = np.frombuffer(bytes(frame.side_data[Type.DISPLAYMATRIX]), np.int32)
+    except ValueError:  # PyAV can't list side data of a kind that it doesn't know, such as EXIF
+        turns = round(-frame.rotation / 90) % 4 if np.isfinite(frame.rotation) else 0
+        return (UPRIGHT, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))[turns]
+    a, b, c, d = (int(whole[place]) for place in (0, 1, 3, 4))
     if abs(b) > abs(a):
-        pixels, across, down = pixels.swapaxes(0, 1), c, b
-    if across < 0:
-        pixels = pixels[:, ::-1]
-    if down < 0:
-        pixels = pixels[::-1]
-    return pixels
+        return 0, (b > 0) - (b < 0), (c > 0) - (c < 0) or 1, 0
+    return (a > 0) - (a < 0) or 1, 0, 0, (d > 0) - (d < 0) or 1
 
 
 def may_be_transparent(form: av.VideoFormat) -> bool:
@@ -43,9 +40,21 @@ def may_be_transparent(form: av.VideoFormat) -> bool:
     return form.has_palette or any(component.is_alpha for component in form.components)
 
 
-def clockwise_degrees(frame: av.VideoFrame) -> int:
-    """Quarter turns that the display matrix asks for, in degrees clockwise: 0, 90, 180 or 270."""
-    return round(-frame.rotation / 90) * 90 % 360
+def turn(pixels: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """Show pixels (height, width, channels) as a display matrix says: quarter turns and mirrors, as a view."""
+    a, b, c, d = matrix
+    if b:
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: d or 1, :: a or 1]
+
+
+def clockwise_degrees(matrix: Matrix) -> int:
+    """Quarter turns of a display matrix in degrees clockwise: 0, 90, 180 or 270, after the mirror if it has one."""
+    a, b, c, d = matrix
+    mirrored = a * d - b * c < 0
+    if b:
+        return 90 if (b > 0) != mirrored else 270
+    return 180 if a < 0 and d < 0 else 0
 
 
 def upright_aspect(aspect: Fraction, turned: bool) -> Fraction:
@@ -114,7 +123,7 @@ class Painter:
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
         height, width = self.coded_size or (frame.height, frame.width)
         matrix = display_matrix(frame)
-        turned = abs(matrix[1]) > abs(matrix[0])
+        turned = matrix[1] != 0
         upright = (width, height) if turned else (height, width)
         aspect = upright_aspect(self.aspect, turned)
         target = self.sizing.target(*upright, aspect)

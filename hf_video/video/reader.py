@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import FrameIndexError, VideoOptionError
-from hf_video.video.arguments import check_options, checked_size, plain_seconds, whole_numbers
+from hf_video.video.arguments import check_options, checked_size, whole_numbers
 from hf_video.video.background import WHITE, checked_background
 from hf_video.video.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
 from hf_video.video.collecting import Collector, damage
 from hf_video.video.frames import VideoFrames, VideoMetadata
 from hf_video.video.pixels import Sizing
 from hf_video.video.sources import Source, open_source
-
-# Timestamps are fractions; a time that was computed in floating point may fall this much short of one.
-SECONDS_TOLERANCE = 1e-6
+from hf_video.video.times import frames_at, plain_seconds
 
 
 class VideoReader:
@@ -47,6 +45,8 @@ class VideoReader:
       `backend`        `"pyav"`, `"torchcodec"` (only used for files on which it is exact; see `.backend`), or
                        `"auto"`, which is pyav: it is faster here and exact on every file.
       `num_threads`    of the decoder. One is best for single frames; more help iterating over large frames. 0: auto.
+      `stream`         number of the stream to read, counted as in `metadata.streams`. Default: the one that FFmpeg
+                       takes for the main one, covers and other single pictures aside.
       `fps`            frames per second of sources that carry no times (folder, array, list); default 25.
 
       `square_pixels`  True gives frames as wide as a player shows them, before `size` or `shortest_edge`: their own
@@ -79,10 +79,14 @@ class VideoReader:
         scaler: str = "exact",
         square_pixels: bool = False,
         background: tuple[int, int, int] | str = WHITE,
+        stream: int | None = None,
     ):
         if not isinstance(square_pixels, bool):
             raise VideoOptionError(f"square_pixels must be True or False, got {square_pixels!r}")
-        check_options(on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps)
+        check_options(
+            on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps,
+            stream=stream,
+        )  # fmt: skip
         sizing = Sizing(checked_size(size, shortest_edge), shortest_edge, square_pixels)
         self._on_error = on_error
         self._snap = snap
@@ -92,7 +96,7 @@ class VideoReader:
         given = source._source.again() if isinstance(source, VideoReader) else source
         self._source: Source = open_source(
             given, sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend,
-            background=checked_background(background),
+            background=checked_background(background), stream=stream,
         )  # fmt: skip
 
     # -- what is known ----------------------------------------------------------------------------------------------
@@ -147,20 +151,24 @@ class VideoReader:
     def get_frames_at(self, seconds: Iterable[float] | float) -> VideoFrames:
         """The frames that are on screen at these times, in seconds of the file's own time line.
 
-        Frame i is shown from its own time until that of the next; the last until the end of the video.
+        Frame i is shown from its own time until that of the next; the last until the end of the video. A time means the
+        frame after it where it falls short of that one's by no more than its type can't tell apart (float32 at 700 s:
+        0.00006 s) or than the decimals that all times are rounded to (two or more), at most by half a frame.
         Raises `FrameIndexError` for a time before the first frame or from the end on.
         """
         with self._guard():
-            times = plain_seconds(seconds)
+            times, tolerance = plain_seconds(seconds)
             known, end = self._source.seconds, self._source.end
             begin = float(known[0])
-            wrong = ~((times >= begin - SECONDS_TOLERANCE) & (times < end))
+            first = float(known[1] - known[0]) if len(known) > 1 else end - begin
+            early = times >= begin - np.minimum(tolerance, first / 2)
+            wrong = ~(early & ((times < end) | (np.abs(times - known[-1]) <= tolerance)))
             if wrong.any():
                 raise FrameIndexError(
                     f"{self._source.label}: no frame is shown at {times[wrong][0]:g} s; "
                     f"the video runs from {begin:g} s to (not including) {end:g} s"
                 )
-            return self.get_frames(np.maximum(np.searchsorted(known, times + SECONDS_TOLERANCE, side="right") - 1, 0))
+            return self.get_frames(frames_at(known, times, tolerance))
 
     def frames_of_clips(self, clips: Iterable[np.ndarray], *, limit: int) -> Iterator[VideoFrames]:
         """For each of `clips` (arrays of frame numbers) its distinct frames in ascending order, as `get_frames` gives

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import av
 
+# Codecs whose B-frames alone are unreferenced. In a stream without them, a frame that is marked as one is damaged.
+B_ONLY = ("mpeg4", "mpeg1video", "mpeg2video")
+
 
 def may_skip_unreferenced(decoder: av.VideoCodecContext) -> bool:
     """Whether frames that the stream calls unreferenced are so. HEVC says it per temporal layer only: with more than
     one layer, such a frame may still be referred to from a higher layer."""
+    if decoder.name in B_ONLY:
+        return bool(decoder.has_b_frames)
     if decoder.name != "hevc":
         return True
     return hevc_layers(bytes(decoder.extradata or b"")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import NoFramesError, NotAVideoError, VideoSourceError
+from hf_video.errors import NoFramesError, NotAVideoError, VideoOptionError, VideoSourceError
 from hf_video.video.addresses import local_path, missing_path, scheme_of, stand_in
 from hf_video.video.background import WHITE
 from hf_video.video.decoding import EncodedVideo
@@ -19,7 +20,7 @@ from hf_video.video.given import DecoderVideo, TimedFrames, is_decoder, plain_so
 from hf_video.video.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
 from hf_video.video.packets import REORDER
 from hf_video.video.part import PartSource, VideoPart
-from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, upright_aspect
+from hf_video.video.pixels import Painter, Sizing, clockwise_degrees, display_matrix, upright_aspect
 from hf_video.video.stills import (
     DEFAULT_FPS,
     AnimatedImage,
@@ -89,7 +90,8 @@ class EncodedSource:
         return VideoMetadata(
             num_frames=len(seconds), fps=len(seconds) / duration if duration > 0 else 0.0, duration=duration,
             height=height, width=width, begin=float(seconds[0]), rotation=rotation,
-            codec=self._codec(), source=self.label,
+            codec=self._codec(), source=self.label, rebuilt_timestamps=self._video.table.rebuilt,
+            stream=self._video.video.stream.index, streams=tuple(self._video.video.streams()),
             sample_aspect_ratio=upright_aspect(self._aspect, self._turned()),
         )  # fmt: skip
 
@@ -105,7 +107,7 @@ class EncodedSource:
             frame = self._video.first_frame()
             if frame is None:
                 raise NoFramesError(f"{self.label}: not one frame of its video stream can be decoded")
-            self._first = frame.height, frame.width, clockwise_degrees(frame)
+            self._first = frame.height, frame.width, clockwise_degrees(display_matrix(frame))
             self._interlaced = frame.interlaced_frame
         return self._first
 
@@ -242,21 +244,27 @@ def open_source(
     fps: float | None,
     backend: str,
     background: tuple[int, int, int] = WHITE,
+    stream: int | None = None,
 ) -> Source:
     """The `Source` for what the user gave. Raises as `VideoReader` documents."""
     if isinstance(given, VideoPart):
         whole = open_source(
-            given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend, background=background
-        )
+            given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend,
+            background=background, stream=stream,
+        )  # fmt: skip
         return PartSource(whole, given)
     given = plain_source(given)
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate, background)
     if stills is None:
         media = given if isinstance(given, Media) else media_of(given)
+        if stream is not None:
+            media = dataclasses.replace(media, track=stream)
         if is_encoded(media):
             return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing, background=background)
         stills, given = AnimatedImage(media, rate, background=background), media
+    if stream is not None:
+        raise VideoOptionError(f"{stills.label} is no container of streams; leave out stream={stream}")
     return StillSource(stills, given, sizing=sizing)
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from hf_video.errors import BackendError
 from hf_video.video.media import Media
 from hf_video.video.sources import DeliverPixels, EncodedSource
@@ -64,6 +66,9 @@ class TorchcodecSource(EncodedSource):
             and self._codec() in EXACT_CODECS
             and video.decoder.pix_fmt in EXACT_FORMATS
             and table.pts is not None
+            and table.access == "seek"
+            and len(table.keys) > 0
+            and int(table.keys[0]) == 0
             and self._scaler == "exact"
             and video.media.kind != "url"
         )
@@ -81,7 +86,21 @@ class TorchcodecSource(EncodedSource):
         except (RuntimeError, ValueError):
             return False
         same_start = abs((about.begin_stream_seconds or 0.0) - float(self.seconds[0])) < 1e-3
-        return about.num_frames == len(self.seconds) and (about.height, about.width) == (height, width) and same_start
+        same_size = (about.height, about.width) == (height, width)
+        return about.num_frames == len(self.seconds) and same_size and same_start and self._shows_the_same()
+
+    def _shows_the_same(self) -> bool:
+        """Whether a few frames have PyAV's pixels: that tells mirrors, first frames of a cut, and colours."""
+        count = len(self.seconds)
+        chosen = sorted({0, min(1, count - 1), count // 2, count - 1})
+        expected: dict[int, np.ndarray] = {}
+        super().fetch(chosen, lambda index, pixels: expected.update({index: pixels.copy()}))
+        try:
+            decoder = self._open()
+            found = {i: self._sizing.apply(decoder.get_frame_at(i).data.numpy(), self._aspect) for i in chosen}
+        except RuntimeError:
+            return False
+        return all(index in expected and np.array_equal(expected[index], found[index]) for index in chosen)
 
     def _open(self) -> Any:
         if self._decoder is None or self._decoder_pid != os.getpid():
@@ -90,8 +109,9 @@ class TorchcodecSource(EncodedSource):
             threads = self._video.threads
             self._decoder_pid = os.getpid()
             self._decoder = load_torchcodec()(
-                given, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
-            )
+                given, stream_index=self._video.video.stream.index, dimension_order="NHWC",
+                num_ffmpeg_threads=threads, seek_mode="exact",
+            )  # fmt: skip
         return self._decoder
 
     def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:

@@ -12,10 +12,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 import av
+from av.video.frame import PictureType
 
 from hf_video.video.container import OpenVideo
 from hf_video.video.frame_table import FrameTable
 from hf_video.video.references import may_skip_unreferenced
+
+PREDICTED = (PictureType.P, PictureType.B)
 
 Deliver = Callable[[int, av.VideoFrame], None]
 
@@ -92,6 +95,7 @@ class Walker:
                 if packet.size and pts < start:
                     continue  # shown before the keyframe, refers to what came before it: expected, and not wanted
                 raise
+            _check_start(frames, start)
             previous = _take(frames, left, deliver, previous)
             if not left:
                 break
@@ -141,6 +145,7 @@ class Walker:
                 return None
             if packet.pts == pts:
                 frames = packet.decode() + decoder.decode(None)
+                _check_start(frames, pts)
                 return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
         return None
 
@@ -176,6 +181,12 @@ class Walker:
                 self._packets = _chain(packet, self._packets)
                 return
         self._packets, self._passed = None, None
+        raise DoubtError
+
+
+def _check_start(frames: list[av.VideoFrame], start: int) -> None:
+    """A frame that others are needed for is no keyframe, whatever the container says of its packet."""
+    if any(frame.pts == start and frame.pict_type in PREDICTED for frame in frames):
         raise DoubtError
 
 

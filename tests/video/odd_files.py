@@ -63,7 +63,9 @@ def encode(
     first ones, as a recording that is joined midway does."""
     frames = [stamp(i) for i in range(COUNT)] if frames is None else list(frames)
     height, width = frames[0].shape[:2]
-    with av.open(str(path), "w", format=format, options=container_options or {}) as container:
+    # Nothing random in the file: a test that overwrites bytes of it overwrites the same ones in every run.
+    muxing = {"fflags": "+bitexact", **(container_options or {})}
+    with av.open(str(path), "w", format=format, options=muxing) as container:
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio == "first" else None
         picture = _cover(container) if cover else None
         stream = container.add_stream(codec, rate=rate)
@@ -133,6 +135,32 @@ def _big(count: int = COUNT) -> list[np.ndarray]:
 
 def _raw(base: Path, codec: str, ending: str, **options: str) -> Path:
     return encode(base.with_suffix(ending), codec, format=ending[1:], options=options)
+
+
+def bare_copied(base: Path, ending: str, codec: str = "libx264", rate: int = 30, **options: str) -> Path:
+    """A bare stream put into a container with decoding times as presentation times, as copying tools do it."""
+    raw = {"libx264": ".h264", "libx265": ".hevc", "mpeg2video": ".m2v", "mpeg4": ".m4v"}[codec]
+    bare = encode(base.with_suffix(raw), codec, format=None if raw == ".m2v" else raw[1:], rate=rate, options=options)
+    path = base.with_suffix(ending)
+    with av.open(str(bare)) as source, av.open(str(path), "w", options={"fflags": "+bitexact"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.time_base = Fraction(1, rate)
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.pts = packet.dts = number
+            packet.duration, packet.time_base, packet.stream = 1, Fraction(1, rate), stream
+            target.mux(packet)
+    return path
+
+
+def copied(source: Path, path: Path) -> Path:
+    """The packets of a file in another container."""
+    with av.open(str(source)) as given, av.open(str(path), "w", options={"fflags": "+bitexact"}) as target:
+        stream = target.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return path
 
 
 def _two_sizes(base: Path) -> Path:
@@ -293,6 +321,14 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "h264_flv": lambda b: encode(b.with_suffix(".flv"), options=x264()),
     "h264_avi_b": lambda b: encode(b.with_suffix(".avi"), options=x264()),
     "h264_avi_no_b": lambda b: encode(b.with_suffix(".avi"), options=x264(bf="0")),
+    **{
+        f"h264_bare_in_{ending}": (lambda b, e=ending: bare_copied(b, f".{e}", preset="fast", bf="3"))
+        for ending in ("mp4", "mov", "mkv", "flv", "nut", "avi")
+    },
+    "hevc_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "libx265", **_X265),
+    "mpeg2_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "mpeg2video", bf="2"),
+    "mpeg4_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "mpeg4", bf="2"),
+    "h264_ts_in_avi": lambda b: copied(encode(b.with_suffix(".ts"), options=x264()), b.with_suffix(".avi")),
     "h264_raw": lambda b: _raw(b, "libx264", ".h264", preset="fast", bf="3"),
     "hevc_raw": lambda b: _raw(b, "libx265", ".hevc", **_X265),
     "h264_audio_first": lambda b: _mp4(b, audio="first"),

@@ -63,3 +63,10 @@ def test_asking_for_what_is_not_there(odd, monkeypatch):
 def test_arrays_need_no_backend():
     with VideoReader(np.zeros((2, 8, 8, 3), np.uint8), backend="auto") as reader:
         assert reader.backend == "none"
+
+
+@pytest.mark.parametrize("name", ["h264_mirrored", "h264_mkv_joined_midway", "h264_open_mkv_joined_midway"])
+def test_mirrors_and_cuts_are_read_by_pyav(torchcodec, odd, name):
+    with VideoReader(odd(name), backend="torchcodec") as reader, VideoReader(odd(name)) as exact:
+        assert reader.backend == "pyav"
+        assert np.array_equal(reader.get_frames([0, 1]).data, exact.get_frames([0, 1]).data)
