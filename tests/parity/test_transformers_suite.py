@@ -144,7 +144,7 @@ def check(failed: dict[str, str], allowed: dict[str, str]) -> None:
     assert not unneeded, f"these pass and need no exception: {unneeded}"
 
 
-def tests_of(suite, model_type, classes, make_config):
+def cases_of(suite, model_type, classes, make_config):
     _, _, layers, attention = KINDS[model_type]
     tokens = 51 if model_type == "vivit" else 25
     return model_tests(suite, classes, make_config, lambda n: inputs_of(model_type, n), layers, attention, tokens)
@@ -155,7 +155,7 @@ def test_models(suite, model_type):
     classes = [MODELS[model_type].load(name) for name in dict.fromkeys(MODELS[model_type].auto.values())]
     if model_type == "violet":
         classes = classes[:1]  # its heads take pairs, choices or masks, and hand no states out
-    tests = tests_of(suite, model_type, classes, lambda: config_of(model_type))
+    tests = cases_of(suite, model_type, classes, lambda: config_of(model_type))
     check(failures(tests), MODEL_EXCEPTIONS.get(model_type, {}))
 
 
@@ -166,7 +166,7 @@ def test_transformers_own_classes_pass_what_is_asked_here(suite, model_type):
     modeling = importlib.import_module(f"{folder}.modeling_{model_type}")
     config = getattr(importlib.import_module(f"{folder}.configuration_{model_type}"), MODELS[model_type].config)
     classes = [getattr(modeling, name) for name in MODELS[model_type].auto.values()]
-    tests = tests_of(suite, model_type, classes, lambda: config(**KINDS[model_type][0]))
+    tests = cases_of(suite, model_type, classes, lambda: config(**KINDS[model_type][0]))
     check(failures(tests), {})
 
 
