@@ -59,9 +59,9 @@ class OpenVideo:
                     self.reopen()
                     return
             self.stream = self._prepare(self._index)
-            self.decoder = self.stream.codec_context
+            self.decoder = decoder_of(self.stream)
             # As the header has it; the decoder's own changes with every frame of another size.
-            self.stated_size = self.decoder.height, self.decoder.width
+            self.stated_size = self.stream.codec_context.height, self.stream.codec_context.width
             self.decoder.thread_count = threads
             if threads != 1:
                 self.decoder.thread_type = "AUTO"
@@ -208,3 +208,16 @@ def _described(stream: av.video.stream.VideoStream) -> VideoStream:
         default=bool(stream.disposition & Disposition.default),
         picture=bool(stream.disposition & PICTURE),
     )
+
+
+def decoder_of(stream: av.video.stream.VideoStream) -> av.VideoCodecContext:
+    """The stream's own decoder; for VP8 and VP9 with opacity, which Matroska stores beside the pictures, libvpx's:
+    FFmpeg's own ones pass over it."""
+    context = stream.codec_context
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name)
+    if library is None or stream.metadata.get("alpha_mode") != "1":
+        return context
+    try:
+        return av.CodecContext.create(library, "r")
+    except ValueError:  # a build of FFmpeg without it: the colours, without the opacity
+        return context

@@ -8,6 +8,7 @@ decode from the start, and count.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +77,11 @@ class EncodedVideo:
         self._kept, self._walker = _Kept(), None
         promised = self._table
         table = build_table(self.video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
-        self._table = table if promised is None else promised.corrected(table)
+        table = table if promised is None else promised.corrected(table)
+        if self.video.decoder is not self.video.stream.codec_context:
+            # Opacity has keyframes of its own, which the container doesn't list.
+            table = dataclasses.replace(table, access="plain")
+        self._table = table
 
     def _correct_table(self, last: int) -> None:
         """Make the table from the packets; raises `FrameIndexError` if frame `last` turns out not to be there."""

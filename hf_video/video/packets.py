@@ -311,7 +311,7 @@ def decode_all(video: OpenVideo) -> Iterator[av.VideoFrame]:
     try:
         for packet in video.packets():
             with contextlib.suppress(av.FFmpegError):
-                yield from packet.decode()
+                yield from video.decoder.decode(packet)
     except av.FFmpegError:
         with contextlib.suppress(av.FFmpegError):
             yield from video.decoder.decode(None)

@@ -90,7 +90,7 @@ class Walker:
                 if skip != (skip := "DEFAULT" if wanted else self._skip):
                     decoder.skip_frame = skip
             try:
-                frames = packet.decode()
+                frames = decoder.decode(packet)
             except av.FFmpegError:
                 if packet.size and pts < start:
                     continue  # shown before the keyframe, refers to what came before it: expected, and not wanted
@@ -144,7 +144,7 @@ class Walker:
             if not packet.size or packet.pts is None or packet.pts > pts:
                 return None
             if packet.pts == pts:
-                frames = packet.decode() + decoder.decode(None)
+                frames = decoder.decode(packet) + decoder.decode(None)
                 _check_start(frames, pts)
                 return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
         return None

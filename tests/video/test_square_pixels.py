@@ -122,3 +122,29 @@ def test_a_palette_with_opacity(tmp_path):
     expected[np.asarray(image) == 5] = (1, 2, 3)
     with VideoReader(tmp_path / "a.mov", background=(1, 2, 3)) as reader:
         assert np.array_equal(reader.get_frames([0]).data[0], expected)
+
+
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "libvpx"])
+def test_opacity_of_webm(codec, tmp_path):
+    """VP8 and VP9 keep it beside the pictures."""
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options={"auto-alt-ref": "0", "b": "2M", "g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for number in range(12):
+            rgba = np.zeros((48, 64, 4), np.uint8)
+            rgba[:, 4 * number : 4 * number + 16] = 200, 40, 10, 255
+            frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="yuva420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with VideoReader(path, background=(0, 90, 250)) as reader:
+        assert (len(reader), reader.metadata.codec) == (12, codec.removeprefix("libvpx-").replace("libvpx", "vp8"))
+        everything = np.concatenate([frames.data for frames in reader])
+        for number, frame in enumerate(everything.astype(int)):
+            assert np.abs(frame[:, 4 * number + 3 : 4 * number + 13] - (200, 40, 10)).max() < 30
+            assert np.abs(frame[:, 4 * number + 19 :] - (0, 90, 250)).max() < 12
+        for picked in ([11], [7, 0, 3], [5, 6]):
+            assert np.array_equal(reader.get_frames(picked).data, everything[picked])
+    with VideoReader(path, snap="keyframe") as reader:
+        assert reader.get_frames([6]).indices.tolist() == [5]
+        assert np.array_equal(reader.get_frames([6]).data, VideoReader(path).get_frames([5]).data)
