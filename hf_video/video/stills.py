@@ -226,12 +226,17 @@ class AnimatedImage(Stills):
         return self._image
 
     def pixels(self, index: int) -> np.ndarray:
+        number = self._numbers[index]
+        if self._open().tell() > number:
+            self.close()  # Pillow decodes from the start again, which fails for a PNG as FFmpeg writes it
         image = self._open()
-        image.seek(self._numbers[index])
         try:
+            image.seek(number)
             return image_to_rgb(image, background=self.background)
         except VideoArrayError as error:
             raise VideoArrayError(f"{self.label}: {error}") from None
+        except UNREADABLE as error:
+            raise NotAVideoError(f"{self.label}: frame {index} can't be read: {error}") from None
 
     def close(self) -> None:
         image, file = self._image, self._file

@@ -10,6 +10,7 @@ import types
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -376,3 +377,18 @@ def test_torch_that_another_thread_is_importing_is_not_looked_at(clip, monkeypat
     monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))  # as it is while its import runs
     with VideoReader(clip) as reader:
         assert len(reader) == COUNT
+
+
+def test_frames_of_an_animated_png_in_any_order(tmp_path):
+    """As FFmpeg writes it, Pillow can't go back in it."""
+    path = tmp_path / "moving.apng"
+    with av.open(str(path), "w", format="apng") as file:
+        stream = file.add_stream("apng", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
+        for level in range(8):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 30 * level, np.uint8), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    with VideoReader(path) as reader:
+        for index in (5, 2, 2, 0, 7, 1):
+            assert (reader.get_frames([index]).data == 30 * index).all()
