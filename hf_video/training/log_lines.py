@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from hf_video.training.plan import duration
+from hf_video.training.plan import clip_rate, duration
 
 # What transformers adds to every evaluation, and what a line has in its own words.
 _PASSED_OVER = (
@@ -54,7 +54,7 @@ class LogLines(TrainerCallback):
     def _figures(self, state: Any, logs: dict[str, Any]) -> list[str]:
         figures = [f"epoch {state.epoch:.2f}", f"loss {logs['loss']:.4f}", f"lr {logs.get('learning_rate', 0):.2e}"]
         if logs.get("clips_per_second"):
-            figures.append(f"{logs['clips_per_second']:.3g} clips/s")
+            figures.append(f"{clip_rate(logs['clips_per_second'])} clips/s")
         done, left = state.global_step - self._first, state.max_steps - state.global_step
         if done > 0 and left > 0:
             figures.append(f"{duration((time.perf_counter() - self._begin) / done * left)} left")

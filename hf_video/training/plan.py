@@ -352,6 +352,11 @@ def check_disk(plan: Plan, trainer: Any) -> None:
         )
 
 
+def clip_rate(clips: float) -> str:
+    """Clips a second: "0.05", "7.3", "1240"."""
+    return f"{clips:.0f}" if clips >= 100 else f"{clips:.2g}" if clips < 1 else f"{clips:.1f}"
+
+
 def duration(seconds: float) -> str:
     """ "45 s", "12 min", "3.5 h"."""
     if seconds < 90:

@@ -97,7 +97,10 @@ def refuse_another(output: Path, before: Mapping[str, Any], run: Mapping[str, An
     """Raises ConfigError where `run` would not go on as the run `before` began."""
     before = _flat(before)
     now = _flat(json.loads(json.dumps(run)))
+    counted = all((one.get("recipe.training.max_steps") or 0) > 0 for one in (before, now))
     for name in sorted(before.keys() | now.keys()):
+        if counted and name == "recipe.training.min_train_steps":
+            continue  # the steps are counted already; 0.1.0 wrote down what has no effect then
         if before.get(name) != now.get(name) and not _FREE.search(name):
             raise ConfigError(
                 f"{output} was begun with {name}={before.get(name)!r}, and now it is {now.get(name)!r}. Resume with "

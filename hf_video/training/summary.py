@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_video._version import __version__
 from hf_video.data.rows import Skipped, VideoRows
-from hf_video.training.plan import Plan, duration
+from hf_video.training.plan import Plan, clip_rate, duration
 from hf_video.training.resume import SUMMARY_FILE
 
 SHOWN = 50  # files that are named on the screen; the file names all
@@ -99,7 +99,8 @@ def write_summary(output: Path, summary: Mapping[str, Any]) -> None:
 
 def told(summary: Mapping[str, Any], output: Path) -> str:
     """The summary in a few lines, with the name of every file that was left out or looked odd."""
-    speed = f", {summary['clips_per_second']:.3g} clips a second" if summary.get("clips_per_second") else ""
+    rate = summary.get("clips_per_second")
+    speed = f", {clip_rate(rate)} clips a second" if rate else ""
     waited = f", {summary['decode_wait']:.0%} of the time waiting for decoding" if speed else ""
     lines = [f"Trained {summary['steps']} steps in {duration(summary['seconds'])}{speed}{waited}."]
     for split, found in summary["evaluation"].items():

@@ -55,7 +55,8 @@ class TestOnTheHub:
     def test_and_that_works(self, client, on_hub, model, tmp_path):
         done = client("verb", "convert", on_hub, "--output", tmp_path / "safe")
         assert done["code"] == 0, done["err"]
-        assert sorted(os.listdir(tmp_path / "safe")) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+        files = ["checksums.json", "config.json", "model.safetensors", "preprocessor_config.json"]
+        assert sorted(os.listdir(tmp_path / "safe")) == files
         assert client("logits", str(tmp_path / "safe")) == pytest.approx(client("logits", str(model)), abs=1e-6)
 
 

@@ -91,7 +91,7 @@ def test_convolutional_fusion_starts_as_a_blurred_sum():
     fresh = TwoStreamModel(TwoStreamConfig(**{**TINY, "temporal_config": VGG, "fusion": "conv"}))
     spatial, temporal = torch.rand(1, 1, 8, 1, 1), torch.rand(1, 1, 8, 1, 1)
     maps = [m.expand(1, 3, 8, 3, 3) for m in (spatial, temporal)]
-    middle = fresh.fusion(*maps)[:, 1, :, 1, 1]
+    middle = fresh.fusion(torch.cat(maps, 2).transpose(1, 2))[:, :, 1, 1, 1]
     assert_close(middle, (0.25 * spatial + 0.75 * temporal)[:, 0, :, 0, 0], atol=1e-6)
     weight = fresh.fusion.weight[0, 0].detach()
     assert float(weight[1, 1, 1] / weight[0, 1, 1]) == pytest.approx(float(torch.tensor(0.5).exp()), rel=1e-5)
