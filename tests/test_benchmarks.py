@@ -28,6 +28,7 @@ def burn(seconds: float) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_candidates_take_turns_and_the_warm_up_is_not_counted():
     calls = []
     times = race({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, warmup=1)
@@ -49,6 +50,7 @@ def test_garbage_collector_is_off_during_a_measure_and_back_afterwards():
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_sleeping_costs_wall_time_and_burning_costs_both():
     times = race({"sleep": lambda: time.sleep(0.05), "burn": lambda: burn(0.05)}, 3, warmup=0)
     assert min(times["sleep"].wall) >= 50
@@ -133,6 +135,7 @@ def test_repeated_clip_shows_the_stretch_again_and_readers_agree(tmp_path):
     assert clips.clip(recipe, tmp_path).stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_reading_process_alone(tmp_path):
     path = clips.clip(clips.Recipe("a clip", 480, 640, frames=32, preset="ultrafast"), tmp_path)
     ballast = np.ones(100_000_000)  # 800 MB here must not show in the other process

@@ -17,6 +17,8 @@ FIRST = {"clip4clip": "videoclip", "i3d": "i3d", "c3d": "c3d", "mvit": "mvit", "
 FIRST |= {"timesformer": "timesformer", "twostream": "two_stream", "video_swin": "video_swin", "videoclip": "videoclip"}
 FIRST |= {"videomae": "videomae", "violet": "violet", "vivit": "vivit", "x3d": "x3d"}
 SMALL = [name for name, case in CASES.items() if not case["full_config"]]
+# The widest fully connected layers, which take most of the time; the other cases of their models go the same way.
+WIDE = ("c3d_jfzhang", "twostream_rgb_vgg16", "twostream_flow_vgg16")
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,7 @@ def test_every_converter_is_tried():
     assert {model_type_of(name) for name in SMALL} == set(hf_video.MODELS)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in WIDE else n for n in SMALL])
 def test_assumptions_are_announced_and_can_be_given(name, logged):
     golden = Golden(name)
     model_type, checkpoint, given = model_type_of(name), golden.checkpoint, dict(golden.config)
