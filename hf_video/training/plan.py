@@ -20,6 +20,7 @@ from hf_video.training.measurement import Measured, measure, training_bytes
 from hf_video.training.recipes import NARROW
 from hf_video.training.reporting import gigabytes
 from hf_video.video.reader import VideoReader
+from hf_video.wording import counted
 
 LISTED = 12  # classes that are named one by one
 LOOKED_AT = 12  # videos that are opened for it
@@ -178,7 +179,9 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
     skipped = [one for rows in splits.values() for one in rows.skipped]
     if skipped:
         unused = [one for one in skipped if not one.used]
-        plan.add("left out", f"{len(unused)} files; {len(skipped) - len(unused)} more are used with a remark")
+        remarked = len(skipped) - len(unused)
+        more = f"; used with a remark: {counted(remarked, 'file')}" if remarked else ""
+        plan.add("left out", f"{counted(len(unused), 'file')}{more}")
 
 
 def _tell_clips(plan: Plan, dataset: Any) -> None:

@@ -75,13 +75,25 @@ class VideoTrainer(PublishingTrainer, Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers'. Ctrl-C and SIGTERM end it after the step, with a checkpoint: raises KeyboardInterrupt."""
-        with self.stopper.listening():
-            result = super().train(*args, **kwargs)
+        try:
+            with self.stopper.listening():
+                result = super().train(*args, **kwargs)
+        finally:
+            self.end_workers()
         if self.stopper.asked:
             raise KeyboardInterrupt(f"training stopped at step {self.state.global_step}")
         return result
 
     # ---- data ----
+
+    def end_workers(self) -> None:
+        """Ends the processes of persistent loaders. Those that live until Python exits are killed there, which torch
+        reports as an error in a run that went well."""
+        for loader in self.accelerator._dataloaders:
+            batches = getattr(loader, "base_dataloader", loader)
+            if getattr(batches, "_iterator", None) is not None:
+                batches._iterator._shutdown_workers()
+                batches._iterator = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -186,8 +198,12 @@ class VideoTrainer(PublishingTrainer, Trainer):
             self.stopper.evaluating = False
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        with self.averaged():
-            return super().evaluate(*args, **kwargs)
+        try:
+            with self.averaged():
+                return super().evaluate(*args, **kwargs)
+        finally:
+            if not self.is_in_train:
+                self.end_workers()
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         with self.averaged():

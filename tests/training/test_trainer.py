@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 
 import pytest
 import torch
@@ -235,3 +236,13 @@ class TestArguments:
     def test_contradictions(self, tmp_path, wrong, words):
         with pytest.raises(ConfigError, match=words):
             arguments(tmp_path, **wrong)
+
+
+def test_no_worker_lives_on_after_training(tmp_path):
+    """Python would kill it on its way out, and torch report that as an error."""
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    made = trainer(tmp_path, eval_rows=Rows(6), max_steps=2, eval_strategy="steps", eval_steps=1, **workers)
+    made.train()
+    assert not multiprocessing.active_children()
+    made.evaluate()
+    assert not multiprocessing.active_children()
