@@ -72,8 +72,10 @@ class VideoWriteError(VideoError, ValueError):
     """A video file that can't be written as asked: suffix, codec, option, rate or folder."""
 
 
-class CheckpointError(HFVideoError, ValueError):
-    """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused."""
+class CheckpointError(HFVideoError):
+    """A checkpoint that does not fit: keys left over or missing, shapes that differ, a file kind that is refused, a
+    folder that is damaged or not finished. No ValueError: a pipeline answers one by trying transformers' own class,
+    which would load the folder without a word."""
 
 
 class PublishError(HFVideoError):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, TrainerCallback
 
@@ -227,6 +228,23 @@ def test_loading_looks_at_the_checksums(run, load):
         load.from_pretrained(run)
     with pytest.raises(PublishError, match=r"model\.safetensors"):
         publishable(run)
+
+
+@pytest.mark.parametrize("wrong", ["damaged", "unfinished"])
+def test_a_pipeline_does_not_try_the_stock_class_instead(run, clips, wrong, capsys):
+    """transformers' factory goes on with its own class of the same name where ours raises a ValueError."""
+    if wrong == "damaged":
+        path = run / "model.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+    else:
+        (run / UNFINISHED).write_text("A training writes here.")
+    match = "model.safetensors is damaged" if wrong == "damaged" else "not finished"
+    with pytest.raises(CheckpointError, match=match):
+        transformers.pipeline("video-classification", model=str(run))
+    assert main(["classify", str(next(clips.rglob("*.mp4"))), "--model", str(run)]) == 2
+    assert match in capsys.readouterr().err
 
 
 def test_saving_anew_makes_new_checksums(run):
