@@ -163,8 +163,8 @@ class ModelEncoder:
     def text_query(self, text: str) -> Query:
         if not self.reads_text:
             raise VideoOptionError(
-                f"{type(self.model).__name__} knows no words: search by an example (--video, --image), or index the folder with a "
-                "model of video and text, saved with its tokenizer."
+                f"{type(self.model).__name__} knows no words: search by an example (--video, --image), or "
+                "index the folder with a model of video and text, saved with its tokenizer."
             )
         padding = getattr(self.model, "text_padding", True)
         tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device, padding=padding)
