@@ -177,7 +177,12 @@ NOT_NOTICED = ("corrupt_h264_mp4_1", "corrupt_mpeg4_mp4_2")
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.xfail(n in NOT_NOTICED, reason="damage not noticed", strict=True))
+        pytest.param(
+            n,
+            marks=pytest.mark.xfail(
+                n in NOT_NOTICED, reason="damage not noticed, with some builds of FFmpeg", strict=False
+            ),
+        )
         for n in DAMAGED
     ],
 )
