@@ -63,7 +63,7 @@ def loader_rows(setting: Setting, name: str, path: Path, *, training: bool) -> l
 def make_dataset(path: Path, count: int, *, training: bool):
     from hf_video import VideoMAEImageProcessor
     from hf_video.data import VideoDataset, VideoRow, VideoRows
-    from hf_video.video.augment import Augmentation
+    from hf_video.video.augment.augmentation import Augmentation
 
     rows = VideoRows([VideoRow(str(path), 0, f"{number}") for number in range(count)], ["clip"])
     return VideoDataset(
@@ -77,7 +77,7 @@ def make_dataset(path: Path, count: int, *, training: bool):
 
 def read_all(dataset) -> tuple[float, float]:
     """(CPU, wall) seconds of reading the frames of every sample, in this process on one thread."""
-    from hf_video.data.samples import FRAMES
+    from hf_video.data.datasets.samples import FRAMES
     from hf_video.data.seeds import sample_seed
     from hf_video.video import VideoReader
 

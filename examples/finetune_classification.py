@@ -12,11 +12,11 @@ import sys
 
 from hf_video.cli import main
 from hf_video.data import VideoCollator, VideoDataset, load_videos
-from hf_video.inference.evaluation import evaluate_videos
+from hf_video.evaluation.classification import evaluate_videos
 from hf_video.training import VideoTrainer, VideoTrainingArguments
-from hf_video.training.start import find_source, load_start
-from hf_video.video.augment import Augmentation
-from hf_video.video.mixing import Mixing
+from hf_video.training.runs.model_loading import find_source, load_start
+from hf_video.video.augment.augmentation import Augmentation
+from hf_video.video.augment.mixing import Mixing
 
 
 def by_hand(folder: str, model: str, output: str) -> float:

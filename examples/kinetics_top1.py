@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_video.cli.evaluate import add_run_arguments, evaluate_rows
+from hf_video.cli.verbs.evaluate import add_run_arguments, evaluate_rows
 from hf_video.errors import HFVideoError
-from hf_video.inference.evaluation_rows import kinetics_rows
+from hf_video.evaluation.rows import kinetics_rows
 
 TARGET = 0.70
 

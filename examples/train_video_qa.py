@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hf_video.training.video_qa import train_video_qa
+from hf_video.training.runs.questions import train_video_qa
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from hf_video.training.video_text import train_video_text
+from hf_video.training.runs.video_text import train_video_text
 
 
 def main() -> None:

@@ -7,41 +7,15 @@ public names below load when they are first used.
 
 from __future__ import annotations
 
-import importlib
 import sys
 
-from hf_video._version import __version__
-from hf_video.errors import HFVideoError
-from hf_video.registry import MODELS, register_auto_classes
+import lazy_loader
 
-_LAZY = {
-    "from_official": "hf_video.convert",
-    "video_clip": "hf_video.models.videoclip.from_image_text",
-    "VideoReader": "hf_video.video",
-    "VideoFrames": "hf_video.video",
-    "write_video": "hf_video.video",
-    "VideoClassificationPipeline": "hf_video.tasks.video_classification",
-    "VideoFeatureExtractionPipeline": "hf_video.tasks.features",
-    "VideoQuestionAnsweringPipeline": "hf_video.tasks.question_answering",
-    "VideoTextRetrievalPipeline": "hf_video.tasks.retrieval",
-    "ZeroShotVideoClassificationPipeline": "hf_video.tasks.zero_shot",
-}
+from hf_video.base.moved import MovedModules
 
-__all__ = ["MODELS", "HFVideoError", "__version__", "register_auto_classes", *_LAZY]
-__all__ += [name for model in MODELS.values() for name in model.class_names]
-
-
-def __getattr__(name: str):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    for model in MODELS.values():
-        if name in model.class_names:
-            return model.load(name)
-    raise AttributeError(f"module 'hf_video' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+sys.meta_path.append(MovedModules())
 
 
 def _is_command() -> bool:
@@ -52,4 +26,6 @@ def _is_command() -> bool:
 
 
 if not _is_command():
+    from hf_video.auto import register_auto_classes
+
     register_auto_classes()

@@ -1,14 +1,11 @@
-"""THE table: which classes stand for a model type, and the one loop that hands them to transformers' Auto classes."""
+"""The table of models: which classes stand for a model type, and where they live. `auto` registers them."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from dataclasses import dataclass
 
-from hf_video.errors import CheckpointError
-from hf_video.wording import did_you_mean
+from hf_video.errors import CheckpointError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -171,46 +168,3 @@ def entry(model_type: str) -> ModelEntry:
         hint = did_you_mean(model_type, MODELS)
         raise CheckpointError(f"Unknown model type {model_type!r}.{hint} Known are: {', '.join(sorted(MODELS))}.")
     return MODELS[model_type]
-
-
-def override_wanted() -> bool:
-    """HF_VIDEO_OVERRIDE=0 leaves transformers' own classes where a model type is in both."""
-    return os.environ.get("HF_VIDEO_OVERRIDE", "1").lower() not in ("0", "false", "no", "off")
-
-
-def register_auto_classes(override: bool | None = None) -> None:
-    """Registers every model with AutoConfig, AutoModel…, AutoImageProcessor and AutoVideoProcessor, and the pipelines.
-
-    `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
-    type, in every Auto class where those stood, so that existing checkpoints load into ours, and our pipeline over
-    theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
-    """
-    import transformers
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
-    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
-
-    override = override_wanted() if override is None else override
-    for model_type, model in MODELS.items():
-        if model.stock and not override:
-            continue
-        config = model.load(model.config)
-        transformers.AutoConfig.register(model_type, config, exist_ok=True)
-        for auto, name in model.auto.items():
-            getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
-        processors = (
-            (IMAGE_PROCESSOR_MAPPING, model.load(model.image_processor)),
-            (VIDEO_PROCESSOR_MAPPING, model.load(model.video_processor)),
-        )
-        # Into the mappings themselves: the Auto classes' `register` would first import transformers' own processors of
-        # these names, which asks for torchvision. Ours is the same class whatever is installed.
-        for mapping, processor in processors:
-            mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
-        if model.processor:
-            transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
-    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
-    # import above may have made transformers' module anew: a user holds the old object or will get the new one.
-    for module in (transformers, sys.modules["transformers"]):
-        module.AutoVideoProcessor = AutoVideoProcessor
-    from hf_video.tasks.registration import register_pipelines
-
-    register_pipelines(override=override)

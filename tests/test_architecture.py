@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent / "hf_video"
+TESTS = Path(__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
+# Imports go down only: a folder imports those of its own floor and of the floors below, and there is no circle.
 FLOORS = [
-    {"video", "layers", "losses", "metrics", "outputs", "errors", "wording", "output_paths", "_version"},
-    {
-        *("configuration", "processing", "processing_config", "processing_pixels", "modeling", "modeling_conv"),
-        *("safe_weights", "model_folder", "data"),
-    },
-    {"convert"},  # the door that the models' own converters stand behind
-    {"models"},
-    {"tasks"},
-    {"training", "inference", "retrieval", "federated"},
-    {"cli"},
+    {"errors"},
+    {"registry", "layers", "video"},
+    {"base"},
+    {"clips"},
+    {"data", "models"},
+    {"features", "pipelines", "evaluation", "hub"},
+    {"training", "retrieval", "federated", "live", "export", "visual"},
+    {"auto"},
+    {"__init__", "cli"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-# The table of what there is: it names everything, imports it when asked, and needs next to nothing itself.
-WIRING = {"__init__", "registry"}
+ROOT_MODULES = {"__init__", "errors", "registry", "auto"}
+MOST_FILES = 20  # in one folder
 FORBIDDEN = {"torchvision", "decord", "timm", "pytorchvideo", "einops"}
 # Other extras are imported where they are used, so that a plain installation works.
 LAZY = {
@@ -71,17 +73,82 @@ def imports(path: Path, *, top_only: bool = False) -> list[str]:
     return found
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+IMPORTS = {
+    name: {found for found in imports(path) if found in MODULES and found not in (name, "hf_video")}
+    for name, path in MODULES.items()
+}
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Names each of which imports the one before it, the first the last; or none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def folders(edges: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same between the parts of the package, a model's folder being one."""
+
+    def part(name: str) -> str:
+        pieces = name.split(".")
+        return ".".join(pieces[1:3] if pieces[1:2] == ["models"] else pieces[1:2])
+
+    found: dict[str, set[str]] = {}
+    for name, below in edges.items():
+        found.setdefault(part(name), set()).update(part(one) for one in below)
+    return {name: below - {name} for name, below in found.items() if name}
+
+
+def test_there_is_no_circle():
+    assert not circle(IMPORTS)
+    assert not circle(folders(IMPORTS))
+
+
+def test_circles_are_found():
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}})) == {"b", "c"}
+    assert folders({"hf_video.data.rows": {"hf_video.errors"}, "hf_video.data.seeds": {"hf_video.data.rows"}}) == {
+        "data": {"errors"}
+    }
+
+
+def test_the_root_holds_what_it_names():
+    assert {path.stem for path in ROOT.glob("*.py")} == ROOT_MODULES
+    parts = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert parts <= set(FLOOR), "a folder that stands on no floor; see FLOORS"
+
+
+@pytest.mark.parametrize("top", ["hf_video", "tests", "examples", "benchmarks", "docs", "findings"])
+def test_no_folder_is_full(top):
+    for folder in [ROOT.parent / top, *(path for path in (ROOT.parent / top).rglob("*") if path.is_dir())]:
+        if "golden" not in folder.parts and "saved_by_0_1_0" not in folder.parts:
+            files = [path for path in folder.iterdir() if path.suffix == ".py"]
+            assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
+
+
+def test_tests_mirror_the_package():
+    """A folder of tests is a folder of the package, but for those of whole programs and of official code."""
+    for folder in TESTS.rglob("*"):
+        if folder.is_dir() and list(folder.glob("test_*.py")):
+            place = folder.relative_to(TESTS)
+            assert (ROOT / place).is_dir() or place.parts[0] in ("parity",), f"tests/{place} has no folder in hf_video"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 class TestFile:
     def test_imports_go_down(self, path):
         part = part_of(path)
-        wiring = part in WIRING
-        assert wiring or part in FLOOR, f"{part} stands on no floor; see FLOORS"
-        floor = 0 if wiring else FLOOR[part]
-        for name in imports(path, top_only=wiring):
+        for name in imports(path, top_only=part == "__init__"):
             pieces = name.split(".")
             if pieces[0] == "hf_video" and len(pieces) > 1 and pieces[1] in FLOOR:
-                assert FLOOR[pieces[1]] <= floor, f"{part} imports {name}, which stands above it"
+                assert FLOOR[pieces[1]] <= FLOOR[part], f"{part} imports {name}, which stands above it"
+            assert name != "hf_video.auto" or part in ("auto", "__init__", "cli"), f"{part} imports the registration"
 
     def test_nothing_forbidden_is_imported(self, path):
         assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN
@@ -96,7 +163,7 @@ class TestFile:
 
 
 def test_video_knows_no_transformers():
-    for path in (ROOT / "video").glob("*.py"):
+    for path in (ROOT / "video").rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & {"transformers", "huggingface_hub"}, path
 
 

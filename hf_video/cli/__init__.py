@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
-from hf_video._version import __version__
+from hf_video.auto import register_auto_classes
+from hf_video.base.version import __version__
 from hf_video.cli.arguments import Parser
 from hf_video.cli.faults import told
 from hf_video.errors import HFVideoError
-from hf_video.registry import register_auto_classes
 
 DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
@@ -88,10 +88,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.verb not in WITHOUT_MODEL:
         register_auto_classes()
     if getattr(options, "device", None) is not None:
-        from hf_video.tasks.loading import check_device
+        from hf_video.base.loading import check_device
 
         check_device(options.device)
-    return import_module(f"hf_video.cli.{options.verb}").run(options)
+    return import_module(f"hf_video.cli.verbs.{options.verb}").run(options)
 
 
 def _print_any_name() -> None:
@@ -133,7 +133,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"hf-video {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, summary in VERBS.items():
-        module = import_module(f"hf_video.cli.{verb}")
+        module = import_module(f"hf_video.cli.verbs.{verb}")
         below = verbs.add_parser(
             verb,
             help=summary,

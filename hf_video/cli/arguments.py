@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hf_video.errors import OutputError
-from hf_video.output_paths import PICTURES, check_output_file, check_output_folder
-from hf_video.wording import did_you_mean
+from hf_video.base.output_paths import PICTURES, check_output_file, check_output_folder
+from hf_video.errors import OutputError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +70,7 @@ def folder_to_write(path: str) -> str:
 
 
 def data_format(name: str) -> str:
-    from hf_video.data.load import FORMATS
+    from hf_video.data.sources.load import FORMATS
 
     if name.partition(":")[0] in FORMATS:
         return name

@@ -23,8 +23,8 @@ def expand(names: Sequence[str]) -> list[str]:
 
 
 def _one(name: str) -> Iterator[str]:
-    from hf_video.data.files import videos_below
-    from hf_video.video.addresses import local_path
+    from hf_video.data.sources.files import videos_below
+    from hf_video.video.frames.addresses import local_path
 
     name = local_path(name)
     videos, others = videos_below(name) if os.path.isdir(name) else ([], [])

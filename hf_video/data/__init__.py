@@ -9,38 +9,7 @@ Names are imported when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = {
-    "CaptionCollator": "captions",
-    "CaptionDataset": "captions",
-    "CaptionRow": "captions",
-    "QuestionCollator": "questions",
-    "QuestionDataset": "questions",
-    "QuestionRow": "questions",
-    "Skipped": "rows",
-    "VideoCollator": "collate",
-    "VideoDataset": "dataset",
-    "VideoRow": "rows",
-    "VideoRows": "rows",
-    "VideoStream": "streaming",
-    "load_captions": "captions",
-    "load_questions": "questions",
-    "load_videos": "load",
-    "sample_seed": "seeds",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
-from hf_video.errors import DataError
-from hf_video.video.part import VideoPart
-from hf_video.wording import counted, without_name
+from hf_video.errors import DataError, counted, without_name
+from hf_video.video.frames.part import VideoPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Search in videos: cut a folder into moments, keep their vectors on disk, find them by sentence, example or vector."""
 
-from hf_video.retrieval.index import IndexReport, VideoIndex
-from hf_video.retrieval.moments import Moment
+from __future__ import annotations
 
-__all__ = ["IndexReport", "Moment", "VideoIndex"]
+import lazy_loader
+
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

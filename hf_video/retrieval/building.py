@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_video.clips.windows import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError
-from hf_video.inference.features import skipped
+from hf_video.features.extraction import skipped
 from hf_video.retrieval.store import Entry, FileRecord
-from hf_video.tasks.windows import Windows
 
 ENGINES = ("local", "ray")
 RAY_BLOCK = 8  # files that go to a process of the cluster at once

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hf_video.data.files import same_file, videos_below
 from hf_video.data.rows import Skipped
-from hf_video.errors import DataError
+from hf_video.data.sources.files import same_file, videos_below
+from hf_video.errors import DataError, near_path
 from hf_video.retrieval.building import record_of
 from hf_video.retrieval.store import Entry, FileRecord
 from hf_video.retrieval.writing import Writer
-from hf_video.wording import near_path
 
 
 @dataclass

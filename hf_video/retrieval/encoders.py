@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_video.base.loading import loading
+from hf_video.base.processing import ClipProcessing
+from hf_video.clips.batching import run_jobs
+from hf_video.clips.processors import clip_processor
+from hf_video.clips.read import read_events
+from hf_video.clips.windows import Windows
 from hf_video.errors import CheckpointError, VideoOptionError
-from hf_video.inference.embed import ModelLoader, digest
-from hf_video.inference.features import ClipVectors, reading_of
-from hf_video.processing import ClipProcessing
+from hf_video.features.embed import ModelLoader, digest
+from hf_video.features.extraction import ClipVectors, reading_of
+from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.retrieval import fingerprint
-from hf_video.tasks.batching import run_jobs
-from hf_video.tasks.clip_processors import clip_processor
-from hf_video.tasks.clips import read_events
-from hf_video.tasks.loading import loading
-from hf_video.tasks.matching import is_dual_encoder, text_vectors, texts_of, tokenize
-from hf_video.tasks.windows import Windows
 
 FINGERPRINT = "fingerprint"
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.tasks.windows import Windows, window_spans
+from hf_video.clips.windows import Windows, window_spans
+from hf_video.video.frames.times import frames_at
 from hf_video.video.reader import VideoReader
-from hf_video.video.times import frames_at
 
 STEPS, SIDE = 8, 16
 DIM = STEPS * SIDE * SIDE

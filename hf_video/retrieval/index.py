@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hf_video.data.written import check_sum
+from hf_video.base.written_files import check_sum
+from hf_video.clips.overlaps import Stretch, choose
+from hf_video.clips.windows import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError
 from hf_video.retrieval.approximate import Approximate, exact_rows, faiss_module, gather
 from hf_video.retrieval.building import check_engine, embed_files
@@ -25,9 +27,7 @@ from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
 from hf_video.retrieval.moments import Moment, still
 from hf_video.retrieval.store import Entry, FileRecord, Manifest, Store
 from hf_video.retrieval.writing import Writer
-from hf_video.tasks.overlaps import Stretch, choose
-from hf_video.tasks.windows import Windows, parse_windows
-from hf_video.video.addresses import local_path
+from hf_video.video.frames.addresses import local_path
 
 DEFAULT_WINDOW = "2s/1s"
 NO_MODEL = 'A new index needs a model: a folder, a name on the Hub, or "fingerprint".'
@@ -186,7 +186,7 @@ class VideoIndex:
         Args:
             model: "fingerprint", a saved model's folder or name on the Hub, or a loaded one with its `processor`;
                 default: the index's own.
-            window: Length and step in seconds, `"2s/1s"` or as in `hf_video.tasks.windows`; default the index's own.
+            window: Length and step in seconds, `"2s/1s"` or as in `hf_video.clips.windows`; default the index's own.
             workers: Processes that read and embed. engine: "local", or "ray" for a Ray cluster.
             revision, device, batch_size: Of the model; without a `batch_size` each video is embedded on its own, so
                 that its vectors don't depend on the others.

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hf_video.clips.overlaps import Stretch, join_overlapping
 from hf_video.errors import VideoError, VideoOptionError
-from hf_video.tasks.overlaps import Stretch, join_overlapping
 from hf_video.video.contact_sheet import SheetClip, contact_sheet
+from hf_video.video.frames.times import TOLERANCE, frames_at
 from hf_video.video.reader import VideoReader
-from hf_video.video.times import TOLERANCE, frames_at
 from hf_video.video.writer import write_video
 
 _GREY = np.full((1, 90, 160, 3), 128, np.uint8)

@@ -10,10 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError
+from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError, counted
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
-from hf_video.wording import counted
 
 SHOWN = 12
 NAMES = {"text": "words", "video": "an example video", "image": "an example image"}

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_video._version import __version__
-from hf_video.data.written import UNFINISHED, check_sum, crc32_of, read_json, write_json, writing_into
+from hf_video.base.version import __version__
+from hf_video.base.written_files import UNFINISHED, check_sum, crc32_of, read_json, write_json, writing_into
 from hf_video.errors import BackendError, VideoIndexError
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no checksums

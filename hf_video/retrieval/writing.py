@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hf_video.data.files import same_file
-from hf_video.data.written import crc32_of, writing_into
+from hf_video.base.written_files import crc32_of, writing_into
+from hf_video.data.sources.files import same_file
 from hf_video.errors import VideoIndexError
 from hf_video.retrieval import approximate
 from hf_video.retrieval.store import Entry, Manifest, Segment, Store

@@ -1,23 +1,11 @@
 """Steps and optimisers: fine-tuning with `VideoTrainer`, recipes of the papers, the plan before and the summary after.
 
-Everything here loads when it is first used: `transformers.Trainer` is slow to import.
+Names are imported when they are first used: `transformers.Trainer` is slow to import.
 """
 
 from __future__ import annotations
 
-import importlib
+import lazy_loader
 
-_LAZY = {
-    "VideoTrainer": "hf_video.training.trainer",
-    "VideoTrainingArguments": "hf_video.training.arguments",
-    "load_recipe": "hf_video.training.recipes",
-    "recipe_names": "hf_video.training.recipes",
-}
-
-__all__ = list(_LAZY)
-
-
-def __getattr__(name: str):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'hf_video.training' has no attribute {name!r}")
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

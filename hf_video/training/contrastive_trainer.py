@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_video.data.captions import CaptionCollator
+from hf_video.data.datasets.captions import CaptionCollator
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
-from hf_video.inference.retrieval_evaluation import evaluate_retrieval
+from hf_video.evaluation.retrieval import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.optimizer import WRAPPERS
-from hf_video.training.pair_order import PairOrder
+from hf_video.training.optim.optimizer import WRAPPERS
+from hf_video.training.samplers.pair_order import PairOrder
 
 
 class ContrastiveTrainer(MeasuringTrainer):

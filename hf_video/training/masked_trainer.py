@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from hf_video.tasks.masked_pretraining import masked_errors, reconstruct, summarise_errors
+from hf_video.training.masked_pretraining import masked_errors, reconstruct, summarise_errors
 from hf_video.training.pretrain_figures import reconstruction_sheet
 from hf_video.training.trainer import VideoTrainer
 

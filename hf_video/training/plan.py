@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from hf_video.data.check import double_files
+from hf_video.data.check.videos import double_files
 from hf_video.data.rows import VideoRows
-from hf_video.errors import ConfigError, DataError, HFVideoError
+from hf_video.errors import ConfigError, DataError, HFVideoError, counted
 from hf_video.training.measurement import Measured, measure, training_bytes
 from hf_video.training.recipes import NARROW
 from hf_video.training.reporting import gigabytes
 from hf_video.video.reader import VideoReader
-from hf_video.wording import counted
 
 LISTED = 12  # classes that are named one by one
 LOOKED_AT = 12  # videos that are opened for it

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_video.tasks.masked_pretraining import Reconstruction
+from hf_video.training.masked_pretraining import Reconstruction
 
 _PAPER, _INK, _FAINT = (250, 250, 248), (30, 32, 36), (120, 124, 130)
 _ROWS = {"input": "input", "masked": "seen", "means": "mean colour", "predicted": "predicted"}

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_video.errors import ConfigError
-from hf_video.wording import did_you_mean
+from hf_video.errors import ConfigError, did_you_mean
 
 NARROW = 192  # channels, as of ViT-Ti: to such models the rates of the papers are too low
 FOLDER = Path(__file__).with_suffix("")

@@ -12,9 +12,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, damaged
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
-from hf_video.model_folder import CHECKSUMS, UNFINISHED, damaged
 
 RUN_FILE = "run.json"
 SKIPPED_FILE = "skipped.jsonl"

@@ -13,22 +13,22 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from hf_video.data.collate import VideoCollator
-from hf_video.data.division import SPLIT_FILE
+from hf_video.base.model_folder import seal, unseal
+from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.seeds import generator
+from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError
-from hf_video.model_folder import seal, unseal
+from hf_video.hub.publish import PublishingTrainer
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationWarning, Throughput
-from hf_video.training.ema import MovingAverage
 from hf_video.training.interruption import EvaluationStopped, Stopper, WorkerSignals
 from hf_video.training.log_lines import print_lines
-from hf_video.training.optimizer import parameter_groups
-from hf_video.training.order import EpochOrder
-from hf_video.training.publish import PublishingTrainer
+from hf_video.training.optim.ema import MovingAverage
+from hf_video.training.optim.optimizer import parameter_groups
+from hf_video.training.optim.schedule import make_schedule
 from hf_video.training.reporting import memory_figures
 from hf_video.training.resume import RUN_FILE
-from hf_video.training.schedule import make_schedule
+from hf_video.training.samplers.order import EpochOrder
 
 
 class VideoTrainer(PublishingTrainer, Trainer):

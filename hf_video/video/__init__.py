@@ -5,36 +5,7 @@ Names are imported when they are first used, so that reading a video doesn't imp
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = {
-    "FrameSample": "frame_sample",
-    "VideoFrames": "frames",
-    "VideoMetadata": "frames",
-    "VideoPart": "part",
-    "VideoReader": "reader",
-    "array_to_rgb": "rgb",
-    "flip_flow": "flow",
-    "image_to_rgb": "rgb",
-    "motion_energy": "motion",
-    "optical_flow": "flow",
-    "resize_frames": "resize",
-    "sample_video": "sample_reader",
-    "shortest_edge_size": "resize",
-    "write_video": "writer",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
-from hf_video.video.frames import VideoFrames
-from hf_video.video.given import is_decoder, plain_source
-from hf_video.video.part import VideoPart
-from hf_video.video.rgb import array_to_uint8, image_to_rgb, is_uint16
-from hf_video.video.sample_reader import sample_video
+from hf_video.video.decode.given import is_decoder, plain_source
+from hf_video.video.frames.part import VideoPart
+from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb, is_uint16
+from hf_video.video.frames.types import VideoFrames
+from hf_video.video.sampling.sample_reader import sample_video
 
 _FORMS = (
     "a path, URL, bytes, file object, VideoReader or VideoFrames; a list of PIL images or of (H, W, 3) or (3, H, W) "

@@ -11,13 +11,13 @@ import numpy as np
 
 from hf_video.errors import FrameIndexError, VideoOptionError
 from hf_video.video.arguments import check_options, checked_size, whole_numbers
-from hf_video.video.background import WHITE, checked_background
-from hf_video.video.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
-from hf_video.video.collecting import Collector, damage
-from hf_video.video.frames import VideoFrames, VideoMetadata
-from hf_video.video.pixels import Sizing
-from hf_video.video.sources import Source, open_source
-from hf_video.video.times import frames_at, plain_seconds
+from hf_video.video.decode.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
+from hf_video.video.decode.collecting import Collector, damage
+from hf_video.video.decode.sources import Source, open_source
+from hf_video.video.frames.background import WHITE, checked_background
+from hf_video.video.frames.pixels import Sizing
+from hf_video.video.frames.times import frames_at, plain_seconds
+from hf_video.video.frames.types import VideoFrames, VideoMetadata
 
 
 class VideoReader:
@@ -26,8 +26,8 @@ class VideoReader:
     `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
     folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
     (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video column
-    and other libraries' frames (`hf_video.video.given`), another `VideoReader`, or a `VideoPart` of any of these. It is
-    opened at once, so that a wrong source fails here.
+    and other libraries' frames (`hf_video.video.decode.given`), another `VideoReader`, or a `VideoPart` of any of
+    these. It is opened at once, so that a wrong source fails here.
 
     **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where
     the file carries a display matrix. Indices may repeat, come in any order, and be negative (from the end). Only
@@ -55,8 +55,8 @@ class VideoReader:
       `background`     (red, green, blue) from 0 to 255, or a colour's name, that shows where frames are transparent
                        (GIF, WebP, PNG, ProRes 4444 and others). Default white, as on a page.
 
-    Stills and arrays become 8-bit RGB by the rule of `hf_video.video.rgb`. A frame of GIF, WebP or APNG that asks for
-    10 ms or less is shown for 100 ms, as in browsers.
+    Stills and arrays become 8-bit RGB by the rule of `hf_video.video.frames.rgb`. A frame of GIF, WebP or APNG that
+    asks for 10 ms or less is shown for 100 ms, as in browsers.
 
     A reader can be pickled (source, options and the table of frames, not the open file) and used after a fork; it
     opens the source again there. `close()` it or use it in `with`. Threads may share one: they take turns.

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError
-from hf_video.video.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
+from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
 _CONTAINERS = {
@@ -74,7 +74,7 @@ def write_video(
         path: Where to write. The suffix names the container: .mp4 .m4v .mov .mkv .webm .avi .ts .gif.
         frames: RGB frames: an array or tensor (frames, height, width, 3), a `VideoFrames`, or any iterable (a generator
             too, so that a long video needs no memory) of (height, width, 3) arrays, tensors or PIL images. Floats from
-            0 to 1, other dtypes and PIL modes become 8-bit RGB as `hf_video.video.rgb` says.
+            0 to 1, other dtypes and PIL modes become 8-bit RGB as `hf_video.video.frames.rgb` says.
         fps: Frames per second; a `Fraction` is kept exactly (`Fraction(30000, 1001)`).
         codec: `"h264"`, `"h265"`, `"vp8"`, `"vp9"`, `"av1"`, `"ffv1"`, `"gif"`, or the name of one of FFmpeg's
             encoders. None takes h264, and vp9 for .webm and gif for .gif. `"ffv1"` (.mkv, .avi) and `"libx264rgb"`

@@ -123,7 +123,7 @@ def test_a_broken_model_folder_is_2(capsys, model, folder, tmp_path):
 
 
 def test_interrupts_bugs_and_debug(capsys, monkeypatch, model):
-    from hf_video.cli import info
+    from hf_video.cli.verbs import info
 
     def interrupted(options):
         raise KeyboardInterrupt
@@ -168,7 +168,7 @@ def test_info_says_versions_and_why_backends_are_off(capsys, monkeypatch):
 
 
 def test_info_of_a_backend_that_is_there_and_does_not_work(tmp_path, monkeypatch):
-    from hf_video.cli import info
+    from hf_video.cli.verbs import info
 
     (tmp_path / "torchcodec").mkdir()
     (tmp_path / "torchcodec" / "__init__.py").write_text("raise RuntimeError('no FFmpeg here\\nlong story')")

@@ -16,7 +16,7 @@ from transformers import pipeline
 
 from hf_video.cli import main
 from hf_video.errors import DataError
-from hf_video.inference.evaluation_rows import kinetics_rows, recorded_division, split_rows
+from hf_video.evaluation.rows import kinetics_rows, recorded_division, split_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hf_video import cli
-from hf_video.cli.models import describe
 from hf_video.cli.published import NOT_LISTED, PUBLISHED
+from hf_video.cli.verbs.models import describe
 from hf_video.registry import MODELS
 
 BY_NAME = {row.name: row for row in PUBLISHED}
@@ -41,7 +41,7 @@ def test_counts_are_the_published_ones(name, parameters, gflops):
 
 def test_attention_is_counted():
     """Joint attention over 1 + 8·196 tokens, by hand: projections, both products, MLP, patches, classifier."""
-    from hf_video.cli.models import count
+    from hf_video.cli.verbs.models import count
     from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 
     tokens, width = 1569, 768

@@ -12,7 +12,7 @@ import transformers
 
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import DIRECTIONS, write_moving_glyphs
-from hf_video.inference.embed import load_features
+from hf_video.features.embed import load_features
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIG = {

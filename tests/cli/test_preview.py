@@ -11,12 +11,12 @@ from PIL import Image
 
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
-from hf_video.video import augment_preview
-from hf_video.video.augment import Augmentation
-from hf_video.video.augment_preview import PreviewClip, preview_sheet
+from hf_video.video.augment import preview as augment_preview
+from hf_video.video.augment.augmentation import Augmentation
+from hf_video.video.augment.mixing import Mixing
+from hf_video.video.augment.preview import PreviewClip, preview_sheet
+from hf_video.video.augment.temporal import TemporalAugmentation
 from hf_video.video.contact_sheet import contact_sheet
-from hf_video.video.mixing import Mixing
-from hf_video.video.temporal import TemporalAugmentation
 
 
 @pytest.fixture(scope="module")

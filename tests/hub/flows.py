@@ -51,7 +51,7 @@ def push_model(folder: str, repo_id: str, **options: Any) -> None:
 
 @flow
 def push_folder(folder: str, repo_id: str, **options: Any) -> dict[str, str]:
-    from hf_video.training.publish import push
+    from hf_video.hub.publish import push
 
     made = push(folder, repo_id, **options)
     return {"oid": made.oid, "url": made.commit_url}

@@ -16,10 +16,10 @@ from store import yaml_problems
 import hf_video
 from hf_video.data.rows import plain_reason
 from hf_video.errors import CheckpointError
-from hf_video.inference.protocols import Protocol
-from hf_video.inference.report import Report
-from hf_video.training.card_facts import read_facts, shared_files
-from hf_video.training.model_card import MARK, make_card, write_card
+from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.report import Report
+from hf_video.hub.card_facts import read_facts, shared_files
+from hf_video.hub.model_card import MARK, make_card, write_card
 
 SUMMARY = {
     "base_model": "MCG-NJU/videomae-base",

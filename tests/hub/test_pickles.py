@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, pipeline
 
 import hf_video
-from hf_video.convert import convert_pickles
+from hf_video.base.convert import convert_pickles
 from hf_video.errors import CheckpointError, UnsafeWeightsError
 
 

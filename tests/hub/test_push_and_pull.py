@@ -11,7 +11,7 @@ import tiny
 import torch
 from conftest import FlowError
 from server import READER
-from training.test_finetune import TINY
+from training.runs.test_finetune import TINY
 
 from hf_video.data.moving_glyphs import DIRECTIONS, write_moving_glyphs
 

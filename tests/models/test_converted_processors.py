@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoImageProcessor
 
 from hf_video import MODELS
-from hf_video.convert import convert_file, processor_values, unwrap
+from hf_video.base.convert import convert_file, processor_values, unwrap
 from hf_video.models.mvit.configuration_mvit import MViTConfig
 from hf_video.models.mvit.modeling_mvit import MViTForVideoClassification
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from contract import randomise
 from contract_layers import QUANTISED, LayerContract, answer, assert_same
-from test_videoclip import facebooks, tiny, with_timesformer
-from test_videoclip import inputs as pairs_of_clip
-from test_violet import HEADS
-from test_violet import inputs as pairs_of_violet
 from tiny_violet import pairs
 from tiny_violet import tiny as tiny_violet
+from videoclip.test_videoclip import facebooks, tiny, with_timesformer
+from videoclip.test_videoclip import inputs as pairs_of_clip
+from violet.test_violet import HEADS
+from violet.test_violet import inputs as pairs_of_violet
 
 import hf_video
 from hf_video.models.violet.modeling_violet import VioletModel

@@ -9,7 +9,7 @@ import torch
 from golden_cases import CASES, Golden
 
 import hf_video
-from hf_video.convert import build, convert_file, unwrap
+from hf_video.base.convert import build, convert_file, unwrap
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
 

@@ -16,7 +16,7 @@ import tiny
 from library import write_library
 
 from hf_video.errors import VideoIndexError
-from hf_video.inference.embed import load_features
+from hf_video.features.embed import load_features
 from hf_video.retrieval import VideoIndex, writing
 from hf_video.retrieval.encoders import FingerprintEncoder
 
@@ -158,8 +158,8 @@ def test_a_lock_ends_with_its_process(small, tmp_path):
 
 
 EMBED = textwrap.dedent("""
-    from hf_video.data.load import load_videos
-    from hf_video.inference import embed
+    from hf_video.data.sources.load import load_videos
+    from hf_video.features import embed
     rows = next(iter(load_videos({clips!r}, need_labels=False, inspect=None).values()))
     print("ready", flush=True)
     embed.embed_videos(embed.ModelLoader({model!r}, device="cpu"), rows, {output!r}, shard_size=2,

@@ -18,10 +18,10 @@ SCRIPT = textwrap.dedent("""
     import pyarrow.parquet, torch, transformers
     import hf_video
     from hf_video.data.rows import VideoRow
-    from hf_video.inference.embed import ModelLoader
-    from hf_video.inference.features import extract_features
+    from hf_video.features.embed import ModelLoader
+    from hf_video.features.extraction import extract_features
     from hf_video.retrieval import VideoIndex
-    from hf_video.tasks.video_classification import VideoClassificationPipeline
+    from hf_video.pipelines.video_classification import VideoClassificationPipeline
 
     torch.set_num_threads(1)
     what, video, model, folder = sys.argv[1:]

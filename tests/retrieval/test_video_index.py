@@ -15,11 +15,11 @@ from library import save_videoclip, write_library
 from PIL import Image
 
 import hf_video
+from hf_video.base.written_files import read_json, write_json
 from hf_video.data.rows import VideoRow
-from hf_video.data.written import read_json, write_json
 from hf_video.errors import CheckpointError, DataError, VideoIndexError, VideoOptionError, VideoSourceError
-from hf_video.inference.embed import ModelLoader
-from hf_video.inference.features import extract_features
+from hf_video.features.embed import ModelLoader
+from hf_video.features.extraction import extract_features
 from hf_video.retrieval import Moment, VideoIndex, writing
 from hf_video.retrieval.encoders import FingerprintEncoder
 from hf_video.retrieval.moments import merge_overlapping
@@ -254,9 +254,9 @@ def test_any_clip_of_images_and_texts(clips, tmp_path):
         [m.score for m in found], [m.score for m in index.search(vector=text, top_k=3)], atol=1e-5
     )
     reading, whole = (index.encoder._pixels, index.files[0].path)
-    from hf_video.tasks.windows import Windows, cut
+    from hf_video.clips.windows import Windows, cut
     from hf_video.video.reader import VideoReader
-    from hf_video.video.sample_reader import sample_video
+    from hf_video.video.sampling.sample_reader import sample_video
 
     with VideoReader(whole) as reader:
         segment = cut(reader, Windows(2.0, 1.0))[0]

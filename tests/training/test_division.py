@@ -9,13 +9,13 @@ import pytest
 
 from hf_video.cli import main
 from hf_video.data import load_videos
-from hf_video.data.check import double_files
-from hf_video.data.division import Division
+from hf_video.data.check.videos import double_files
 from hf_video.data.moving_glyphs import write_moving_glyphs
+from hf_video.data.sources.division import Division
 from hf_video.errors import CheckpointError
-from hf_video.inference.evaluation_rows import divided, split_rows
-from hf_video.training.finetune import finetune
-from hf_video.training.probe import probe_model
+from hf_video.evaluation.rows import divided, split_rows
+from hf_video.training.runs.classification import finetune
+from hf_video.training.runs.probe import probe_model
 
 TINY = {
     "model_type": "videomae", "image_size": 32, "patch_size": 16, "num_frames": 4, "hidden_size": 16,
@@ -83,7 +83,7 @@ def test_evaluate_and_probe_divide_as_training_did(run):
 
 def test_what_was_typed_wins_and_is_warned_of(run, caplog):
     with caplog.at_level("WARNING"), pytest.MonkeyPatch.context() as patch:
-        from hf_video.inference import evaluation_rows
+        from hf_video.evaluation import rows as evaluation_rows
 
         said = []
         patch.setattr(evaluation_rows.logger, "warning", said.append)

@@ -12,10 +12,10 @@ from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import ConfigError
 from hf_video.training import measurement, plan
-from hf_video.training.finetune import finetune
 from hf_video.training.measurement import measure, weight_bytes
 from hf_video.training.plan import Plan, confirm, tell_scratch
-from hf_video.training.start import find_source, load_start
+from hf_video.training.runs.classification import finetune
+from hf_video.training.runs.model_loading import find_source, load_start
 from tests.training.small import classifier, trainer
 
 TINY = {

@@ -9,11 +9,11 @@ import pytest
 import hf_video
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.preparation import DATA_FIELDS
 from hf_video.training.recipes import change, load_recipe, recipe_names
-from hf_video.video.augment import Augmentation
-from hf_video.video.augment_options import from_options
-from hf_video.video.mixing import Mixing
+from hf_video.training.runs.preparation import DATA_FIELDS
+from hf_video.video.augment.augmentation import Augmentation
+from hf_video.video.augment.mixing import Mixing
+from hf_video.video.augment.options import from_options
 
 ALL = [f"{name}:{variant}" for name, variants in recipe_names().items() for variant in variants]
 # run: base rate, batch, epochs, repeats, layer decay, drop path, head dropout, min rate

@@ -11,12 +11,12 @@ from training.small import Rows, arguments, classifier, losses, trainer, weights
 from transformers import TrainerCallback
 
 import hf_video
-from hf_video.data.collate import VideoCollator
+from hf_video.data.datasets.collate import VideoCollator
 from hf_video.errors import CheckpointError, ConfigError
 from hf_video.training import VideoTrainer
-from hf_video.training.order import EpochOrder
 from hf_video.training.resume import checkpoints
-from hf_video.video.mixing import Mixing
+from hf_video.training.samplers.order import EpochOrder
+from hf_video.video.augment.mixing import Mixing
 
 
 class Break(TrainerCallback):

@@ -118,7 +118,7 @@ class TestMetadata:
 
     def test_metadata_costs_no_pass_over_the_packets(self, clip, monkeypatch):
         monkeypatch.setattr(
-            "hf_video.video.packets._scan", lambda *_: pytest.fail("the index of an mp4 says everything")
+            "hf_video.video.decode.packets._scan", lambda *_: pytest.fail("the index of an mp4 says everything")
         )
         with VideoReader(clip) as reader:
             assert reader.metadata.num_frames == COUNT
@@ -137,7 +137,7 @@ class TestMetadata:
 
     def test_few_frames_are_decoded(self, clip, monkeypatch):
         """Frames 40 and 41 of a clip with keyframes every 16: nothing before frame 32 is touched."""
-        from hf_video.video import walking
+        from hf_video.video.decode import walking
 
         decoded = []
         original = walking._take

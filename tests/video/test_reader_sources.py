@@ -121,7 +121,7 @@ class TestUrls:
         assert len(log) == 1, "a file smaller than one block needs one request"
 
     def test_blocks_of_a_large_file(self, serve, clip, expected, monkeypatch):
-        monkeypatch.setattr("hf_video.video.http_file.BLOCK", 1024)
+        monkeypatch.setattr("hf_video.video.decode.http_file.BLOCK", 1024)
         address, log = serve(True)
         with VideoReader(f"{address}/{clip.name}") as reader:
             assert np.array_equal(reader.get_frames([60, 2, 33]).data, expected[[60, 2, 33]])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError
-from hf_video.video.frames import VideoFrames
+from hf_video.video.frames.types import VideoFrames
 from hf_video.video.writer import write_video
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.configuration import VideoConfig, pair
+from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError
 
 POOL5 = ("symmetric", "ceil")

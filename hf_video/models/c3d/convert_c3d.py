@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.c3d.configuration_c3d import C3DConfig
 from hf_video.models.c3d.modeling_c3d import LAYERS

@@ -12,8 +12,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.processing_pixels import resized
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
+from hf_video.base.processing_pixels import resized
 from hf_video.video.inputs import Clip
 
 

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.utils import logging
 
+from hf_video.base.modeling import VideoClassifier, video_features
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
 from hf_video.layers.plain import is_plain
-from hf_video.modeling import VideoClassifier, video_features
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.c3d.configuration_c3d import C3DConfig
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.i3d.image_weights import inflate_resnet, is_image_resnet
 from hf_video.models.i3d.modeling_i3d import MIXED

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, HALF, short_side
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class I3DProcessing:

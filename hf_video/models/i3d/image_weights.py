@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import StateDict
+from hf_video.base.convert import StateDict
 from hf_video.errors import CheckpointError
 from hf_video.models.i3d.configuration_i3d import I3DConfig
 

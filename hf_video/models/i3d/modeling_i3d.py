@@ -17,6 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from hf_video.base.modeling import VideoClassifier
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import (
     Bottleneck,
@@ -26,10 +29,7 @@ from hf_video.layers.convolution import (
     tokens,
     window_means,
 )
-from hf_video.modeling import VideoClassifier
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.i3d.configuration_i3d import I3DConfig
-from hf_video.outputs import VideoModelOutput
 
 # The Mixed modules: name, pooling before (kernel = stride, but 3 frames or rows wide where it halves), and channels of
 # the six convolutions for a stem of 64.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.mvit.convert_options import OFFICIAL_NAMES, unfolded
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import (
     FAIR_MEAN,
     FAIR_STD,
@@ -17,7 +18,6 @@ from hf_video.models.published_inputs import (
     knows_ssv2,
     short_side,
 )
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class MViTProcessing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.configuration import VideoConfig
+from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 
 

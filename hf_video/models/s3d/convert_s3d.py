@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 
 NAMES = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")

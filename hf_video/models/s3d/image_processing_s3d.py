@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class S3DImageProcessor(VideoImageProcessor):

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.base.modeling import video_features
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens
-from hf_video.modeling import video_features
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.s3d.configuration_s3d import S3DConfig
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 # Pooling before a module (kernel, stride) and its channels for a stem of 64, in the order of I3D's table.
 MIXED = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_FRAMES, knows_ssv2
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class SlowFastProcessing:

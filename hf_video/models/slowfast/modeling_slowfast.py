@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.base.modeling import VideoClassifier
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import Bottleneck, ConvNormAct, tokens, window_means
-from hf_video.modeling import VideoClassifier
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.slowfast.configuration_slowfast import SlowFastConfig
-from hf_video.outputs import VideoModelOutput
 
 Maps = tuple[torch.Tensor, torch.Tensor]  # slow and fast, (B, D, T, H, W) each
 

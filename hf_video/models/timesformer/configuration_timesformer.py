@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.configuration import VideoConfig, pair
+from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")

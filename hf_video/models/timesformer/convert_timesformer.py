@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import (
+    VIT_BLOCK,
+    Converted,
+    StateDict,
+    not_given,
+    number_of_heads,
+    our_names,
+    rename,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_FRAMES, knows_ssv2
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 RATES = {16: 16, 96: 4}  # frames of a clip: frames at 30 a second from one to the next, else 32
 HOWTO100M_CLASSES = 1059

@@ -15,6 +15,8 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import logging
 
+from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import DropPath, drop_path_rates
@@ -23,9 +25,7 @@ from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.plain import is_untouched
 from hf_video.layers.positions import resize_grid
 from hf_video.layers.vit import Attention, Dense, ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 

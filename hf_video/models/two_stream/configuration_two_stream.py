@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.configuration import VideoConfig
+from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 from hf_video.registry import entry
 

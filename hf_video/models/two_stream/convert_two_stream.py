@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.two_stream.configuration_two_stream import (
     NETWORKS,
@@ -31,7 +31,7 @@ COUNTERS = "num_batches_tracked"
 
 
 def join(*, spatial: Mapping[str, torch.Tensor], temporal: Mapping[str, torch.Tensor]) -> StateDict:
-    """One state dict for `from_official` from those of two files, each unwrapped (`hf_video.convert.unwrap`)."""
+    """One state dict for `from_official` from those of two files, each unwrapped (`hf_video.base.convert.unwrap`)."""
     return {f"{name}.{k}": v for name, s in (("spatial", spatial), ("temporal", temporal)) for k, v in s.items()}
 
 

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
 
+from hf_video.base.processing import ImageKwargs, VideoImageProcessor, VideoKwargs, VideoVideoProcessor
+from hf_video.base.processing_pixels import layout_name, pixel_values, resized, views
 from hf_video.errors import VideoOptionError
-from hf_video.processing import ImageKwargs, VideoImageProcessor, VideoKwargs, VideoVideoProcessor
-from hf_video.processing_pixels import layout_name, pixel_values, resized, views
 from hf_video.video import transforms
-from hf_video.video.flow import (
+from hf_video.video.decode.given import plain_source
+from hf_video.video.flow.cache import FlowCache, file_identity
+from hf_video.video.flow.estimation import (
     METHODS,
     STILL,
     flip_flow,
@@ -30,8 +32,6 @@ from hf_video.video.flow import (
     stack_frames,
     stack_pairs,
 )
-from hf_video.video.flow_cache import FlowCache, file_identity
-from hf_video.video.given import plain_source
 from hf_video.video.inputs import Clip, Plan, as_tensor, is_source, read_clips
 from hf_video.video.reader import VideoReader
 
@@ -78,7 +78,7 @@ class TwoStreamProcessing:
         flow_method, flow_options: see `hf_video.video.flow.flow_method`.
         flow_length: L. flow_bound: pixels to which flow is clipped before its 256 steps.
         flow_mean, flow_std: (image / 255 - mean) / std.
-        flow_cache: A folder in which fields of *files* are kept (`hf_video.video.flow_cache`); None keeps none.
+        flow_cache: A folder in which fields of *files* are kept (`hf_video.video.flow.cache`); None keeps none.
         flow_workers: Threads; None takes one for each processor.
         do_horizontal_flip: Mirrors both inputs, and negates the flow's x.
 

@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from hf_video.base.modeling import VideoClassifier, video_features
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.errors import ConfigError, ModelInputError
-from hf_video.modeling import VideoClassifier, video_features
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.two_stream.configuration_two_stream import StreamSpec, TwoStreamConfig
 from hf_video.models.two_stream.networks import StreamNetwork, make_stream
-from hf_video.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 
 
 def fusing_weight(spatial: int, temporal: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.configuration import VideoConfig
+from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import VIT_BLOCK, Converted, StateDict, not_given, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.published_inputs import short_side
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig

@@ -15,16 +15,16 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import FusedSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.linear import on_rows
 from hf_video.layers.patches import PatchEmbedding
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 from hf_video.models.video_swin.windows import AXES, Size, WindowTables, fit_window, from_windows, to_windows
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 # What the authors add to the score of tokens that must not see each other.
 CUT = -100.0

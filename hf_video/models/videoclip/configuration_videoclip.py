@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_video.configuration import VideoConfig
+from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 from hf_video.registry import MODELS
 

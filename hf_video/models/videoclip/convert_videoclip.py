@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename
+from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename
 from hf_video.errors import CheckpointError
 from hf_video.models.s3d.convert_s3d import convert as convert_s3d
 

@@ -3,7 +3,7 @@ over the video (CLIP4Clip, section 4.1: one a second and at most 12)."""
 
 from __future__ import annotations
 
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -22,13 +22,13 @@ from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from hf_video.base.losses import contrastive_loss, gather_rows, sigmoid_contrastive_loss
+from hf_video.base.modeling import VideoPreTrainedModel, video_features
+from hf_video.base.outputs import TextFeatures, VideoFeatures
 from hf_video.errors import ConfigError, ModelInputError
-from hf_video.losses import contrastive_loss, gather_rows, sigmoid_contrastive_loss
-from hf_video.modeling import VideoPreTrainedModel, video_features
 from hf_video.models.videoclip.clip_weights import clip_config, copy_clip
 from hf_video.models.videoclip.configuration_videoclip import VideoCLIPConfig
 from hf_video.models.videoclip.temporal_heads import HEADS, masked_mean
-from hf_video.outputs import TextFeatures, VideoFeatures
 
 
 @dataclass

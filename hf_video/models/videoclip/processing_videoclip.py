@@ -7,8 +7,8 @@ from typing import Any
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from hf_video.base.model_folder import Resealing
 from hf_video.errors import VideoOptionError
-from hf_video.model_folder import Resealing
 
 
 class VideoCLIPProcessor(Resealing, ProcessorMixin):

@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import VIT_BLOCK, Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import (
+    VIT_BLOCK,
+    Converted,
+    StateDict,
+    not_given,
+    number_of_heads,
+    our_names,
+    rename,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig

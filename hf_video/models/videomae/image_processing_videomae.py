@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, knows_ssv2
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class VideoMAEProcessing:

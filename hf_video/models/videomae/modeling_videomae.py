@@ -17,16 +17,16 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.attention import CosineSelfAttention, SplitSelfAttention
 from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.patches import PatchEmbedding, patch_view, take_patches
 from hf_video.layers.positions import SinusoidPositions
 from hf_video.layers.vit import ViTBlock, run_blocks
-from hf_video.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.masking import split_by_mask
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 logger = logging.get_logger(__name__)
 

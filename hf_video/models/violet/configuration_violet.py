@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import BertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from hf_video.configuration import VideoConfig
+from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.video_swin import convert_video_swin as video_swin
 

@@ -21,11 +21,11 @@ from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 
+from hf_video.base.modeling import VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoFeatures
 from hf_video.errors import ModelInputError
-from hf_video.modeling import VideoPreTrainedModel, video_features
 from hf_video.models.video_swin.modeling_video_swin import VideoSwinModel
 from hf_video.models.violet.configuration_violet import VioletConfig
-from hf_video.outputs import VideoFeatures
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.video.inputs import Clip, Plan
 
 

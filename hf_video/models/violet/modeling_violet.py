@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
+from hf_video.base.losses import classification_loss, contrastive_loss
+from hf_video.base.outputs import VideoClassifierOutput
 from hf_video.errors import ModelInputError
-from hf_video.losses import classification_loss, contrastive_loss
 from hf_video.models.violet import masking
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.encoder import VioletModel, VioletModelOutput, VioletPreTrainedModel
 from hf_video.models.violet.visual_tokenizer import VioletVisualTokenizer, VioletVisualTokenizerConfig
-from hf_video.outputs import VideoClassifierOutput
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from hf_video.configuration import VideoConfig
-from hf_video.convert import Converted, StateDict, load_exactly, rename, unwrap
+from hf_video.base.configuration import VideoConfig
+from hf_video.base.convert import Converted, StateDict, load_exactly, rename, unwrap
+from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.errors import CheckpointError, ConfigError, ModelInputError
-from hf_video.modeling import VideoPreTrainedModel
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD
 
 EPSILON = 0.1  # `map_pixels`: [0, 1] is drawn together to [.1, .9]

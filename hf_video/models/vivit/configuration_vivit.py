@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
-from hf_video.configuration import VideoConfig, pair
+from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError
 
 logger = logging.get_logger(__name__)

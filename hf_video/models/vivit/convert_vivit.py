@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hf_video.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 

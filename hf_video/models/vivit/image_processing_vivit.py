@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
-from hf_video.processing import (
+from hf_video.base.processing import (
     ClipProcessing,
     ImageKwargs,
     VideoImageProcessor,
     VideoKwargs,
     VideoVideoProcessor,
 )
-from hf_video.processing_config import standard
+from hf_video.base.processing_config import standard
+from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
 
 logger = logging.get_logger(__name__)
 

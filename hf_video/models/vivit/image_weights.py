@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_video.configuration import pair
-from hf_video.convert import StateDict
+from hf_video.base.configuration import pair
+from hf_video.base.convert import StateDict
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import resize_grid
 from hf_video.models.vivit.configuration_vivit import VivitConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.convert import Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.x3d.configuration_x3d import STAGE_DEPTHS
 

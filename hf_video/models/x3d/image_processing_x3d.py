@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, short_side
-from hf_video.processing import VideoImageProcessor, VideoVideoProcessor
 
 RATES = {4: 12, 13: 6, 16: 5}  # frames of a clip: frames at 30 a second from one to the next
 

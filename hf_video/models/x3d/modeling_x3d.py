@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.base.modeling import VideoClassifier, video_features
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
 from hf_video.layers.linear import on_rows
-from hf_video.modeling import VideoClassifier, video_features
-from hf_video.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
-from hf_video.outputs import VideoFeatures, VideoModelOutput
 
 
 @dataclass

@@ -1,0 +1,183 @@
+from .auto import register_auto_classes as register_auto_classes
+from .base.convert import from_official as from_official
+from .base.version import __version__ as __version__
+from .errors import HFVideoError as HFVideoError
+from .models.c3d.configuration_c3d import C3DConfig as C3DConfig
+from .models.c3d.image_processing_c3d import (
+    C3DImageProcessor as C3DImageProcessor,
+)
+from .models.c3d.image_processing_c3d import (
+    C3DVideoProcessor as C3DVideoProcessor,
+)
+from .models.c3d.modeling_c3d import C3DForVideoClassification as C3DForVideoClassification
+from .models.c3d.modeling_c3d import C3DModel as C3DModel
+from .models.i3d.configuration_i3d import I3DConfig as I3DConfig
+from .models.i3d.image_processing_i3d import (
+    I3DImageProcessor as I3DImageProcessor,
+)
+from .models.i3d.image_processing_i3d import (
+    I3DVideoProcessor as I3DVideoProcessor,
+)
+from .models.i3d.modeling_i3d import I3DForVideoClassification as I3DForVideoClassification
+from .models.i3d.modeling_i3d import I3DModel as I3DModel
+from .models.mvit.configuration_mvit import MViTConfig as MViTConfig
+from .models.mvit.image_processing_mvit import (
+    MViTImageProcessor as MViTImageProcessor,
+)
+from .models.mvit.image_processing_mvit import (
+    MViTVideoProcessor as MViTVideoProcessor,
+)
+from .models.mvit.modeling_mvit import (
+    MViTForVideoClassification as MViTForVideoClassification,
+)
+from .models.mvit.modeling_mvit import (
+    MViTModel as MViTModel,
+)
+from .models.s3d.configuration_s3d import S3DConfig as S3DConfig
+from .models.s3d.image_processing_s3d import (
+    S3DImageProcessor as S3DImageProcessor,
+)
+from .models.s3d.image_processing_s3d import (
+    S3DVideoProcessor as S3DVideoProcessor,
+)
+from .models.s3d.modeling_s3d import S3DModel as S3DModel
+from .models.slowfast.configuration_slowfast import SlowFastConfig as SlowFastConfig
+from .models.slowfast.image_processing_slowfast import (
+    SlowFastImageProcessor as SlowFastImageProcessor,
+)
+from .models.slowfast.image_processing_slowfast import (
+    SlowFastVideoProcessor as SlowFastVideoProcessor,
+)
+from .models.slowfast.modeling_slowfast import (
+    SlowFastForVideoClassification as SlowFastForVideoClassification,
+)
+from .models.slowfast.modeling_slowfast import (
+    SlowFastModel as SlowFastModel,
+)
+from .models.timesformer.configuration_timesformer import TimesformerConfig as TimesformerConfig
+from .models.timesformer.image_processing_timesformer import (
+    TimesformerImageProcessor as TimesformerImageProcessor,
+)
+from .models.timesformer.image_processing_timesformer import (
+    TimesformerVideoProcessor as TimesformerVideoProcessor,
+)
+from .models.timesformer.modeling_timesformer import (
+    TimesformerForVideoClassification as TimesformerForVideoClassification,
+)
+from .models.timesformer.modeling_timesformer import (
+    TimesformerModel as TimesformerModel,
+)
+from .models.two_stream.configuration_two_stream import TwoStreamConfig as TwoStreamConfig
+from .models.two_stream.image_processing_two_stream import (
+    TwoStreamImageProcessor as TwoStreamImageProcessor,
+)
+from .models.two_stream.image_processing_two_stream import (
+    TwoStreamVideoProcessor as TwoStreamVideoProcessor,
+)
+from .models.two_stream.modeling_two_stream import (
+    TwoStreamForVideoClassification as TwoStreamForVideoClassification,
+)
+from .models.two_stream.modeling_two_stream import (
+    TwoStreamModel as TwoStreamModel,
+)
+from .models.video_swin.configuration_video_swin import VideoSwinConfig as VideoSwinConfig
+from .models.video_swin.image_processing_video_swin import (
+    VideoSwinImageProcessor as VideoSwinImageProcessor,
+)
+from .models.video_swin.image_processing_video_swin import (
+    VideoSwinVideoProcessor as VideoSwinVideoProcessor,
+)
+from .models.video_swin.modeling_video_swin import (
+    VideoSwinForVideoClassification as VideoSwinForVideoClassification,
+)
+from .models.video_swin.modeling_video_swin import (
+    VideoSwinModel as VideoSwinModel,
+)
+from .models.videoclip.configuration_videoclip import VideoCLIPConfig as VideoCLIPConfig
+from .models.videoclip.from_image_text import video_clip as video_clip
+from .models.videoclip.image_processing_videoclip import (
+    VideoCLIPImageProcessor as VideoCLIPImageProcessor,
+)
+from .models.videoclip.image_processing_videoclip import (
+    VideoCLIPVideoProcessor as VideoCLIPVideoProcessor,
+)
+from .models.videoclip.modeling_videoclip import VideoCLIPModel as VideoCLIPModel
+from .models.videoclip.processing_videoclip import VideoCLIPProcessor as VideoCLIPProcessor
+from .models.videomae.configuration_videomae import VideoMAEConfig as VideoMAEConfig
+from .models.videomae.image_processing_videomae import (
+    VideoMAEImageProcessor as VideoMAEImageProcessor,
+)
+from .models.videomae.image_processing_videomae import (
+    VideoMAEVideoProcessor as VideoMAEVideoProcessor,
+)
+from .models.videomae.modeling_videomae import (
+    VideoMAEForPreTraining as VideoMAEForPreTraining,
+)
+from .models.videomae.modeling_videomae import (
+    VideoMAEForVideoClassification as VideoMAEForVideoClassification,
+)
+from .models.videomae.modeling_videomae import (
+    VideoMAEModel as VideoMAEModel,
+)
+from .models.violet.configuration_violet import VioletConfig as VioletConfig
+from .models.violet.image_processing_violet import (
+    VioletImageProcessor as VioletImageProcessor,
+)
+from .models.violet.image_processing_violet import (
+    VioletVideoProcessor as VioletVideoProcessor,
+)
+from .models.violet.modeling_violet import (
+    VioletForMultipleChoice as VioletForMultipleChoice,
+)
+from .models.violet.modeling_violet import (
+    VioletForPreTraining as VioletForPreTraining,
+)
+from .models.violet.modeling_violet import (
+    VioletForQuestionAnswering as VioletForQuestionAnswering,
+)
+from .models.violet.modeling_violet import (
+    VioletForVideoTextRetrieval as VioletForVideoTextRetrieval,
+)
+from .models.violet.modeling_violet import (
+    VioletModel as VioletModel,
+)
+from .models.violet.modeling_violet import (
+    VioletVisualTokenizer as VioletVisualTokenizer,
+)
+from .models.violet.modeling_violet import (
+    VioletVisualTokenizerConfig as VioletVisualTokenizerConfig,
+)
+from .models.violet.processing_violet import VioletProcessor as VioletProcessor
+from .models.vivit.configuration_vivit import VivitConfig as VivitConfig
+from .models.vivit.image_processing_vivit import (
+    VivitImageProcessor as VivitImageProcessor,
+)
+from .models.vivit.image_processing_vivit import (
+    VivitVideoProcessor as VivitVideoProcessor,
+)
+from .models.vivit.modeling_vivit import (
+    VivitForVideoClassification as VivitForVideoClassification,
+)
+from .models.vivit.modeling_vivit import (
+    VivitModel as VivitModel,
+)
+from .models.x3d.configuration_x3d import X3DConfig as X3DConfig
+from .models.x3d.image_processing_x3d import (
+    X3DImageProcessor as X3DImageProcessor,
+)
+from .models.x3d.image_processing_x3d import (
+    X3DVideoProcessor as X3DVideoProcessor,
+)
+from .models.x3d.modeling_x3d import X3DForVideoClassification as X3DForVideoClassification
+from .models.x3d.modeling_x3d import X3DModel as X3DModel
+from .pipelines.video_classification import VideoClassificationPipeline as VideoClassificationPipeline
+from .pipelines.video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
+from .pipelines.video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline
+from .pipelines.video_text_retrieval import VideoTextRetrievalPipeline as VideoTextRetrievalPipeline
+from .pipelines.zero_shot_video_classification import (
+    ZeroShotVideoClassificationPipeline as ZeroShotVideoClassificationPipeline,
+)
+from .registry import MODELS as MODELS
+from .video.frames.types import VideoFrames as VideoFrames
+from .video.reader import VideoReader as VideoReader
+from .video.writer import write_video as write_video

@@ -1,0 +1,79 @@
+"""Hands our models to transformers' Auto classes and our pipelines to its table of tasks.
+
+Nothing but `hf_video` itself and the command imports this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hf_video.base.loading import SavedVideoModel
+from hf_video.registry import MODELS
+
+_HOME = "hf_video.pipelines"
+PIPELINES = {"video-classification": f"{_HOME}.video_classification.VideoClassificationPipeline"}
+# Tasks that transformers has not.
+NEW_PIPELINES = {
+    "video-feature-extraction": f"{_HOME}.video_feature_extraction.VideoFeatureExtractionPipeline",
+    "video-question-answering": f"{_HOME}.video_question_answering.VideoQuestionAnsweringPipeline",
+    "video-text-retrieval": f"{_HOME}.video_text_retrieval.VideoTextRetrievalPipeline",
+    "zero-shot-video-classification": f"{_HOME}.zero_shot_video_classification.ZeroShotVideoClassificationPipeline",
+}
+
+
+def override_wanted() -> bool:
+    """HF_VIDEO_OVERRIDE=0 leaves transformers' own classes where a model type is in both."""
+    return os.environ.get("HF_VIDEO_OVERRIDE", "1").lower() not in ("0", "false", "no", "off")
+
+
+def register_auto_classes(override: bool | None = None) -> None:
+    """Registers every model with AutoConfig, AutoModel…, AutoImageProcessor and AutoVideoProcessor, and the pipelines.
+
+    `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
+    type, in every Auto class where those stood, so that existing checkpoints load into ours, and our pipeline over
+    theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
+    """
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
+
+    override = override_wanted() if override is None else override
+    for model_type, model in MODELS.items():
+        if model.stock and not override:
+            continue
+        config = model.load(model.config)
+        transformers.AutoConfig.register(model_type, config, exist_ok=True)
+        for auto, name in model.auto.items():
+            getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
+        processors = (
+            (IMAGE_PROCESSOR_MAPPING, model.load(model.image_processor)),
+            (VIDEO_PROCESSOR_MAPPING, model.load(model.video_processor)),
+        )
+        # Into the mappings themselves: the Auto classes' `register` would first import transformers' own processors of
+        # these names, which asks for torchvision. Ours is the same class whatever is installed.
+        for mapping, processor in processors:
+            mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
+        if model.processor:
+            transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
+    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
+    # import above may have made transformers' module anew: a user holds the old object or will get the new one.
+    for module in (transformers, sys.modules["transformers"]):
+        module.AutoVideoProcessor = AutoVideoProcessor
+    register_pipelines(override=override)
+
+
+def register_pipelines(*, override: bool = True) -> None:
+    """Makes `transformers.pipeline(task)` ours, whether `pipeline` was imported before or after. `override=False` adds
+    only the tasks that transformers has not.
+
+    Only the name of our class is written into the table; transformers imports it when a pipeline is made. (Its own
+    `register_pipeline` needs the class at once, and marks it as one whose code is to be copied to the Hub on saving.)
+    """
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    table = PIPELINE_REGISTRY.supported_tasks
+    for task, path in PIPELINES.items() if override else ():
+        table[task] = {**table[task], "impl": path}
+    for task, path in NEW_PIPELINES.items():
+        table[task] = {"impl": path, "pt": (SavedVideoModel,), "default": {}, "type": "multimodal"}

@@ -1,0 +1,1 @@
+"""What every model of ours is made of: configuration, model, outputs, losses, processors, and files of weights."""

@@ -1,0 +1,130 @@
+"""What every video model's configuration has in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from hf_video.errors import ConfigError, did_you_mean
+
+logger = logging.get_logger(__name__)
+
+# Files may carry keys of other versions and libraries; only what a person types is checked for spelling.
+_reading_file: ContextVar[bool] = ContextVar("reading_file", default=False)
+
+
+def pair(value: int | list[int] | tuple[int, int], name: str = "size") -> tuple[int, int]:
+    """`n` or `(height, width)` -> (height, width), in pixels."""
+    if isinstance(value, int):
+        return value, value
+    if len(value) != 2:
+        raise ConfigError(f"{name} must be one number or (height, width), got {value!r}.")
+    return int(value[0]), int(value[1])
+
+
+class VideoConfig(PreTrainedConfig):
+    """Base of our configurations: a `PreTrainedConfig` whose values are checked together and whose misspelt keywords
+    are errors that name the field that was meant.
+
+    Fields every model has: `num_frames` (frames a clip has), `image_size` (pixels, one number or height and width),
+    `num_channels`. Sizes are those the checkpoint was made for; models read the real ones from the tensor.
+
+    `presets` names the published sizes of a model; `preset(name)` makes one.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any):
+        """The configuration of a published size: `VideoSwinConfig.preset("base", num_labels=400)`. `changes` are other
+        fields. Raises ConfigError naming the sizes there are."""
+        if name not in cls.presets:
+            raise ConfigError(f"{cls.__name__} has no preset {name!r}. There are: {', '.join(cls.presets) or 'none'}.")
+        return cls(**{**cls.presets[name], **changes})
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not _reading_file.get():
+            self._check_spelling(kwargs)
+        super().__post_init__(**kwargs)
+        self.check()
+
+    @classmethod
+    def _check_spelling(cls, names) -> None:
+        fields = [f.name for f in dataclasses.fields(cls)]
+        for name in names:
+            hint = did_you_mean(name, fields, cutoff=0.8)
+            if name not in fields and hint:
+                raise ConfigError(f"{cls.__name__} has no field {name!r}.{hint}")
+
+    def check(self) -> None:
+        """Raises ConfigError for values that make no model. Subclasses extend it."""
+        for name in ("num_frames", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            value = getattr(self, name, 1)
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}.")
+        for name in (f.name for f in dataclasses.fields(self) if re.search(r"drop(out|_path)", f.name)):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, got {value}.")
+        self._check_heads("hidden_size", "num_attention_heads")
+
+    def _check_heads(self, width: str, heads: str) -> None:
+        if getattr(self, width, 0) % getattr(self, heads, 1):
+            raise ConfigError(
+                f"{width}={getattr(self, width)} is not a multiple of {heads}={getattr(self, heads)}: "
+                "every head needs the same whole number of channels."
+            )
+
+    def validate_output_attentions(self) -> None:
+        """Stock transformers refuses attentions under SDPA; our models return them under every implementation."""
+
+    @property
+    def output_attentions(self):
+        return self._output_attentions
+
+    @output_attentions.setter
+    def output_attentions(self, value: bool) -> None:
+        self._output_attentions = value
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As `PreTrainedConfig.from_dict`; also remembers the grid that positions were made for when a file is loaded
+        with another `num_frames` or size, and checks the spelling of overrides."""
+        cls._check_spelling(kwargs)
+        token = _reading_file.set(True)
+        try:
+            config_dict = cls.upgrade_file(dict(config_dict), kwargs)
+            result = super().from_dict(config_dict, **kwargs)
+        finally:
+            _reading_file.reset(token)
+        config = result[0] if isinstance(result, tuple) else result
+        config.check()
+        return result
+
+    @classmethod
+    def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        """Hook: what a file of another origin means in our fields. `overrides`: the keywords of `from_pretrained`."""
+        return config_dict
+
+    @classmethod
+    def remember_grid(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        """For models with positions on a grid of tokens: a file that is loaded with another `num_frames` or size keeps
+        the grid its positions were made for in `position_grid`; the model interpolates from there, and this says so."""
+        sizes = ("num_frames", "image_size", "tubelet_size", "patch_size")
+        if config_dict.get("position_grid") or not {"num_frames", "image_size"} & set(overrides):
+            return config_dict
+        given = {name: value for name, value in config_dict.items() if name in sizes}
+        changed = {name: value for name, value in overrides.items() if name in sizes}
+        made_for, wanted = cls(**given).grid, cls(**{**given, **changed}).grid
+        if made_for != wanted:
+            logger.warning(
+                f"The checkpoint's positions were made for a grid {made_for} of (time, rows, columns) tokens; they are "
+                f"interpolated to {wanted}. Fine-tune before you trust the scores."
+            )
+            config_dict["position_grid"] = list(made_for)
+        return config_dict

@@ -1,0 +1,72 @@
+"""What convolutional models have in common beyond `VideoPreTrainedModel`: no attention, blocks over maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from hf_video.base.modeling import VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoFeatures
+from hf_video.errors import ModelInputError
+from hf_video.layers.convolution import set_batch_norm, tokens
+
+
+class ConvVideoPreTrainedModel(VideoPreTrainedModel):
+    """He initialisation; the stem `embeddings` and the blocks `encoder.layer`, run in turn. Any `attn_implementation`
+    is accepted and means nothing."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv3d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif getattr(module, "starts_at_zero", False):
+            init.zeros_(module.weight)
+
+    def set_norms(self) -> None:
+        """Gives every batch norm the configuration's settings."""
+        config = self.config
+        eps, momentum = config.batch_norm_eps, config.batch_norm_momentum
+        set_batch_norm(self, eps=eps, momentum=momentum, frozen=config.frozen_batch_norm)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The stem."""
+        return self.embeddings if self.base_model is self else self.base_model.get_input_embeddings()
+
+    def refuse_attentions(self, output_attentions: bool | None) -> None:
+        """Raises ModelInputError where the call or the config asks for attentions."""
+        if self.wants(output_attentions, None)[0]:
+            raise ModelInputError(
+                f"{type(self).__name__} has no attention. Leave output_attentions out; output_hidden_states gives maps."
+            )
+
+    def tokens_of(self, maps) -> torch.Tensor:
+        """What the stem or a block made, as tokens (B, T·H·W, D)."""
+        return tokens(maps)
+
+    def run_blocks(self, pixel_values, output_attentions: bool | None, output_hidden_states: bool | None):
+        """Stem and blocks: the last map, and the tokens of the stem's and every block's, each of its own size, or None.
+        Raises ModelInputError for a clip of which no map is left (`token_grid`), and where attentions are asked for."""
+        self.refuse_attentions(output_attentions)
+        self.token_grid(pixel_values)
+        maps = self.embeddings(pixel_values.transpose(1, 2))
+        _, wanted = self.wants(None, output_hidden_states)
+        hidden_states = (self.tokens_of(maps),) if wanted else None
+        for block in self.encoder.layer:
+            maps = block(maps)
+            if wanted:
+                hidden_states += (self.tokens_of(maps),)
+        return maps, hidden_states
+
+    def feature_map(self, last_hidden_state: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, t·h·w, D) of a clip on their grid, (B, t, h, w, D)."""
+        return last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D), the mean over the map's windows (a method `pool`), which the classifier sees;
+        `feature_map` (B, t, h, w, D). `wanted`: `output_hidden_states`."""
+        outputs = self(pixel_values, return_dict=True, **wanted)
+        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
+        return outputs.features(self.pool(feature_map).mean((1, 2, 3)), feature_map)

@@ -1,0 +1,103 @@
+"""Modules under the names that they had in 0.1.0: scripts that import them there, and pickles that name them, go on."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# (package then, package now, modules; "old:new" where the module is called otherwise too)
+_MOVES = (
+    (
+        "",
+        "base",
+        "_version:version configuration modeling modeling_conv outputs losses processing processing_config "
+        "processing_pixels convert safe_weights model_folder output_paths",
+    ),
+    ("", "evaluation", "metrics"),
+    ("data", "base", "written:written_files"),
+    ("tasks", "base", "pairing loading"),
+    ("video", "video.frames", "part times rgb pixels resize background addresses"),
+    (
+        "video",
+        "video.decode",
+        "packets walking references decoding container media http_file stills torchcodec_backend frame_table "
+        "sources given collecting clip_frames",
+    ),
+    (
+        "video",
+        "video.augment",
+        "augment_affine:affine augment_checks:checks augment_crops:crops augment_erasing:erasing "
+        "augment_labels:labels augment_ops:ops augment_options:options augment_preview:preview mixing "
+        "rand_augment temporal",
+    ),
+    ("video", "video.sampling", "frame_sample sample_reader motion"),
+    ("video", "video.flow", "flow_cache:cache"),
+    ("tasks", "clips", "batching clip_processors:processors clips:read sources views windows workers overlaps"),
+    ("data", "clips", "clip_plan"),
+    (
+        "tasks",
+        "pipelines",
+        "video_pipeline:base video_classification features:video_feature_extraction "
+        "question_answering:video_question_answering retrieval:video_text_retrieval "
+        "zero_shot:zero_shot_video_classification matching results",
+    ),
+    ("tasks", "features", "vectors"),
+    ("tasks", "training", "masked_pretraining"),
+    ("inference", "features", "embed feature_shards:shards features:extraction"),
+    (
+        "inference",
+        "evaluation",
+        "evaluation:classification evaluation_rows:rows figures hf_metrics label_matching multi_label_report "
+        "prediction_log protocols published_sampling qa_evaluation:questions report "
+        "retrieval_evaluation:retrieval scored ten_crops",
+    ),
+    (
+        "data",
+        "data.sources",
+        "files folder labels lists tables spaced segments official hub:datasets_library shards:tar_shards "
+        "described load division splitting inspection",
+    ),
+    ("data", "data.datasets", "dataset samples streaming collate captions questions failures shared_batches"),
+    ("data", "data.check", "fingerprint one_pass reencode"),
+    (
+        "training",
+        "training.runs",
+        "finetune:classification pretrain:pretraining video_text video_qa:questions probe preparation "
+        "start:model_loading run_folder self_test:overfit_check summary curve",
+    ),
+    ("training", "training.optim", "optimizer schedule ema"),
+    ("training", "training.samplers", "order pair_order"),
+    ("training", "hub", "card_facts card_results card_words model_card publish"),
+    (
+        "cli",
+        "cli.verbs",
+        "check classify convert embed evaluate index info models preview pretrain probe push search serve train",
+    ),
+)
+MOVED = {
+    ".".join(("hf_video", *filter(None, (then, one.partition(":")[0])))): f"hf_video.{now}.{one.rpartition(':')[2]}"
+    for then, now, modules in _MOVES
+    for one in modules.split()
+} | {"hf_video.wording": "hf_video.errors"}
+PACKAGES = ("hf_video.inference", "hf_video.tasks")
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Finds the old names; the last of `sys.meta_path`, so that it costs nothing where a module is found."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname not in MOVED and fullname not in PACKAGES:
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname in PACKAGES)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        if now := MOVED.get(module.__name__):
+            warnings.warn(f"{module.__name__} is {now} now.", FutureWarning, stacklevel=2)
+            sys.modules[module.__name__] = import_module(now)

@@ -1,0 +1,127 @@
+"""What a processor's file may say, brought to one form: the Hub's old files, transformers' own, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedConfig
+
+from hf_video.errors import VideoOptionError, did_you_mean
+
+# PIL's numbers, as preprocessor files hold them, and our names.
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# What says of which class a file is, or is an internal of old versions: not settings.
+_NOT_SETTINGS = (
+    "image_processor_type",
+    "video_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "_valid_processor_keys",
+    "_valid_kwargs_names",
+)
+_SWITCHES = (
+    "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order", "do_sample_frames", "offset",
+)  # fmt: skip
+
+
+def clean(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a file's dictionary; unknown ones are kept."""
+    return {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
+
+
+def standard(name: str, value: Any) -> Any:
+    """A setting's value in the form that is kept, used and saved. Raises VideoOptionError for one without meaning."""
+    if value is None:
+        return None
+    if name == "size":
+        return _size(value)
+    if name == "crop_size":
+        size = _size(value)
+        edge = size.get("shortest_edge")
+        return {"height": edge, "width": edge} if edge else size
+    if name == "resample":
+        return _resample(value)
+    if name in ("image_mean", "image_std"):
+        return _statistics(name, value)
+    if name in _SWITCHES:
+        return _switch(name, value)
+    if name in ("num_frames", "num_crops"):
+        return _count(name, value)
+    if name in ("fps", "rescale_factor"):
+        return _positive(name, value)
+    return value
+
+
+def refuse_unknown(name: str, known: Iterable[str], owner: str) -> None:
+    hint = did_you_mean(name, known) or f" It has: {', '.join(sorted(known))}."
+    raise VideoOptionError(f"{owner} has no option {name!r}.{hint}")
+
+
+def frames_of_model(pretrained: Any, hub: Mapping[str, Any]) -> int | None:
+    """`num_frames` of the model that lies beside a processor's file, or None."""
+    names = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(pretrained, **{k: hub[k] for k in names if k in hub})
+    except (OSError, ValueError):
+        return None  # a processor on its own
+    count = config.get("num_frames")
+    return count if isinstance(count, int) else None
+
+
+def _size(value: Any) -> dict[str, int]:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        size = {"shortest_edge": int(value)}  # an old file's bare number is the short side
+    elif isinstance(value, (list, tuple)) and len(value) == 2:
+        size = {"height": value[0], "width": value[1]}
+    elif isinstance(value, Mapping) or hasattr(value, "shortest_edge"):  # a dict or transformers' SizeDict
+        size = {key: edge for key, edge in dict(value).items() if edge is not None}
+    else:
+        size = {}
+    whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in size.values())
+    if set(size) not in ({"shortest_edge"}, {"height", "width"}) or not whole:
+        raise VideoOptionError(
+            'A size is {"shortest_edge": pixels}, {"height": pixels, "width": pixels} or one number, all 1 or more; '
+            f"{value!r} came."
+        )
+    return {key: int(edge) for key, edge in size.items()}
+
+
+def _resample(value: Any) -> int:
+    name = getattr(value, "value", value)  # torchvision's InterpolationMode holds the name
+    if isinstance(name, str):
+        name = {v: k for k, v in RESAMPLE.items()}.get(name.lower(), -1)
+    if isinstance(name, bool) or name not in RESAMPLE:
+        raise VideoOptionError(f"resample={value!r} is none of PIL's filters: {RESAMPLE}.")
+    return int(name)
+
+
+def _statistics(name: str, value: Any) -> list[float]:
+    numbers = [float(v) for v in (value if isinstance(value, Iterable) else [value] * 3)]
+    if len(numbers) == 1:
+        numbers *= 3
+    good = numbers and all(np.isfinite(v) for v in numbers)
+    if not good or (name == "image_std" and min(numbers) <= 0):
+        raise VideoOptionError(f"{name}={value!r} must hold one number for each channel, usually 3 (a std above 0).")
+    return numbers
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise VideoOptionError(f"{name}={value!r} must be True or False.")
+    return bool(value)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
+    if name == "num_crops" and value not in (1, 3):
+        raise VideoOptionError(f"num_crops={value!r} must be 1 (the middle) or 3 (along the longer side).")
+    return int(value)
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, (bool, str)) or not value > 0:
+        raise VideoOptionError(f"{name}={value!r} must be a number above 0.")
+    return value

@@ -1,0 +1,107 @@
+"""Find what is wrong with a folder of videos before training on it.
+
+  hf-video check videos/
+  hf-video check videos/ --json > report.json
+  hf-video check videos/ --reencode small/ --short-side 256
+
+Names damaged, empty and very short files, files that are no videos, the same video twice (equal bytes, or the same
+content after another encoding or at another size), and videos that stand in the training and in the test split. The
+exit code is 1 if anything was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, count, folder_to_write
+from hf_video.errors import counted, without_name
+
+SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = adder(parser)
+    add("source", metavar="DIR", help="a folder, a list (csv, json, jsonl), tar shards, or a name on the Hub")
+    add("--format")
+    add("--videos")
+    add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
+    add("--no-content", action="store_true", help="compare bytes only, not what videos show")
+    add("--num-frames", type=count, default=4, metavar="T", help="name videos with fewer frames (default 4)")
+    add(
+        "--reencode",
+        type=folder_to_write,
+        metavar="OUT",
+        help="write the good videos there at a small size; can be stopped and resumed",
+    )
+    add("--short-side", type=count, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
+    add("--json", action="store_true", help="as JSON on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.data.check.videos import check_videos
+
+    report, videos = check_videos(
+        options.source,
+        level="open" if options.quick else "full",
+        content=not options.no_content,
+        num_frames=options.num_frames,
+        data_format=options.format,
+        videos=options.videos,
+    )
+    found = report.as_dict()
+    failed = []
+    if options.reencode:
+        from hf_video.data.check.reencode import reencode
+
+        written, there, failed = reencode(videos, options.reencode, short_side=options.short_side)
+        found["reencoded"] = {"written": written, "there": there, "failed": [one.as_dict() for one in failed]}
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    for one in failed:
+        print(f"hf-video: {one}", file=sys.stderr)
+    return DONE if report.clean and not failed else SOME_FAILED
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['root'] or 'data set'}: {counted(found['videos'], 'video')} that can be read"]
+    lines += [
+        _split_line(split, found["splits"][split], counts, found["imbalance"].get(split))
+        for split, counts in found["classes"].items()
+    ]
+    low, middle, high = found["seconds"]
+    lines += [
+        f"  {name:<12}{_most(found[key])}" for name, key in (("size", "sizes"), ("fps", "rates"), ("codec", "codecs"))
+    ]
+    lines += [f"  {'seconds':<12}{low:g} to {high:g}, median {middle:g}"]
+    for fault in found["faults"]:
+        reason = without_name(fault["reason"], fault["name"])
+        lines.append(f"{fault['kind']}{' (used)' if fault['used'] else ''}: {fault['name']}: {reason}")
+    marked = {tuple(one["names"]) for one in (*found["leaks"], *found["conflicts"])}
+    for word, key in (("leak between splits", "leaks"), ("two labels", "conflicts"), ("duplicate", "duplicates")):
+        lines += [f"{word} ({'equal bytes' if one['exact'] else 'same content'}): {' = '.join(one['names'])}"
+                  for one in found[key] if key != "duplicates" or tuple(one["names"]) not in marked]  # fmt: skip
+    if "reencoded" in found:
+        done = found["reencoded"]
+        lines.append(
+            f"re-encoded: {done['written']} written, {done['there']} there already, {len(done['failed'])} failed"
+        )
+    lines.append("nothing wrong was found" if found["clean"] else "something was found: see above")
+    return lines
+
+
+def _split_line(split: str, videos: int, counts: dict[str, int], imbalance: float | None) -> str:
+    if set(counts) == {""}:
+        return f"  {split:<12}{counted(videos, 'video')} without labels"
+    text = f"  {split:<12}{counted(videos, 'video')} of {counted(len(counts), 'class', 'classes')}"
+    if imbalance is None or imbalance == 1:
+        return text
+    largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
+    return f"{text}, from {counts[smallest]} ({smallest}) to {counts[largest]} ({largest}): {imbalance:g} times as many"
+
+
+def _most(counts: dict[str, int]) -> str:
+    shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:SHOWN])
+    return shown + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")

@@ -1,0 +1,103 @@
+"""How good a model is on labelled videos: top-1, top-5, per class, calibration.
+
+  hf-video evaluate clips/ --model my-model --output evaluation
+  hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
+
+DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
+its own it is divided as when MODEL was trained on it, and the held-out part is used; --split all takes everything. Each
+video is decoded once for all views of the protocol:
+
+  1x1         one clip and the centre crop, as the model's processor says (default)
+  5x3         5 clips x 3 crops, probabilities averaged
+  paper       as the model's authors test it (paper:kinetics, paper:ssv2, paper:ucf101)
+  center      one clip of the paper's, from the middle of the video
+
+With --output, a folder, results are kept there as they come: the same command goes on where it was stopped. Videos that
+can't be read are named, the others go on, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, share
+from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = adder(parser)
+    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
+    add("--format")
+    add("--videos")
+    add("--split", default="test", help="train, validation, test (default), or all")
+    add(
+        "--test-size",
+        type=share,
+        metavar="SHARE",
+        help="kept for the test, of unsplit data (default: as MODEL was trained)",
+    )
+    add("--group-pattern", help="clips of one recording stay on one side (default: as MODEL was trained)")
+    add_run_arguments(parser)
+    add("--json", action="store_true", help="the report as JSON on stdout")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that an evaluation of any data has."""
+    add = adder(parser)
+    add("--output", help="folder for the report, tables, pictures and kept predictions")
+    add("--revision")
+    add("--batch-size")
+    add("--num-workers")
+    add("--device")
+    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--on-error", choices=("raise", "repeat"), default="raise",
+        help="videos with damaged frames: skip them, or repeat the nearest good neighbour")  # fmt: skip
+    add("--backend", default="auto")
+    add("--quiet")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.evaluation.protocols import check_protocol
+    from hf_video.evaluation.rows import split_rows
+
+    check_protocol(options.protocol)
+    rows = split_rows(
+        options.data,
+        options.split,
+        options.model,
+        test_size=options.test_size,
+        group_pattern=options.group_pattern,
+        data_format=options.format,
+        videos=options.videos,
+    )
+    report = evaluate_rows(rows, options)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    return DONE if report.found == report.total else SOME_FAILED
+
+
+def evaluate_rows(rows: Any, options: argparse.Namespace) -> Any:
+    """The report on these rows, saved where `--output` says."""
+    from hf_video.evaluation.classification import evaluate_videos
+
+    pipe = load_pipeline(options)
+    report = evaluate_videos(
+        pipe.model,
+        pipe.image_processor or pipe.video_processor,
+        rows,
+        protocol=options.protocol,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        output=options.output,
+        on_error=options.on_error,
+        backend=options.backend,
+        progress=not options.quiet,
+    )
+    if options.output:
+        print(f"hf-video: report in {report.save(options.output)}", file=sys.stderr)
+    return report

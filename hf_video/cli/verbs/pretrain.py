@@ -1,0 +1,109 @@
+"""Train a VideoMAE without labels: hide most of each clip, learn to paint it in.
+
+  hf-video pretrain clips/ --model videomae:small --output my-encoder
+  hf-video pretrain clips/ --model tiny.json --set training.num_train_epochs=100 --resume
+  hf-video pretrain clips/ --model videomae:base --recipe videomae_pretrain:ucf101-B
+  hf-video pretrain clips/ --model tiny.json --probe labelled/ --probe-every 20
+
+DATA is a folder of videos, a list of them, or tar shards; labels are not used. --model is a size with random weights, a
+JSON or YAML file of configuration fields with "model_type", or a checkpoint to go on from. A part of the videos is held
+out (a test split, where there is one); on these the masked loss is compared with two predictors that know nothing: the
+mean of each patch, and a copy of the nearest visible tube. Without --recipe, fewer than 100 videos are cropped,
+mirrored and coloured anew for each clip (videomae_pretrain_small:few_videos), or they would be learnt by heart.
+
+The output folder holds the model for `hf-video train` and `hf-video probe`, its card, training_summary.json, and
+figures/: reconstructions while it learns, and the loss curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from hf_video.cli import DONE
+from hf_video.cli.arguments import adder, count, share
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = adder(parser)
+    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--model", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
+    add("--recipe", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
+    add("--output", help="folder of the run (default: named after data and model)")
+    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add(
+        "--held-out",
+        type=share,
+        metavar="SHARE",
+        help="of the videos (default 0.1, of fewer than 100 videos 0.25; 0: none)",
+    )
+    add("--group-pattern")
+    add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
+    add("--probe-every", type=count, default=10, metavar="N", help="epochs between probes (default 10)")
+    add("--resume", action="store_true", help="go on with the run in --output")
+    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
+    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
+    add("--revision")
+
+
+def run(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from hf_video.training.runs.pretraining import pretrain
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    summary = pretrain(
+        options.data,
+        options.model,
+        recipe=options.recipe,
+        output=options.output,
+        settings=options.settings,
+        held_out=options.held_out,
+        group_pattern=options.group_pattern,
+        probe=options.probe,
+        probe_every=options.probe_every,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        yes=options.yes,
+        revision=options.revision,
+    )
+    if summary:  # of several processes, the first one's
+        print(told(summary))
+    return DONE
+
+
+def told(summary: dict[str, Any]) -> str:
+    from hf_video.data.rows import Skipped
+
+    lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
+    held_out = summary["held_out"]
+    if held_out:
+        lines += _compared(held_out)
+    if summary["probe_top1"]:
+        probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
+        lines.append(f"Linear probe, top-1: {', '.join(probes)}")
+    skipped = summary["data"]["skipped"]
+    lines += [str(Skipped(**one)) for one in skipped]
+    lines.append(f"Saved to {summary['output']}; pictures in {summary['output']}/figures")
+    return "\n".join(lines)
+
+
+def _compared(held_out: dict[str, Any]) -> list[str]:
+    """The loss beside what it has to beat, and in a sentence whether it does."""
+    clips, videos = held_out["clips"], held_out["videos"]
+    rows = (
+        ("this model", "masked_loss"),
+        ("mean of each patch", "mean_of_patch"),
+        ("copy of the nearest visible tube", "copy_of_nearest"),
+    )
+    if held_out["beats_trivial"]:
+        verdict = f"It beats both: {held_out['explained']:.1%} less error than the better of them."
+    else:
+        verdict = "It does not beat both: train longer, on more videos, or hide less (masking.mask_ratio)."
+    return [
+        f"Masked loss on {clips} clips of {videos} held-out videos (squared error of what was hidden; less is better)",
+        *(f"  {name:<34}{held_out[key]:.4f}" for name, key in rows),
+        verdict,
+    ]

@@ -1,0 +1,76 @@
+"""Measure a frozen encoder: a linear classifier on its features.
+
+  hf-video probe labelled/ --model my-encoder
+  hf-video probe labelled/ --model my-encoder --random --output my-probe
+
+DATA is a folder (train/<label>/clip.mp4 and test/..., or <label>/clip.mp4 to be divided), a list, or tar shards.
+Features are made once for each video; the classifier is solved to its end, its penalty chosen on a part of the training
+videos. --random probes the same model with random weights too: what the features have to be better than. With --output
+the probe is saved as a model that `hf-video classify` and the pipeline take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from hf_video.cli.arguments import adder
+from hf_video.errors import counted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = adder(parser)
+    add("data", metavar="DATA", help="labelled videos: a folder, a list, or tar shards")
+    add("--model", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
+    add("--revision")
+    add("--format")
+    add("--videos")
+    add("--output", help="save the model with the probe as its classifier")
+    add("--random", action="store_true", help="probe random weights as well")
+    add("--views")
+    add("--batch-size", default=8)
+    add("--num-workers")
+    add("--device")
+    add("--seed", default=None, help="of the splits (default: as MODEL was trained), and of random weights")
+    add("--json", action="store_true", help="the report as JSON on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.data.rows import Skipped
+    from hf_video.training.runs.probe import probe_model
+
+    report = probe_model(
+        options.data,
+        options.model,
+        output=options.output,
+        revision=options.revision,
+        random=options.random,
+        device=options.device,
+        seed=options.seed,
+        data_format=options.format,
+        videos=options.videos,
+        views=options.views,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+    )
+    if options.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        show(report)
+    for one in report["skipped"]:
+        print(Skipped(**one), file=sys.stderr)
+    return SOME_FAILED if any(not one["used"] for one in report["skipped"]) else DONE
+
+
+def show(report: dict[str, Any]) -> None:
+    print(
+        f"{counted(report['train_found'], 'training video')}, {counted(report['test_found'], 'test video')}, "
+        f"{counted(len(report['labels']), 'class', 'classes')}"
+    )
+    print(f"linear probe     top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
+    if report.get("random_top1") is not None:
+        print(f"random weights   top-1 {report['random_top1']:.1%}")
+    print(f"chance           top-1 {report['chance']:.1%}   (the most frequent class)")

@@ -1,0 +1,73 @@
+"""Fine-tune a model on your videos, from a folder to a model that pipelines load.
+
+  hf-video train videos/ --model MCG-NJU/videomae-base --output my-model
+  hf-video train videos/ --model videomae_tiny.json --self-test
+  hf-video train k400/ --model MCG-NJU/videomae-base --recipe videomae_finetune_kinetics:B-1600
+  hf-video train videos/ --model my-model --set training.learning_rate=1e-4 --set augmentation.flip=0 --resume
+
+A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of which a fifth is kept for the test.
+Before it trains it prints a plan, and refuses what can't work. Ctrl-C saves a checkpoint and prints the command to go
+on with. Several GPUs: torchrun -m hf_video.cli train ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import adder, share
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = adder(parser)
+    add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
+    add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
+    add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
+    add("--output", help="folder of the run (default: named after data and model)")
+    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add("--test-size", type=share, metavar="SHARE", help="kept for the test, of unsplit data (default 0.2)")
+    add("--group-pattern")
+    add("--format")
+    add("--videos")
+    add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
+    add("--resume", action="store_true", help="go on with the run in --output")
+    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
+    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
+    add("--self-test", action="store_true", help="only see whether the model can learn one batch")
+    add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
+    add("--public", action="store_true", help="make a new repository public")
+    add("--revision")
+
+
+def run(options: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    from hf_video.training.runs.classification import finetune
+    from hf_video.training.runs.overfit_check import SelfTest
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
+    result = finetune(
+        options.data,
+        options.model,
+        recipe=options.recipe,
+        output=options.output,
+        settings=options.settings,
+        test_size=options.test_size,
+        group_pattern=options.group_pattern,
+        data_format=options.format,
+        videos=options.videos,
+        protocol=options.protocol,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        self_test=options.self_test,
+        yes=options.yes,
+        push_to_hub=options.push_to_hub,
+        private=False if options.public else None,
+        revision=options.revision,
+    )
+    if isinstance(result, SelfTest):
+        print(result)
+        return DONE if result.passed else SOME_FAILED
+    return DONE

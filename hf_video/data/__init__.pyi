@@ -1,0 +1,16 @@
+from .datasets.captions import CaptionCollator as CaptionCollator
+from .datasets.captions import CaptionDataset as CaptionDataset
+from .datasets.captions import CaptionRow as CaptionRow
+from .datasets.captions import load_captions as load_captions
+from .datasets.collate import VideoCollator as VideoCollator
+from .datasets.dataset import VideoDataset as VideoDataset
+from .datasets.questions import QuestionCollator as QuestionCollator
+from .datasets.questions import QuestionDataset as QuestionDataset
+from .datasets.questions import QuestionRow as QuestionRow
+from .datasets.questions import load_questions as load_questions
+from .datasets.streaming import VideoStream as VideoStream
+from .rows import Skipped as Skipped
+from .rows import VideoRow as VideoRow
+from .rows import VideoRows as VideoRows
+from .seeds import sample_seed as sample_seed
+from .sources.load import load_videos as load_videos

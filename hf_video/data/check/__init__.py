@@ -1,0 +1,8 @@
+"""What is wrong with a set of videos: damaged, doubled or leaking files."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Rows to samples to batches: labelled clips, captions, questions, streams."""

@@ -1,0 +1,101 @@
+"""Files below a folder: which are videos by their ending, and what the others are."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from hf_video.data.rows import Skipped
+from hf_video.video.frames.addresses import local_path, scheme_of
+
+VIDEO_ENDINGS = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
+    ".ogv", ".3gp", ".y4m", ".vob", ".asf", ".f4v",
+)  # fmt: skip
+# What official lists leave out before a number: MSRVTT-QA's 7010 is video7010.mp4, MSVD-QA's 1 is vid1.avi.
+NUMBERED = ("", "video", "vid")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it with "/", in natural order (2 before 10). Hidden files and
+    folders are passed over; links to folders are followed once."""
+    seen = set()
+    found = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above would never end
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [Path(folder, file).relative_to(root).as_posix() for file in files if not file.startswith(".")]
+    return iter(sorted(found, key=natural))
+
+
+def videos_below(root: str | os.PathLike[str]) -> tuple[list[str], list[Skipped]]:
+    """Paths of all videos below `root`, by their endings, as `walk` gives them; and what is left out: files of other
+    kinds, and further names (links) of a file that is among the videos, of which a name that is no link is kept."""
+    videos, others = [], []
+    first: dict[str, str] = {}
+    names = list(walk(root))
+    for name in sorted(filter(is_video, names), key=lambda name: os.path.islink(os.path.join(root, name))):
+        first.setdefault(same_file(os.path.join(root, name)), name)
+    for name in names:
+        if not is_video(name):
+            others.append(not_a_video(name))
+        elif (kept := first[same_file(os.path.join(root, name))]) == name:
+            videos.append(name)
+        else:
+            others.append(Skipped(name, f"is the same file as {kept}", "other"))
+    return videos, others
+
+
+def same_file(path: str) -> str:
+    """What all spellings of a path have in common: relative or absolute, through links or not. URLs are as they are."""
+    if scheme_of(path):
+        return path
+    return os.path.realpath(path)
+
+
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """A key for sorting in which numbers count as numbers."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
+
+
+def locate(root: str | os.PathLike[str], name: str) -> str | None:
+    """The path of a video that a list names, relative to `root`; URLs as they are; None where nothing is there.
+
+    Names without their ending are found (`video7012`, and 7012 of MSRVTT-QA, which is video7012.mp4), and so are those
+    whose accents are written otherwise than the file's (NFC, NFD) and those with Windows' separators.
+    """
+    name = local_path(name)
+    if scheme_of(name):
+        return name
+    forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+    forms |= dict.fromkeys(form.replace("\\", "/") for form in list(forms) if "\\" in form)
+    for form in forms:
+        path = os.path.join(root, form)
+        if os.path.exists(path):
+            return path
+    stems = [
+        os.path.join(root, prefix + form) for form in forms for prefix in (NUMBERED if form.isdecimal() else ("",))
+    ]
+    return next((stem + ending for stem in stems for ending in VIDEO_ENDINGS if os.path.isfile(stem + ending)), None)
+
+
+def is_video(name: str) -> bool:
+    """Whether the ending is a video's. What the file really holds, only opening it tells."""
+    return name.lower().endswith(VIDEO_ENDINGS)
+
+
+def not_a_video(name: str) -> Skipped:
+    """The entry for a file whose ending is none of a video's. At the top of a folder such files are expected (a README,
+    a list of labels); in a label folder they are not."""
+    ending = os.path.splitext(name)[1].lower()
+    what = "an image" if ending in IMAGE_ENDINGS else f"a {ending} file" if ending else "a file without an ending"
+    return Skipped(name, f"{what}, and no video by its name", "format" if "/" in name else "other")

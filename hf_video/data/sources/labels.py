@@ -1,0 +1,146 @@
+"""Labels as they are written, to classes with numbers: one spelling, several labels a video, numbers or names."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from hf_video.data.rows import Skipped
+from hf_video.data.sources.files import natural
+from hf_video.data.sources.folder import Found, Listing
+from hf_video.errors import DataError, did_you_mean
+
+LABEL_COLUMNS = (
+    "label", "labels", "class", "classes", "class_name", "category", "target", "label_idx", "class_index", "cls",
+)  # fmt: skip
+_NUMBERS = re.compile(r"\d+(?:\s*[,;\s]\s*\d+)+")
+
+
+def read_label(value: Any, place: str) -> str | tuple[str, ...] | None:
+    """A label as text, None where there is none; a tuple of them where a video has several: a list, "[1, 3]", "1|3",
+    "run|jump", and numbers with blanks, commas or semicolons between them. Raises DataError for what is no label."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # NumPy's numbers and arrays
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("[") and text.endswith("]"):
+            several = _list_in(text)
+            return text if several is None else _several(several, place)
+        if "|" in text:
+            return _several([part for part in text.split("|") if part.strip()], place)
+        if _NUMBERS.fullmatch(text):
+            return _several(re.findall(r"\d+", text), place)
+        return text or None
+    if isinstance(value, (list, tuple, set)):
+        return _several(list(value), place)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(
+            f"{place}: {value!r} is no label. Give a text, a number, or a list of these for a video of several classes."
+        )
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _list_in(text: str) -> list[Any] | None:
+    """A list that was written into a cell by JSON or Python; None for a name in brackets."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
+def _several(values: list[Any], place: str) -> tuple[str, ...]:
+    found = [read_label(value, place) for value in values]
+    if not all(isinstance(one, str) for one in found):
+        raise DataError(f"{place}: {values!r} is no list of labels.")
+    return tuple(dict.fromkeys(found))
+
+
+def tidy_labels(listing: Listing) -> None:
+    """One spelling for labels that look the same: Unicode's NFC, no blanks around, "3.0" as "3" where all are numbers.
+    Where this joins what were two classes it is said in `skipped`, and so are classes that differ only by case or
+    blanks, which stay two. Where some videos have several labels, all get a tuple; "-1" everywhere means none."""
+    listing.labels = None if listing.labels is None else [_normal(name) for name in listing.labels]
+    written: dict[str, dict[str, None]] = {}
+    for video in listing.videos:
+        for label in _each(video):
+            written.setdefault(_normal(label), {})[label] = None
+    for name, forms in written.items():
+        if len({form.strip() for form in forms}) > 1:
+            reason = f"is written in {len(forms)} Unicode forms (NFC, NFD), which are one class here"
+            listing.skipped.append(Skipped(name, reason, "label", used=True))
+    alike: dict[str, list[str]] = {}
+    for name in written:
+        alike.setdefault(re.sub(r"[\s_]+", " ", name).casefold(), []).append(name)
+    for first, *others in alike.values():
+        for other in others:
+            reason = f"differs from {first!r} only by case, blanks or underscores, and is another class"
+            listing.skipped.append(Skipped(other, reason, "label", used=True))
+    whole = bool(written) and listing.numbers and all(re.fullmatch(r"\d+(\.0+)?", name) for name in written)
+    several = any(isinstance(video.label, tuple) for video in listing.videos)
+    unknown = set(written) == {"-1"}
+    for video in listing.videos:
+        if video.label is None:
+            continue
+        names = dict.fromkeys(name.partition(".")[0] if whole else name for name in map(_normal, _each(video)))
+        video.label = None if unknown else tuple(names) if several else next(iter(names))
+
+
+def _each(video: Found) -> tuple[str, ...]:
+    return () if video.label is None else (video.label,) if isinstance(video.label, str) else video.label
+
+
+def _normal(label: str) -> str:
+    return unicodedata.normalize("NFC", label).strip()
+
+
+def class_names(listing: Listing, labels: Sequence[str] | None) -> list[str]:
+    """Class names in the order of their numbers.
+
+    In lists and tables, labels that are numbers keep them: class k is number k, also where one of them has no video
+    here. Only those that run from 1 to N without a gap are counted from 1.
+    """
+    if labels is not None or listing.labels is not None:
+        return list(labels if labels is not None else listing.labels)
+    found = {label for video in listing.videos for label in _each(video)}
+    if listing.numbers and found and all(label.isdecimal() for label in found):
+        for video in listing.videos:
+            if video.label is not None:
+                plain = tuple(dict.fromkeys(str(int(label)) for label in _each(video)))
+                video.label = plain[0] if isinstance(video.label, str) else plain
+        numbers = {int(label) for label in found}
+        first = 1 if numbers == set(range(1, max(numbers) + 1)) else 0
+        return [str(number) for number in range(first, max(numbers) + 1)]
+    return sorted(found, key=natural)
+
+
+def class_number(video: Found, names: Sequence[str], number: dict[str, int]) -> int | tuple[int, ...] | None:
+    """Of a video's label, or of each of them. `number` holds the names in NFC. Raises DataError for unknown ones."""
+    if video.label is None:
+        return None
+    found = tuple(sorted({_number(video.name, label, names, number) for label in _each(video)}))
+    return found[0] if isinstance(video.label, str) else found
+
+
+def numbers_of(names: Sequence[str]) -> dict[str, int]:
+    return {_normal(name): i for i, name in enumerate(names)}
+
+
+def _number(video: str, label: str, names: Sequence[str], number: dict[str, int]) -> int:
+    if label in number:
+        return number[label]
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    hint = did_you_mean(label, names)
+    raise DataError(
+        f"{video} has the label {label!r}, which is none of the {len(names)} classes.{hint} Rename it, or leave "
+        "labels= out to take the classes that are there."
+    )

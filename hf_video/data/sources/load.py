@@ -1,0 +1,265 @@
+"""`load_videos`: from whatever holds the videos to rows for each split."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
+from hf_video.data.sources.datasets_library import is_dataset, list_dataset, load_dataset_from, saved_dataset
+from hf_video.data.sources.division import Division
+from hf_video.data.sources.files import is_video, same_file, walk
+from hf_video.data.sources.folder import Found, Listing, list_folder, split_name
+from hf_video.data.sources.inspection import Inspection, inspect_all
+from hf_video.data.sources.labels import class_names, class_number, numbers_of, tidy_labels
+from hf_video.data.sources.lists import list_file
+from hf_video.data.sources.official import OFFICIAL, list_official, official_format
+from hf_video.data.sources.spaced import SPACED_FORMS
+from hf_video.data.sources.splitting import assign_groups, choose_test
+from hf_video.data.sources.tables import LIST_ENDINGS
+from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards
+from hf_video.errors import DataError
+from hf_video.video.frames.addresses import local_path
+
+SPLITS = ("train", "validation", "test")
+FORMATS = ("folder", "list", "datasets", "webdataset", *SPACED_FORMS, *OFFICIAL)
+TEST_SIZE = 0.2
+
+
+def load_videos(
+    source: Any,
+    *,
+    data_format: str | None = None,
+    videos: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    test_size: float | None = None,
+    seed: int = 0,
+    label_column: str = "label",
+    video_column: str = "video",
+    group_pattern: str | None = None,
+    division: Division | None = None,
+    labels: Sequence[str] | None = None,
+    need_labels: bool = True,
+    inspect: str | None = "open",
+    min_frames: int = 1,
+    num_frames: int = 4,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, VideoRows]:
+    """The videos of a source, by split: "train", "validation", "test", as far as there are such.
+
+    Args:
+        source: A folder (`train/<label>/clip.mp4`; `<label>/clip.mp4`; clips without labels); a CSV, TSV, JSON, JSONL
+            or "path label" list, or a dict of these by split; a `datasets` Dataset or DatasetDict, one saved to disk or
+            a name on the Hub; WebDataset tar shards (a tar, a folder, a glob, `{000..012}.tar`, a list).
+        data_format: "folder", "list", "datasets" or "webdataset", where the source doesn't tell; "path-labels" or
+            "path-frames-labels" for lines of several numbers; or a published list's: "kinetics",
+            "something-something", "ucf101", "hmdb51", "diving48", "charades", "epic-kitchens" (see
+            `hf_video.data.sources.official`), which are known by their columns too.
+        videos: The folder that names in a list are relative to; default the list's own.
+        split: Take only this one; a source without splits is then this one, whole.
+        test_size: Share of each class that becomes "test" where the source has no splits; default 0.2, and 0 for
+            unlabelled videos.
+        seed: Of that split.
+        label_column, video_column: Names in lists, tables and the .json files of shards.
+        group_pattern: A regular expression on names; its first group (or the match) names the recording. Clips of one
+            recording are never split up. By default UCF101's, Kinetics' and "..._clip3" names are known.
+        division: How the source was divided before (`hf_video.data.sources.division`): what has no splits of its own
+            gets these, and new videos are tested.
+        labels: Class names in order, of a model that exists already; default: those found, in natural order. Labels
+            that are numbers are indices.
+        need_labels: False keeps the videos without a label beside those that have one, such as the loose ones beside
+            label folders, and takes a file that several names lead to once: for uses that look at videos alone.
+        inspect: "open" opens each file and decodes its first frame, "full" decodes all, None looks at nothing. What
+            can't be read is left out and named in `.skipped`; what is cut off or short is named and used.
+        min_frames: Files with fewer frames are not used.
+        num_frames: Files with fewer frames are named as short: pass the model's.
+        cache_dir: Where inspections are kept; default `hf_video/inspected` in XDG_CACHE_HOME or ~/.cache.
+
+    A list's rows with `start` and `end` are parts of videos (`hf_video.video.VideoPart`). Where some rows of a list
+    have several labels ([1, 3], "run|jump"), the labels of all are tuples. Raises DataError: nothing there, no such
+    split, a label that is none of `labels`, a list that can't be read.
+    """
+    listing = list_source(source, data_format, label_column, video_column, videos)
+    if not need_labels:
+        _take_all(listing)
+    if inspect is not None:
+        set_aside(listing, inspect, min_frames=min_frames, num_frames=num_frames, cache_dir=cache_dir)
+    if split is not None:
+        _keep_split(listing, split)
+    elif all(video.split is None for video in listing.videos) and division is not None:
+        division.assign(listing.videos)
+    elif all(video.split is None for video in listing.videos):
+        _split_automatically(listing, test_size, seed, group_pattern)
+    return _numbered(listing, labels)
+
+
+def list_source(
+    source: Any, data_format: str | None = None, label: str = "label", video: str = "video", videos: Any = None
+) -> Listing:
+    """What a source holds, unopened, with tidy labels; see `load_videos`."""
+    if isinstance(source, (str, os.PathLike)):
+        source = local_path(source)
+    kind = data_format or _kind(source)
+    if kind.partition(":")[0] not in FORMATS:
+        raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")
+    listing = _listed(source, kind, label, video, videos)
+    tidy_labels(listing)
+    return listing
+
+
+def _listed(source: Any, kind: str, label: str, video: str, videos: Any) -> Listing:
+    if isinstance(source, Mapping) and not is_dataset(source):
+        return _by_split(source, None if kind == "list" else kind, label, video, videos)
+    if kind.partition(":")[0] in OFFICIAL:
+        return list_official(source, kind, videos)
+    if kind in ("list", *SPACED_FORMS):
+        form = kind if kind in SPACED_FORMS else None
+        return list_file(source, video_column=video, label_column=label, videos=videos, form=form)
+    if videos is not None:
+        raise DataError(f"videos= is where the videos of a list lie, and {source} is read as {kind}: leave it out.")
+    if kind == "folder":
+        return list_folder(source)
+    if kind == "webdataset":
+        return list_shards(source, label_column=label)
+    given = load_dataset_from(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
+    return list_dataset(given, video_column=video, label_column=label)
+
+
+def _kind(source: Any) -> str:
+    """Of which of FORMATS a source is, by what lies there."""
+    if is_dataset(source):
+        return "datasets"
+    if isinstance(source, Mapping):
+        return "list"
+    if isinstance(source, (list, tuple)):
+        return "webdataset"
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(
+            f"A {type(source).__name__} is no source of videos. Give a folder, a list (csv, json, jsonl), a datasets "
+            "Dataset, a name on the Hub, or tar shards."
+        )
+    text = os.fspath(source)
+    if os.path.isdir(text):
+        if saved_dataset(text):
+            return "datasets"
+        files = list(walk(text))
+        if any(map(is_video, files)):
+            return "folder"
+        tars = any(name.lower().endswith(TAR_ENDINGS) for name in files)
+        return "webdataset" if tars else official_format(Path(text)) or "folder"
+    if text.lower().endswith(TAR_ENDINGS):
+        return "webdataset"
+    if text.lower().endswith(LIST_ENDINGS):
+        return official_format(Path(text)) or "list" if os.path.isfile(text) else "list"
+    if os.path.exists(text):
+        raise DataError(f"{text} is neither a folder nor a list of videos. Lists end in {' '.join(LIST_ENDINGS)}.")
+    return "datasets" if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else "folder"
+
+
+def _take_all(listing: Listing) -> None:
+    """Brings the videos without a label back, and takes each file once."""
+    names = {video.name for video in listing.unlabelled}
+    listing.skipped = [one for one in listing.skipped if one.name not in names]
+    videos = [*listing.videos, *listing.unlabelled]
+    first = {}
+    for video in videos:
+        about = same_file(video.source) if isinstance(video.source, str) else id(video)
+        if (before := first.setdefault(about, video)) is not video:
+            listing.skipped.append(Skipped(video.name, f"is the same file as {before.name}", "other"))
+    listing.videos, listing.unlabelled = list(first.values()), []
+
+
+def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: str, videos: Any) -> Listing:
+    """A dict of lists or folders by split."""
+    whole: Listing | None = None
+    for name, part in source.items():
+        found = list_source(part, kind, label, video, videos)
+        for one in found.videos:
+            one.split = split_name(str(name)) or str(name)
+        if whole is None:
+            whole = found
+            continue
+        whole.videos += found.videos
+        whole.skipped += found.skipped
+        whole.unlabelled += found.unlabelled
+        whole.labels = max(whole.labels or [], found.labels or [], key=len) or None
+    if whole is None:
+        raise DataError("The dict of lists is empty: give {'train': 'train.csv', 'test': 'test.csv'}.")
+    return whole
+
+
+def set_aside(
+    listing: Listing,
+    level: str,
+    *,
+    min_frames: int = 1,
+    num_frames: int = 4,
+    cache_dir: Any = None,
+    look: Callable[[Found], Inspection] | None = None,
+) -> None:
+    """Opens every video, keeps what was seen in its `about`, and moves those that can't be used to the skipped ones.
+    `look` inspects a video in place of `inspect_video`. Raises DataError where none is left."""
+    here = [v for v in listing.videos if not (isinstance(v.source, str) and "://" in v.source)]  # never the network
+    found = inspect_all(
+        [v.source for v in here],
+        level=level,
+        root=listing.root,
+        cache_dir=cache_dir,
+        look=None if look is None else lambda i: look(here[i]),
+    )
+    lost = set()
+    for video, one in zip(here, found, strict=True):
+        video.about = one
+        kind, reason, used = one.kind, plain_reason(one.reason, video.source, video.name), one.usable
+        if kind is None and one.frames < max(num_frames, min_frames):
+            kind, reason, used = "short", _frames(one.frames), one.frames >= min_frames
+        if kind is not None:
+            listing.skipped.append(Skipped(video.name, reason, kind, used))
+        if not used:
+            lost.add(id(video))
+    listing.videos = [video for video in listing.videos if id(video) not in lost]
+    if not listing.videos:
+        raise DataError(f"None of the {len(here)} videos of {listing.root} can be used. {listing.skipped[-1]}")
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' if count != 1 else ''} only"
+
+
+def _keep_split(listing: Listing, split: str) -> None:
+    """Only this split; a source without splits is this one, whole."""
+    for video in listing.videos:
+        video.split = video.split or split
+    found = sorted({video.split for video in listing.videos})
+    listing.videos = [video for video in listing.videos if video.split == split]
+    if not listing.videos:
+        raise DataError(f"{listing.root} has no split {split!r}; it has {', '.join(found)}.")
+
+
+def _split_automatically(listing: Listing, test_size: float | None, seed: int, group_pattern: str | None) -> None:
+    labelled = any(video.label is not None for video in listing.videos)
+    share = (TEST_SIZE if labelled else 0.0) if test_size is None else test_size
+    if not 0 <= share < 1:
+        raise DataError(f"test_size={test_size!r} must be a share from 0 to below 1.")
+    assign_groups(listing.videos, group_pattern)
+    chosen = choose_test(listing.videos, share, seed) if share else [False] * len(listing.videos)
+    for video, test in zip(listing.videos, chosen, strict=True):
+        video.split = "test" if test else "train"
+
+
+def _numbered(listing: Listing, labels: Sequence[str] | None) -> dict[str, VideoRows]:
+    """Labels as numbers, rows by split."""
+    names = class_names(listing, labels)
+    number = numbers_of(names)
+    rows: dict[str, list[VideoRow]] = {}
+    for video in listing.videos:
+        label = class_number(video, names, number)
+        rows.setdefault(video.split or "train", []).append(VideoRow(video.source, label, video.name, video.group))
+    ordered = [*[name for name in SPLITS if name in rows], *[name for name in rows if name not in SPLITS]]
+    return {
+        name: VideoRows(rows[name], names, listing.skipped if name == ordered[0] else (), root=listing.root)
+        for name in ordered
+    }

@@ -1,0 +1,265 @@
+"""Annotated lists as records, for labels, captions and questions alike: CSV, TSV, JSON, JSON lines, and the lines of
+"path label" of official repositories.
+
+Every row becomes a record, or the list is refused with the number of the line. Left out are only empty lines and
+comments, which are lines that begin with "#" followed by a blank, in lists of "path label" lines and above the header
+of a table; a table has none below it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_video.data.sources.files import is_video
+from hf_video.data.sources.folder import split_name
+from hf_video.data.sources.spaced import spaced_records
+from hf_video.errors import DataError
+
+LIST_ENDINGS = (".csv", ".tsv", ".txt", ".list", ".json", ".jsonl", ".ndjson")
+VIDEO_COLUMNS = ("video", "path", "file", "file_name", "filename", "video_path", "clip", "url", "mp4", "webm")
+SEPARATORS = ("\t", ",", ";")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_COMMENT = re.compile(r"#\s")
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+csv.field_size_limit(1 << 27)  # a list of choices or captions in one cell
+
+
+@dataclass
+class Table:
+    """The `records` of a list, each with its `place` ("line 3", "entry 3") for messages."""
+
+    records: list[dict[str, Any]]
+    places: list[str]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(name for record in self.records for name in record))
+
+
+def read_table(path: Path, *, names: Iterable[str] = (), form: str | None = None) -> Table:
+    """The entries of a list as they stand there. A first line is a header where it names a usual column of videos, or
+    one of `names`. `form` tells how lines of several numbers are meant, see `spaced_records`. Raises DataError."""
+    text = read_text(path)
+    ending = path.suffix.lower()
+    if ending in (".json", ".jsonl", ".ndjson"):
+        table = _from_json(path, text)
+    else:
+        table = _from_lines(path, text, {*VIDEO_COLUMNS, *(name.lower() for name in names)}, form)
+    if not table.records:
+        raise DataError(f"{path} names no video. Give one a line: a header such as video,label, or `path label`.")
+    return table
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8, or UTF-16 or UTF-32 with its byte order mark. Raises DataError for any other file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error}") from None
+    mark, encoding = next((one for one in _MARKS if data.startswith(one[0])), (b"", "utf-8"))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, len(mark) + error.start) + 1
+        raise DataError(f"{path}, line {line}: this is no {encoding.upper()}. Save the list as UTF-8.") from None
+    if "\0" in text:
+        raise DataError(
+            f"{path} holds zero bytes: it is UTF-16 without a byte order mark, or no text. Save it as UTF-8."
+        )
+    return text
+
+
+def text_lines(text: str) -> list[str]:
+    """Cut at line ends of Unix, Windows and old Macs alone: `str.splitlines` also cuts at U+2028, form feeds, …"""
+    return _NEWLINE.split(text)
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def _from_json(path: Path, text: str) -> Table:
+    try:
+        given = json.loads(text, object_pairs_hook=_unique) if path.suffix.lower() == ".json" else None
+    except ValueError as error:
+        try:  # JSON lines are often called .json
+            return _json_lines(path, text)
+        except DataError:
+            raise DataError(f"{path} is not valid JSON: {error}") from None
+    if given is None:
+        return _json_lines(path, text)
+    entries = given if isinstance(given, list) else _entries(path, given)
+    records = [{"video": one} if isinstance(one, str) else one for one in entries]
+    return _checked(path, Table(records, [f"entry {number}" for number in range(1, len(records) + 1)]))
+
+
+def _json_lines(path: Path, text: str) -> Table:
+    records, places = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            one = json.loads(line, object_pairs_hook=_unique)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not valid JSON: {error}") from None
+        records.append({"video": one} if isinstance(one, str) else one)
+        places.append(f"line {number}")
+    return _checked(path, Table(records, places))
+
+
+def _checked(path: Path, table: Table) -> Table:
+    for record, place in zip(table.records, table.places, strict=True):
+        if not isinstance(record, dict):
+            raise DataError(
+                f'{path}, {place}: a {type(record).__name__} came, and a list holds objects such as {{"video": ..., '
+                '"label": ...}.'
+            )
+    return table
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object, and all but its last value would be lost")
+    return found
+
+
+def _entries(path: Path, given: Any) -> list[Any]:
+    """The entries of {"clip.mp4": "label"}, {"clip.mp4": ["a", "b"]}, {"clip": {"label": ...}}, {"train": [{...}]} or
+    {"label": ["clip.mp4"]}."""
+    if not isinstance(given, dict):
+        raise DataError(f'{path} must hold a list of objects such as {{"video": ..., "label": ...}}.')
+    lists = given and all(isinstance(value, list) for value in given.values())
+    inside = [one for value in given.values() for one in value] if lists else []
+    if lists and (all(isinstance(one, dict) for one in inside) or all(map(split_name, given))):
+        wrapped = len(given) == 1 and not split_name(next(iter(given)))  # {"annotations": [...]}
+        return [
+            {**({} if wrapped else {"split": split}), **({"video": one} if isinstance(one, str) else one)}
+            for split, value in given.items()
+            for one in value
+        ]
+    if inside and all(isinstance(one, str) and is_video(one) for one in inside):
+        return [{"video": one, "label": label} for label, value in given.items() for one in value]
+    return [
+        {"video": name, **(value if isinstance(value, dict) else {"label": value})} for name, value in given.items()
+    ]
+
+
+# -- lines ------------------------------------------------------------------------------------------------------------
+
+
+def _from_lines(path: Path, text: str, known: set[str], form: str | None) -> Table:
+    numbered = [(number, line) for number, line in enumerate(text_lines(text), start=1) if line.strip()]
+    above = next((i for i, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
+    if above == len(numbered):
+        return Table([], [])
+    first = numbered[above][1]
+    separator = _header_separator(first, known)
+    if separator is not None:
+        begin = numbered[above][0]
+        rows = list(_rows(path, text, separator, begin))
+        return _headed(path, rows)
+    separator = _separator(first)
+    if form is None and separator is not None:
+        return _headless(path, list(_rows(path, text, separator, 1)))
+    lines = [(number, line.strip()) for number, line in numbered if not _COMMENT.match(line)]
+    return Table(spaced_records(path, lines, form), [f"line {number}" for number, _ in lines])
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+
+
+def _header_separator(line: str, known: set[str]) -> str | None:
+    """The separator by which a line is a header: that of which most cells come out, one being a column of videos."""
+    found = []
+    for separator in SEPARATORS:
+        cells = _cells(line, separator)
+        if any(cell.lower() in known for cell in cells):
+            found.append((len(cells), separator))
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _separator(line: str) -> str | None:
+    """That of a table without a header: what follows the name of a video, or, if no cell looks like one, whatever is
+    there; None for lines of "path label"."""
+    there = [separator for separator in SEPARATORS if len(_cells(line, separator)) > 1]
+    after_video = [separator for separator in there if is_video(_cells(line, separator)[0])]
+    if not after_video and re.search(r"\.\w{2,4}\s+\S", line) and "\t" not in line:
+        return None
+    return next(iter(after_video or there), None)
+
+
+def _rows(path: Path, text: str, separator: str, begin: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows from line `begin` on with the line each begins at; quoted cells may hold separators and line ends."""
+    stream = io.StringIO(text, newline="")
+    for _ in range(begin - 1):
+        stream.readline()
+    # In files with tabs quotes are often mere letters; where they are no good CSV they are taken for these.
+    quoting = csv.QUOTE_MINIMAL
+    if separator == "\t" and not _well_quoted(stream.getvalue(), separator):
+        quoting = csv.QUOTE_NONE
+    reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True, quoting=quoting)
+    while True:
+        line = begin + reader.line_num
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {line}: {error}. A cell that holds {separator!r}, a quote or a line end stands in "
+                'double quotes, with each quote inside doubled: "She said ""go"", and went".'
+            ) from None
+        if row is None:
+            return
+        if any(cell.strip() for cell in row):
+            yield line, [cell.strip() for cell in row]
+
+
+def _well_quoted(text: str, separator: str) -> bool:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error:
+        return False
+    return len({len(row) for row in rows if row}) < 2
+
+
+def _headed(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Table:
+    (_, header), *rest = rows
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path} has two columns called {twice!r}: rename one.")
+    records, places = [], []
+    for line, row in rest:
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells came and the header has {len(header)} ({', '.join(header)}). "
+                "A cell that holds the separator must stand in double quotes."
+            )
+        records.append({name: cell for name, cell in zip(header, row, strict=False) if name})
+        places.append(f"line {line}")
+    return Table(records, places)
+
+
+def _headless(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Table:
+    """Video and label; a video alone where no row has more."""
+    for line, row in rows:
+        if len(row) > 2 and any(row[2:]):
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells came and there is no header to say what they are. Begin the "
+                "list with one, such as video,label; several labels of a video stand in one cell, as 1|3|5."
+            )
+    names = ("video", "label")
+    records = [dict(zip(names, row, strict=False)) for _, row in rows]
+    return Table(records, [f"line {line}" for line, _ in rows])

@@ -1,0 +1,1 @@
+"""How good a model is: published protocols, metrics, reports and figures."""

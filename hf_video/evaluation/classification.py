@@ -1,0 +1,196 @@
+"""A model on a whole data set, by a protocol: every video decoded once for all its views, and a report.
+
+report = evaluate_videos(model, processor, load_videos("clips")["test"], protocol="paper")
+print(report)
+report.save("evaluation/test")
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.base.pairing import check_pair
+from hf_video.clips.batching import run_jobs
+from hf_video.clips.read import Event, read_events
+from hf_video.clips.workers import read_each
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
+from hf_video.errors import CheckpointError, DataError, VideoError, fault_kind
+from hf_video.evaluation.label_matching import match_labels
+from hf_video.evaluation.multi_label_report import MultiLabelReport
+from hf_video.evaluation.prediction_log import PredictionLog, weights_of
+from hf_video.evaluation.protocols import Protocol, find_protocol
+from hf_video.evaluation.report import Report
+from hf_video.pipelines.results import thresholds_of
+
+
+def evaluate_videos(
+    model: torch.nn.Module,
+    processor: Any,
+    rows: VideoRows,
+    *,
+    protocol: str | Protocol = "1x1",
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    output: str | os.PathLike[str] | None = None,
+    on_error: str = "raise",
+    backend: str = "auto",
+    progress: bool = True,
+) -> Report | MultiLabelReport:
+    """Top-1, top-5, per class, calibration, and what was found and skipped, of a classifier on labelled videos; of one
+    for several classes a video mean average precision (`MultiLabelReport`).
+
+    Args:
+        model: With `logits` (views, classes). It is set to eval mode and back.
+        processor: Its image or video processor.
+        rows: Videos with labels (`hf_video.data.load_videos`). Class names are matched to the model's, see
+            `match_labels`.
+        protocol: A name or a `Protocol`, see `hf_video.evaluation.protocols`.
+        batch_size: Views in one forward, filled from several videos. None: each video on its own, at most 8 at once.
+        num_workers: Processes that decode; 0 decodes here.
+        device, dtype: Where the model is moved to, and in which precision; None leaves it as it is.
+        output: A folder for `predictions.jsonl`. A second call with the same model, weights and protocol goes on from
+            what is there; videos that failed are tried again.
+        on_error: "raise": a video with damaged frames is skipped. "repeat": these show their nearest good neighbour.
+        backend: Of `VideoReader`.
+        progress: A bar on stderr, where that is a terminal.
+
+    A video that can't be read or has no label is skipped, named in the report with the reason, and counted in "found N
+    of M videos".
+
+    Raises DataError (no video could be scored; classes that the model doesn't have), VideoOptionError and
+    SamplingError (protocol), CheckpointError (a model without logits).
+    """
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    check_pair(model, processor)
+    protocol = find_protocol(protocol, model.config, processor=processor)
+    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+    if several:
+        protocol = replace(protocol, average="sigmoid")
+    elif rows.multi_label:
+        raise DataError(
+            "The videos have several labels each, and the model gives one of its classes: train it on such videos, or "
+            'set config.problem_type = "multi_label_classification" if that is what it was trained for.'
+        )
+    reading, process = protocol.reader(model.config, processor, on_error=on_error, backend=backend)
+    labels = [model.config.id2label[i] for i in sorted(model.config.id2label)]
+    classes = match_labels(rows.labels, dict(enumerate(labels)))
+    names = _unique_names(rows)
+    skipped = [entry for entry in rows.skipped if not entry.used]
+    skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
+    labelled = {name: row for name, row in zip(names, rows, strict=True) if row.label is not None}
+
+    start = time.monotonic()
+    run = {"model": _name_of(model), "protocol": protocol.to_dict(), "classes": len(labels)}
+    if output is not None:
+        run["weights"] = weights_of(model)
+    with PredictionLog(output, run) as log:
+        scores = {name: log.known[name] for name in labelled if name in log.known}
+        resumed = len(scores)
+        todo = {name: row for name, row in labelled.items() if name not in scores}
+        read = functools.partial(read_events, reading=reading, process=process)
+        events = read_each([row.source for row in todo.values()], read, num_workers)
+        bar = _bar(total=len(labelled), initial=resumed, shown=progress)
+        for name, answer in zip(todo, _answers(model, events, protocol, batch_size), strict=True):
+            if isinstance(answer, VideoError):
+                row = todo[name]
+                skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), fault_kind(answer)))
+            else:
+                scores[name] = answer
+                log.add(name, answer)
+            bar.update()
+        bar.close()
+    if not scores:
+        raise DataError(_nothing_scored(skipped))
+    found = [labelled[name] for name in labelled if name in scores]
+    facts: dict[str, Any] = {
+        "model": _name_of(model),
+        "protocol": protocol,
+        "labels": labels,
+        "names": [row.name for row in found],
+        "scores": np.stack([scores[name] for name in labelled if name in scores]),
+        "skipped": skipped,
+        "seconds": time.monotonic() - start,
+        "resumed": resumed,
+    }
+    if not several:
+        return Report(truth=np.array([classes[row.label] for row in found]), **facts)
+    truth = np.zeros((len(found), len(labels)), dtype=bool)
+    for number, row in enumerate(found):
+        truth[number, [classes[label] for label in classes_of(row.label)]] = True
+    return MultiLabelReport(truth=truth, thresholds=thresholds_of(model.config, len(labels)), **facts)
+
+
+def _answers(
+    model: torch.nn.Module, events: Iterator[Iterable[Event]], protocol: Protocol, batch_size: int | None
+) -> Iterator[np.ndarray | VideoError]:
+    """Of every video its scores (classes,), or what is wrong with it."""
+    training = model.training
+    model.eval()
+    try:
+        for job in run_jobs(events, _forward(model), batch_size=batch_size):
+            yield protocol.combine(torch.stack(job.logits[0])).numpy() if job.error is None else job.error
+    finally:
+        model.train(training)
+
+
+def _forward(model: torch.nn.Module) -> Any:
+    place = next(model.parameters())
+    main = model.main_input_name
+
+    @torch.inference_mode()
+    def forward(rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        if main not in rows and len(rows) == 1:  # a model may call its clips otherwise than its processor
+            rows = {main: next(iter(rows.values()))}
+        output = model(
+            **{
+                name: value.to(place.device, place.dtype if value.is_floating_point() else None)
+                for name, value in rows.items()
+            }
+        )
+        if getattr(output, "logits", None) is None:
+            raise CheckpointError(
+                f"{type(model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
+            )
+        return output.logits.float().cpu()
+
+    return forward
+
+
+def _unique_names(rows: Iterable[VideoRow]) -> list[str]:
+    """Names to remember videos by; a second one of the same name gets its number behind it."""
+    seen: Counter[str] = Counter()
+    names = []
+    for row in rows:
+        seen[row.name] += 1
+        names.append(row.name if seen[row.name] == 1 else f"{row.name}#{seen[row.name]}")
+    return names
+
+
+def _nothing_scored(skipped: list[Skipped]) -> str:
+    if not skipped:
+        return "There are no videos to evaluate."
+    return f"None of the {len(skipped)} videos could be scored. {skipped[0]}"
+
+
+def _name_of(model: torch.nn.Module) -> str:
+    return getattr(model, "name_or_path", "") or type(model).__name__
+
+
+def _bar(*, total: int, initial: int, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    hidden = None if shown else True  # None: hidden where stderr is no terminal
+    return tqdm(total=total, initial=initial, unit="video", desc="evaluating", file=sys.stderr, disable=hidden)

@@ -1,0 +1,227 @@
+"""Pictures of an evaluation, drawn with matplotlib (an extra), without a display and without its global state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_video.errors import BackendError, MetricError
+from hf_video.evaluation.metrics import Reliability
+
+INK, GREY, BLUE, RED = "#222222", "#9a9a9a", "#2f6db5", "#c8553d"
+# Up to so many classes every cell holds its number and every class its name.
+NUMBERED, NAMED = 16, 60
+CONFUSIONS, HARDEST = 20, 10
+
+
+def confusion_figure(confusion: np.ndarray, labels: Sequence[str], path: str | os.PathLike[str]) -> Path:
+    """A confusion matrix (C, C) of counts, rows the truth, as a PNG: colours are shares of a row.
+
+    Few classes have names, and numbers in every cell. Of many (more than 60) the matrix shows the pattern as dots, and
+    lists beside it name the most frequent confusions and the hardest classes. Of few, those without a video that were
+    never answered are left out.
+
+    Raises MetricError for other shapes, BackendError without matplotlib.
+    """
+    confusion = np.asarray(confusion)
+    if confusion.shape != (len(labels), len(labels)) or not confusion.sum():
+        raise MetricError(f"A confusion matrix of {len(labels)} classes with videos is needed; {confusion.shape} came.")
+    labels = [_short(label) for label in labels]
+    used = np.flatnonzero((confusion.sum(0) > 0) | (confusion.sum(1) > 0))
+    if len(used) > NAMED:
+        return _many(confusion, labels, path)
+    return _few(confusion[np.ix_(used, used)], [labels[i] for i in used], path)
+
+
+def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
+    count = len(labels)
+    letters = max(map(len, labels))
+    side = max(2.2, count * (0.55 if count <= NUMBERED else 0.2))
+    margin = 0.8 + 0.075 * letters
+    figure = _figure(side + margin + 0.9, side + margin + 0.4)
+    axes = figure.add_subplot()
+    picture = _matrix(axes, confusion)
+    small = 9 if count <= NUMBERED else 7
+    axes.set_xticks(range(count), labels, rotation=45 if letters > 3 else 0, ha="right" if letters > 3 else "center")
+    axes.set_yticks(range(count), labels)
+    axes.tick_params(labelsize=small, length=0, colors=INK)
+    if count <= NUMBERED:
+        for (i, j), value in np.ndenumerate(confusion):
+            if value:
+                share = value / max(confusion[i].sum(), 1)
+                axes.text(
+                    j, i, f"{value}", ha="center", va="center", fontsize=9, color="white" if share > 0.55 else INK
+                )
+    _name_axes(axes, confusion)
+    _bar_of_shares(figure, picture, axes)
+    return _save(figure, path)
+
+
+def _many(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
+    figure = _figure(15.5, 9.2)
+    left, right = figure.subplots(1, 2, width_ratios=(9, 6))
+    _dots(left, confusion)
+    _name_axes(left, confusion, "class number")
+    wrong = np.where(np.eye(len(labels), dtype=bool), 0, confusion)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [(i, j) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    rows = [(f"{wrong[i, j]}", f"{labels[i]}  →  {labels[j]}", f"{i}, {j}") for i, j in pairs]
+    right.set_axis_off()
+    right.set(xlim=(0, 1), ylim=(CONFUSIONS + HARDEST + 3, -1))
+    _list(right, 0, "Most frequent confusions: videos, truth → predicted, class numbers", rows)
+    videos = confusion.sum(1)
+    accuracy = np.where(videos > 0, np.diag(confusion) / np.maximum(videos, 1), 2.0)
+    hardest = [i for i in np.argsort(accuracy, kind="stable")[:HARDEST] if videos[i]]
+    rows = [(f"{accuracy[i]:.0%}", f"{labels[i]}  ({videos[i]} videos)", f"{i}") for i in hardest]
+    _list(right, CONFUSIONS + 2, "Hardest classes: share that is right", rows)
+    return _save(figure, path)
+
+
+def _dots(axes: Any, confusion: np.ndarray) -> None:
+    """A cell is a pixel or two: what is right in its colour, what is wrong as dots whose areas are shares of a row."""
+    from matplotlib.ticker import MultipleLocator
+
+    count = len(confusion)
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    rows, columns = np.nonzero(np.where(np.eye(count, dtype=bool), 0, confusion))
+    size = 60000 / count
+    axes.scatter(columns, rows, s=shares[rows, columns] * size, color=RED, linewidths=0, label="wrong")
+    axes.scatter(range(count), range(count), s=np.diag(shares) * size / 4, color=BLUE, linewidths=0, label="right")
+    axes.set(xlim=(-1, count), ylim=(count, -1), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MultipleLocator(50 if count > 150 else 10))
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _list(axes: Any, top: int, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    axes.text(0, top - 0.3, title, va="center", fontsize=10, color=INK, weight="bold")
+    for row, (number, text, place) in enumerate(rows or [("", "none", "")], start=top + 1):
+        axes.text(0.06, row, number, ha="right", va="center", fontsize=8.5, color=RED, weight="bold")
+        axes.text(0.08, row, text, va="center", fontsize=8.5, color=INK)
+        axes.text(1, row, place, ha="right", va="center", fontsize=8, color=GREY)
+
+
+def _matrix(axes: Any, confusion: np.ndarray) -> Any:
+    from matplotlib.colors import PowerNorm
+
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    # The square root lets a class that is taken for another in 2 % of the cases be seen.
+    norm = PowerNorm(1.0 if len(confusion) <= NUMBERED else 0.5, 0, 1)
+    return axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+
+
+def _name_axes(axes: Any, confusion: np.ndarray, unit: str = "") -> None:
+    right, total = int(np.trace(confusion)), int(confusion.sum())
+    axes.set_title(f"{right} of {total} right ({right / total:.1%})", fontsize=11, color=INK)
+    suffix = f" ({unit})" if unit else ""
+    axes.set_xlabel("predicted" + suffix, color=INK)
+    axes.set_ylabel("truth" + suffix, color=INK)
+
+
+def _bar_of_shares(figure: Any, picture: Any, axes: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1))
+    bar.set_label("share of the true class", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -> Path:
+    """How often answers of a given confidence are right, as a PNG; below, how many videos have that confidence. On the
+    diagonal a model means what it says. Raises BackendError without matplotlib."""
+    figure = _figure(5.2, 6.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    edges, counts = calibration.edges, calibration.counts
+    middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+    full = counts > 0
+    above.bar(middle[full], calibration.accuracy[full], width[full] * 0.94, color=BLUE, label="share that is right")
+    gap = calibration.confidence - calibration.accuracy
+    above.bar(
+        *(middle[full], gap[full], width[full] * 0.94, calibration.accuracy[full]),
+        color=(0, 0, 0, 0), edgecolor=RED, hatch="////", linewidth=0.8, label="gap to the mean confidence",
+    )  # fmt: skip
+    above.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right answers")
+    above.set_title(f"expected calibration error {calibration.error:.1%} on {counts.sum()} videos", fontsize=10)
+    above.legend(loc="upper left", fontsize=8, frameon=False)
+    below.bar(middle, counts, width * 0.94, color=GREY)
+    below.set(xlabel="confidence of the answer", ylabel="videos")
+    for axes in (above, below):
+        _plain(axes)
+    return _save(figure, path)
+
+
+def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """The curves of a training run from `trainer.state.log_history` as a PNG: `loss` and `eval_loss` by `step`, and
+    below, where there are some, `eval_accuracy` and the like (`eval_` and a value from 0 to 1).
+
+    Raises MetricError for a history without a loss, BackendError without matplotlib.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if isinstance(value, (int, float)) and "step" in entry:
+                curves.setdefault(name, []).append((entry["step"], value))
+    losses = [name for name in ("loss", "eval_loss") if name in curves]
+    if not losses:
+        raise MetricError("The history has no entry with step and loss; give trainer.state.log_history.")
+    shares = [
+        name
+        for name, points in curves.items()
+        if name in ("eval_accuracy", "eval_top1", "eval_top5") and all(0 <= y <= 1 for _, y in points)
+    ]
+    figure = _figure(6.4, 5.4 if shares else 3.6)
+    rows = np.atleast_1d(figure.subplots(2 if shares else 1, 1, sharex=True))
+    for axes, names, unit in zip(rows, (losses, shares), ("loss", "share of right answers"), strict=False):
+        for name, color in zip(names, (BLUE, RED, GREY), strict=False):
+            x, y = np.array(curves[name], dtype=float).T
+            label = {"loss": "training", "eval_loss": "evaluation"}.get(name, name.removeprefix("eval_"))
+            axes.plot(x, y, color=color, linewidth=1.4, label=label, marker="o" if len(x) < 20 else None, markersize=3)
+        axes.set_ylabel(unit)
+        axes.legend(fontsize=8, frameon=False)
+        _plain(axes)
+    if shares:
+        rows[1].set_ylim(0, 1.02)
+    rows[-1].set_xlabel("step")
+    return _save(figure, path)
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _figure(width: float, height: float) -> Any:
+    """Inches. Not made by pyplot, which would keep it, and would ask for a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendError(
+            f"Figures need matplotlib, which can't be imported here ({error}): pip install matplotlib."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, format="png", bbox_inches="tight", pad_inches=0.15)
+    return path
+
+
+def _short(label: str, letters: int = 34) -> str:
+    # A dollar sign would begin a formula.
+    label = str(label).replace("$", r"\$")
+    return label if len(label) <= letters else label[: letters - 1] + "…"

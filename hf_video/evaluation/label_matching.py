@@ -1,0 +1,51 @@
+"""Class names of a data set and of a model, brought together: two lists seldom spell 400 names alike."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from hf_video.errors import DataError, nearest
+
+
+def plain_name(label: str) -> str:
+    """Lower case, without accents, punctuation, parentheses and repeated blanks: "Petting animal_(not cat)" and
+    "petting animal (not cat)" are one."""
+    letters = unicodedata.normalize("NFKD", str(label)).replace("&", " and ")
+    kept = "".join(c for c in letters if not unicodedata.combining(c)).lower().replace("'", "").replace("’", "")
+    return " ".join(re.findall(r"\w+", kept.replace("_", " ")))
+
+
+def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
+    """For each class name of the data the number of the model's class of that name.
+
+    The same spelling comes first, then `plain_name`. Names that are numbers are the model's class numbers, and a model
+    whose classes are only numbered ("LABEL_0", …) takes as many names in their order. Raises DataError that lists the
+    names which the model doesn't know, each with the nearest that it knows.
+    """
+    names = {int(number): str(name) for number, name in model.items()}
+    exact = {name: number for number, name in names.items()}
+    if len(data) == len(names) and all(re.fullmatch(r"LABEL_\d+", name) for name in names.values()):
+        if set(data) != set(exact):
+            return sorted(names)
+    elif all(name.isdecimal() and int(name) in names for name in data) and not set(data) & set(exact):
+        return [int(name) for name in data]
+    counts = Counter(plain_name(name) for name in exact)
+    plain = {plain_name(name): number for name, number in exact.items() if counts[plain_name(name)] == 1}
+    found = [exact.get(name, plain.get(plain_name(name))) for name in data]
+    unknown = [name for name, number in zip(data, found, strict=True) if number is None]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of the data's {len(data)} classes are none of the model's {len(names)}: "
+            + ", ".join(_with_nearest(name, list(exact)) for name in unknown[:10])
+            + (", …" if len(unknown) > 10 else "")
+            + ". Rename the folders or the list's labels, or evaluate the model that was trained on them."
+        )
+    return found
+
+
+def _with_nearest(name: str, known: list[str]) -> str:
+    near = nearest(name, known)
+    return f"{name!r} (is it {near!r}?)" if near else repr(name)

@@ -1,0 +1,349 @@
+"""Evaluation protocols by name: which views of a video a model sees, and how their scores become one.
+
+    paper           as the model's authors test it, on the data set they report first (Kinetics for most)
+    paper:ssv2      the same on Something-Something v2; kinetics, ssv2, ucf101 where published
+    5x3             5 clips x 3 crops, frames chosen as the model's processor says, probabilities averaged
+    1x1             one clip and the centre crop: what the pipeline does
+    center          the paper's clip, once, from the middle of the video, and the centre crop
+
+Sources are named in each row of the table. Where the frames that a protocol takes depend on a clip's rate (SlowFast,
+X3D, MViT: 8x8, 16x5, 32x3, …), the processor's file says it.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from hf_video.base.processing import ClipProcessing
+from hf_video.clips.processors import ClipProcessor, clip_processor, decode_options, frames_needed
+from hf_video.clips.read import Reading
+from hf_video.clips.views import Sampling, Views, average_views
+from hf_video.errors import VideoOptionError, did_you_mean
+from hf_video.evaluation.published_sampling import (
+    WholeVideo,
+    centered_clips,
+    linspaced_clips,
+    whole_steps,
+)
+from hf_video.evaluation.ten_crops import ten_crop_processor
+from hf_video.models.published_inputs import SSV2_FRAMES, knows_ssv2
+
+AVERAGES = {
+    "softmax": "the mean of the views' probabilities",
+    "sigmoid": "the mean of the views' probabilities, of each class by itself",
+    "logits": "the mean of the views' logits",
+    "sum": "the sum of the views' logits",
+}
+CROPS = {
+    1: "the centre crop",
+    3: "3 crops along the longer side",
+    10: "10 crops: corners and centre, and these mirrored",
+}
+GEOMETRY = {
+    "processor": "resized and cropped as the processor says",
+    "resize to crop": "the shorter side resized to the crop's",
+    "crop all": "square crops as high as the resized frame's shorter side",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`clips` in time x `crops` (1, 3 or 10) in space, and how their scores become one (`average`, see `AVERAGES`).
+
+    `sampler` and `options` choose the frames: a name of `hf_video.video.sampling.SAMPLERS`, a function, or a subclass
+    of `Sampling`; None takes the processor's. `num_frames` of a clip, None for the model's. `geometry`: see `GEOMETRY`.
+    `frames` says in words which frames these are, `source` where the protocol is published.
+    """
+
+    name: str
+    clips: int = 1
+    crops: int = 1
+    average: str = "softmax"
+    sampler: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    num_frames: int | None = None
+    geometry: str = "processor"
+    frames: str = "frames as the processor's file says"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("average", AVERAGES), ("crops", CROPS), ("geometry", GEOMETRY)):
+            if getattr(self, name) not in allowed:
+                known = ", ".join(map(repr, allowed))
+                raise VideoOptionError(f"{name}={getattr(self, name)!r} of a protocol must be one of {known}.")
+        if isinstance(self.clips, bool) or not isinstance(self.clips, int) or self.clips < 1:
+            raise VideoOptionError(f"clips={self.clips!r} of a protocol must be a whole number of 1 or more.")
+
+    @property
+    def views(self) -> int:
+        return self.clips * self.crops
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        length = "" if self.num_frames is None else f" of {self.num_frames} frames"
+        clips = f"{self.clips} clip{'s' if self.clips > 1 else ''}{length} ({self.frames})"
+        score = AVERAGES[self.average] if self.views > 1 else "one view"
+        source = f"; after {self.source}" if self.source else ""
+        size = "" if self.geometry == "processor" else f", {GEOMETRY[self.geometry]}"
+        return f"{clips} x {CROPS[self.crops]}{size}; score: {score}{source}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        sampler = self.sampler if isinstance(self.sampler, str) else getattr(self.sampler, "__name__", None)
+        plain = {name: getattr(self, name) for name in ("name", "clips", "crops", "average", "num_frames", "geometry")}
+        return {**plain, "sampler": sampler, "options": dict(self.options), "in_words": self.describe()}
+
+    def combine(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of all views (views, classes) to the video's scores (classes,), float32, as `average` says."""
+        scores = average_views(logits, self.average if self.average in ("softmax", "sigmoid") else "none")
+        return scores * len(logits) if self.average == "sum" else scores
+
+    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """What `combine` returned, (…, classes), as probabilities. A sum of logits is divided by the views first: it
+        ranks the classes as their mean does, and would only feign certainty."""
+        if self.average in ("softmax", "sigmoid"):
+            return scores
+        return (scores / self.views if self.average == "sum" else scores).softmax(-1)
+
+    def reader(self, config: Any, processor: Any, **reading: Any) -> tuple[Reading, ClipProcessor]:
+        """What reads a video by this protocol for a model's `config`, by `hf_video.clips.read`. `reading` are further
+        fields of `Reading`. Raises VideoOptionError where the processor can't do it."""
+        processor = self._resized(processor)
+        sampler, options = self.sampler, dict(self.options)
+        if sampler is None:
+            sampler = getattr(processor, "sampler", None)
+            options = {k: v for k, v in (getattr(processor, "sampler_options", None) or {}).items() if k != "num_clips"}
+        count = self.num_frames or frames_of(config)
+        if isinstance(sampler, type):
+            sampling = sampler(count, options=options)
+        else:
+            sampling = Sampling(count, sampler, options=options)
+        reads = Reading(
+            sampling=sampling,
+            views=Views(self.clips, self.crops),
+            decode=decode_options(processor),
+            frames_needed=frames_needed(processor),
+            **reading,
+        )
+        return reads, ten_crop_processor(processor) if self.crops == 10 else _any_processor(processor)
+
+    def _resized(self, processor: Any) -> Any:
+        """A copy of the processor with this protocol's geometry. Stock processors are taken as they are."""
+        if self.geometry == "processor" or not isinstance(processor, ClipProcessing):
+            return processor
+        processor = copy.deepcopy(processor)
+        if self.geometry == "resize to crop":
+            processor.size = {"shortest_edge": min(processor.crop_size.values())}
+        else:
+            edge = processor.size.get("shortest_edge") or min(processor.size.values())
+            processor.crop_size = {"height": edge, "width": edge}
+        return processor
+
+
+def _any_processor(processor: Any) -> ClipProcessor:
+    """Stock transformers has two kinds of processors, which are called in two ways."""
+    is_video = "VideoProcessor" in type(processor).__name__
+    return clip_processor(None, processor) if is_video else clip_processor(processor, None)
+
+
+def frames_of(config: Any) -> int:
+    """Frames of the model's clip. Raises VideoOptionError for a configuration that doesn't say."""
+    for name in ("num_frames", "frames_per_clip"):
+        if isinstance(count := getattr(config, name, None), int):
+            return count
+    raise VideoOptionError(f"{type(config).__name__} doesn't say how many frames a clip has: set num_frames in it.")
+
+
+# -- by name -----------------------------------------------------------------------------------------------------------
+
+
+def check_protocol(protocol: str | Protocol) -> None:
+    """Raises VideoOptionError for a name that no model has a protocol of, before a model or video is loaded."""
+    name = str(protocol).strip().lower()
+    views = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
+    if isinstance(protocol, Protocol) or re.fullmatch("center|paper(:.*)?", name):
+        return
+    if not views or int(views[1]) < 1 or int(views[2]) not in CROPS:
+        hint = did_you_mean(name, ("paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", "center"))
+        raise VideoOptionError(
+            f'There is no protocol {protocol!r}.{hint} Use "paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", '
+            '"center" or clips x crops, such as "5x3" (1, 3 or 10 crops).'
+        )
+
+
+def find_protocol(protocol: str | Protocol, config: Any, *, processor: Any = None) -> Protocol:
+    """The protocol of that name (see the top of this file) for a model's configuration and its processor.
+
+    Raises VideoOptionError with the names that there are.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    name = str(protocol).strip().lower()
+    if name == "paper" or name.startswith("paper:"):
+        return paper_protocol(config, name.partition(":")[2] or None, processor=processor)
+    if name == "center":
+        paper = paper_protocol(config, processor=processor)
+        return _centered(paper)
+    check_protocol(name)
+    clips, crops = (int(number) for number in re.split("[x×]", name))
+    return Protocol(f"{clips}x{crops}", clips, crops)
+
+
+def _centered(paper: Protocol) -> Protocol:
+    one = replace(paper, name="center", clips=1, crops=1, source="")
+    if paper.sampler is WholeVideo:
+        return one
+    if paper.num_frames == 1:  # single frames (25x10): one clip of them all
+        return replace(one, num_frames=paper.clips)
+    begins = paper.sampler == "at_fps" and "start" not in paper.options  # all others take a single clip from the middle
+    options = {**paper.options, **({"start": "center"} if begins else {})}
+    return replace(one, options=options, frames=f"{paper.frames.partition(',')[0]}, from the middle")
+
+
+def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = None) -> Protocol:
+    """How the authors of the model with this `config` test it on `dataset` ("kinetics", "ssv2", "ucf101" and their
+    usual spellings; None: what they report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError with
+    what is published.
+    """
+    kind = getattr(config, "model_type", None)
+    if kind not in PAPERS:
+        raise VideoOptionError(
+            f"No published protocol is known for a model of type {kind!r}; known are {', '.join(sorted(PAPERS))}. Use "
+            'clips x crops, such as "5x3".'
+        )
+    published = dict(PAPERS[kind](config, processor))
+    name = _usual(published, config) if dataset is None else dataset_name(dataset)
+    if name not in published:
+        raise VideoOptionError(
+            f"No published protocol of {kind} on {dataset!r} is known; there is paper:"
+            f'{", paper:".join(published)}. Use one of these, or clips x crops, such as "5x3".'
+        )
+    row = published[name]
+    count = row.num_frames or (None if row.sampler is WholeVideo else frames_of(config))
+    return replace(row, name=f"paper:{name}", num_frames=count)
+
+
+def _usual(published: Mapping[str, Protocol], config: Any) -> str:
+    return "ssv2" if "ssv2" in published and knows_ssv2(config) else next(iter(published))
+
+
+def dataset_name(dataset: str) -> str:
+    """ "Kinetics-400", "k600" -> "kinetics"; "something-something-v2" -> "ssv2"; others in lower case."""
+    plain = re.sub(r"[^a-z0-9]", "", dataset.lower())
+    if re.fullmatch(r"k(inetics)?\d*", plain):
+        return "kinetics"
+    return "ssv2" if plain in ("somethingsomethingv2", "somethingv2", "sthv2", "ssv2") else plain
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+Rows = list[tuple[str, Protocol]]
+
+
+def _segments(average: str, source: str) -> Protocol:
+    """What all loaders for Something-Something v2 that come from SlowFast's ssv2.py do."""
+    words = "the middles of equal parts of the video"
+    return _row(1, 3, average, "uniform", words, source, geometry="resize to crop", **SSV2_FRAMES["sampler_options"])
+
+
+def _row(clips: int, crops: int, average: str, sampler: Any, frames: str, source: str, **more: Any) -> Protocol:
+    """`more`: fields of `Protocol`; all others are options of the sampler."""
+    fields = {name: more.pop(name) for name in ("geometry", "num_frames") if name in more}
+    return Protocol("paper", clips, crops, average, sampler, more, frames=frames, source=source, **fields)
+
+
+def _rate(processor: Any, otherwise: int) -> int:
+    """Frames at 30 a second from one taken frame to the next: the processor's where it counts so."""
+    if getattr(processor, "sampler", None) != "at_fps":
+        return otherwise
+    return (getattr(processor, "sampler_options", None) or {}).get("rate", otherwise)
+
+
+def _videomae(config: Any, processor: Any) -> Rows:
+    dense = _row(5, 3, "softmax", "dense", "frames 4 apart, spread from start to end", "MCG-NJU/VideoMAE", stride=4)
+    words = "frames spread over the whole video, the clips shifted against each other"
+    shifted = _row(2, 3, "softmax", "uniform_views", words, "MCG-NJU/VideoMAE, ssv2.py")
+    return [("kinetics", dense), ("ssv2", shifted), ("ucf101", dense)]
+
+
+def _timesformer(config: Any, processor: Any) -> Rows:
+    # 8x32, 16x16, 96x4; other lengths see the same 8.5 seconds.
+    rate = 4 if config.num_frames == 96 else max(256 // config.num_frames, 1)
+    words, source = f"frames {rate} apart at 30 a second, from the start", "facebookresearch/TimeSformer"
+    kinetics = _row(1, 3, "sum", "at_fps", words, source, geometry="resize to crop", rate=rate)
+    return [("kinetics", kinetics), ("ssv2", _segments("sum", source))]
+
+
+def _vivit(config: Any, processor: Any) -> Rows:
+    words = "frames 2 apart, spread from start to end"
+    return [("kinetics", _row(4, 3, "logits", linspaced_clips, words, "google-research/scenic, vivit", stride=2))]
+
+
+def _mvit(config: Any, processor: Any) -> Rows:
+    rate = _rate(processor, 4 if config.num_frames <= 16 else 3)
+    words, source = f"frames {rate} apart at 30 a second, spread from start to end", "facebookresearch/SlowFast"
+    large = {"crops": 3, "geometry": "resize to crop"} if config.embed_dim == 144 else {}
+    kinetics = replace(_row(5, 1, "softmax", "at_fps", words, source, rate=rate, start="spread"), **large)
+    return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
+
+
+def _slowfast(rate: int) -> Callable[[Any, Any], Rows]:
+    def rows(config: Any, processor: Any) -> Rows:
+        step = _rate(processor, rate)
+        words = f"frames {step} apart at 30 a second, starts at tenths of the video"
+        source = "facebookresearch/SlowFast"
+        return [("kinetics", _row(10, 3, "softmax", "at_fps", words, source, geometry="crop all", rate=step))]
+
+    return rows
+
+
+def _i3d(config: Any, processor: Any) -> Rows:
+    return _slowfast(8)(config, processor) if config.architecture == "resnet" else _whole(config, processor)
+
+
+def _whole(config: Any, processor: Any) -> Rows:
+    words = "the whole video at 25 frames a second"
+    return [("kinetics", _row(1, 1, "logits", WholeVideo, words, "google-deepmind/kinetics-i3d", target_fps=25))]
+
+
+def _c3d(config: Any, processor: Any) -> Rows:
+    words = "neighbouring frames, from the middles of equal parts"
+    return [("ucf101", _row(10, 1, "softmax", centered_clips, words, "open-mmlab/mmaction2", stride=1))]
+
+
+def _two_stream(config: Any, processor: Any) -> Rows:
+    if any(spec.kind == "video" for spec in config.specs.values()):
+        return _whole(config, processor)
+    average = "softmax" if config.fusion_scores == "softmax" else "logits"
+    options = {"flow_length": config.flow_length} if "temporal" in config.specs else {}
+    words, source = "single frames and stacks at equal whole steps from the first on", "bryanyzhu/two-stream-pytorch"
+    # Fusion by convolution looks at neighbouring frames together: one clip of the model's own length.
+    length = {"num_frames": None} if config.fusion == "conv" else {"num_frames": 1}
+    clips = 1 if config.fusion == "conv" else 25
+    return [("ucf101", _row(clips, 10, average, whole_steps, words, source, **length, **options))]
+
+
+def _video_swin(config: Any, processor: Any) -> Rows:
+    words, source = "frames 2 apart, from the middles of equal parts", "SwinTransformer/Video-Swin-Transformer"
+    kinetics = _row(4, 3, "softmax", centered_clips, words, source, geometry="resize to crop", stride=2)
+    return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
+
+
+PAPERS: dict[str, Callable[[Any, Any], Rows]] = {
+    "c3d": _c3d,
+    "i3d": _i3d,
+    "mvit": _mvit,
+    "slowfast": _slowfast(2),
+    "timesformer": _timesformer,
+    "two_stream": _two_stream,
+    "video_swin": _video_swin,
+    "videomae": _videomae,
+    "vivit": _vivit,
+    "x3d": _slowfast(5),
+}

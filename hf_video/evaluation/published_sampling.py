@@ -1,0 +1,60 @@
+"""Which frames the authors' own test code takes, where `hf_video.video.sampling` has not the same to the frame.
+
+The functions are samplers by hand: (frames of the video, frames of a clip) to frame numbers (clips, frames).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hf_video.clips.views import Sampling, Views
+from hf_video.errors import VideoError
+from hf_video.video.sampling.frame_sample import FrameSample
+
+# Frames of a video that is looked at as a whole, all at once: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.
+LONGEST_WHOLE = 1500
+
+
+def centered_clips(total: int, num_frames: int, *, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+    """mmaction2 of 2021, SampleFrames in test mode: of K equal parts of all places where a clip could begin, it begins
+    in the middle; all clips at 0 where none fits, and the video is then shown again from its start."""
+    part = max(total - num_frames * stride + 1, 0) / num_clips
+    starts = (np.arange(num_clips) * part + part / 2).astype(np.int64)
+    return (starts[:, None] + np.arange(num_frames) * stride) % total
+
+
+def linspaced_clips(total: int, num_frames: int, *, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+    """DMVR (ViViT), sample_linspace_sequence: K starts from 0 to N - T·stride, truncated; one clip from the middle. A
+    video that is too short is shown again from its start."""
+    room = max(total - num_frames * stride, 0)
+    starts = np.linspace(0, room, num_clips, dtype=np.float32).astype(np.int64) if num_clips > 1 else [room // 2]
+    return (np.asarray(starts)[:, None] + np.arange(num_frames) * stride) % total
+
+
+def whole_steps(total: int, num_frames: int, *, num_clips: int = 1, flow_length: int = 0) -> np.ndarray:
+    """bryanyzhu/two-stream-pytorch, Video{Spatial,Temporal}Prediction: `num_clips` (or, of one clip, `num_frames`)
+    frames, i·step, from the first one on, where step is a whole number: (N - 1) // (K - 1) for frames, (N - L) // K for
+    stacks of L fields."""
+    count = num_clips * num_frames
+    step = (total - flow_length) // count if flow_length else (total - 1) // max(count - 1, 1)
+    return np.minimum(np.arange(count) * max(step, 0), total - 1).reshape(num_clips, num_frames)
+
+
+@dataclass(frozen=True)
+class WholeVideo(Sampling):
+    """All of a video at `options["target_fps"]` frames a second, as one clip (I3D). Raises VideoError for one that
+    gives more than `LONGEST_WHOLE` frames."""
+
+    def choose(self, video: Any, views: Views) -> FrameSample:
+        fps = self.options["target_fps"]
+        count = max(round(video.metadata.duration * fps), 1)
+        if count > LONGEST_WHOLE:
+            raise VideoError(
+                f"Seen whole, {video.metadata.duration:.0f} seconds are {count} frames at {fps} a second, and "
+                f"{LONGEST_WHOLE} are allowed. Cut the video, or use clips: protocol 10x1."
+            )
+        steps = Sampling(count, "at_fps", options={"rate": 1, **self.options})
+        return replace(steps.choose(video, Views()), short=False)

@@ -1,0 +1,98 @@
+"""The videos of an evaluation: a split of a data set, or Kinetics by its official list."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from hf_video.data import load_videos
+from hf_video.data.rows import VideoRow, VideoRows, check_labelled
+from hf_video.data.sources.division import Division
+from hf_video.data.sources.load import list_source
+from hf_video.errors import DataError
+
+logger = logging.get_logger(__name__)
+
+
+def divided(source: Any, model: Any = None, *, division: bool = True, **options: Any) -> dict[str, VideoRows]:
+    """The videos of anything that `load_videos` takes (with these `options`), by split, as they were divided when the
+    model of this folder was trained on them.
+
+    That is what its `split.json` says, for a source of the same name without splits of its own, unless options say how
+    to divide; without such a file the same options give the same parts. Of a source with splits no file is opened.
+    Where videos that are not for training were training videos of the model, a warning counts them. `division=False`
+    takes a source undivided for one with splits.
+    """
+    typed = any(options.get(name) is not None for name in ("test_size", "group_pattern", "seed"))
+    options = {name: value for name, value in options.items() if value is not None}
+    where = {name: options[name] for name in ("data_format", "videos") if name in options}
+    own = not division or any(video.split is not None for video in list_source(source, **where).videos)
+    is_folder = isinstance(model, (str, os.PathLike)) and os.path.isdir(model)
+    recorded = Division.read(model, source) if is_folder else None
+    if not own and not typed and recorded is not None:
+        options["division"] = recorded
+    elif not own and not typed and is_folder:
+        options |= recorded_division(model, source)
+    # What can't be read is set aside before dividing, as training does: the parts would not be the same.
+    splits = load_videos(source, inspect=None if own else "open", **options)
+    check_labelled(splits, source)
+    held_out = [row for name, rows in splits.items() if name != "train" for row in rows]
+    seen = [] if recorded is None else recorded.trained_on(held_out)
+    if seen and division:
+        logger.warning(
+            f"{len(seen)} of the {len(held_out)} videos that are not for training are ones that {model} was trained "
+            f"on, such as {seen[0]}: what is measured on them is too good. Leave --seed, --test-size and "
+            "--group-pattern out to divide them as in its training."
+        )
+    return splits
+
+
+def split_rows(source: Any, split: str = "test", model: Any = None, **options: Any) -> VideoRows:
+    """The videos of one split of anything that `load_videos` takes, see `divided`; "all" is every split together.
+    Raises DataError with the splits that there are."""
+    splits = divided(source, model, division=split != "all", **options)
+    if split != "all" and split not in splits:
+        raise DataError(f'{source} has no split {split!r}; it has {", ".join(splits)}. "all" takes them together.')
+    chosen = list(splits.values()) if split == "all" else [splits[split]]
+    tops = _tops(row for rows in chosen for row in rows)
+    others = _tops(row for name, rows in splits.items() if split not in (name, "all") for row in rows)
+    skipped = [entry for rows in splits.values() for entry in rows.skipped]
+    if others and not tops & others:  # splits are folders: what lies in the others' is not missed here
+        skipped = [entry for entry in skipped if entry.name.split("/")[0] not in others]
+    return VideoRows([row for rows in chosen for row in rows], chosen[0].labels, skipped, root=chosen[0].root)
+
+
+def recorded_division(model: str | os.PathLike[str], source: Any) -> dict[str, Any]:
+    """How a data set without splits was divided when the model in this folder was trained on it (`test_size`,
+    `group_pattern`, None for the defaults); {} where no `training_summary.json` tells of data of this name."""
+    try:
+        data = json.loads((Path(model) / "training_summary.json").read_text(encoding="utf-8"))["data"]
+        known = data["source"] == Path(source).resolve().name
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return data.get("division") or {} if known else {}
+
+
+def _tops(rows: Iterable[VideoRow]) -> set[str]:
+    return {row.name.split("/")[0] for row in rows}
+
+
+def kinetics_rows(videos: str | os.PathLike[str], annotations: str | os.PathLike[str] | None = None) -> VideoRows:
+    """The validation videos of Kinetics in the folder `videos`, at any depth.
+
+    `annotations` is the official CSV with the columns label, youtube_id, time_start, time_end (seconds): see
+    `hf_video.data.sources.official`. All of its rows are taken, whatever their split. Those without a file are in
+    `skipped` as "missing", so that reports count them. Without `annotations` the folder is <label>/<video>.
+
+    Raises DataError for a CSV with other columns, and where not one of its videos is there.
+    """
+    if annotations is None:
+        return next(iter(load_videos(videos, split="validation", inspect=None).values()))
+    found = load_videos(annotations, data_format="kinetics", videos=videos, inspect=None)
+    first = next(iter(found.values()))
+    return VideoRows((row for rows in found.values() for row in rows), first.labels, first.skipped, root=first.root)

@@ -1,0 +1,1 @@
+"""Embeddings of videos, in memory and in shards on disk."""

@@ -1,0 +1,214 @@
+"""One vector per clip from any video model, ours or stock: what a linear probe, a search index or a clustering reads.
+
+    features = extract_features(model, processor, rows, windows="2s/1s")
+    features.embeddings     # float32 (vectors, D)
+    features.names, features.seconds, features.labels
+
+Videos are read as the classification pipeline reads them: decoded once, by our reader, frames chosen by our samplers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.base.pairing import check_pair
+from hf_video.base.processing import ClipProcessing
+from hf_video.clips.batching import run_jobs
+from hf_video.clips.processors import clip_processor, decode_options, frames_needed
+from hf_video.clips.read import Reading, read_events
+from hf_video.clips.views import Sampling, Views, parse_views
+from hf_video.clips.windows import parse_windows
+from hf_video.clips.workers import read_each
+from hf_video.data.rows import Skipped, VideoRow, plain_reason
+from hf_video.errors import VideoError, VideoOptionError, fault_kind
+from hf_video.features.vectors import clip_vectors
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of clips, one row each, in the order of the videos and, within one, of its windows.
+
+    `embeddings` float32 (N, D); `names` of the videos; `labels` int64 (N,), -1 where there is none or several;
+    `seconds` float64 (N, 2), the start and end of the stretch that a vector stands for; `skipped` names what could not
+    be read.
+    """
+
+    embeddings: np.ndarray
+    names: list[str]
+    labels: np.ndarray
+    seconds: np.ndarray
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def join(cls, parts: Sequence[Features]) -> Features:
+        """Several as one, in this order."""
+        return cls(
+            embeddings=np.concatenate([part.embeddings for part in parts]),
+            names=[name for part in parts for name in part.names],
+            labels=np.concatenate([part.labels for part in parts]),
+            seconds=np.concatenate([part.seconds for part in parts]),
+            skipped=[one for part in parts for one in part.skipped],
+        )
+
+
+def extract_features(
+    model: Any,
+    processor: Any,
+    rows: Iterable[VideoRow],
+    *,
+    windows: float | str | tuple[float, float] | None = None,
+    views: str | tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    sampler: str | None = None,
+    sampler_options: dict[str, Any] | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device | None = None,
+    backend: str = "auto",
+    on_error: str = "skip",
+    on_video: Callable[[], None] | None = None,
+) -> Features:
+    """Vectors of all clips of `rows` (see `Features`); several views of a stretch are averaged.
+
+    `windows`, `views`, `num_frames`, `sampler` and `backend` mean what they mean in `VideoClassificationPipeline`;
+    without windows a video gives one vector. `num_workers` processes decode. The model is used where it stands, or on
+    `device`, in eval mode, and its mode is put back. `on_error`: "skip" names files that can't be read in `skipped`,
+    "raise" raises. `on_video()` is called after each video.
+
+    Raises VideoOptionError and SamplingError for options, CheckpointError for a model without features.
+    """
+    if on_error not in ("skip", "raise"):
+        raise VideoOptionError(f'on_error={on_error!r} must be "skip" or "raise".')
+    reading = reading_of(
+        model,
+        processor,
+        windows=windows,
+        views=views,
+        num_frames=num_frames,
+        sampler=sampler,
+        sampler_options=sampler_options,
+        backend=backend,
+    )
+    rows = list(rows)
+    process = clip_processor(processor, None) if _takes_images(processor) else clip_processor(None, processor)
+    read = functools.partial(read_events, reading=reading, process=process)
+    events = read_each([row.source for row in rows], read, num_workers)
+    collected = _Collected()
+    with ClipVectors(model, device) as forward:
+        for row, job in zip(rows, run_jobs(events, forward, batch_size=batch_size), strict=True):
+            if job.error is not None and on_error == "raise":
+                raise job.error
+            collected.add(row, job)
+            if on_video is not None:
+                on_video()
+    return collected.features()
+
+
+class _Collected:
+    """Vectors as they come, video by video."""
+
+    def __init__(self) -> None:
+        self.vectors: list[np.ndarray] = []
+        self.names: list[str] = []
+        self.labels: list[int] = []
+        self.seconds: list[tuple[float, float]] = []
+        self.skipped: list[Skipped] = []
+
+    def add(self, row: VideoRow, job: Any) -> None:
+        if job.error is not None:
+            self.skipped.append(skipped(row.name, job.error, row.source))
+            return
+        for number, seen in enumerate(job.seen):
+            self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
+            self.names.append(row.name)
+            self.labels.append(row.label if isinstance(row.label, int) else -1)
+            self.seconds.append(seen.seconds)
+
+    def features(self) -> Features:
+        return Features(
+            embeddings=np.stack(self.vectors) if self.vectors else np.zeros((0, 0), dtype=np.float32),
+            names=self.names,
+            labels=np.array(self.labels, dtype=np.int64),
+            seconds=np.array(self.seconds, dtype=np.float64).reshape(-1, 2),
+            skipped=self.skipped,
+        )
+
+
+def skipped(name: str, error: VideoError, source: Any = None) -> Skipped:
+    """The record of a video that could not be read from `source`."""
+    return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
+
+
+def reading_of(
+    model: Any,
+    processor: Any,
+    *,
+    windows: Any = None,
+    views: Any = None,
+    num_frames: int | None = None,
+    sampler: Any = None,
+    sampler_options: dict[str, Any] | None = None,
+    backend: str = "auto",
+) -> Reading:
+    """How videos are read for this model: what was asked for, the rest from the processor and the model's config."""
+    check_pair(model, processor, num_frames=num_frames)
+    options = dict(sampler_options or {})
+    views = None if views is None else parse_views(views)
+    if sampler is None:
+        sampler = getattr(processor, "sampler", None)
+        kept = getattr(processor, "sampler_options", None) or {}
+        options = {**{k: v for k, v in kept.items() if views is None or k != "num_clips"}, **options}
+    count = num_frames or getattr(processor, "num_frames", None) or getattr(model.config, "num_frames", None)
+    if not isinstance(count, int):
+        raise VideoOptionError(f"{type(model.config).__name__} doesn't say how many frames a clip has: num_frames=.")
+    return Reading(
+        sampling=Sampling(count, sampler, None, options),
+        views=views or Views(1, getattr(processor, "num_crops", 1) or 1),
+        windows=parse_windows(windows),
+        decode=decode_options(processor),
+        frames_needed=frames_needed(processor),
+        backend=backend,
+    )
+
+
+def _takes_images(processor: Any) -> bool:
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    return isinstance(processor, (ClipProcessing, BaseImageProcessor))
+
+
+class ClipVectors:
+    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, the model in eval
+    mode meanwhile.
+
+    See `clip_vectors` for what a model's vector is, and for what it raises.
+    """
+
+    def __init__(self, model: Any, device: str | torch.device | None = None) -> None:
+        self.model = model if device is None else model.to(device)
+        self._training = model.training
+
+    def __enter__(self) -> ClipVectors:
+        self.model.eval()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.model.train(self._training)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        place = {"device": self.model.device}
+        inputs = {
+            k: v.to(**place, **({"dtype": self.model.dtype} if v.is_floating_point() else {}))
+            for k, v in inputs.items()
+        }
+        return clip_vectors(self.model, inputs).float().cpu()

@@ -1,0 +1,194 @@
+"""Shards of features on disk, safetensors or Parquet, and the manifest beside them.
+
+Whatever is written is written under another name and moved into place: a file that is there is whole. The manifest
+keeps the checksum of each shard as soon as it is there, and its own: what has changed by a bit since is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hf_video.base.version import __version__
+from hf_video.base.written_files import UNFINISHED, check_sum, crc32_of, read_json, replacing, write_json, writing_into
+from hf_video.data.rows import Skipped
+from hf_video.errors import BackendError, DataError
+from hf_video.features.extraction import Features
+
+FORMATS = ("safetensors", "parquet")
+MANIFEST = "manifest.json"
+
+
+def shard_path(folder: Path, number: int, data_format: str) -> Path:
+    return folder / f"features-{number:05d}.{data_format}"
+
+
+def write_shard(path: Path, features: Features) -> int:
+    """One shard; the suffix of `path` says which format. Returns its checksum. Raises DataError where the disk is full
+    or may not be written."""
+    skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
+    with writing_into(path, DataError), replacing(path) as name:
+        if path.suffix == ".parquet":
+            _write_parquet(name, features, {"skipped": skipped})
+        else:
+            arrays = {"embeddings": features.embeddings, "labels": features.labels, "seconds": features.seconds}
+            names = json.dumps(features.names, ensure_ascii=False)
+            Path(name).write_bytes(save(arrays, metadata={"names": names, "skipped": skipped}))
+        return crc32_of(name)
+
+
+def read_shard(path: Path, checksum: int | None = None) -> Features:
+    """A shard of either format. Raises DataError, with its name, where it is damaged or not the one of the checksum."""
+    try:
+        if checksum is not None:
+            check_sum(path, checksum)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_safetensors(path)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path} is damaged ({reason}): delete it and run hf-video embed again.") from error
+
+
+def _read_safetensors(path: Path) -> Features:
+    with safe_open(path, framework="np") as file:
+        facts = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in ("embeddings", "labels", "seconds")}
+    return Features(**arrays, names=json.loads(facts["names"]), skipped=_skipped(facts["skipped"]))
+
+
+def _skipped(text: str) -> list[Skipped]:
+    return [Skipped(**one) for one in json.loads(text)]
+
+
+def pyarrow() -> SimpleNamespace:
+    """pyarrow and its Parquet module; raises BackendError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise BackendError(
+            'Parquet needs pyarrow, which is not installed: pip install "hf_video[train]", or use safetensors.'
+        ) from error
+    return SimpleNamespace(arrow=pyarrow, parquet=pyarrow.parquet)
+
+
+def _write_parquet(name: str, features: Features, facts: dict[str, str]) -> None:
+    arrow, parquet = vars(pyarrow()).values()
+    width = features.embeddings.shape[1] if len(features) else 0
+    flat = arrow.array(features.embeddings.reshape(-1), type=arrow.float32())
+    vectors = (
+        arrow.FixedSizeListArray.from_arrays(flat, width) if width else arrow.array([], arrow.list_(arrow.float32()))
+    )
+    table = arrow.table(
+        {
+            "name": arrow.array(features.names, type=arrow.string()),
+            "label": arrow.array(features.labels, type=arrow.int64()),
+            "start": arrow.array(features.seconds[:, 0], type=arrow.float64()),
+            "end": arrow.array(features.seconds[:, 1], type=arrow.float64()),
+            "embedding": vectors,
+        }
+    )
+    parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts}), name)
+
+
+def _read_parquet(path: Path) -> Features:
+    table = pyarrow().parquet.read_table(path)
+    vectors = table["embedding"].combine_chunks()
+    count = len(table)
+    flat = np.asarray(vectors.flatten(), dtype=np.float32)
+    return Features(
+        embeddings=flat.reshape(count, -1) if count else np.zeros((0, 0), np.float32),
+        names=table["name"].to_pylist(),
+        labels=table["label"].to_numpy(),
+        seconds=np.stack([table["start"].to_numpy(), table["end"].to_numpy()], axis=1),
+        skipped=_skipped(table.schema.metadata[b"skipped"].decode()),
+    )
+
+
+def claim(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[dict[str, int] | None, list[str]]:
+    """Writes the manifest of a new folder, or compares with the one that is there.
+
+    Returns the checksums of the shards that are there, by file name (None for a folder of version 0.1.0, which has
+    none), and what is wrong with the manifest: a damaged one is written anew, and no shard counts then.
+
+    Raises DataError where the folder is of other settings: its shards and new ones would not belong together."""
+    settings = json.loads(json.dumps(settings))  # as they come back from the file: lists for tuples
+    path = folder / MANIFEST
+    faults = []
+    if path.exists():
+        try:
+            known = read_json(path)
+            found = known["settings"]
+        except (OSError, ValueError, KeyError) as error:
+            faults.append(f"{path} is damaged ({error}): it and all shards are made again")
+        else:
+            changed = [name for name in settings if found.get(name) != settings[name]]
+            if changed:
+                what = "; ".join(f"{name} was {found.get(name)!r} and is {settings[name]!r}" for name in changed)
+                raise DataError(
+                    f"{folder} holds features made otherwise: {what}. Choose another folder, or delete this one."
+                )
+            return known.get("checksums"), []
+    elif any(folder.glob("features-*")):
+        raise DataError(f"{folder} holds features without a {MANIFEST}: choose another folder.")
+    for left in folder.glob("features-*"):
+        left.unlink()
+    about = {"hf_video": __version__, "settings": settings, "labels": labels, "complete": False, "checksums": {}}
+    with writing_into(folder, DataError):
+        write_json(path, about)
+    return {}, faults
+
+
+def note_shards(folder: Path, checksums: dict[str, int]) -> None:
+    """Keeps the checksums of shards that were just written, by file name."""
+    facts = read_json(folder / MANIFEST)
+    facts["checksums"] = {**(facts.get("checksums") or {}), **checksums}
+    with writing_into(folder, DataError):
+        write_json(folder / MANIFEST, facts)
+
+
+def finish(folder: Path, count: int, data_format: str) -> dict[str, Any]:
+    """Marks the manifest as complete and returns what the `count` shards hold: `found`, `vectors`, `dim`, `skipped`."""
+    totals: dict[str, Any] = {"found": 0, "vectors": 0, "dim": 0, "skipped": []}
+    shards = []
+    for number in range(count):
+        path = shard_path(folder, number, data_format)
+        part = read_shard(path)
+        totals["found"] += len(set(part.names))
+        totals["vectors"] += len(part)
+        totals["dim"] = max(totals["dim"], part.embeddings.shape[1])
+        totals["skipped"] += part.skipped
+        shards.append({"file": path.name, "vectors": len(part), "skipped": len(part.skipped)})
+    path = folder / MANIFEST
+    facts = {**totals, "skipped": [one.as_dict() for one in totals["skipped"]], "shards": shards}
+    with writing_into(folder, DataError):
+        write_json(path, {**read_json(path), "complete": True, **facts})
+    for left in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
+        left.unlink()
+    return totals
+
+
+def load_features(folder: str | os.PathLike[str]) -> Features:
+    """All features of a folder that `embed_videos` wrote, whole or in part. Raises DataError where there are none, and
+    for a file that is damaged, with its name."""
+    folder = Path(folder)
+    checksums: dict[str, int] = {}
+    if (folder / MANIFEST).exists():
+        try:
+            checksums = read_json(folder / MANIFEST).get("checksums") or {}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder / MANIFEST} is damaged ({error}): run hf-video embed again.") from error
+    shards = [p for p in sorted(folder.glob("features-*")) if p.suffix[1:] in FORMATS]
+    parts = [read_shard(path, checksums.get(path.name)) for path in shards]
+    if not parts:
+        raise DataError(f"{folder} holds no features-*.safetensors and no features-*.parquet.")
+    wide = [part for part in parts if len(part)]
+    joined = Features.join(wide or parts[:1])
+    joined.skipped[:] = [one for part in parts for one in part.skipped]
+    return joined

@@ -1,0 +1,48 @@
+"""One vector per clip from any video model, ours or stock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_video.base.modeling import VideoPreTrainedModel
+from hf_video.errors import CheckpointError
+
+
+def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Model inputs of B clips -> (B, D).
+
+    Our models give `get_video_features(...).embedding`. Of a stock model with a classifier it is what the classifier
+    reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
+    """
+    if isinstance(model, VideoPreTrainedModel):
+        embedding = model.get_video_features(**inputs, return_dict=True).embedding
+        if embedding is None:
+            raise CheckpointError(
+                f"{type(model).__name__} has no vector for a video alone: it looks at video and text together."
+            )
+        return embedding
+    if hasattr(model, "get_video_features"):
+        features = model.get_video_features(**inputs)
+        return features if isinstance(features, torch.Tensor) else features.pooler_output
+    classifier = getattr(model, "classifier", None)
+    if isinstance(classifier, nn.Linear):
+        return _input_of(classifier, lambda: model(**inputs))
+    output = model.base_model(**inputs)
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is None and getattr(output, "last_hidden_state", None) is None:
+        raise CheckpointError(f"{type(model).__name__} gives no features: no pooler_output, no last_hidden_state.")
+    return output.last_hidden_state.mean(1) if pooled is None else pooled
+
+
+def _input_of(layer: nn.Module, run: Any) -> torch.Tensor:
+    """What `layer` is given while `run()` runs."""
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen[-1]

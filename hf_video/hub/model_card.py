@@ -1,0 +1,318 @@
+"""The model card of a folder, made from the files that lie in it.
+
+    write_card("runs/my-model", repo_id="me/my-model")
+
+Every number in it was read from a file of the folder; what no file says is said to be missing. The metadata at its top
+are `huggingface_hub`'s, so that the Hub shows task, licence, base model and measured metrics. See `card_facts` for what
+is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_video.base.version import __version__
+from hf_video.hub.card_facts import Facts, read_facts
+from hf_video.hub.card_results import measured, picture, protocol
+from hf_video.hub.card_words import bullets, duration, folded, number, percent, plain, table
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+MARK = (
+    "<!-- Made by hf-video from the files of this folder, and made anew from them; without this line it is yours. -->"
+)
+PAPERS = {
+    "c3d": ("C3D", "1412.0767"),
+    "i3d": ("I3D", "1705.07750"),
+    "mvit": ("MViT", "2104.11227"),
+    "slowfast": ("SlowFast", "1812.03982"),
+    "timesformer": ("TimeSformer", "2102.05095"),
+    "two_stream": ("two-stream network", "1406.2199"),
+    "video_swin": ("Video Swin", "2106.13230"),
+    "videomae": ("VideoMAE", "2203.12602"),
+    "vivit": ("ViViT", "2103.15691"),
+    "x3d": ("X3D", "2004.04730"),
+}
+
+
+def write_card(folder: str | Path, *, repo_id: str | None = None, license: str | None = None) -> Path:
+    """Writes `README.md` into a folder, unless one is there that a person wrote (without our mark). Returns its path.
+
+    `repo_id` is the name that the usage example loads; `license` a licence of the Hub's list ("apache-2.0"), by default
+    that of the weights it started from. Raises CheckpointError for a folder that is no saved model.
+    """
+    path = Path(folder) / "README.md"
+    if not path.exists() or is_ours(path):
+        make_card(read_facts(folder), repo_id=repo_id, license=license).save(path)
+    return path
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a card may be made anew: ours, or one that transformers generated."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return MARK in text or "has been generated automatically according to the information the Trainer" in text
+
+
+def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:
+    """The card of these facts; see `write_card`."""
+    from huggingface_hub import ModelCard
+
+    name = repo_id or facts.folder.resolve().name
+    license = license or facts.base_license
+    sections = [
+        [MARK, f"# {name.split('/')[-1]}", _what(facts)],
+        ["## Use", "With the package `hf_video` installed:", _snippet(facts, name), _input(facts)],
+        ["## Results", *measured(facts)],
+        ["## Data", *_data(facts)],
+        ["## Training", *_training(facts)],
+        ["## Limits", bullets(_limits(facts))],
+        ["## Licence", _license(facts, license)],
+        ["## How this was made", _made(facts)],
+    ]
+    body = "\n\n".join(part for section in sections for part in section if part)
+    return ModelCard(f"---\n{_metadata(facts, name, license).to_yaml()}\n---\n\n{body}\n")
+
+
+def _metadata(facts: Facts, name: str, license: str | None) -> Any:
+    from huggingface_hub import ModelCardData
+
+    model_type = facts.config.get("model_type", "")
+    results = _eval_results(facts)
+    source = _data_facts(facts)
+    return ModelCardData(
+        base_model=None if facts.base_is_local else facts.base_model,
+        datasets=[source["dataset_id"]] if source.get("dataset_id") else None,
+        eval_results=results or None,
+        library_name="transformers",
+        license=license,
+        metrics=["mean_average_precision" if facts.is_multi_label else "accuracy"] if results else None,
+        model_name=name.split("/")[-1] if results else None,
+        pipeline_tag="video-classification" if facts.is_classifier else None,
+        tags=["hf-video", "video", model_type, *(["masked-pretraining"] if facts.is_pretraining else [])],
+    )
+
+
+def _eval_results(facts: Facts) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    data = _data_facts(facts)
+    results = []
+    for split, report in facts.reports.items():
+        found = [("accuracy", "Top-1 accuracy", "top1"), ("accuracy", "Top-5 accuracy", "top5")]
+        found.append(("mean_average_precision", "Mean average precision", "mean_average_precision"))
+        found.append(("f1", "Macro F1", "macro_f1"))
+        for kind, title, key in found:
+            if report.get(key) is None or (key == "top5" and report.get("classes", 6) <= 5):
+                continue
+            results.append(
+                EvalResult(
+                    task_type="video-classification",
+                    task_name="Video classification",
+                    dataset_type=data.get("dataset_id") or "unknown",
+                    dataset_name=data.get("name") or "not recorded",
+                    dataset_split=split,
+                    dataset_args={"videos": report.get("found"), "protocol": protocol(report, "name")},
+                    metric_type=kind,
+                    metric_name=title,
+                    metric_value=round(report[key], 4),
+                )
+            )
+    return results
+
+
+# ---- sections ----
+
+
+def _what(facts: Facts) -> str:
+    model_type = facts.config.get("model_type", "")
+    title, paper = PAPERS.get(model_type, (model_type or "video model", None))
+    link = f"[{title}](https://arxiv.org/abs/{paper})" if paper else title
+    task = "turns video clips into features"
+    if facts.is_classifier:
+        shown = ", ".join(f"*{plain(label)}*" for label in facts.labels[:8])
+        more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
+        count = f"any number of {len(facts.labels)}" if facts.is_multi_label else f"one of {len(facts.labels)}"
+        task = f"gives a video clip {count} labels: {shown}{more}"
+    elif facts.is_pretraining:
+        task = "was pretrained on unlabelled clips by filling in what was masked; it is a start for fine-tuning"
+    begun = {True: "trained from random weights", False: f"trained from {_base(facts)}"}
+    origin = begun.get(facts.from_scratch, "started from weights that are not recorded")
+    kind = f"`{facts.architecture}`, {facts.parameters:,} parameters, {'/'.join(facts.dtypes)}"
+    return f"A {link} model ({kind}) that {task}. It was {origin}."
+
+
+def _base(facts: Facts) -> str:
+    if facts.base_is_local:
+        return f"a checkpoint named `{facts.base_model}`, of no public name"
+    return f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
+
+
+def _snippet(facts: Facts, name: str) -> str:
+    if facts.is_classifier:
+        lines = [
+            "import hf_video",
+            "from transformers import pipeline",
+            "",
+            f'classify = pipeline("video-classification", model="{name}")',
+            'print(classify("clip.mp4", top_k=None, threshold="model"))'
+            if facts.is_multi_label
+            else 'print(classify("clip.mp4", top_k=3))',
+        ]
+    else:
+        lines = [
+            "import hf_video",
+            "from transformers import AutoImageProcessor, AutoModel",
+            "",
+            f'processor = AutoImageProcessor.from_pretrained("{name}")',
+            f'encoder = AutoModel.from_pretrained("{name}")',
+            'clip = processor("clip.mp4", return_tensors="pt")',
+            "print(encoder.get_video_features(**clip).embedding.shape)",
+        ]
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _input(facts: Facts) -> str:
+    config, processor = facts.config, facts.processor
+    if processor is None:
+        return "The folder holds no processor, so how frames are resized and normalised is not recorded."
+    count = processor.get("num_frames") or config.get("num_frames")
+    frames = f"{count} frames a clip" if count else "the model's own number of frames a clip"
+    sampler = processor.get("sampler") or "uniform"
+    options = ", ".join(f"{key} {value}" for key, value in (processor.get("sampler_options") or {}).items())
+    cropped = processor.get("do_center_crop", True) and processor.get("crop_size")
+    sizes = f"resized to {_size(processor.get('size'))}" + (f", cropped to {_size(cropped)}" if cropped else "")
+    return f"It sees {frames}, sampled `{sampler}`{f' ({options})' if options else ''}, {sizes} pixels; RGB."
+
+
+def _size(size: Any) -> str:
+    if not isinstance(size, dict):
+        return str(size)
+    return f"{size['shortest_edge']} (short side)" if "shortest_edge" in size else f"{size['height']} x {size['width']}"
+
+
+def _data(facts: Facts) -> Iterable[str]:
+    data = _data_facts(facts)
+    if not data.get("splits"):
+        yield "Which videos it was trained on is not recorded in the folder."
+        return
+    splits = data["splits"]
+    where = f" from `{plain(data['name'])}`" if data.get("name") else ""
+    yield f"Videos{where}: " + ", ".join(f"{split['videos']} for {name}" for name, split in splits.items()) + "."
+    labels = list(dict.fromkeys(label for split in splits.values() for label in split["classes"]))
+    if labels:
+        rows = [(plain(label), *(split["classes"].get(label, 0) for split in splits.values())) for label in labels]
+        yield folded(f"Videos of each class, {len(labels)} classes", table(("class", *splits), rows), len(rows))
+    yield _skipped(data["skipped"])
+
+
+def _skipped(entries: Sequence[dict[str, Any]]) -> str:
+    if not entries:
+        return "No file was left out."
+    sentences = []
+    for title, used in (("Left out", False), ("Used, and worth a look", True)):
+        kinds = Counter(entry.get("kind", "unknown") for entry in entries if bool(entry.get("used")) == used)
+        if kinds:
+            sentences.append(f"{title}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}.")
+    return " ".join(sentences)
+
+
+def _data_facts(facts: Facts) -> dict[str, Any]:
+    """Of the summary's `data`: `name` (no path of somebody's machine), `dataset_id` on the Hub, `splits`, `skipped`."""
+    data = (facts.summary or {}).get("data") or {}
+    source = data.get("source")
+    on_hub = bool(data.get("dataset_id"))
+    name = data["dataset_id"] if on_hub else Path(str(source)).name if source else None
+    splits = {
+        split: {"videos": found.get("videos", 0), "classes": found.get("classes") or {}}
+        for split, found in (data.get("splits") or {}).items()
+    }
+    return {"name": name, "dataset_id": data.get("dataset_id"), "splits": splits, "skipped": data.get("skipped") or []}
+
+
+def _training(facts: Facts) -> Iterable[str]:
+    summary = facts.summary
+    if summary is None:
+        yield "How it was trained is not recorded: the folder holds no `training_summary.json`."
+        return
+    facts_in_words = [
+        ("recipe", summary.get("recipe")),
+        ("epochs", summary.get("epochs")),
+        ("steps", summary.get("steps")),
+        ("time", duration(summary.get("seconds"))),
+        ("clips a second", summary.get("clips_per_second")),
+        ("share of the time waiting for decoding", percent(summary.get("decode_wait"))),
+        ("final training loss", summary.get("train_loss")),
+        ("final evaluation loss", summary.get("eval_loss")),
+        ("device", summary.get("device")),
+    ]
+    known = [(name, number(value)) for name, value in facts_in_words if value is not None]
+    if known:
+        yield table(("", ""), known)
+    yield picture(facts, "figures/loss_curve.png", "Loss curve") or picture(
+        facts, "training_curve.png", "Loss, measurements and learning rate over the steps"
+    )
+    rows = [(f"`{key}`", number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())]
+    if rows:
+        yield folded(f"{len(rows)} hyper-parameters", table(("hyper-parameter", "value"), rows), len(rows))
+    else:
+        yield "Its hyper-parameters are not recorded."
+
+
+def _limits(facts: Facts) -> Iterable[str]:
+    if facts.is_multi_label:
+        yield f"It knows {len(facts.labels)} classes; a video of something else gets some scores all the same."
+    elif facts.is_classifier:
+        yield f"It knows {len(facts.labels)} classes and always answers one of them, whatever a video shows."
+    for split, report in facts.reports.items():
+        if report.get("found", 1000) < 1000 and report.get("top1_interval"):
+            low, high = report["top1_interval"]
+            yield (
+                f"{report['found']} videos of {split} are few: for them alone the true top-1 may lie anywhere from "
+                f"{percent(low)} to {percent(high)}."
+            )
+        unseen = report.get("classes", 0) - report.get("classes_seen", report.get("classes", 0))
+        if unseen > 0:
+            yield f"{unseen} of its classes had no video in {split}; how well it knows them was not measured."
+    counts = [n for split in list(_data_facts(facts)["splits"].values())[:1] for n in split["classes"].values()]
+    if counts and max(counts) >= 3 * max(min(counts), 1):
+        yield f"Classes are uneven in training: from {min(counts)} to {max(counts)} videos."
+    yield "Videos of another kind (cameras, places, people, frame rates) than those of its data were not measured."
+    if facts.is_pretraining:
+        yield "It labels nothing until it is fine-tuned."
+
+
+def _license(facts: Facts, license: str | None) -> str:
+    lines = []
+    if facts.base_model is None:
+        started = "It was not trained from other weights." if facts.from_scratch else ""
+        lines.append(started or "Which weights it started from is not recorded; theirs may restrict its use.")
+    elif facts.base_license is None:
+        lines.append(f"The licence of the weights it started from, {_base(facts)}, was not found; look there.")
+    else:
+        noncommercial = " They may not be used commercially, nor what was made from them." if _is_nc(facts) else ""
+        lines.append(
+            f"It started from {_base(facts)}, whose weights are under **{facts.base_license}**.{noncommercial}"
+        )
+    if license is None:
+        lines.append("No licence was chosen for this model.")
+    elif license != facts.base_license:
+        lines.append(f"This model: **{license}**.")
+    return " ".join(lines)
+
+
+def _is_nc(facts: Facts) -> bool:
+    return "-nc" in (facts.base_license or "").lower()
+
+
+def _made(facts: Facts) -> str:
+    versions = dict((facts.summary or {}).get("versions") or {})
+    if not versions:
+        known = ((facts.summary or {}).get("hf_video"), facts.config.get("transformers_version"))
+        versions = {name: version for name, version in zip(("hf_video", "transformers"), known, strict=True) if version}
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    made = f"Trained with {used}." if facts.summary and used else f"Saved with {used}." if used else ""
+    return f"{made} This card was written by hf_video {__version__} from the files of the folder.".strip()

@@ -1,0 +1,6 @@
+from .base import VideoPipeline as VideoPipeline
+from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
+from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
+from .video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline
+from .video_text_retrieval import VideoTextRetrievalPipeline as VideoTextRetrievalPipeline
+from .zero_shot_video_classification import ZeroShotVideoClassificationPipeline as ZeroShotVideoClassificationPipeline

@@ -1,0 +1,277 @@
+"""What every pipeline of ours shares: videos of any form, read once, their views through a model in batches, one result
+for each video in order."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sized
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers.modeling_outputs import ModelOutput
+from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
+
+from hf_video.base.pairing import check_pair
+from hf_video.clips.batching import Job, run_jobs
+from hf_video.clips.processors import clip_processor, decode_options, find_processors, frames_needed
+from hf_video.clips.read import Event, Piece, Reading, Seen, read_clips, read_events
+from hf_video.clips.sources import videos_of
+from hf_video.clips.views import Sampling, Views, parse_views
+from hf_video.clips.windows import parse_windows
+from hf_video.clips.workers import read_each
+from hf_video.errors import VideoError, VideoOptionError
+from hf_video.pipelines.results import error_entry
+from hf_video.video.sampling.samplers import resolve
+
+logger = logging.get_logger(__name__)
+
+BAD_FILES = ("raise", "report")
+ON_ERROR = ("raise", "repeat")
+READING = (
+    *("num_frames", "frame_sampling_rate", "views", "sampler", "sampler_options", "windows", "on_error", "bad_files"),
+    *("backend", "fps", "local_files_only"),
+)
+
+
+class VideoPipeline(Pipeline):
+    """The base class. A task says with `_options` which options it has besides those of `reading_options`, with `_ask`
+    what goes with the clips into every forward (encoded texts, say), with `_forward` how clips become one row of
+    numbers each, and with `_window` what the rows of one window become.
+
+    See `VideoClassificationPipeline` for what a video is and for all options of reading.
+    """
+
+    _load_processor = False
+    _load_image_processor = None
+    _load_video_processor = None
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    # What a window's result is called where there are several.
+    window_key = "predictions"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.processor is not None:
+            self.image_processor = self.image_processor or getattr(self.processor, "image_processor", None)
+            self.tokenizer = self.tokenizer or getattr(self.processor, "tokenizer", None)
+        self.image_processor, self.video_processor = find_processors(
+            self.model, self.image_processor, self.video_processor
+        )
+        check_pair(self.model, self.image_processor or self.video_processor)
+        check_count("batch_size", self._batch_size)
+
+    # -- options ----------------------------------------------------------------------------------------------------
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Options of reading, of `_ask`, and of the answer. Raises VideoOptionError for what there is not."""
+        reading, bad_files = self.reading_options(**{n: options.pop(n) for n in READING if n in options})
+        own = inspect.signature(self._options).parameters
+        unknown = [name for name in options if name not in own]
+        if unknown:
+            known = ", ".join(sorted({*READING, *own} - {"local_files_only"}))
+            raise VideoOptionError(f"{self.task or type(self).__name__} has no option {unknown[0]!r}; it has {known}.")
+        asked, answer = self._options(**options)
+        return reading, asked, {**answer, **({} if bad_files is None else {"bad_files": bad_files})}
+
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What was given of the options of `_ask`, and of those of `_window`."""
+        return {}, {}
+
+    def reading_options(
+        self,
+        num_frames: int | None = None,
+        frame_sampling_rate: int | None = None,
+        views: str | tuple[int, int] | None = None,
+        sampler: str | Callable[..., Any] | None = None,
+        sampler_options: dict[str, Any] | None = None,
+        windows: float | str | tuple[float, float] | None = None,
+        on_error: str | None = None,
+        bad_files: str | None = None,
+        backend: str | None = None,
+        fps: float | None = None,
+        local_files_only: bool | None = None,  # transformers' factory hands it on
+    ) -> tuple[dict[str, Any], str | None]:
+        """Checked and parsed, those that were given; and `bad_files`."""
+        check_count("num_frames", num_frames)
+        check_count("frame_sampling_rate", frame_sampling_rate)
+        check_choice("on_error", on_error, ON_ERROR)
+        check_choice("bad_files", bad_files, BAD_FILES)
+        reading = {
+            "num_frames": num_frames,
+            "frame_sampling_rate": frame_sampling_rate,
+            "sampler": None if sampler is None else resolve(sampler),
+            "sampler_options": sampler_options,
+            "views": None if views is None else parse_views(views),
+            "windows": parse_windows(windows),
+            "on_error": on_error,
+            "backend": backend,
+            "fps": fps,
+        }
+        return {name: value for name, value in reading.items() if value is not None}, bad_files
+
+    def _reading(
+        self,
+        *,
+        num_frames: int | None = None,
+        frame_sampling_rate: int | None = None,
+        sampler: Callable[..., Any] | None = None,
+        sampler_options: dict[str, Any] | None = None,
+        views: Views | None = None,
+        **rest: Any,
+    ) -> Reading:
+        """All options together, those that were not given from the processor and the model."""
+        processor = self.image_processor
+        options = dict(sampler_options or {})
+        if sampler is None and frame_sampling_rate is None:
+            sampler = getattr(processor, "sampler", None)
+            kept = getattr(processor, "sampler_options", None) or {}
+            options = {**{k: v for k, v in kept.items() if views is None or k != "num_clips"}, **options}
+        if views is None:
+            views = Views(1, getattr(processor, "num_crops", 1) or 1)
+        sampling = Sampling(num_frames or self._frames_of_model(), sampler, frame_sampling_rate, options)
+        return Reading(
+            sampling=sampling,
+            views=views,
+            decode=decode_options(processor),
+            frames_needed=frames_needed(processor),
+            **rest,
+        )
+
+    def _frames_of_model(self) -> int:
+        config = self.model.config
+        for name in ("num_frames", "frames_per_clip"):
+            if isinstance(count := getattr(config, name, None), int):
+                return count
+        raise VideoOptionError(f"{type(config).__name__} doesn't say how many frames a clip has: pass num_frames=.")
+
+    # -- the steps that every pipeline has ---------------------------------------------------------------------------
+
+    def preprocess(self, video: Any, **options: Any) -> dict[str, torch.Tensor]:
+        """One video to model inputs (views, frames, channels, height, width), clips first, then crops."""
+        pieces = [p for p in read_clips(video, self._reading(**options), self._process) if isinstance(p, Piece)]
+        return {name: torch.cat([p.inputs[name] for p in pieces]) for name in pieces[0].inputs}
+
+    def _ask(self, **asked: Any) -> dict[str, Any]:
+        """Keywords of `_forward`, once for each call, before any video is read."""
+        return asked
+
+    def _run(self, method: Callable[..., Any], model_inputs: dict[str, torch.Tensor], **more: Any) -> Any:
+        """`method` of the model on clips in the pipeline's dtype, the model in eval mode meanwhile."""
+        floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in model_inputs.items()}
+        training = self.model.training
+        self.model.eval()
+        try:
+            return method(**floating, **more)
+        finally:
+            self.model.train(training)
+
+    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Any:
+        """The result of one window: `rows` (views, numbers) are its clips'."""
+        return self.postprocess(ModelOutput(logits=rows), **answer)
+
+    @property
+    def _process(self) -> Callable[..., dict[str, torch.Tensor]]:
+        return clip_processor(self.image_processor, self.video_processor)
+
+    # -- calling ----------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **options: Any
+    ) -> Any:
+        """One video, or many. See the class for what may come and for the options.
+
+        Returns one result for one video (with `windows` a list of `{"seconds", ...}`), a list of such results for a
+        list, an iterator of them for a generator or dataset.
+        """
+        kind, videos = videos_of(inputs)
+        results = self._all([videos] if kind == "one" else videos, batch_size, num_workers, **options)
+        if kind == "one":
+            return next(results)
+        return list(self._with_bar(results, len(videos))) if kind == "list" else results
+
+    def _with_bar(self, results: Iterator[Any], total: int) -> Iterator[Any]:
+        """A progress bar with the rate, for several videos and where stderr is a terminal; transformers' switch for its
+        own bars (`transformers.utils.logging.disable_progress_bar`) is heeded."""
+        shown = total > 1 and logging.is_progress_bar_enabled()
+        return iter(tqdm(results, total=total, desc=self.task, unit="video", disable=None if shown else True))
+
+    def _all(self, videos: Any, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
+        """One result after the other. Options are checked, and texts encoded, before the first video is read."""
+        check_count("batch_size", batch_size)
+        reading, asked, answer = self._sanitize_parameters(**options)
+        return self._results(
+            videos,
+            self._reading(**{**self._preprocess_params, **reading}),
+            batch_size or self._batch_size,
+            (self._num_workers or 0) if num_workers is None else num_workers,
+            self._ask(**{**self._forward_params, **asked}),
+            **{**self._postprocess_params, **answer},
+        )
+
+    def _results(
+        self,
+        videos: Any,
+        reading: Reading,
+        batch_size: int | None,
+        num_workers: int,
+        asked: dict[str, Any],
+        *,
+        bad_files: str = "raise",
+        **answer: Any,
+    ) -> Iterator[Any]:
+        read = self._reader(reading, asked)
+        rows = functools.partial(self._rows, asked)
+        for job in run_jobs(self._events(videos, read, num_workers), rows, batch_size=batch_size):
+            if job.error is None:
+                yield self._answer(job, reading, answer)
+            elif bad_files == "raise":
+                raise job.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(job.error)
+            else:
+                yield error_entry(job.error)
+
+    def _reader(self, reading: Reading, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
+        """What makes events of a video; it may run in another process."""
+        return functools.partial(read_events, reading=reading, process=self._process)
+
+    def _events(self, videos: Any, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
+        if num_workers > 0 and isinstance(videos, Sized) and hasattr(videos, "__getitem__"):
+            return read_each(videos, read, num_workers)
+        if num_workers > 0:
+            logger.warning_once("num_workers is for lists and datasets with a length; this stream is read here.")
+        return read_each(videos, read, 0)
+
+    def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.forward(clips, **asked)["logits"]
+
+    def _answer(self, job: Job, reading: Reading, answer: dict[str, Any]) -> Any:
+        windows = []
+        for number, seen in enumerate(job.seen):
+            found = self._window(torch.stack(job.logits[number]), seen, job.repeated[number], **answer)
+            windows.append({"seconds": seen.seconds, self.window_key: found})
+        return windows[0][self.window_key] if reading.windows is None else windows
+
+
+def _with_way_on(error: VideoError) -> VideoError:
+    """The error of one of many videos, saying how the results of the others are kept."""
+    if error.args and not isinstance(error, ImportError):
+        way = (
+            'bad_files="report" keeps the results of the other videos, with an entry {"error", "message"} for this one.'
+        )
+        error.args = (f"{str(error.args[0]).rstrip('.')}. {way}", *error.args[1:])
+    return error
+
+
+def check_count(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        hint = ""
+        if name == "on_error" and value == "skip":
+            hint = " A clip needs all of its frames, so damaged ones can't be left out."
+        raise VideoOptionError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.{hint}")

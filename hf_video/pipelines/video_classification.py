@@ -1,0 +1,132 @@
+"""`pipeline("video-classification")`: from a video of any form to labels, in any environment the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from hf_video.clips.read import Seen
+from hf_video.clips.views import FUNCTIONS, average_views
+from hf_video.errors import CheckpointError, VideoOptionError
+from hf_video.pipelines.base import VideoPipeline, check_choice, check_count
+from hf_video.pipelines.results import Predictions, best, thresholds_of
+
+NOT_GIVEN: Any = object()
+
+
+class VideoClassificationPipeline(VideoPipeline):
+    """Labels for videos, by any `AutoModelForVideoClassification`.
+
+        classify = pipeline("video-classification", model="folder or Hub name")
+        classify("clip.mp4")                                  # [{"score": 0.93, "label": "archery"}, ...]
+        classify(["a.mp4", "b.mp4"], batch_size=4, top_k=1)   # one list for each file
+        classify("clip.mp4", views="5x3")                     # 5 clips x 3 crops, probabilities averaged
+        classify("match.mp4", windows="2s/1s")                # [{"seconds": (0.0, 2.0), "predictions": [...]}, ...]
+
+    **A video** is a path, http(s) URL, bytes, a binary file object, a folder of images, a `VideoReader` or
+    `VideoFrames`, an array or tensor (frames, height, width, 3) or (frames, 3, height, width), a list of PIL images or
+    of single-frame arrays, or a row of a `datasets` Video column. A list of anything else, and a 5-d array, are many
+    videos and give a list; a generator, an iterator or a dataset gives an iterator that works as it is read.
+
+    Frames are always decoded and chosen by hf_video, so that the same file has the same scores whatever else is
+    installed. Each video is decoded once for all of its views, at the processor's size where that gives the same
+    pixels, and long ones in stretches: memory does not grow with the length.
+
+    Options, of the pipeline or of a call:
+        top_k: How many labels, default 5; None gives all.
+        num_frames: Frames of a clip; default the model's.
+        frame_sampling_rate: Frames from one taken frame to the next. Gives clips of neighbouring frames: one from the
+            middle, or several spread from start to end (stock transformers: from the start only). For
+            `sampler="at_fps"` it is the rate at 30 fps. Default: no rate, the clip spans the whole video.
+        sampler, sampler_options: A name of `hf_video.video.sampling.SAMPLERS` with its own keywords, or a callable
+            `(number of frames, num_frames, **options)` that returns indices. Default: what the processor's file
+            says, and for most that is "uniform": the middle frames of `num_frames` equal parts of the video.
+        views: "5x3" or (5, 3): clips x crops (1, or 3 along the longer side). The function is applied to every view,
+            then the mean is taken. Several clips of the uniform sampler are shifted against each other. Official
+            protocols: VideoMAE on Kinetics `views="5x3", frame_sampling_rate=4`, on Something-Something
+            `views="2x3"`; TimeSformer on Kinetics `views="1x3", sampler="at_fps", frame_sampling_rate=32`.
+        function_to_apply: "softmax", "sigmoid" or "none"; default by the model's `problem_type`.
+        threshold: Only labels with at least this score, of the `top_k`; "model": each class's own, of the model's
+            `config.label_thresholds` (a half where it has none). Default: no threshold.
+        windows: Seconds (2.0, "2s"), or length and step ("2s/1s", (2.0, 1.0)). Each window is scored as a video of
+            its own, with all its views. A last window that the video's end cuts off is shorter.
+        on_error: "raise", or "repeat": damaged frames show their nearest good neighbour, and the result's
+            `repeated` names them.
+        bad_files: "raise", or "report": in place of a file that can't be read its result is
+            `{"error": name of the exception, "message": what is wrong}` and the others go on.
+        backend: Of `VideoReader`.
+        fps: Frames per second of videos without times (arrays, image lists and folders), for windows; default 25.
+        batch_size: Views in one forward, filled from several videos. Default: each video on its own, at most 8 views
+            at once.
+        num_workers: Processes that decode. Each holds a whole video's clips then, also with windows.
+
+    Results are `Predictions`: lists of `{"score", "label"}` as stock's, with `.seconds` (start, end) seen, `.clips`,
+    `.indices` and `.repeated`.
+
+    Raises VideoOptionError and SamplingError (options), CheckpointError (no processor, no classifier) and the
+    exceptions of `VideoReader` (files).
+    """
+
+    def _options(
+        self,
+        *,
+        top_k: int | None = NOT_GIVEN,
+        function_to_apply: str | None = None,
+        threshold: float | str | None = NOT_GIVEN,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        answer = answer_options(top_k, function_to_apply)
+        if threshold is not NOT_GIVEN:
+            answer["threshold"] = _checked_threshold(threshold)
+        return {}, answer
+
+    def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        name = self.model.main_input_name
+        if name not in model_inputs and len(model_inputs) == 1:
+            # Some models call their clips otherwise than the processor; there is only one thing that can be meant.
+            model_inputs = {name: next(iter(model_inputs.values()))}
+        output = self._run(self.model, model_inputs)
+        if getattr(output, "logits", None) is None:
+            raise CheckpointError(
+                f"{type(self.model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
+            )
+        return ModelOutput(logits=output.logits)
+
+    def postprocess(
+        self,
+        model_outputs: ModelOutput,
+        *,
+        top_k: int | None = 5,
+        function_to_apply: str | None = None,
+        threshold: float | str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Logits (views, classes) of one video to its best labels."""
+        scores = average_views(model_outputs["logits"], function_to_apply or self._function())
+        config, classes = self.model.config, len(scores)
+        limits = None if threshold is None else [threshold] * classes
+        return best(scores, config.id2label, top_k, thresholds_of(config, classes) if threshold == "model" else limits)
+
+    def _function(self) -> str:
+        kinds = {"regression": "none", "multi_label_classification": "sigmoid"}
+        return kinds.get(self.model.config.problem_type, "softmax")
+
+    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Predictions:
+        return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
+
+
+def _checked_threshold(threshold: Any) -> float | str | None:
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is None or threshold == "model" or number:
+        return threshold
+    raise VideoOptionError(f'threshold={threshold!r} must be a score, "model" for the model\'s own, or None.')
+
+
+def answer_options(top_k: int | None, function_to_apply: str | None) -> dict[str, Any]:
+    """Those of the two that were given, checked. Raises VideoOptionError."""
+    check_choice("function_to_apply", function_to_apply, FUNCTIONS)
+    answer: dict[str, Any] = {} if function_to_apply is None else {"function_to_apply": function_to_apply}
+    if top_k is not NOT_GIVEN:
+        check_count("top_k", top_k)
+        answer["top_k"] = top_k
+    return answer

@@ -1,0 +1,1 @@
+"""Learning rates, schedules and the moving average of the weights."""

@@ -1,0 +1,242 @@
+"""What a training starts from: a model and its processor, from a checkpoint or with random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from hf_video.base.configuration import VideoConfig, pair
+from hf_video.base.loading import check_place, loading, not_loaded
+from hf_video.base.pairing import check_pair
+from hf_video.errors import CheckpointError, ConfigError, did_you_mean
+from hf_video.registry import MODELS, ModelEntry, entry
+
+TASK = "AutoModelForVideoClassification"
+# What configuration files hold that no model is made of.
+_BOOKKEEPING = ("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path")
+# The test sampler that takes the same kind of clip as a training sampler does at random places.
+_SERVING = {"dense": "center", "random": "uniform"}
+
+
+@dataclass
+class Start:
+    """A model ready to train, its processor, whether its weights are random, and remarks for the plan."""
+
+    model: nn.Module
+    processor: Any
+    from_scratch: bool
+    model_type: str
+    remarks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Source:
+    """What a `--model` stands for: `settings` are the fields of a configuration, `checkpoint` where the weights lie."""
+
+    name: str
+    model_type: str
+    settings: dict[str, Any]
+    checkpoint: str | None
+
+    @property
+    def entry(self) -> ModelEntry:
+        return entry(self.model_type)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        config = self.entry.load(self.entry.config)
+        return self.settings.get("num_frames") or next(f.default for f in fields(config) if f.name == "num_frames")
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Class names of a checkpoint, in order; None where it has none of its own."""
+        names = self.settings.get("id2label")
+        if not names:
+            return None
+        ordered = [names[key] for key in sorted(names, key=int)]
+        return None if all(name.startswith("LABEL_") for name in ordered) else ordered
+
+
+def find_source(name: str | Path, *, revision: str | None = None) -> Source:
+    """What `name` is: a folder or a name on the Hub with weights; or, for random weights, a folder with only a
+    `config.json`, a JSON or YAML file of configuration fields with its `model_type`, a model type ("videomae"), or a
+    model type and a published size ("videomae:small").
+
+    Raises CheckpointError for what is none of these.
+    """
+    name, path = str(name), Path(name).expanduser()
+    if path.suffix in (".json", ".yaml", ".yml") and path.is_file():
+        return _from_fields(name, _read_fields(path))
+    model_type, _, size = name.partition(":")
+    if model_type in MODELS and not path.is_dir():
+        config = entry(model_type).load(entry(model_type).config)
+        made = config.preset(size) if size else config()
+        return Source(name, model_type, {} if not size else _own_fields(made), None)
+    if path.is_dir():
+        check_place(path)
+        settings = _read_fields(path / "config.json")
+        has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
+        return Source(name, _known_type(name, settings), settings, str(path) if has_weights else None)
+    check_place(name)
+    try:
+        settings, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    except OSError as error:
+        hint = did_you_mean(model_type, MODELS)
+        raise CheckpointError(
+            f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {not_loaded(name, error)}"
+        ) from error
+    return Source(name, _known_type(name, settings), settings, name)
+
+
+def load_start(
+    source: Source,
+    *,
+    task: str = TASK,
+    labels: Sequence[str] | None = None,
+    multi_label: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    revision: str | None = None,
+    before: Callable[[type, Any], None] | None = None,
+) -> Start:
+    """The model of `source` for a task (an Auto class), and its image processor.
+
+    `settings` are fields of the configuration; None leaves one as it is. With `labels` the classifier gets these
+    classes; it is kept where the checkpoint has the same ones in the same order, and is new otherwise. `multi_label`:
+    a clip shows any number of them, and each is a yes or a no. `before` sees the model's class and configuration while
+    no weight is there yet.
+
+    Raises ConfigError for a field that the configuration lacks, CheckpointError for a checkpoint that can't be loaded.
+    """
+    changes = {name: value for name, value in (settings or {}).items() if value is not None}
+    config_class = source.entry.load(source.entry.config)
+    check_fields(config_class, changes, source.model_type)
+    if task not in source.entry.auto:
+        raise ConfigError(f"{source.model_type} has no {task}; it has {', '.join(source.entry.auto)}.")
+    model_class = source.entry.load(source.entry.auto[task])
+    config = _config(source, config_class, changes, revision)
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+        config.problem_type = f"{'multi' if multi_label else 'single'}_label_classification"
+    if before is not None:
+        before(model_class, config)
+    if source.checkpoint is None:
+        model = model_class(config)
+    else:
+        model = _load(model_class, source, config, revision)
+        if labels is not None and source.labels != list(labels):
+            _renew(model)
+    processor = _processor(source, config, revision, resized="image_size" in changes)
+    check_pair(model, processor)
+    return Start(model, processor, source.checkpoint is None, source.model_type)
+
+
+def known_fields(config_class: type, names: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Those of `names` that the configuration has, and the names of the others."""
+    have = {one.name for one in fields(config_class)}
+    known = {name: value for name, value in names.items() if name in have}
+    return known, [name for name in names if name not in have]
+
+
+def check_fields(config_class: type[VideoConfig], names: Mapping[str, Any], model_type: str) -> None:
+    unknown = known_fields(config_class, names)[1]
+    if unknown:
+        config_class._check_spelling(unknown)
+        raise ConfigError(f"The configuration of {model_type} has no field {unknown[0]!r}.")
+
+
+def serve_as_trained(processor: Any, data: Mapping[str, Any]) -> None:
+    """Sets a processor to sample as training does, at fixed places: what is saved must see clips of the same kind."""
+    if data.get("num_frames"):
+        processor.num_frames = data["num_frames"]
+    sampler = data.get("sampler")
+    if isinstance(sampler, str):
+        processor.sampler = _SERVING.get(sampler, sampler)
+        processor.sampler_options = dict(data.get("sampler_options") or {})
+        if sampler == "at_fps":
+            processor.sampler_options.setdefault("start", "center")
+
+
+def _config(source: Source, config_class: type, changes: dict[str, Any], revision: str | None) -> Any:
+    if source.checkpoint is not None:
+        return config_class.from_pretrained(source.checkpoint, revision=revision, **changes)
+    settings = {name: value for name, value in source.settings.items() if name not in _BOOKKEEPING}
+    return config_class(**{**settings, **changes})
+
+
+def _load(model_class: type, source: Source, config: Any, revision: str | None) -> nn.Module:
+    with loading(source.checkpoint):
+        return model_class.from_pretrained(
+            source.checkpoint, config=config, revision=revision, ignore_mismatched_sizes=True
+        )
+
+
+def _renew(model: nn.Module) -> None:
+    """A head of the same size but for other classes would be kept by from_pretrained."""
+    for parameter in model.classifier.parameters():
+        parameter._is_hf_initialized = False
+    for module in model.classifier.modules():
+        module._is_hf_initialized = False
+        model._init_weights(module)
+
+
+def _processor(source: Source, config: Any, revision: str | None, *, resized: bool) -> Any:
+    processor_class = source.entry.load(source.entry.image_processor)
+    made = None
+    if Path(source.name).is_dir() or source.checkpoint is not None:
+        try:
+            made = processor_class.from_pretrained(source.name, revision=revision)
+        except OSError:
+            made = None  # a configuration on its own
+    if made is None:
+        made = processor_class(**_sizes(config), **processor_class.values_for(config))
+    elif resized:
+        for name, value in _sizes(config).items():
+            setattr(made, name, value)
+    made.num_frames = config.num_frames
+    return made
+
+
+def _sizes(config: Any) -> dict[str, Any]:
+    height, width = pair(config.image_size, "image_size")
+    return {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
+
+
+def _from_fields(name: str, settings: dict[str, Any]) -> Source:
+    return Source(name, _known_type(name, settings), settings, None)
+
+
+def _known_type(name: str, settings: Mapping[str, Any]) -> str:
+    model_type = settings.get("model_type")
+    if model_type not in MODELS:
+        raise CheckpointError(
+            f"{name} is of the model type {model_type!r}, which hf_video does not train. It knows: {', '.join(MODELS)}."
+        )
+    return model_type
+
+
+def _own_fields(config: VideoConfig) -> dict[str, Any]:
+    """What differs from the defaults."""
+    return {name: value for name, value in config.to_diff_dict().items() if name not in _BOOKKEEPING}
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".json":
+            settings = json.loads(path.read_text())
+        else:
+            import yaml
+
+            settings = yaml.safe_load(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no fields of a configuration.")
+    return settings

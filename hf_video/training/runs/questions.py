@@ -1,0 +1,223 @@
+"""Training on questions, from videos with questions and answers to a model that answers.
+
+    train_video_qa("questions.csv", "violet", output="my_model")
+
+What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with the
+accuracy on the test (and validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's
+`runs/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoProcessor, set_seed
+
+from hf_video.data.datasets.questions import (
+    QuestionCollator,
+    QuestionDataset,
+    answered_by,
+    load_questions,
+    most_frequent_answers,
+    plain,
+)
+from hf_video.data.rows import VideoRows
+from hf_video.errors import CheckpointError, ConfigError, DataError
+from hf_video.evaluation.questions import evaluate_questions
+from hf_video.models.violet.configuration_violet import VioletConfig
+from hf_video.models.violet.modeling_violet import VioletForMultipleChoice, VioletForQuestionAnswering, VioletHead
+from hf_video.training.measuring_trainer import MeasuringTrainer
+from hf_video.training.plan import Plan
+from hf_video.training.recipes import change, load_recipe
+from hf_video.training.resume import SKIPPED_FILE
+from hf_video.training.runs.model_loading import check_fields
+from hf_video.training.runs.preparation import fit_batch, make_arguments, measuring
+from hf_video.training.runs.run_folder import open_output
+from hf_video.training.runs.video_text import (
+    config_of,
+    description,
+    is_narrow,
+    load_pair,
+    make_dataset,
+    make_plan,
+    run_trainer,
+)
+
+KINDS = 10  # first words of questions that are told apart, the most frequent ones
+
+
+def train_video_qa(
+    data: Any,
+    model: str | Path | nn.Module,
+    *,
+    processor: Any = None,
+    recipe: str | Path | None = None,
+    output: str | Path = "video-qa",
+    settings: Sequence[str] = (),
+    test_size: float = 0.1,
+    resume: bool = False,
+    overwrite: bool = False,
+    yes: bool = False,
+    **columns: Any,
+) -> dict[str, Any]:
+    """Trains a VIOLET to answer questions about videos. Returns the summary that is also written.
+
+    Open questions are answered from the training split's most frequent answers (the recipe's `answers`: `most` of them,
+    each of at least `min_count` questions), which become `config.id2label`; questions with choices (see
+    `load_questions`) by one of these.
+
+    Args:
+        data: What `load_questions` takes: a CSV, JSON or JSONL list, MSRVTT-QA's files, a `datasets` data set.
+        model: A folder or name on the Hub with a VIOLET of any kind and its processor; or in memory, with its
+            `processor`, a `VioletForQuestionAnswering` or `VioletForMultipleChoice`. A head for the same answers is
+            kept, any other one is new.
+        recipe: See `load_recipe`: "violet_qa[:choice|small]", or a YAML file. Default: "violet_qa", of a model of at
+            most 192 channels its variant "small".
+        settings: Changes of the recipe, "training.learning_rate=1e-3", "answers.most=500".
+        test_size: Share of the videos of unsplit data that is kept for the test.
+        resume, overwrite, yes: As in `finetune`.
+        columns: Further arguments of `load_questions`: `videos`, `question_column`, `group_pattern`, ….
+
+    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    """
+    output = Path(output)
+    recipe = change(load_recipe(recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa")), settings)
+    if recipe.get("task") != "video-qa":
+        raise ConfigError(f"The recipe {recipe['name']!r} is not for questions. That is violet_qa.")
+    splits = load_questions(data, test_size=test_size, **columns)
+    if "train" not in splits:
+        raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
+    answers = find_answers(splits["train"], recipe)
+    asked = splits if answers is None else {**splits, "train": answered_by(splits["train"], answers)}
+    recipe = fit_batch(recipe, len(asked["train"]), settings)
+    arguments = make_arguments(output, measuring(asked.get("validation"), recipe["training"]))
+    run = description(model if isinstance(model, (str, Path)) else type(model).__name__, recipe, splits)
+    with arguments.main_process_first(local=False):
+        place = open_output(output, run, resume=resume, overwrite=overwrite)
+    arguments.output_dir = str(place.folder)
+    set_seed(arguments.seed)
+    model, processor = load_answering(model, processor, recipe, answers, settings)
+    trainer = QuestionTrainer(
+        model,
+        arguments,
+        processing_class=processor,
+        train_dataset=make_dataset(
+            QuestionDataset,
+            asked["train"],
+            processor,
+            recipe,
+            answers=() if answers is None else list(model.config.id2label.values()),
+            seed=arguments.seed,
+            skipped_log=place.folder / SKIPPED_FILE,
+        ),
+        eval_dataset=QuestionDataset(asked["validation"], processor.image_processor) if "validation" in asked else None,
+    )
+    plan = make_plan(trainer, asked, recipe, unit="questions")
+    tell_answers(plan, splits, answers)
+    return run_trainer(trainer, asked, plan, place, task="video-qa", yes=yes)
+
+
+class QuestionTrainer(MeasuringTrainer):
+    """A `VideoTrainer` for `QuestionDataset`s and models that answer. Evaluation gives `eval_accuracy`, `eval_top5` for
+    open questions, `eval_accuracy_where`, … for questions that begin so, and how many `eval_questions` there were, of
+    `eval_videos_found` out of `eval_videos`. `processing_class` joins an image processor and a tokenizer."""
+
+    def __init__(self, model: nn.Module | None = None, args: Any = None, *, processing_class: Any, **kwargs: Any):
+        kwargs.setdefault("data_collator", QuestionCollator(processing_class.tokenizer))
+        super().__init__(model, args, processing_class=processing_class, **kwargs)
+
+    def measure(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+        found, unread = evaluate_questions(model, self.processing_class, rows, **options)
+        videos = len({row.name for row in rows})
+        counts = {"questions": found.questions, "videos": videos}
+        counts["videos_found"] = videos - len({one["name"] for one in unread})
+        top5 = {} if found.top5 is None else {"top5": found.top5}
+        kinds = {f"accuracy_{kind}": right for kind, (_, right) in list(found.by_kind.items())[:KINDS]}
+        return {"accuracy": found.accuracy, **top5, **kinds, **counts}
+
+
+# -- what it starts from ----------------------------------------------------------------------------------------------
+
+
+def find_answers(rows: VideoRows, recipe: Mapping[str, Any]) -> list[str] | None:
+    """The answers that a model for open questions gets to know; None where questions have choices. Raises DataError for
+    fewer than two, ConfigError for limits without meaning."""
+    if rows[0].choices:
+        return None
+    limits = recipe.get("answers") or {}
+    for name, value in limits.items():
+        if name not in ("most", "min_count") or isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"answers.{name}={value!r}: answers has most and min_count, whole numbers from 1.")
+    answers = most_frequent_answers(rows, **limits)
+    if len(answers) < 2:
+        raise DataError(
+            f"{len(rows)} training questions have {len(answers)} answers of at least {limits.get('min_count', 1)} "
+            "questions each; a model needs two to choose from."
+        )
+    return answers
+
+
+def load_answering(
+    model: str | Path | nn.Module,
+    processor: Any,
+    recipe: Mapping[str, Any],
+    answers: Sequence[str] | None,
+    settings: Sequence[str] = (),
+) -> tuple[nn.Module, Any]:
+    """The model for open questions with these `answers`, or without any the one for multiple choice, and its processor.
+    Raises CheckpointError and ConfigError."""
+    kind = VioletForMultipleChoice if answers is None else VioletForQuestionAnswering
+    if isinstance(model, (str, Path)):
+        model, processor = _load(kind, str(model), processor, recipe["model"])
+        settings = ()  # the model has them
+    elif not isinstance(model, kind):
+        raise ConfigError(f"These questions need a {kind.__name__}, and a {type(model).__name__} came.")
+    model, processor = load_pair(model, processor, recipe, settings)
+    if answers is not None:
+        set_answers(model, answers)
+    return model, processor
+
+
+def _load(kind: type[nn.Module], name: str, processor: Any, fields: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    model_type = config_of(name).model_type
+    if model_type != "violet":
+        raise CheckpointError(f"{name} is a {model_type}, which answers no questions. Give a VIOLET.")
+    check_fields(VioletConfig, fields, model_type)
+    return kind.from_pretrained(name, **fields), processor or AutoProcessor.from_pretrained(name)
+
+
+def set_answers(model: VioletForQuestionAnswering, answers: Sequence[str]) -> None:
+    """Makes `answers` those of the model, with a new head where it has others. Those that it has keep their order."""
+    if sorted(map(plain, model.config.id2label.values())) == sorted(map(plain, answers)):
+        return
+    model.config.id2label = dict(enumerate(answers))
+    model.config.label2id = {answer: number for number, answer in enumerate(answers)}
+    model.num_labels = len(answers)
+    model.classifier = VioletHead(model.config, len(answers)).to(model.device, model.dtype)
+    model.classifier.apply(model._init_weights)
+
+
+# -- what is said about it --------------------------------------------------------------------------------------------
+
+
+def tell_answers(plan: Plan, splits: Mapping[str, VideoRows], answers: Sequence[str] | None) -> None:
+    """How many answers there are, and how many questions have others."""
+    if answers is None:
+        counts = sorted({len(row.choices) for row in splits["train"]})
+        plan.lines.insert(1, ("answers", f"one of {counts[0]} choices"))
+        plan.facts["choices"] = counts[0]
+        return
+    unknown = {name: len(rows) - len(answered_by(rows, answers)) for name, rows in splits.items()}
+    rarer = unknown.pop("train")
+    left = f"{rarer} of {len(splits['train'])} training questions have rarer ones and are left out"
+    plan.lines.insert(1, ("answers", f"the {len(answers)} most frequent; {left}" if rarer else f"{len(answers)}"))
+    plan.facts |= {"answers": len(answers), "left_out_questions": rarer, "unseen_answers": unknown}
+    for name, count in unknown.items():
+        if count:
+            plan.warnings.append(
+                f"{count} of {len(splits[name])} {name} questions have an answer that training never saw: they count "
+                "as wrong"
+            )

@@ -1,0 +1,117 @@
+"""What a training did, for people and for the model card: `training_summary.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hf_video.base.version import __version__
+from hf_video.data.rows import Skipped, VideoRows
+from hf_video.training.plan import Plan, clip_rate, duration
+from hf_video.training.resume import SUMMARY_FILE
+
+SHOWN = 50  # files that are named on the screen; the file names all
+# Of some hundred training arguments, those that decide what comes out.
+_TOLD = (
+    "learning_rate", "base_learning_rate", "min_learning_rate", "warmup_epochs", "warmup_steps", "schedule",
+    "lr_scheduler_type", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
+    "layer_decay", "backbone_rate", "decay_all", "ema_decay", "max_grad_norm", "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps", "label_smoothing_factor", "bf16", "fp16", "seed",
+)  # fmt: skip
+
+
+def make_summary(
+    trainer: Any,
+    splits: Mapping[str, VideoRows],
+    source: Any,
+    recipe: Mapping[str, Any],
+    plan: Plan,
+    result: Any,
+    reports: Mapping[str, Any],
+    *,
+    data: Any,
+) -> dict[str, Any]:
+    """Counts by split and class, every file that was left out or looked odd, settings, losses, speed, results."""
+    skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
+    skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
+    for report in reports.values():
+        for one in report.skipped:
+            if not any(one.name == name for name, _ in skipped):
+                skipped[one.name, one.kind] = one
+    logged = trainer.state.log_history
+    is_path = isinstance(data, (str, os.PathLike))
+    return {
+        "hf_video": __version__,
+        "versions": _versions(),
+        "base_model": _named(source.checkpoint),
+        "from_scratch": source.checkpoint is None,
+        "model_type": source.model_type,
+        "recipe": plan.facts.get("recipe"),
+        "recipe_sections": {name: recipe.get(name) for name in ("model", "data", "augmentation", "mixing", "training")},
+        "data": {
+            "source": str(Path(data).resolve().name) if is_path else type(data).__name__,
+            "dataset_id": data if isinstance(data, str) and not Path(data).exists() else None,
+            "splits": {name: {"videos": len(r), "classes": r.counts()} for name, r in splits.items()},
+            "skipped": [one.as_dict() for one in skipped.values()],
+        },
+        "plan": plan.facts,
+        "hyper_parameters": {
+            **{name: _plain(getattr(trainer.args, name)) for name in _TOLD if getattr(trainer.args, name) is not None},
+            "effective_batch_size": trainer.args.rows_per_step,
+        },
+        "epochs": round(float(trainer.state.epoch or 0), 4),
+        "steps": trainer.state.global_step,
+        "seconds": round(result.metrics.get("train_runtime", 0.0), 2),
+        "clips_per_second": result.metrics.get("clips_per_second"),
+        "decode_wait": result.metrics.get("decode_wait"),
+        "train_loss": next((e["loss"] for e in reversed(logged) if "loss" in e), result.metrics.get("train_loss")),
+        "eval_loss": next((entry["eval_loss"] for entry in reversed(logged) if "eval_loss" in entry), None),
+        "device": plan.facts.get("device"),
+        "evaluation": {
+            name: {measure: getattr(report, measure), "found": report.found, "total": report.total}
+            for name, report in reports.items()
+            for measure in (("top1",) if hasattr(report, "top1") else ("mean_average_precision",))
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")}
+
+
+def _named(checkpoint: str | None) -> str | None:
+    """A name on the Hub as it is; a folder with its whole path: "runs/base" would look like a name from elsewhere."""
+    return str(Path(checkpoint).resolve()) if checkpoint and Path(checkpoint).exists() else checkpoint
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)  # enumerations
+
+
+def write_summary(output: Path, summary: Mapping[str, Any]) -> None:
+    (output / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False))
+
+
+def told(summary: Mapping[str, Any], output: Path) -> str:
+    """The summary in a few lines, with the name of every file that was left out or looked odd."""
+    rate = summary.get("clips_per_second")
+    speed = f", {clip_rate(rate)} clips a second" if rate else ""
+    waited = f", {summary['decode_wait']:.0%} of the time waiting for decoding" if speed else ""
+    lines = [f"Trained {summary['steps']} steps in {duration(summary['seconds'])}{speed}{waited}."]
+    for split, found in summary["evaluation"].items():
+        one = f"Accuracy on {split}: {found['top1']:.1%}" if "top1" in found else None
+        measured = one or f"Mean average precision on {split}: {found['mean_average_precision']:.1%}"
+        lines.append(f"{measured} (found {found['found']} of {found['total']} videos)")
+    skipped = summary["data"]["skipped"]
+    if skipped:
+        lines.append(f"{len(skipped)} files were left out or looked odd:")
+        first = sorted(skipped, key=lambda one: one["used"])[:SHOWN]
+        lines += [f"  {Skipped(**one)}" for one in first]
+        lines += [f"  and {len(skipped) - SHOWN} more, in {SUMMARY_FILE}"] if len(skipped) > SHOWN else []
+    lines.append(f"Saved to {output}")
+    return "\n".join(lines)

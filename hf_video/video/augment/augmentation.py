@@ -1,0 +1,221 @@
+"""Augmentation of clips for training: everything is drawn once for a clip and done to all of its frames.
+
+    augmentation = Augmentation(224).for_labels(class_names)          # VideoMAE's fine-tuning recipe
+    clip, label = augmentation.with_label(clip, label, generator=g)   # uint8 (T, H, W, 3) -> uint8 (T, 224, 224, 3)
+    pixel_values = ...                                                # the processor normalises: (T, 3, 224, 224) float
+    pixel_values = augmentation.erase(pixel_values, generator=g)
+
+In this order: RandAugment on the whole frame, crop and resize, flip, colour jitter, grey; random erasing after
+normalising (VideoMAE, SlowFast). The same generator state gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+
+import numpy as np
+import torch
+
+from hf_video.errors import VideoOptionError
+from hf_video.video.augment.checks import checked_values
+from hf_video.video.augment.crops import Box, center_box, cut, multi_scale_box, random_box, random_resized_box
+from hf_video.video.augment.erasing import erase_boxes, fill_boxes
+from hf_video.video.augment.labels import MIRROR_WORDS, Words, check_unmirrored, mirror_indices
+from hf_video.video.augment.options import check_clip, check_normalized, numpy_generator
+from hf_video.video.augment.rand_augment import Operation, RandAugment, apply_operations
+from hf_video.video.frames.resize import shortest_edge_size
+from hf_video.video.transforms import horizontal_flip, resize
+
+Label = int | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one clip. First `operations` (RandAugment), then a resize of the whole frame to `resized`
+    (height, width) where it is not None, `box` cut out of that and resized, the flip, and `colors`."""
+
+    operations: tuple[Operation, ...]
+    resized: tuple[int, int] | None
+    box: Box
+    flipped: bool
+    colors: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training clip; by default VideoMAE's and MViT's recipe for Kinetics. Lists pass for tuples.
+
+    Args:
+        size: Pixels that come out, one number or (height, width).
+        crop: "random_resized" (`scale`, `ratio`), "multi_scale" (`scales`), "random" or "center" (`short_side`).
+        scale: Share of the frame's area, from and to.
+        ratio: Width / height, from and to.
+        scales: Of the short side, TSN's multi-scale crop.
+        short_side: For "random" and "center": the frame's short side first becomes this many pixels, or a number drawn
+            from (low, high). None leaves the frame as it is.
+        short_side_sampling: "uniform", or "inverse": 1 / uniform(1/high, 1/low), as TimeSformer on Something-Something.
+        stretch: For "random" and "center": height and width are then multiplied by factors of their own, drawn from
+            (low, high). ViViT: (0.9, 1.33).
+        flip: Probability of a mirror; "swap": half of the clips, and classes that tell left from right exchange their
+            labels (`with_label`).
+        mirror_words: Pairs of words that tell left from right in class names; () if none do.
+        color_jitter: x or (brightness, contrast, saturation[, hue]): factors from 1 - x to 1 + x, the hue turned by up
+            to ± that part of the colour circle (0.5 at most), in random order.
+        color_prob: How often it is done.
+        gray_prob: How often the clip loses its colours.
+        rand_augment: See `RandAugment`; None for none.
+        erase_prob: How often `erase` does something.
+        erase_mode: "pixel": noise, the same in all frames; "pixel_per_frame": new noise in each (VideoMAE's and
+            SlowFast's code); "rand": one colour; "const": 0.
+        erase_count: At most this many boxes.
+        erase_area: Share of the frame that is erased, from and to.
+        erase_ratio: Height / width of a box, from and to.
+        interpolation: Of the resize, "bilinear" or "bicubic".
+        mirror: Set by `for_labels` with flip="swap": for each class number that of its mirrored class.
+
+    Raises VideoOptionError for a value outside of what is written here.
+    """
+
+    size: int | tuple[int, int]
+    _: KW_ONLY
+    crop: str = "random_resized"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 1.3333)
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    short_side: int | tuple[int, int] | None = None
+    short_side_sampling: str = "uniform"
+    stretch: tuple[float, float] | None = None
+    flip: float | str = 0.5
+    mirror_words: Words = MIRROR_WORDS
+    color_jitter: float | tuple[float, ...] | None = None
+    color_prob: float = 1.0
+    gray_prob: float = 0.0
+    rand_augment: str | None = "m7-n4-mstd0.5-inc1"
+    erase_prob: float = 0.25
+    erase_mode: str = "pixel"
+    erase_count: int = 1
+    erase_area: tuple[float, float] = (0.02, 1 / 3)
+    erase_ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    interpolation: str = "bilinear"
+    mirror: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        for name, value in checked_values(self).items():
+            object.__setattr__(self, name, value)  # as dataclasses write what is frozen
+
+    # -- labels -------------------------------------------------------------------------------------------------------
+
+    def for_labels(self, labels: Sequence[str]) -> Augmentation:
+        """The same for these class names, in the order of their numbers; call it once, before training.
+
+        With a probability in `flip`, raises VideoOptionError if a class tells left from right. With flip="swap" the
+        result knows which classes exchange labels, and VideoOptionError says for which one the mirrored class is
+        missing. With flip=0 nothing is asked of the labels.
+        """
+        if self.flip == "swap":
+            return replace(self, mirror=mirror_indices(labels, self.mirror_words))
+        if self.flip:
+            check_unmirrored(labels, self.mirror_words)
+        return self
+
+    def with_label(
+        self, clip: torch.Tensor, label: Label, *, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, Label]:
+        """uint8 (T, H, W, 3) and its class number, or a tuple of several, to uint8 (T, height, width, 3) and what it
+        shows now: the mirrored class where flip="swap" flipped it. Without a label (None) there is none to exchange.
+
+        Raises VideoArrayError for another shape or dtype or a frame too small for the crop, VideoOptionError with
+        flip="swap" before `for_labels`.
+        """
+        drawn = self._drawn(clip, generator)
+        if label is not None and self.flip == "swap":
+            if self.mirror is None:
+                raise VideoOptionError('flip="swap" exchanges labels: call for_labels(class names) first.')
+            if drawn.flipped:
+                label = tuple(self.mirror[one] for one in label) if isinstance(label, tuple) else self.mirror[label]
+        return self.apply(clip, drawn), label
+
+    # -- pixels -------------------------------------------------------------------------------------------------------
+
+    def __call__(self, clip: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """uint8 (T, H, W, 3) to uint8 (T, height, width, 3).
+
+        Raises as `with_label`, which it can't stand in for where flip="swap" exchanges labels: VideoOptionError.
+        """
+        if self.flip == "swap" and self.mirror != tuple(range(len(self.mirror or ()))):
+            raise VideoOptionError(
+                'flip="swap" exchanges labels: call for_labels(names), then with_label(clip, label).'
+            )
+        return self.apply(clip, self._drawn(clip, generator))
+
+    def apply(self, clip: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """What was drawn, done to uint8 (T, H, W, 3)."""
+        if drawn.resized is None:
+            clip = apply_operations(clip, drawn.operations, drawn.box)
+        else:
+            whole = resize(apply_operations(clip, drawn.operations), drawn.resized, interpolation=self.interpolation)
+            clip = cut(whole, drawn.box)
+        clip = resize(clip, self.size, interpolation=self.interpolation)
+        if drawn.flipped:
+            clip = horizontal_flip(clip)
+        return apply_operations(clip, drawn.colors).contiguous()
+
+    def erase(self, pixel_values: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Normalised floats (T, C, H, W) to the same, one or more boxes filled in all frames alike, with probability
+        `erase_prob`; else the tensor itself. Raises VideoArrayError for another shape or whole numbers."""
+        check_normalized(pixel_values, 4)
+        boxes = self.draw_erasing(*pixel_values.shape[2:], generator=generator)
+        return fill_boxes(pixel_values, boxes, self.erase_mode, generator) if boxes else pixel_values
+
+    def draw_erasing(self, height: int, width: int, *, generator: torch.Generator | None = None) -> list[Box]:
+        """The boxes to erase; of most clips (1 - `erase_prob`) none."""
+        rng = numpy_generator(generator)
+        if rng.random() >= self.erase_prob:
+            return []
+        return erase_boxes(height, width, self.erase_count, self.erase_area, self.erase_ratio, rng)
+
+    # -- chance -------------------------------------------------------------------------------------------------------
+
+    def draw(self, height: int, width: int, *, generator: torch.Generator | None = None) -> Drawn:
+        """What would happen to a clip of this size, in pixels. Raises VideoArrayError where it is too small."""
+        rng = numpy_generator(generator)
+        operations = RandAugment(self.rand_augment).draw(rng) if self.rand_augment else ()
+        resized, box = self._draw_box(height, width, rng)
+        flipped = rng.random() < (0.5 if self.flip == "swap" else self.flip)
+        return Drawn(operations, resized, box, flipped, self._draw_colors(rng))
+
+    def _draw_box(self, height: int, width: int, rng: np.random.Generator) -> tuple[tuple[int, int] | None, Box]:
+        if self.crop == "random_resized":
+            return None, random_resized_box(height, width, self.scale, self.ratio, rng)
+        if self.crop == "multi_scale":
+            return None, multi_scale_box(height, width, self.size, self.scales, rng)
+        resized = self._draw_resize(height, width, rng)
+        place = center_box(*resized, self.size) if self.crop == "center" else random_box(*resized, self.size, rng)
+        return None if resized == (height, width) else resized, place
+
+    def _draw_resize(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+        if self.short_side is not None:
+            low, high = self.short_side
+            inverse = self.short_side_sampling == "inverse"
+            edge = 1 / rng.uniform(1 / high, 1 / low) if inverse else rng.uniform(low, high)
+            height, width = shortest_edge_size(height, width, round(edge))
+        if self.stretch is not None:
+            down, across = rng.uniform(*self.stretch, size=2)
+            height, width = max(int(height * down), 1), max(int(width * across), 1)
+        return height, width
+
+    def _draw_colors(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+        jitter = [
+            Operation(name, 1 + rng.uniform(-min(share, 1), share))
+            for name, share in zip(("brightness", "contrast", "color"), self.color_jitter[:3], strict=True)
+            if share
+        ]
+        if self.color_jitter[3]:
+            jitter.append(Operation("hue", rng.uniform(-1, 1) * self.color_jitter[3]))
+        jitter = [jitter[i] for i in rng.permutation(len(jitter))] if rng.random() < self.color_prob else []
+        return tuple(jitter) + ((Operation("gray"),) if rng.random() < self.gray_prob else ())
+
+    def _drawn(self, clip: torch.Tensor, generator: torch.Generator | None) -> Drawn:
+        check_clip(clip)
+        return self.draw(*clip.shape[1:3], generator=generator)

@@ -1,0 +1,93 @@
+"""What the augmentations share: early checks of clips and options, and the source of chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from hf_video.errors import VideoArrayError, VideoOptionError, did_you_mean
+
+Options = TypeVar("Options")
+
+
+def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
+    """A NumPy generator seeded by one draw from `generator` (None: torch's global one).
+
+    An augmentation draws a few dozen single numbers, which NumPy does several times as fast; and torch has no Beta
+    distribution that takes a generator.
+    """
+    device = generator.device if generator is not None else "cpu"
+    return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device)))
+
+
+def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given: Any) -> Options:
+    """`kind(**options, **given)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
+    that it does not have is a VideoOptionError with the nearest name."""
+    names = [field.name for field in fields(kind) if field.init]
+    for name in options or {}:
+        if name not in names or name in given:
+            hint = did_you_mean(name, names, cutoff=0.5)
+            raise VideoOptionError(f"{kind.__name__} has no option {name!r}.{hint} It has: {', '.join(names)}.")
+    return kind(**(options or {}), **given)
+
+
+def check_clip(clip: Any) -> None:
+    """Raises VideoArrayError for anything but uint8 (T, H, W, 3)."""
+    if not isinstance(clip, torch.Tensor) or clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[-1] != 3:
+        raise VideoArrayError(
+            f"Augmentation takes a uint8 tensor (frames, height, width, 3), before normalising; {_shown(clip)} came."
+        )
+    if 0 in clip.shape:
+        raise VideoArrayError(f"A clip of shape {tuple(clip.shape)} has nothing to augment.")
+
+
+def check_normalized(values: Any, ndim: int) -> None:
+    """Raises VideoArrayError for anything but floats ([batch,] frames, channels, height, width), `ndim` dimensions."""
+    if not isinstance(values, torch.Tensor) or values.ndim != ndim or not values.is_floating_point():
+        batch = "batch, " if ndim == 5 else ""
+        raise VideoArrayError(
+            f"This takes normalised floats ({batch}frames, channels, height, width), as the processor makes them; "
+            f"{_shown(values)} came."
+        )
+
+
+def _shown(values: Any) -> str:
+    return f"{getattr(values, 'dtype', type(values).__name__)} {tuple(getattr(values, 'shape', ()))}"
+
+
+def checked_choice(name: str, value: Any, allowed: Sequence[str]) -> Any:
+    if value not in allowed:
+        raise VideoOptionError(f"{name}={value!r} is not known. Use one of {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def checked_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
+    """A number from `low` to `high`, both included."""
+    if not _is_number(value) or not low <= value <= high:
+        span = f"{low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise VideoOptionError(f"{name}={value!r} must be a number, {span}.{hint}")
+    return value
+
+
+def checked_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
+    return value
+
+
+def checked_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """Two numbers in order, above `low` and at most `high`."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(map(_is_number, pair)) or not low < pair[0] <= pair[1] <= high:
+        span = f"above {low:g}" if math.isinf(high) else f"above {low:g} and at most {high:g}"
+        raise VideoOptionError(f"{name}={value!r} must be two numbers (low, high), low first, {span}.")
+    return pair
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,223 @@
+"""Opening an encoded video with FFmpeg (PyAV), and closing it again whatever happens.
+
+An unclosed PyAV container leaks its buffers and threads, and one that crosses a fork shares its file offset with the
+parent (or hangs on threads that don't exist in the child). So containers live in `OpenVideo`, which closes them, and
+`OpenVideo.usable()` says whether this process may still touch it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import av
+from av.stream import Disposition
+
+from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoOptionError, VideoSourceError
+from hf_video.video.frames.types import VideoStream
+
+if TYPE_CHECKING:
+    from hf_video.video.decode.media import Media
+
+# A cover, a still, thumbnails along a film: pictures that go with a video.
+PICTURE = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+PICTURE_CODECS = frozenset({"png", "mjpeg", "bmp", "tiff", "webp", "gif", "jpegls", "jpeg2000", "jpegxl"})
+# Demuxers that accept anything, or that go and open other files: what they open is not a video.
+NOT_VIDEOS = frozenset({"tty", "hls", "dash", "concat", "concatf", "lavfi", "sdp", "rtsp", "image2", "ffmetadata"})
+
+# Containers of readers that were opened before a fork: freeing them here could wait for threads of the parent.
+_inherited: list[object] = []
+
+
+class OpenVideo:
+    """One open container with one video stream (`media.track`, or the one that FFmpeg takes for the main one, pictures
+    aside) and a decoder of `threads` threads (1 is right for reading single frames; 0 lets FFmpeg choose).
+
+    With `strict=True` the decoder reports what it would otherwise conceal, so that a damaged file is noticed.
+    Raises `NotAVideoError`, `NoVideoStreamError` or `VideoSourceError`.
+    """
+
+    def __init__(self, media: Media, *, threads: int = 1, strict: bool = True):
+        self.pid = os.getpid()
+        self.media = media
+        self.threads = threads
+        self.container = self._file = None
+        self._index: int | None = None
+        self._start(strict)
+
+    def _start(self, strict: bool) -> None:
+        media, threads = self.media, self.threads
+        self.strict = strict
+        self.touched = False
+        self.container = self._open(media)
+        try:
+            if self._index is None:
+                self._index = self._choose()
+                if self.touched:
+                    self.reopen()
+                    return
+            self.stream = self._prepare(self._index)
+            self.decoder = decoder_of(self.stream)
+            # As the header has it; the decoder's own changes with every frame of another size.
+            self.stated_size = self.stream.codec_context.height, self.stream.codec_context.width
+            self.decoder.thread_count = threads
+            if threads != 1:
+                self.decoder.thread_type = "AUTO"
+            # Where each packet stands alone, what a decoder makes of it is what a sequential decode makes of it.
+            if strict and not self.decoder.codec.intra_only:
+                self.decoder.options = {"err_detect": "explode"}
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, media: Media) -> av.container.InputContainer:
+        target = media.open()
+        if not isinstance(target, str):
+            self._file = target
+        try:
+            # Titles and comments in an old encoding are no reason to refuse a video.
+            return av.open(target, metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._close_file()
+            if isinstance(error, (FileNotFoundError, PermissionError, ConnectionError)):
+                raise VideoSourceError(f"{media.label} can't be opened: {error.strerror or error}") from None
+            raise NotAVideoError(
+                f"{media.label} is not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error}); "
+                "it may be another kind of file, or cut off before its header"
+            ) from None
+
+    def _choose(self) -> int:
+        """Index of the stream to read: the one that was named, else FFmpeg's choice (flagged as default, with more than
+        a few frames, of the highest bit rate), unless that is a picture."""
+        label, kind, streams = self.media.label, self.container.format.name, self.container.streams
+        if NOT_VIDEOS & set(kind.split(",")):
+            raise NotAVideoError(f"{label} is not a video (FFmpeg takes it for {kind})")
+        if self.media.track is not None:
+            return self._named(self.media.track)
+        uncovered = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+        if not uncovered:
+            found = ", ".join(sorted({s.type for s in streams})) or "no stream at all"
+            if streams.video:
+                found = found.replace("video", "only cover art")
+            raise NoVideoStreamError(f"{label} has no video stream (found: {found})")
+        known = [s for s in uncovered if s.codec_context is not None] or uncovered
+        films = [s for s in known if not s.disposition & PICTURE] or known
+        moving = [s for s in films if s.codec_context and s.codec_context.name not in PICTURE_CODECS] or films
+        best = streams.best("video")
+        if best in films and (best in moving or not self._is_single(best)):
+            return best.index
+        return max(moving, key=_rank).index
+
+    def _named(self, index: int) -> int:
+        streams = self.container.streams
+        if index < len(streams) and streams[index].type == "video":
+            return index
+        found = "; ".join(map(str, self.streams())) or "none"
+        wrong = f"stream {index} is {streams[index].type}" if index < len(streams) else f"there is no stream {index}"
+        raise VideoOptionError(f"{self.media.label}: {wrong}. Its video streams are: {found}")
+
+    def _is_single(self, stream: av.video.stream.VideoStream) -> bool:
+        """Whether a stream has one packet at most; all packets up to its second one are read to find out."""
+        self.touched = True
+        try:
+            found = (packet for packet in self.container.demux(stream) if packet.size)
+            return next(found, None) is None or next(found, None) is None
+        except (av.FFmpegError, IndexError):
+            return False
+
+    def _prepare(self, index: int) -> av.video.stream.VideoStream:
+        """The stream, with all others switched off."""
+        streams = self.container.streams
+        chosen = streams[index]
+        if chosen.codec_context is None:
+            label = self.media.label
+            raise NotAVideoError(f"{label} is in a video format that this build of FFmpeg has no decoder for")
+        for other in streams:
+            if other is not chosen and hasattr(other, "discard"):
+                other.discard = type(other.discard)["all"]
+        return chosen
+
+    def streams(self) -> list[VideoStream]:
+        """What the container says of its video streams."""
+        return [_described(stream) for stream in self.container.streams.video]
+
+    @property
+    def kind(self) -> str:
+        """FFmpeg's name of the container format, such as `matroska,webm`."""
+        return self.container.format.name
+
+    def usable(self) -> bool:
+        return self.container is not None and self.pid == os.getpid()
+
+    def packets(self) -> Iterator[av.Packet]:
+        """Packets of the video stream from the present position; the last one is empty and drains the decoder."""
+        self.touched = True
+        try:
+            yield from self.container.demux(self.stream)
+        except IndexError:
+            # Streams that appear late (joined recordings) trip PyAV when it drains the others, after ours.
+            return
+
+    def seek(self, pts: int) -> None:
+        """Go to the last keyframe that the demuxer knows at or before `pts`; the decoder forgets what it held."""
+        self.touched = True
+        self.container.seek(pts, stream=self.stream, backward=True)
+
+    def reopen(self, *, strict: bool | None = None) -> None:
+        """Stand before the first packet again, with a decoder that has seen nothing."""
+        self.close()
+        self._start(self.strict if strict is None else strict)
+
+    def close(self) -> None:
+        container, self.container = self.container, None
+        if container is None:
+            return
+        if self.pid != os.getpid():
+            _inherited.append((container, self._file))
+            return
+        container.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # When Python exits, the names of this module may be gone already; the process takes everything with it.
+        if not is_finalizing() and getattr(self, "container", None) is not None:
+            self.close()
+
+
+def _rank(stream: av.video.stream.VideoStream) -> tuple[bool, int, int]:
+    context = stream.codec_context
+    return bool(stream.disposition & Disposition.default), (context and context.bit_rate) or 0, -stream.index
+
+
+def _described(stream: av.video.stream.VideoStream) -> VideoStream:
+    context = stream.codec_context  # None where this build of FFmpeg has no decoder
+    return VideoStream(
+        index=stream.index,
+        codec="unknown" if context is None else context.codec.canonical_name,
+        height=0 if context is None else context.height,
+        width=0 if context is None else context.width,
+        fps=float(stream.guessed_rate or 0),
+        bit_rate=None if context is None else context.bit_rate,
+        default=bool(stream.disposition & Disposition.default),
+        picture=bool(stream.disposition & PICTURE),
+    )
+
+
+def decoder_of(stream: av.video.stream.VideoStream) -> av.VideoCodecContext:
+    """The stream's own decoder; for VP8 and VP9 with opacity, which Matroska stores beside the pictures, libvpx's:
+    FFmpeg's own ones pass over it."""
+    context = stream.codec_context
+    library = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(context.name)
+    if library is None or stream.metadata.get("alpha_mode") != "1":
+        return context
+    try:
+        return av.CodecContext.create(library, "r")
+    except ValueError:  # a build of FFmpeg without it: the colours, without the opacity
+        return context

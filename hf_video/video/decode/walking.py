@@ -1,0 +1,208 @@
+"""From keyframe to wanted frames, through as few packets as possible.
+
+Between a keyframe and a frame that is wanted, everything that other frames refer to has to be decoded; frames that
+nothing refers to are dropped by the decoder (`skip_frame = NONREF`), which changes no pixel of the others. A new
+start at a keyframe is worth it only if the keyframe lies between two wanted frames. Once the packets of all wanted
+frames are in the decoder, it is drained instead of being fed on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+import av
+from av.video.frame import PictureType
+
+from hf_video.video.decode.container import OpenVideo
+from hf_video.video.decode.frame_table import FrameTable
+from hf_video.video.decode.references import may_skip_unreferenced
+
+PREDICTED = (PictureType.P, PictureType.B)
+
+Deliver = Callable[[int, av.VideoFrame], None]
+
+
+class DoubtError(Exception):
+    """Something is not as the table says."""
+
+
+class WrongTableError(DoubtError):
+    """The table itself is wrong: it was made from an index that hides something."""
+
+
+def segments(table: FrameTable, wanted: list[int]) -> list[tuple[int, list[int]]]:
+    """(position in `keys`, indices): what is read from one start."""
+    segments: list[tuple[int, list[int]]] = []
+    latest = -1
+    for index in wanted:
+        key = 0 if table.access == "start" else table.key_before(index)
+        if segments and (table.access == "start" or table.keys[key] <= latest):
+            segments[-1][1].append(index)
+        else:
+            segments.append((key, [index]))
+        latest = index
+    return segments
+
+
+class Walker:
+    """Reads an open video along its frame table."""
+
+    def __init__(self, video: OpenVideo, table: FrameTable):
+        self.video = video
+        self.table = table
+        self._packets: Iterator[av.Packet] | None = None
+        self._passed: int | None = None  # pts of the last keyframe whose packet was read
+        self._skip = "DEFAULT"
+
+    def read(self, key: int, indices: list[int], deliver: Deliver) -> list[int]:
+        """Read one segment; returns the indices that have to be read in another way."""
+        left = {int(self.table.pts[i]): i for i in indices}
+        # Where a keyframe is no clean start after all, the one before it usually is.
+        for start in (key, key - 1) if key > 0 else (key,):
+            try:
+                self._walk(start, left, deliver)
+            except WrongTableError:
+                raise
+            except (DoubtError, av.FFmpegError):
+                left = {int(self.table.pts[i]): i for i in indices}
+                continue
+            if not left:
+                return []
+        return list(indices)
+
+    def _walk(self, key: int, left: dict[int, int], deliver: Deliver) -> None:
+        """Decode from keyframe number `key` until every pts in `left` was delivered and removed."""
+        decoder = self._at(key)
+        start = int(self.table.pts[self.table.keys[key]])
+        targets = set(left)
+        first_target = min(targets)
+        to_send = len(targets)
+        previous = None
+        arrived = False
+        skip = None
+        for packet in self._packets:
+            pts = packet.pts
+            if packet.size:
+                arrived = self._check_packet(packet, pts, first_target, arrived)
+                wanted = pts in targets
+                to_send -= wanted
+                if skip != (skip := "DEFAULT" if wanted else self._skip):
+                    decoder.skip_frame = skip
+            try:
+                frames = decoder.decode(packet)
+            except av.FFmpegError:
+                if packet.size and pts < start:
+                    continue  # shown before the keyframe, refers to what came before it: expected, and not wanted
+                raise
+            _check_start(frames, start)
+            previous = _take(frames, left, deliver, previous)
+            if not left:
+                break
+            if to_send == 0:
+                _take(decoder.decode(None), left, deliver, previous)
+                break
+        decoder.skip_frame = "DEFAULT"
+
+    def _check_packet(self, packet: av.Packet, pts: int | None, first_target: int, arrived: bool) -> bool:
+        if pts is None or (not arrived and pts > first_target):
+            raise DoubtError  # landed behind the target
+        if self.table.origin == "index" and not packet.is_discard:
+            self._check_against_index(packet, pts)
+        if packet.is_keyframe:
+            self._passed = pts
+        return True
+
+    def _check_against_index(self, packet: av.Packet, pts: int) -> None:
+        stamps, keys = self.table.pts, self.table.keys
+        rank = bisect_left(stamps, pts)
+        if rank == len(stamps) or stamps[rank] != pts:
+            raise WrongTableError
+        if packet.is_keyframe and keys[self.table.key_before(rank)] != rank:
+            raise WrongTableError
+
+    def confirms(self, index: int) -> bool:
+        """Whether the file has a keyframe at the time of frame `index`."""
+        try:
+            self._at(self.table.key_before(index))
+            packet = next(self._packets)
+        except (DoubtError, av.FFmpegError, StopIteration):
+            return False
+        return packet.is_keyframe and packet.pts == self.table.pts[index]
+
+    def keyframe(self, index: int) -> av.VideoFrame | None:
+        """Keyframe `index` decoded from its own packet alone, or None if that can't be done."""
+        try:
+            return self._single(int(self.table.pts[index]), self.table.key_before(index))
+        except (DoubtError, av.FFmpegError):
+            return None
+
+    def _single(self, pts: int, key: int) -> av.VideoFrame | None:
+        """The keyframe with this pts, decoded from its own packet alone."""
+        decoder = self._at(key)
+        for packet in self._packets:
+            if not packet.size or packet.pts is None or packet.pts > pts:
+                return None
+            if packet.pts == pts:
+                frames = decoder.decode(packet) + decoder.decode(None)
+                _check_start(frames, pts)
+                return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
+        return None
+
+    def _at(self, key: int) -> av.VideoCodecContext:
+        """Stand at keyframe number `key` with an empty decoder."""
+        video, table = self.video, self.table
+        pts = int(table.pts[table.keys[key]])
+        if table.access == "seek" and (video.touched or key > 0):
+            video.seek(pts)
+            self._packets = video.packets()
+        elif table.access == "pass" and key > 0:
+            self._pass_to(pts)
+        else:
+            if video.touched:
+                video.reopen()
+            self._packets, self._passed = video.packets(), None
+        self._skip = "NONREF" if may_skip_unreferenced(video.decoder) else "DEFAULT"
+        video.decoder.skip_frame = "DEFAULT"
+        return video.decoder
+
+    def _pass_to(self, pts: int) -> None:
+        """Demux, without decoding, up to the keyframe with this pts."""
+        video = self.video
+        behind = self._packets is not None and self._passed is not None and self._passed < pts
+        if not behind or not video.touched:
+            video.reopen()
+            self._packets = video.packets()
+        else:
+            video.decoder.flush_buffers()
+        for packet in self._packets:
+            if packet.is_keyframe and packet.pts == pts:
+                self._passed = pts
+                self._packets = _chain(packet, self._packets)
+                return
+        self._packets, self._passed = None, None
+        raise DoubtError
+
+
+def _check_start(frames: list[av.VideoFrame], start: int) -> None:
+    """A frame that others are needed for is no keyframe, whatever the container says of its packet."""
+    if any(frame.pts == start and frame.pict_type in PREDICTED for frame in frames):
+        raise DoubtError
+
+
+def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    yield first
+    yield from rest
+
+
+def _take(frames: list[av.VideoFrame], left: dict[int, int], deliver: Deliver, previous: int | None) -> int | None:
+    """Deliver what was asked for; returns the pts of the last frame."""
+    for frame in frames:
+        pts = frame.pts
+        if pts is None or (previous is not None and pts <= previous) or (frame.is_corrupt and pts in left):
+            raise DoubtError
+        previous = pts
+        index = left.pop(pts, None)
+        if index is not None:
+            deliver(index, frame)
+    return previous

@@ -1,0 +1,9 @@
+from .estimation import dequantize as dequantize
+from .estimation import flip_flow as flip_flow
+from .estimation import flow_method as flow_method
+from .estimation import flow_stacks as flow_stacks
+from .estimation import load_opencv as load_opencv
+from .estimation import optical_flow as optical_flow
+from .estimation import quantize as quantize
+from .estimation import stack_frames as stack_frames
+from .estimation import stack_pairs as stack_pairs

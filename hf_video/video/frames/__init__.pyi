@@ -1,0 +1,3 @@
+from .types import VideoFrames as VideoFrames
+from .types import VideoMetadata as VideoMetadata
+from .types import VideoStream as VideoStream

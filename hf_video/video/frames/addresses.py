@@ -1,0 +1,64 @@
+"""What a text is that names a video: a path, a file:// address, which is a path too, or an address on the web."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+import urllib.request
+
+from hf_video.errors import VideoSourceError, near_path
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of one letter it would be a Windows drive
+
+
+def scheme_of(text: str) -> str:
+    """ "http", "file", ... in lower case; "" for what is a path."""
+    found = SCHEME.match(text)
+    return found[1].lower() if found else ""
+
+
+def local_path(given: str | os.PathLike[str]) -> str:
+    """A path as it is, and a file:// address as the path that it names (`file:///a%20b.mp4` is `/a b.mp4`); other
+    addresses unchanged. Raises VideoSourceError for a file of another machine."""
+    text = os.fsdecode(given)
+    if scheme_of(text) != "file":
+        return text
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise VideoSourceError(
+            f"{text!r} names a file on the machine {parts.netloc!r}; write file:///path, or the path"
+        )
+    return urllib.request.url2pathname(parts.path)
+
+
+def missing_path(text: str) -> VideoSourceError:
+    """The error for a path where nothing is: what it may be that keeps it from being found."""
+    if os.path.islink(text):
+        to = os.readlink(text)
+        annex = ".git/annex/objects" in to.replace(os.sep, "/")
+        what = "get the file with `git annex get`" if annex else "restore that file, or change the link"
+        return VideoSourceError(f"{text!r} is a link to {to!r}, where nothing is; {what}")
+    near = near_path(text)
+    hint = f"check the path.{near}" if near else "check the path"
+    if "\\" in text and os.sep == "/":
+        turned = text.replace("\\", "/")
+        found = os.path.exists(turned)
+        hint = f"did you mean {turned!r}?" if found else 'folders are separated by "/" here, not by "\\"'
+    return VideoSourceError(f"{text!r} does not exist (looked in {os.getcwd()}); {hint}")
+
+
+def stand_in(head: bytes) -> str | None:
+    """What a file is that stands where a video should be, by its first bytes, and what to do; None for any other."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"version https://git-lfs.github.com/", b"version https://hawser.github.com/")):
+        return "is a Git LFS pointer, not the video itself; fetch the files with `git lfs pull`"
+    if re.match(rb"(\.\./)*(\.git)?/annex/objects/", start):
+        return "is a git-annex pointer, not the video itself; fetch the file with `git annex get`"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!-- ")):
+        return "is a web page (HTML), not a video: perhaps an error or a log-in page; open the address in a browser"
+    if start.startswith((b"<?xml", b"<error>")) and b"<error" in start:
+        return "is an error message of a server (XML), not a video; check the address and your access to it"
+    if re.match(rb'\{\s*"(error|message|detail)"', start):
+        return "is an error message of a server (JSON), not a video; check the address and your access to it"
+    return None

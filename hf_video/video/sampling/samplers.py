@@ -1,0 +1,379 @@
+"""Which frames to look at: functions from a frame count to frame numbers.
+
+Every sampler takes the number of frames first (or a `VideoMetadata`, which brings the rate with it), everything else
+by keyword, and returns a `FrameSample`: the indices and the seconds they show. The same seed gives the same indices,
+and no index ever leaves the video. A video with fewer frames than asked for is a named choice, never a surprise:
+
+    short="repeat_last"   0 1 2 2 2 2      what the official loaders do with a strided clip
+    short="loop"          0 1 2 0 1 2
+    short="error"         raises ShortVideoError
+    short="stretch"       0 0 1 1 2 2      samplers that spread over the whole video; their default
+
+In the pictures each character is a frame, `#` one that is taken and `|` the border of a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hf_video.errors import SamplingError, did_you_mean
+from hf_video.video.frames.types import VideoMetadata
+from hf_video.video.sampling.frame_sample import (
+    SHORT_SPREAD,
+    SHORT_STRIDED,
+    FrameSample,
+    check_choice,
+    check_count,
+    fold_short,
+    make_sample,
+    read_total,
+)
+
+Seed = int | np.random.Generator | None
+
+
+# --- one clip over the whole video -----------------------------------------------------------------------------------
+
+
+def uniform(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    mode: str = "segment_center",
+    short: str = "stretch",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """Evenly over the whole video, one clip of `num_frames`.
+
+        segment_center  |--#--|--#--|--#--|--#--|   floor((2i+1)N / 2T): the middle of T equal segments (TSN)
+        floor           |#----|#----|#----|#----|   floor(iN / T): the first frame of each
+        end_to_end       #------#-----#------#      floor(i(N-1) / (T-1)): both ends; T=1 takes frame 0
+        rounded_center   |--#--|--#--|--#--|--#--|   floor((b(i) + b(i+1)) / 2) with whole borders
+                                                    b(i) = round(i(N-1) / T): SlowFast's datasets/ssv2.py
+
+    Args:
+        total: Frames in the video (N), or its `VideoMetadata`.
+        num_frames: Frames to take (T).
+        mode: Which of the four.
+        short: See the top of this file.
+        fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
+
+    Raises:
+        SamplingError, NoFramesError, ShortVideoError.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_SPREAD)
+    t = check_count("num_frames", num_frames)
+    check_choice("mode", mode, ("segment_center", "floor", "end_to_end", "rounded_center"))
+    i = np.arange(t, dtype=np.int64)
+    if n < t and short != "stretch":
+        return make_sample(fold_short(i, n, short, t), clock, short=True)
+    if mode == "segment_center":
+        i = (2 * i + 1) * n // (2 * t)
+    elif mode == "floor":
+        i = i * n // t
+    elif mode == "rounded_center":
+        borders = np.round((n - 1) / t * np.arange(t + 1)).astype(np.int64)
+        i = (borders[:-1] + borders[1:]) // 2
+    else:
+        i = i * (n - 1) // max(t - 1, 1)
+    return make_sample(i, clock, short=n < t)
+
+
+def random_segments(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    seed: Seed = None,
+    short: str = "stretch",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """One random frame from each of `num_frames` equal segments, in order: `uniform` for training (TSN).
+
+        |-#---|----#|#----|---#-|
+
+    Segment i holds the frames from floor(iN/T) up to floor((i+1)N/T), at least one. `seed` is an int, a numpy
+    `Generator` (which moves on), or None for a new draw every time. The rest, and what it raises, as in `uniform`.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_SPREAD)
+    t = check_count("num_frames", num_frames)
+    i = np.arange(t, dtype=np.int64)
+    if n < t and short != "stretch":
+        return make_sample(fold_short(i, n, short, t), clock, short=True)
+    first = i * n // t
+    width = np.maximum((i + 1) * n // t - first, 1)
+    return make_sample(first + np.random.default_rng(seed).integers(0, width), clock, short=n < t)
+
+
+def adaptive(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    energy: Sequence[float] | np.ndarray,
+    uniform_share: float = 0.25,
+    short: str = "stretch",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """More frames where more moves.
+
+        energy   ....:|||:..........:||:....
+        taken    #----####-----#----###----#
+
+    Walks through the video at a speed that falls where `energy` is high, and takes a frame at equal intervals of that
+    walk: the (i + 1/2)/T quantiles of the energy's running sum. Constant energy is exactly `uniform(mode=
+    "segment_center")`. Where the video has enough frames no frame is taken twice.
+
+    Args:
+        energy: (N,) how much changes at each frame, 0 or more, in any unit; `hf_video.video.sampling.motion_energy`
+            measures it.
+        uniform_share: The part of the frames, 0 to 1, that is spread evenly whatever moves, so that a still
+            passage is seen too.
+        total, num_frames, short, fps, timestamps: as in `uniform`, and so what it raises.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_SPREAD)
+    t = check_count("num_frames", num_frames)
+    weight = np.asarray(energy, dtype=np.float64)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise SamplingError(
+            f"energy must hold one finite number, 0 or more, for each of the {n} frames; shape {weight.shape} came."
+        )
+    if not 0 <= uniform_share <= 1:
+        raise SamplingError(f"uniform_share={uniform_share!r} must lie between 0 and 1.")
+    if n < t or np.ptp(weight) == 0 or uniform_share == 1:
+        return uniform(total, t, short=short, fps=fps, timestamps=timestamps)
+    weight = uniform_share / n + (1 - uniform_share) * weight / weight.sum()
+    cumulative = np.cumsum(_capped(weight, 1 / t))
+    index = np.searchsorted(cumulative, (np.arange(t) + 0.5) / t * cumulative[-1], side="right")
+    # The cap leaves one sample a frame but for rounding; this makes "no frame twice" hold to the letter.
+    step = np.arange(t, dtype=np.int64)
+    return make_sample(np.clip(np.maximum.accumulate(index - step), 0, n - t) + step, clock, short=False)
+
+
+def _capped(weight: np.ndarray, cap: float) -> np.ndarray:
+    """The weights, summing to 1, with none above `cap`: what is cut off goes to the others in proportion."""
+    weight = weight / weight.sum()
+    full = np.zeros(len(weight), dtype=bool)
+    while (over := (weight > cap * (1 + 1e-12)) & ~full).any():
+        full |= over
+        rest = weight[~full].sum()
+        left = 1 - cap * full.sum()
+        if left <= 0 or not (~full).any():
+            return np.where(full, cap, 0.0)
+        weight = np.where(full, cap, weight * (left / rest) if rest > 0 else left / (~full).sum())
+    return weight
+
+
+# --- clips at a stride -----------------------------------------------------------------------------------------------
+
+
+def center(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    stride: int = 1,
+    short: str = "repeat_last",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """One clip from the middle, every `stride`-th frame.
+
+        --------#--#--#--#--------   T=4, stride=3
+
+    The clip spans (T-1)·stride + 1 frames and starts at floor((N - span) / 2), at 0 where the video is shorter.
+    Arguments and errors as in `dense`.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_STRIDED)
+    t, s = check_count("num_frames", num_frames), check_count("stride", stride)
+    span = (t - 1) * s + 1
+    start = max(n - span, 0) // 2
+    steps = fold_short(np.arange(t, dtype=np.int64), -(-n // s), short, t) if n < span else np.arange(t, dtype=np.int64)
+    return make_sample(start + steps * s, clock, short=n < span)
+
+
+def dense(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    stride: int = 1,
+    num_clips: int = 1,
+    start: str = "spread",
+    seed: Seed = None,
+    short: str = "repeat_last",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """`num_clips` clips of `num_frames` frames, each `stride` frames apart.
+
+        video            ---------------------------
+        stride=3         #--#--#--#--#--#--#--#--#--   the L = ceil(N/stride) frames that clips are cut from
+        spread, 3 clips  1--1--1--1
+                                 2--2--2--2
+                                       3--3--3--3      first clip at the start, last at the end
+        random, 1 clip   ---#--#--#--#--------------   anywhere, for training
+
+    `"spread"` is VideoMAE's test protocol (MCG-NJU/VideoMAE, kinetics.py): clip k starts at
+    int(k · max((L - T)/(K - 1), 0)) in the strided list; a single clip is taken from its middle. `"random"` draws each
+    clip's first frame from all that fit, and returns the clips in order of time.
+
+    Args:
+        total: Frames in the video (N), or its `VideoMetadata`.
+        num_frames: Frames of a clip (T).
+        stride: Frames from one to the next.
+        num_clips: Clips (K).
+        start: `"spread"` or `"random"`.
+        seed: For `"random"`: an int, a numpy `Generator`, or None for a new draw every time.
+        short: `"repeat_last"`, `"loop"` or `"error"`: see the top of this file.
+        fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
+
+    Raises:
+        SamplingError, NoFramesError, ShortVideoError.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_STRIDED)
+    t, s, k = check_count("num_frames", num_frames), check_count("stride", stride), check_count("num_clips", num_clips)
+    check_choice("start", start, ("spread", "random"))
+    steps = np.arange(t, dtype=np.int64)
+    length = -(-n // s)
+    if length < t:
+        folded = fold_short(steps, length, short, t) * s
+        return make_sample(np.tile(folded, (k, 1)), clock, short=True)
+    if start == "random":
+        last = n - ((t - 1) * s + 1)
+        first = np.sort(np.random.default_rng(seed).integers(0, last + 1, size=k))
+    elif k == 1:
+        first = np.array([(length - t) // 2 * s])
+    else:
+        # In floating point on purpose: where (L-T)/(K-1) does not divide, truncation decides which frame it is.
+        first = np.array([int(j * max((length - t) / (k - 1), 0)) * s for j in range(k)])
+    return make_sample(first[:, None] + steps * s, clock, short=False)
+
+
+def at_fps(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    rate: float,
+    target_fps: float = 30.0,
+    num_clips: int = 1,
+    start: str = "begin",
+    seed: Seed = None,
+    short: str = "repeat_last",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """Clips of the same length in *seconds* whatever the video's rate: T frames, `rate` apart at `target_fps`.
+
+        60 fps   #-------#-------#-------#    rate 4 at 30 fps: 0.13 s from frame to frame
+        30 fps   #---#---#---#
+        15 fps   #-#-#-#
+
+    As in TimeSformer and SlowFast (facebookresearch/TimeSformer, datasets/decoder.py): the clip is
+    rate·T·fps/target_fps frames long, and `linspace(start, start + length - 1, T)`, in float32 and truncated, gives
+    its frames. With room = max(N - length, 0), clip k of K starts at
+
+        begin    room · k/K                     theirs: one clip begins with the video, the last one ends before it
+        spread   k · floor(room / (K-1))        SlowFast's USE_OFFSET_SAMPLING (MViT): from start to end; a single clip
+                                                at floor(room / 2), in the middle
+        center   room · (k + 1/2)/K
+        random   anywhere
+
+    Args:
+        rate: Frames at `target_fps` from one taken frame to the next (32 in 8x32).
+        target_fps: The rate that `rate` is counted in, frames per second.
+        fps: The video's own rate, frames per second; not needed with a `VideoMetadata`.
+        total, num_frames, num_clips, seed, short, timestamps: as in `dense`, and so what it raises.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_STRIDED)
+    t, k = check_count("num_frames", num_frames), check_count("num_clips", num_clips)
+    check_choice("start", start, ("begin", "spread", "center", "random"))
+    if clock is None:
+        raise SamplingError("at_fps needs to know how fast the video is: pass fps=, timestamps= or a VideoMetadata.")
+    if not (rate > 0 and target_fps > 0):
+        raise SamplingError(f"rate={rate!r} and target_fps={target_fps!r} must be above 0.")
+    length = rate * t * clock.fps / target_fps
+    room = max(n - length, 0)
+    if start == "random":
+        first = np.sort(np.random.default_rng(seed).uniform(0, room, size=k))
+    elif start == "spread":
+        first = np.arange(k) * (room // (k - 1)) if k > 1 else np.array([room // 2])
+    else:
+        first = room * (np.arange(k) + (0.5 if start == "center" else 0.0)) / k
+    index = np.stack([_truncated_linspace(f, f + length - 1, t) for f in first])
+    outside = index.max() >= n
+    return make_sample(
+        fold_short(np.maximum(index, 0), n, short, t) if outside else np.maximum(index, 0), clock, short=outside
+    )
+
+
+def _truncated_linspace(first: float, last: float, count: int) -> np.ndarray:
+    """`torch.linspace(first, last, count).long()` to the bit: float32, counted from the nearer end, fused multiply-add.
+
+    The official loaders truncate its result, so a last bit decides between two frames.
+    """
+    first, last = np.float32(first), np.float32(last)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    i = np.arange(count, dtype=np.float64)
+    values = np.where(i < count // 2, np.float64(first) + step * i, np.float64(last) - step * (count - 1 - i))
+    if count == 1:
+        values = np.float64([first])
+    return values.astype(np.float32).astype(np.int64)
+
+
+def uniform_views(
+    total: int | VideoMetadata,
+    num_frames: int,
+    *,
+    num_clips: int = 2,
+    short: str = "stretch",
+    fps: float | None = None,
+    timestamps: Sequence[float] | None = None,
+) -> FrameSample:
+    """`num_clips` clips that each cover the whole video, shifted against one another by a part of a segment.
+
+        segments   |-----|-----|-----|
+        clip 1      1     1     1
+        clip 2         2     2     2
+
+    VideoMAE's test protocol on Something-Something v2 (MCG-NJU/VideoMAE, ssv2.py): with tick = N/T all
+    int(tick·(x + j/K)) are sorted and view k is every K-th of them from k on. Other arguments, and what it raises, as
+    in `uniform`.
+    """
+    n, clock = read_total(total, fps, timestamps)
+    check_choice("short", short, SHORT_SPREAD)
+    t, k = check_count("num_frames", num_frames), check_count("num_clips", num_clips)
+    if n < t and short != "stretch":
+        return make_sample(np.tile(fold_short(np.arange(t, dtype=np.int64), n, short, t), (k, 1)), clock, short=True)
+    # floor(tick·(x + j/K)) = floor(N·(Kx + j) / (K·T)): already in order, and exact
+    return make_sample((np.arange(t * k, dtype=np.int64) * n // (k * t)).reshape(t, k).T, clock, short=n < t)
+
+
+# --- by name ---------------------------------------------------------------------------------------------------------
+
+SAMPLERS: dict[str, Callable[..., FrameSample]] = {
+    "uniform": uniform,
+    "random": random_segments,
+    "center": center,
+    "dense": dense,
+    "at_fps": at_fps,
+    "uniform_views": uniform_views,
+    "adaptive": adaptive,
+}
+
+
+def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSample]:
+    """The sampler of that name; a callable is returned as it is. Raises SamplingError with the nearest name."""
+    if callable(sampler):
+        return sampler
+    if isinstance(sampler, str) and sampler in SAMPLERS:
+        return SAMPLERS[sampler]
+    hint = did_you_mean(sampler, SAMPLERS, cutoff=0.4)
+    raise SamplingError(f"There is no sampler {sampler!r}.{hint} Known: {', '.join(SAMPLERS)}, or any callable.")

@@ -1,0 +1,207 @@
+"""Near matches, counts, the word for what is wrong with a video, and where can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import tiny
+
+from hf_video import errors
+from hf_video.base.convert import load_official_file
+from hf_video.base.output_paths import check_output_file, check_output_folder
+from hf_video.cli.faults import told
+from hf_video.cli.verbs import info
+from hf_video.data import load_videos
+from hf_video.data.rows import Skipped, plain_reason
+from hf_video.data.sources.inspection import inspect_video
+from hf_video.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HFVideoError,
+    OutputError,
+    counted,
+    did_you_mean,
+    fault_kind,
+    near_path,
+    nearest,
+    without_name,
+)
+from hf_video.evaluation.rows import split_rows
+from hf_video.features.extraction import skipped
+from hf_video.training.runs.classification import finetune
+from hf_video.training.runs.preparation import make_arguments
+from hf_video.training.runs.probe import probe_model
+from hf_video.video import VideoReader
+
+
+def test_nearest():
+    assert nearest("Unifrom", ["uniform", "dense"]) == "uniform"
+    assert did_you_mean("x", ["uniform"]) == ""
+    assert did_you_mean(3, ["30", "x"]) == " Did you mean '30'?"
+
+
+def test_counted():
+    words = [counted(n, "frame") for n in (0, 1, 2, 1234)] + [
+        counted(1, "class", "classes"),
+        counted(2, "class", "classes"),
+    ]
+    assert words == ["0 frames", "1 frame", "2 frames", "1,234 frames", "1 class", "2 classes"]
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory):
+    """A file for each word."""
+    folder = tmp_path_factory.mktemp("bad")
+    tiny.write_clip(folder / "good.mp4")
+    (folder / "empty").write_bytes(b"")
+    (folder / "not a video").write_text("only words\n" * 99)
+    data = (folder / "good.mp4").read_bytes()
+    begin = data.index(b"mdat") + 4
+    (folder / "damaged").write_bytes(data[:begin] + bytes(len(data) - begin))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["empty", "not a video", "damaged", "missing"])
+def test_every_way_has_one_word_for_a_fault(bad_files, kind):
+    """What reads frames, what inspects before training, and lists and reports of what was skipped."""
+    with pytest.raises(HFVideoError) as caught, VideoReader(bad_files / kind) as reader:
+        reader.get_frames(range(len(reader)))
+    assert fault_kind(caught.value) == kind
+    assert skipped("name", caught.value).kind == kind
+    assert inspect_video(str(bad_files / kind)).kind == kind
+
+
+def test_a_missing_file_of_a_list_is_missing(tmp_path):
+    tiny.write_clip(tmp_path / "a.mp4")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,x\ngone.mp4,y\n")
+    splits = load_videos(tmp_path / "list.csv", test_size=0.0, inspect=None)
+    assert {one.kind for rows in splits.values() for one in rows.skipped} == {"missing"}
+
+
+@pytest.mark.parametrize("kind", [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)])
+def test_our_errors_are_no_bugs(kind):
+    assert told(kind("what came")) == "what came"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            "/data/x can't be written: no space is left on the disk",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "here can't be written: no space is left on the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/data/x"), "/data/x: Read-only file system"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "--batch-size"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "--num-workers"),
+        (ModuleNotFoundError("No module named 'gradio'", name="gradio"), 'pip install "hf_video[demo]"'),
+        (ImportError("the Trainer requires `accelerate>=1.1.0`"), 'pip install "hf_video[train]"'),
+    ],
+)
+def test_ordinary_conditions_are_no_bugs(error, said):
+    assert said in told(error, "here")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), RuntimeError("x"), ImportError("x", name="hf_video.x"), KeyError(1)]
+)
+def test_bugs_stay_bugs(error):
+    assert told(error) is None
+
+
+def test_folders_to_write(tmp_path):
+    check_output_folder(tmp_path)
+    check_output_folder(tmp_path / "a/b/c")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/a/b", "/proc/nothing/below"):
+        with pytest.raises(OutputError, match=r"file|can't be"):
+            check_output_folder(path)
+
+
+def test_files_to_write(tmp_path, monkeypatch):
+    check_output_file(tmp_path / "a.PNG", suffixes=(".png", ".jpg"))
+    monkeypatch.chdir(tmp_path)
+    check_output_file("a.png")
+    (tmp_path / "kept.png").write_text("kept")
+    check_output_file("kept.png")
+    assert os.listdir(tmp_path) == ["kept.png"]
+    assert (tmp_path / "kept.png").read_text() == "kept"
+    for path in (tmp_path, tmp_path / "kept.png/a.png", tmp_path / "none/a.png", "/proc/a.png", "a.gif"):
+        with pytest.raises(OutputError):
+            check_output_file(path, suffixes=(".png",))
+
+
+def test_near_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos/train").mkdir(parents=True)
+    (tmp_path / "vidoes.txt").touch()
+    assert near_path("vidoes", folders=True) == " Is it 'videos'?"
+    assert near_path("videos/trian") == " Is it 'videos/train'?"
+    assert near_path("videos\\train") == " Is it 'videos/train'?"
+    assert near_path("nothing/like/it") == " Nor is there 'nothing/like'."
+    assert near_path("zzz") == ""
+
+
+def test_the_name_of_a_file_stands_once_in_a_line(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    found = inspect_video(str(tmp_path / "empty.mp4"))
+    line = str(Skipped("empty.mp4", plain_reason(found.reason, str(tmp_path / "empty.mp4"), "empty.mp4"), found.kind))
+    assert line.count("empty.mp4") == 1
+    assert line.startswith("empty.mp4: empty: is empty (0 bytes)")
+    for reason in ("'a b.mp4' does not exist", "a b.mp4 does not exist", "a b.mp4: does not exist"):
+        assert without_name(reason, "a b.mp4") == "does not exist"
+    assert without_name("a b.mp4x is cut", "a b.mp4") == "a b.mp4x is cut"
+
+
+@pytest.mark.parametrize("use", [split_rows, lambda data: probe_model(data, "no model yet")])
+def test_unlabelled_videos_are_told_which_layout_is_wanted(tmp_path, use):
+    tiny.write_clip(tmp_path / "a.mp4")
+    tiny.write_clip(tmp_path / "b.mp4")
+    (tmp_path / "INDEX.md").write_text("words")
+    with pytest.raises(
+        DataError, match=r"2 videos of .* without labels came.*<label>/clip.mp4.*clip.mp4,label"
+    ) as caught:
+        use(tmp_path)
+    assert "INDEX.md" not in str(caught.value)
+
+
+def test_what_a_torch_file_is_not_does_not_name_the_unsafe_way(tmp_path):
+    for content in (b"", b"no checkpoint" * 99):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match="no PyTorch file of plain tensors") as caught:
+            load_official_file(tmp_path / "x.pth")
+        assert "weights_only" not in str(caught.value)
+    (tmp_path / "x.safetensors").write_bytes(b"\1\0\0\0\0\0\0\0{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_official_file(tmp_path / "x.safetensors")
+
+
+def test_info_says_the_whole_reason():
+    error = RuntimeError(
+        "Could not load libx. Likely causes:\n  1. FFmpeg is not properly installed\n  2. PyTorch (2.13) is "
+        "not compatible\n\n[start of traceback]\nOSError: libavutil.so.60: cannot open shared object file: No\n"
+    )
+    said = info._reason(error)
+    assert "Likely causes: 1. FFmpeg is not properly installed 2. PyTorch (2.13) is not compatible" in said
+    assert "libavutil.so.60: cannot open shared object file" in said
+    assert info._reason(RuntimeError("no FFmpeg here\nlong story")) == "RuntimeError: no FFmpeg here"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1])
+@pytest.mark.parametrize("name", ["num_train_epochs", "learning_rate", "per_device_train_batch_size"])
+def test_training_arguments_are_numbers_that_mean_something(tmp_path, name, value):
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        make_arguments(tmp_path, {name: value})
+
+
+def test_a_protocol_is_checked_before_anything_is_loaded(tmp_path):
+    for protocol in ("papr", "5x5", "0x3", ""):
+        with pytest.raises(HFVideoError, match="There is no protocol"):
+            finetune(tmp_path / "none", "no model yet", protocol=protocol)
