@@ -30,7 +30,7 @@ from hf_video.errors import (
     without_name,
 )
 from hf_video.evaluation.rows import split_rows
-from hf_video.features.extraction import skipped
+from hf_video.features.extraction import skipped_video
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.preparation import make_arguments
 from hf_video.training.runs.probe import probe_model
@@ -70,7 +70,7 @@ def test_every_way_has_one_word_for_a_fault(bad_files, kind):
     with pytest.raises(HFVideoError) as caught, VideoReader(bad_files / kind) as reader:
         reader.get_frames(range(len(reader)))
     assert fault_kind(caught.value) == kind
-    assert skipped("name", caught.value).kind == kind
+    assert skipped_video("name", caught.value).kind == kind
     assert inspect_video(str(bad_files / kind)).kind == kind
 
 

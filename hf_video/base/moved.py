@@ -53,7 +53,7 @@ _MOVES = (
         "evaluation",
         "evaluation:classification evaluation_rows:rows figures hf_metrics label_matching multi_label_report "
         "prediction_log protocols published_sampling qa_evaluation:questions report "
-        "retrieval_evaluation:retrieval scored ten_crops",
+        "retrieval_evaluation:retrieval scored:base_report ten_crops",
     ),
     (
         "data",
@@ -71,7 +71,8 @@ _MOVES = (
     ),
     ("training", "training.optim", "optimizer schedule ema"),
     ("training", "training.samplers", "order pair_order"),
-    ("training", "hub", "card_facts card_results card_words model_card publish"),
+    ("retrieval", "retrieval", "building:file_embedding changes:update_plan"),
+    ("training", "hub", "card_facts card_results card_words:markdown model_card publish"),
     (
         "cli",
         "cli.verbs",

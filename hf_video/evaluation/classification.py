@@ -27,7 +27,7 @@ from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_r
 from hf_video.errors import CheckpointError, DataError, VideoError, fault_kind
 from hf_video.evaluation.label_matching import match_labels
 from hf_video.evaluation.multi_label_report import MultiLabelReport
-from hf_video.evaluation.prediction_log import PredictionLog, weights_of
+from hf_video.evaluation.prediction_log import PredictionLog, weights_checksum
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 from hf_video.pipelines.results import thresholds_of
@@ -95,7 +95,7 @@ def evaluate_videos(
     start = time.monotonic()
     run = {"model": _name_of(model), "protocol": protocol.to_dict(), "classes": len(labels)}
     if output is not None:
-        run["weights"] = weights_of(model)
+        run["weights"] = weights_checksum(model)
     with PredictionLog(output, run) as log:
         scores = {name: log.known[name] for name in labelled if name in log.known}
         resumed = len(scores)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from hf_video.errors import DataError, nearest
 
 
-def plain_name(label: str) -> str:
+def normalize_label(label: str) -> str:
     """Lower case, without accents, punctuation, parentheses and repeated blanks: "Petting animal_(not cat)" and
     "petting animal (not cat)" are one."""
     letters = unicodedata.normalize("NFKD", str(label)).replace("&", " and ")
@@ -21,9 +21,9 @@ def plain_name(label: str) -> str:
 def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
     """For each class name of the data the number of the model's class of that name.
 
-    The same spelling comes first, then `plain_name`. Names that are numbers are the model's class numbers, and a model
-    whose classes are only numbered ("LABEL_0", …) takes as many names in their order. Raises DataError that lists the
-    names which the model doesn't know, each with the nearest that it knows.
+    The same spelling comes first, then `normalize_label`. Names that are numbers are the model's class numbers, and a
+    model whose classes are only numbered ("LABEL_0", …) takes as many names in their order. Raises DataError that lists
+    the names which the model doesn't know, each with the nearest that it knows.
     """
     names = {int(number): str(name) for number, name in model.items()}
     exact = {name: number for number, name in names.items()}
@@ -32,9 +32,9 @@ def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
             return sorted(names)
     elif all(name.isdecimal() and int(name) in names for name in data) and not set(data) & set(exact):
         return [int(name) for name in data]
-    counts = Counter(plain_name(name) for name in exact)
-    plain = {plain_name(name): number for name, number in exact.items() if counts[plain_name(name)] == 1}
-    found = [exact.get(name, plain.get(plain_name(name))) for name in data]
+    counts = Counter(normalize_label(name) for name in exact)
+    plain = {normalize_label(name): number for name, number in exact.items() if counts[normalize_label(name)] == 1}
+    found = [exact.get(name, plain.get(normalize_label(name))) for name in data]
     unknown = [name for name, number in zip(data, found, strict=True) if number is None]
     if unknown:
         raise DataError(

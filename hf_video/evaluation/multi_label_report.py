@@ -13,12 +13,12 @@ import numpy as np
 
 from hf_video.base.version import __version__
 from hf_video.evaluation import metrics
-from hf_video.evaluation.scored import SHOWN, Scored, plain_number, write_csv
+from hf_video.evaluation.base_report import SHOWN, EvaluationReport, json_number, write_csv
 
 
 @dataclass
-class MultiLabelReport(Scored):
-    """See `Scored`; `truth` (N, C) bool, `thresholds` (C,) from which score on a class counts as shown.
+class MultiLabelReport(EvaluationReport):
+    """See `EvaluationReport`; `truth` (N, C) bool, `thresholds` (C,) from which score on a class counts as shown.
 
     Average precision is scikit-learn's `average_precision_score` (no interpolation), and its mean is over the classes
     that some video shows: `average="macro"` of these classes. Charades' own evaluation is the same where no scores are
@@ -65,7 +65,7 @@ class MultiLabelReport(Scored):
                 "label": self.labels[i],
                 "videos": int(support[i]),
                 "answered": int(answered[i]),
-                "average_precision": plain_number(self.average_precisions[i]),
+                "average_precision": json_number(self.average_precisions[i]),
                 "precision": float(right[i] / answered[i]) if answered[i] else None,
                 "recall": float(right[i] / support[i]) if support[i] else None,
                 "f1": float(2 * right[i] / (support[i] + answered[i])),
@@ -88,9 +88,9 @@ class MultiLabelReport(Scored):
             "protocol": self.protocol.to_dict(),
             "found": self.found,
             "total": self.total,
-            "mean_average_precision": plain_number(self.mean_average_precision),
+            "mean_average_precision": json_number(self.mean_average_precision),
             "micro_f1": self.micro_f1,
-            "macro_f1": plain_number(self.macro_f1),
+            "macro_f1": json_number(self.macro_f1),
             "labels_per_video": float(self.truth.sum(1).mean()),
             "classes": len(self.labels),
             "classes_seen": int(self.truth.any(0).sum()),

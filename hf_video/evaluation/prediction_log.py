@@ -81,7 +81,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def weights_of(model: torch.nn.Module) -> str:
+def weights_checksum(model: torch.nn.Module) -> str:
     """A checksum of all parameters and buffers: another epoch of the same folder is another model."""
     check = 0
     for name, value in model.state_dict().items():

@@ -16,14 +16,14 @@ from transformers.utils import logging
 from hf_video.base.version import __version__
 from hf_video.errors import BackendError
 from hf_video.evaluation import metrics
-from hf_video.evaluation.scored import SHOWN, Scored, plain_number, write_csv
+from hf_video.evaluation.base_report import SHOWN, EvaluationReport, json_number, write_csv
 
 logger = logging.get_logger(__name__)
 
 
 @dataclass
-class Report(Scored):
-    """See `Scored`; `truth` (N,) are class numbers. For videos of several classes see `MultiLabelReport`."""
+class Report(EvaluationReport):
+    """See `EvaluationReport`; `truth` (N,) are class numbers. For videos of several classes see `MultiLabelReport`."""
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
@@ -85,9 +85,9 @@ class Report(Scored):
                 "label": self.labels[i],
                 "videos": int(found.support[i]),
                 "answered": int(found.predicted[i]),
-                "accuracy": plain_number(found.recall[i]),
-                "precision": plain_number(found.precision[i]),
-                "f1": plain_number(found.f1[i]),
+                "accuracy": json_number(found.recall[i]),
+                "precision": json_number(found.precision[i]),
+                "f1": json_number(found.f1[i]),
                 "confused_with": self.labels[other] if wrong[other] else None,
                 "confused": int(wrong[other]),
             })  # fmt: skip
@@ -133,7 +133,7 @@ class Report(Scored):
             "mistakes": self.mistakes(),
             "skipped": [entry.as_dict() for entry in self.skipped],
             "calibration": {
-                name: [plain_number(x) for x in getattr(calibration, name)]
+                name: [json_number(x) for x in getattr(calibration, name)]
                 for name in ("edges", "counts", "confidence", "accuracy")
             },
             "hf_video": __version__,

@@ -19,7 +19,7 @@ from hf_video.errors import DataError
 logger = logging.get_logger(__name__)
 
 
-def divided(source: Any, model: Any = None, *, division: bool = True, **options: Any) -> dict[str, VideoRows]:
+def evaluation_splits(source: Any, model: Any = None, *, division: bool = True, **options: Any) -> dict[str, VideoRows]:
     """The videos of anything that `load_videos` takes (with these `options`), by split, as they were divided when the
     model of this folder was trained on them.
 
@@ -53,9 +53,9 @@ def divided(source: Any, model: Any = None, *, division: bool = True, **options:
 
 
 def split_rows(source: Any, split: str = "test", model: Any = None, **options: Any) -> VideoRows:
-    """The videos of one split of anything that `load_videos` takes, see `divided`; "all" is every split together.
-    Raises DataError with the splits that there are."""
-    splits = divided(source, model, division=split != "all", **options)
+    """The videos of one split of a data set, see `evaluation_splits`; "all" is every split together. Raises DataError
+    that names the splits."""
+    splits = evaluation_splits(source, model, division=split != "all", **options)
     if split != "all" and split not in splits:
         raise DataError(f'{source} has no split {split!r}; it has {", ".join(splits)}. "all" takes them together.')
     chosen = list(splits.values()) if split == "all" else [splits[split]]

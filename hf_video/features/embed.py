@@ -27,12 +27,12 @@ from hf_video.errors import DataError, VideoOptionError
 from hf_video.features.extraction import extract_features
 from hf_video.features.shards import (
     FORMATS,
-    claim,
-    finish,
+    complete_manifest,
     load_features,
-    note_shards,
+    open_manifest,
     pyarrow,
     read_shard,
+    record_checksums,
     shard_path,
     write_shard,
 )
@@ -92,7 +92,7 @@ def embed_videos(
         folder.mkdir(parents=True, exist_ok=True)
     worker = _Worker(load, rows, folder, data_format, shard_size, options)
     count = -(-len(rows) // shard_size)
-    checksums, damaged = claim(folder, worker.settings(), rows.labels)
+    checksums, damaged = open_manifest(folder, worker.settings(), rows.labels)
     missing, unsigned = [], {}
     for number in range(count):
         path = shard_path(folder, number, data_format)
@@ -108,17 +108,17 @@ def embed_videos(
         if checksums is None:  # of version 0.1.0
             unsigned[path.name] = crc32_of(path)
     if unsigned:
-        note_shards(folder, unsigned)
+        record_checksums(folder, unsigned)
     if on_videos is not None:
         on_videos(len(rows) - sum(len(worker.part(shard)) for shard in missing))
         worker.on_video = functools.partial(on_videos, 1) if processes == 1 else None
     for done, (shard, checksum) in enumerate(_run(worker, missing, processes), start=count - len(missing) + 1):
-        note_shards(folder, {shard_path(folder, shard, data_format).name: checksum})
+        record_checksums(folder, {shard_path(folder, shard, data_format).name: checksum})
         if on_shard is not None:
             on_shard(done, count)
         if on_videos is not None and worker.on_video is None:
             on_videos(len(worker.part(shard)))
-    counts = finish(folder, count, data_format)
+    counts = complete_manifest(folder, count, data_format)
     return EmbedReport(videos=len(rows), made=len(missing), kept=count - len(missing), damaged=damaged, **counts)
 
 
@@ -174,7 +174,7 @@ class _Worker:
         names = hashlib.sha256("\0".join(row.name for row in self.rows).encode()).hexdigest()[:16]
         return {
             "model": getattr(self.load, "model", None),
-            "model_digest": digest(self.ready()[0]),
+            "model_digest": weights_digest(self.ready()[0]),
             "format": self.data_format,
             "shard_size": self.shard_size,
             "videos": len(self.rows),
@@ -226,7 +226,7 @@ def _make(shard: int) -> tuple[int, int]:
     return _HERE[0](shard)
 
 
-def digest(model: Any) -> str:
+def weights_digest(model: Any) -> str:
     """16 hex digits that tell weights apart: of every tensor's name and bytes."""
     seen = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):

@@ -125,7 +125,7 @@ class _Collected:
 
     def add(self, row: VideoRow, job: Any) -> None:
         if job.error is not None:
-            self.skipped.append(skipped(row.name, job.error, row.source))
+            self.skipped.append(skipped_video(row.name, job.error, row.source))
             return
         for number, seen in enumerate(job.seen):
             self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
@@ -143,7 +143,7 @@ class _Collected:
         )
 
 
-def skipped(name: str, error: VideoError, source: Any = None) -> Skipped:
+def skipped_video(name: str, error: VideoError, source: Any = None) -> Skipped:
     """The record of a video that could not be read from `source`."""
     return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
 

@@ -111,7 +111,7 @@ def _read_parquet(path: Path) -> Features:
     )
 
 
-def claim(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[dict[str, int] | None, list[str]]:
+def open_manifest(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[dict[str, int] | None, list[str]]:
     """Writes the manifest of a new folder, or compares with the one that is there.
 
     Returns the checksums of the shards that are there, by file name (None for a folder of version 0.1.0, which has
@@ -145,7 +145,7 @@ def claim(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[di
     return {}, faults
 
 
-def note_shards(folder: Path, checksums: dict[str, int]) -> None:
+def record_checksums(folder: Path, checksums: dict[str, int]) -> None:
     """Keeps the checksums of shards that were just written, by file name."""
     facts = read_json(folder / MANIFEST)
     facts["checksums"] = {**(facts.get("checksums") or {}), **checksums}
@@ -153,7 +153,7 @@ def note_shards(folder: Path, checksums: dict[str, int]) -> None:
         write_json(folder / MANIFEST, facts)
 
 
-def finish(folder: Path, count: int, data_format: str) -> dict[str, Any]:
+def complete_manifest(folder: Path, count: int, data_format: str) -> dict[str, Any]:
     """Marks the manifest as complete and returns what the `count` shards hold: `found`, `vectors`, `dim`, `skipped`."""
     totals: dict[str, Any] = {"found": 0, "vectors": 0, "dim": 0, "skipped": []}
     shards = []

@@ -31,7 +31,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass
-class Facts:
+class ModelFacts:
     """See the module. `reports` by split; `parameters` counted in the files; `base_model` a name on the Hub, or the
     last part of a local path (`base_is_local`)."""
 
@@ -77,27 +77,27 @@ class Facts:
         return None if self.summary is None else self.summary.get("from_scratch")
 
 
-def read_facts(folder: str | Path) -> Facts:
+def read_facts(folder: str | Path) -> ModelFacts:
     """The facts of a folder. Raises CheckpointError where it holds no `config.json` or no safetensors."""
     folder = Path(folder)
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     weights = sorted(folder.glob("*.safetensors"))
     if config is None or not weights:
         raise CheckpointError(
             f"{folder} is no saved model: it needs config.json and model.safetensors, as save_pretrained writes them."
         )
-    processor = next((found for name in PROCESSOR_FILES if (found := read_json(folder / name))), None)
+    processor = next((found for name in PROCESSOR_FILES if (found := read_json_object(folder / name))), None)
     parameters, dtypes = count_weights(weights)
-    summary = read_json(folder / "training_summary.json")
+    summary = read_json_object(folder / "training_summary.json")
     reports = {
-        file.parent.name: read_json(file) for file in sorted((folder / "evaluation").glob("*/report.json"))
+        file.parent.name: read_json_object(file) for file in sorted((folder / "evaluation").glob("*/report.json"))
     }  # fmt: skip
-    facts = Facts(folder, config, processor, parameters, dtypes, summary, reports)
+    facts = ModelFacts(folder, config, processor, parameters, dtypes, summary, reports)
     _find_base(facts)
     return facts
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
+def read_json_object(file: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is no such file. Raises CheckpointError for what is no JSON object."""
     if not file.is_file():
         return None
@@ -130,7 +130,7 @@ def count_weights(files: list[Path]) -> tuple[int, list[str]]:
     return count, sorted(dtypes)
 
 
-def _find_base(facts: Facts) -> None:
+def _find_base(facts: ModelFacts) -> None:
     base = (facts.summary or {}).get("base_model")
     if not base:
         return
@@ -148,7 +148,7 @@ def _find_base(facts: Facts) -> None:
         facts.base_license = next(known, None)
 
 
-def look_up_base(facts: Facts, api: HfApi) -> None:
+def look_up_base_license(facts: ModelFacts, api: HfApi) -> None:
     """Asks the Hub for the licence of the base model. What is not there was a folder whose path looked like a name."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -164,7 +164,7 @@ def look_up_base(facts: Facts, api: HfApi) -> None:
     facts.base_license = stated if isinstance(stated, str) else facts.base_license
 
 
-def shared_files(facts: Facts) -> dict[str, bytes]:
+def shareable_files(facts: ModelFacts) -> dict[str, bytes]:
     """The summary, the reports and their tables as others may see them: without a path of somebody's machine."""
     tables = (facts.folder / "evaluation").glob("*/*.csv")
     files = {path.relative_to(facts.folder).as_posix(): path.read_bytes().decode("utf-8", "replace") for path in tables}
@@ -175,14 +175,14 @@ def shared_files(facts: Facts) -> dict[str, bytes]:
         model = Path(report.get("model") or "")
         named = {**report, "model": model.name} if model.is_absolute() or model.exists() else report
         files[f"evaluation/{split}/report.json"] = _json(named)
-    return {name: without_places(text).encode() for name, text in files.items()}
+    return {name: strip_local_paths(text).encode() for name, text in files.items()}
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def without_places(text: str) -> str:
+def strip_local_paths(text: str) -> str:
     """A text with the last parts of the absolute paths that it names: `/home/me/clips/a.mp4` becomes `a.mp4`. What
     begins with a folder that this machine doesn't have is no path of it (`/m/04rlf` is a class of AudioSet)."""
 

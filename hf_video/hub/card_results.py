@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hf_video.hub.card_facts import Facts
-from hf_video.hub.card_words import folded, number, percent, plain, table
+from hf_video.hub.card_facts import ModelFacts
+from hf_video.hub.markdown import collapsible, escape_markdown, format_number, format_percent, markdown_table
 
 
-def measured(facts: Facts) -> Iterable[str]:
+def results_section(facts: ModelFacts) -> Iterable[str]:
     if facts.is_pretraining:
         yield from _pretraining_results(facts.summary or {})
     elif not facts.reports:
@@ -22,12 +22,12 @@ def measured(facts: Facts) -> Iterable[str]:
     rows = []
     for split, report in facts.reports.items():
         low, high = report.get("top1_interval") or (None, None)
-        interval = f" ({percent(low)} to {percent(high)})" if low is not None else ""
-        top5 = percent(report.get("top5")) if report.get("classes", 6) > 5 else "–"
+        interval = f" ({format_percent(low)} to {format_percent(high)})" if low is not None else ""
+        top5 = format_percent(report.get("top5")) if report.get("classes", 6) > 5 else "–"
         count = f"found {report.get('found')} of {report.get('total')} videos"
-        mean = percent(report.get("mean_class_accuracy"))
-        rows.append((split, count, percent(report.get("top1")) + interval, top5, mean))
-    yield table(("split", "videos", "top-1 (95 % interval)", "top-5", "mean of classes"), rows)
+        mean = format_percent(report.get("mean_class_accuracy"))
+        rows.append((split, count, format_percent(report.get("top1")) + interval, top5, mean))
+    yield markdown_table(("split", "videos", "top-1 (95 % interval)", "top-5", "mean of classes"), rows)
     for split, report in facts.reports.items():
         yield f"Protocol on {split}: **{protocol(report, 'name')}**, {protocol(report, 'in_words')}."
         yield _more_numbers(report)
@@ -35,19 +35,19 @@ def measured(facts: Facts) -> Iterable[str]:
         yield picture(facts, f"evaluation/{split}/confusion.png", f"Confusion matrix on {split}")
 
 
-def _several_labels(facts: Facts) -> Iterable[str]:
+def _several_labels(facts: ModelFacts) -> Iterable[str]:
     """Of videos that show several classes each."""
     rows = [
         (
             split,
             f"found {report.get('found')} of {report.get('total')} videos",
-            percent(report.get("mean_average_precision")),
-            percent(report.get("micro_f1")),
-            percent(report.get("macro_f1")),
+            format_percent(report.get("mean_average_precision")),
+            format_percent(report.get("micro_f1")),
+            format_percent(report.get("macro_f1")),
         )
         for split, report in facts.reports.items()
     ]
-    yield table(("split", "videos", "mAP", "F1, all together", "F1, mean of classes"), rows)
+    yield markdown_table(("split", "videos", "mAP", "F1, all together", "F1, mean of classes"), rows)
     yield (
         "mAP is the mean over classes of scikit-learn's average precision; F1 is measured at `label_thresholds` of the "
         "configuration (0.5 where it has none)."
@@ -57,18 +57,22 @@ def _several_labels(facts: Facts) -> Iterable[str]:
         classes = report.get("per_class") or []
         rows = [
             (
-                plain(row["label"]),
+                escape_markdown(row["label"]),
                 row.get("videos"),
-                *(percent(row.get(name)) for name in ("average_precision", "precision", "recall")),
-                number(row.get("threshold")),
+                *(format_percent(row.get(name)) for name in ("average_precision", "precision", "recall")),
+                format_number(row.get("threshold")),
             )
             for row in classes
         ]
         head = ("class", "videos", "average precision", "precision", "recall", "threshold")
-        yield folded(f"Per class on {split}, {len(rows)} classes", table(head, rows), len(rows)) if rows else ""
+        yield (
+            collapsible(f"Per class on {split}, {len(rows)} classes", markdown_table(head, rows), len(rows))
+            if rows
+            else ""
+        )
 
 
-def picture(facts: Facts, file: str, title: str) -> str:
+def picture(facts: ModelFacts, file: str, title: str) -> str:
     return f"![{title}]({file})" if (facts.folder / file).is_file() else ""
 
 
@@ -77,7 +81,9 @@ def _more_numbers(report: dict[str, Any]) -> str:
     videos = [row.get("videos") or 0 for row in report.get("per_class") or []]
     lines = []
     if sum(videos):
-        lines.append(f"Always answering the most frequent class would give {percent(max(videos) / sum(videos))}.")
+        lines.append(
+            f"Always answering the most frequent class would give {format_percent(max(videos) / sum(videos))}."
+        )
     measures = (("macro F1", "macro_f1"), ("log loss", "log_loss"), ("calibration error", "calibration_error"))
     told = [f"{title} {report[key]:.3f}" for title, key in measures if report.get(key) is not None]
     return " ".join(lines + ([f"Further: {', '.join(told)}."] if told else []))
@@ -94,13 +100,13 @@ def _pretraining_results(summary: dict[str, Any]) -> Iterable[str]:
             ("mean_of_patch", "the mean of each patch"),
             ("copy_of_nearest", "a copy of the nearest visible patch"),
         )
-        rows = [(title, number(held_out[key])) for key, title in names if held_out.get(key) is not None]
+        rows = [(title, format_number(held_out[key])) for key, title in names if held_out.get(key) is not None]
         clips = held_out.get("clips", "an unknown number of")
         yield f"Mean squared error on the masked patches of {clips} held-out clips:"
-        yield table(("predictor", "error"), rows)
+        yield markdown_table(("predictor", "error"), rows)
     if probes := summary.get("probe_top1"):
         yield "Top-1 of a linear probe on its frozen features, by epoch:"
-        yield table(("epoch", "top-1"), [(epoch, percent(share)) for epoch, share in probes.items()])
+        yield markdown_table(("epoch", "top-1"), [(epoch, format_percent(share)) for epoch, share in probes.items()])
 
 
 def protocol(report: dict[str, Any], key: str) -> str:
@@ -113,13 +119,13 @@ def _per_class(split: str, classes: Sequence[dict[str, Any]]) -> str:
         return ""
     rows = [
         (
-            plain(row["label"]),
+            escape_markdown(row["label"]),
             row.get("videos"),
-            percent(row.get("accuracy")),
-            percent(row.get("precision")),
-            f"{plain(row['confused_with'])} ({row['confused']})" if row.get("confused_with") else "–",
+            format_percent(row.get("accuracy")),
+            format_percent(row.get("precision")),
+            f"{escape_markdown(row['confused_with'])} ({row['confused']})" if row.get("confused_with") else "–",
         )
         for row in classes
     ]
-    shown = table(("class", "videos", "accuracy", "precision", "most often taken for"), rows)
-    return folded(f"Per class on {split}, {len(rows)} classes", shown, len(rows))
+    shown = markdown_table(("class", "videos", "accuracy", "precision", "most often taken for"), rows)
+    return collapsible(f"Per class on {split}, {len(rows)} classes", shown, len(rows))

@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_video.base.version import __version__
-from hf_video.hub.card_facts import Facts, read_facts
-from hf_video.hub.card_results import measured, picture, protocol
-from hf_video.hub.card_words import bullets, duration, folded, number, percent, plain, table
+from hf_video.hub.card_facts import ModelFacts, read_facts
+from hf_video.hub.card_results import picture, protocol, results_section
+from hf_video.hub.markdown import (
+    bullet_list,
+    collapsible,
+    escape_markdown,
+    format_duration,
+    format_number,
+    format_percent,
+    markdown_table,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -46,18 +54,18 @@ def write_card(folder: str | Path, *, repo_id: str | None = None, license: str |
     that of the weights it started from. Raises CheckpointError for a folder that is no saved model.
     """
     path = Path(folder) / "README.md"
-    if not path.exists() or is_ours(path):
+    if not path.exists() or is_generated_card(path):
         make_card(read_facts(folder), repo_id=repo_id, license=license).save(path)
     return path
 
 
-def is_ours(path: Path) -> bool:
+def is_generated_card(path: Path) -> bool:
     """Whether a card may be made anew: ours, or one that transformers generated."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return MARK in text or "has been generated automatically according to the information the Trainer" in text
 
 
-def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:
+def make_card(facts: ModelFacts, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:
     """The card of these facts; see `write_card`."""
     from huggingface_hub import ModelCard
 
@@ -66,10 +74,10 @@ def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None =
     sections = [
         [MARK, f"# {name.split('/')[-1]}", _what(facts)],
         ["## Use", "With the package `hf_video` installed:", _snippet(facts, name), _input(facts)],
-        ["## Results", *measured(facts)],
+        ["## Results", *results_section(facts)],
         ["## Data", *_data(facts)],
         ["## Training", *_training(facts)],
-        ["## Limits", bullets(_limits(facts))],
+        ["## Limits", bullet_list(_limits(facts))],
         ["## Licence", _license(facts, license)],
         ["## How this was made", _made(facts)],
     ]
@@ -77,7 +85,7 @@ def make_card(facts: Facts, *, repo_id: str | None = None, license: str | None =
     return ModelCard(f"---\n{_metadata(facts, name, license).to_yaml()}\n---\n\n{body}\n")
 
 
-def _metadata(facts: Facts, name: str, license: str | None) -> Any:
+def _metadata(facts: ModelFacts, name: str, license: str | None) -> Any:
     from huggingface_hub import ModelCardData
 
     model_type = facts.config.get("model_type", "")
@@ -96,7 +104,7 @@ def _metadata(facts: Facts, name: str, license: str | None) -> Any:
     )
 
 
-def _eval_results(facts: Facts) -> list[Any]:
+def _eval_results(facts: ModelFacts) -> list[Any]:
     from huggingface_hub import EvalResult
 
     data = _data_facts(facts)
@@ -127,13 +135,13 @@ def _eval_results(facts: Facts) -> list[Any]:
 # ---- sections ----
 
 
-def _what(facts: Facts) -> str:
+def _what(facts: ModelFacts) -> str:
     model_type = facts.config.get("model_type", "")
     title, paper = PAPERS.get(model_type, (model_type or "video model", None))
     link = f"[{title}](https://arxiv.org/abs/{paper})" if paper else title
     task = "turns video clips into features"
     if facts.is_classifier:
-        shown = ", ".join(f"*{plain(label)}*" for label in facts.labels[:8])
+        shown = ", ".join(f"*{escape_markdown(label)}*" for label in facts.labels[:8])
         more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
         count = f"any number of {len(facts.labels)}" if facts.is_multi_label else f"one of {len(facts.labels)}"
         task = f"gives a video clip {count} labels: {shown}{more}"
@@ -145,13 +153,13 @@ def _what(facts: Facts) -> str:
     return f"A {link} model ({kind}) that {task}. It was {origin}."
 
 
-def _base(facts: Facts) -> str:
+def _base(facts: ModelFacts) -> str:
     if facts.base_is_local:
         return f"a checkpoint named `{facts.base_model}`, of no public name"
     return f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
 
 
-def _snippet(facts: Facts, name: str) -> str:
+def _snippet(facts: ModelFacts, name: str) -> str:
     if facts.is_classifier:
         lines = [
             "import hf_video",
@@ -175,7 +183,7 @@ def _snippet(facts: Facts, name: str) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def _input(facts: Facts) -> str:
+def _input(facts: ModelFacts) -> str:
     config, processor = facts.config, facts.processor
     if processor is None:
         return "The folder holds no processor, so how frames are resized and normalised is not recorded."
@@ -194,18 +202,22 @@ def _size(size: Any) -> str:
     return f"{size['shortest_edge']} (short side)" if "shortest_edge" in size else f"{size['height']} x {size['width']}"
 
 
-def _data(facts: Facts) -> Iterable[str]:
+def _data(facts: ModelFacts) -> Iterable[str]:
     data = _data_facts(facts)
     if not data.get("splits"):
         yield "Which videos it was trained on is not recorded in the folder."
         return
     splits = data["splits"]
-    where = f" from `{plain(data['name'])}`" if data.get("name") else ""
+    where = f" from `{escape_markdown(data['name'])}`" if data.get("name") else ""
     yield f"Videos{where}: " + ", ".join(f"{split['videos']} for {name}" for name, split in splits.items()) + "."
     labels = list(dict.fromkeys(label for split in splits.values() for label in split["classes"]))
     if labels:
-        rows = [(plain(label), *(split["classes"].get(label, 0) for split in splits.values())) for label in labels]
-        yield folded(f"Videos of each class, {len(labels)} classes", table(("class", *splits), rows), len(rows))
+        rows = [
+            (escape_markdown(label), *(split["classes"].get(label, 0) for split in splits.values())) for label in labels
+        ]
+        yield collapsible(
+            f"Videos of each class, {len(labels)} classes", markdown_table(("class", *splits), rows), len(rows)
+        )
     yield _skipped(data["skipped"])
 
 
@@ -220,7 +232,7 @@ def _skipped(entries: Sequence[dict[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def _data_facts(facts: Facts) -> dict[str, Any]:
+def _data_facts(facts: ModelFacts) -> dict[str, Any]:
     """Of the summary's `data`: `name` (no path of somebody's machine), `dataset_id` on the Hub, `splits`, `skipped`."""
     data = (facts.summary or {}).get("data") or {}
     source = data.get("source")
@@ -233,7 +245,7 @@ def _data_facts(facts: Facts) -> dict[str, Any]:
     return {"name": name, "dataset_id": data.get("dataset_id"), "splits": splits, "skipped": data.get("skipped") or []}
 
 
-def _training(facts: Facts) -> Iterable[str]:
+def _training(facts: ModelFacts) -> Iterable[str]:
     summary = facts.summary
     if summary is None:
         yield "How it was trained is not recorded: the folder holds no `training_summary.json`."
@@ -242,27 +254,31 @@ def _training(facts: Facts) -> Iterable[str]:
         ("recipe", summary.get("recipe")),
         ("epochs", summary.get("epochs")),
         ("steps", summary.get("steps")),
-        ("time", duration(summary.get("seconds"))),
+        ("time", format_duration(summary.get("seconds"))),
         ("clips a second", summary.get("clips_per_second")),
-        ("share of the time waiting for decoding", percent(summary.get("decode_wait"))),
+        ("share of the time waiting for decoding", format_percent(summary.get("decode_wait"))),
         ("final training loss", summary.get("train_loss")),
         ("final evaluation loss", summary.get("eval_loss")),
         ("device", summary.get("device")),
     ]
-    known = [(name, number(value)) for name, value in facts_in_words if value is not None]
+    known = [(name, format_number(value)) for name, value in facts_in_words if value is not None]
     if known:
-        yield table(("", ""), known)
+        yield markdown_table(("", ""), known)
     yield picture(facts, "figures/loss_curve.png", "Loss curve") or picture(
         facts, "training_curve.png", "Loss, measurements and learning rate over the steps"
     )
-    rows = [(f"`{key}`", number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())]
+    rows = [
+        (f"`{key}`", format_number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())
+    ]
     if rows:
-        yield folded(f"{len(rows)} hyper-parameters", table(("hyper-parameter", "value"), rows), len(rows))
+        yield collapsible(
+            f"{len(rows)} hyper-parameters", markdown_table(("hyper-parameter", "value"), rows), len(rows)
+        )
     else:
         yield "Its hyper-parameters are not recorded."
 
 
-def _limits(facts: Facts) -> Iterable[str]:
+def _limits(facts: ModelFacts) -> Iterable[str]:
     if facts.is_multi_label:
         yield f"It knows {len(facts.labels)} classes; a video of something else gets some scores all the same."
     elif facts.is_classifier:
@@ -272,7 +288,7 @@ def _limits(facts: Facts) -> Iterable[str]:
             low, high = report["top1_interval"]
             yield (
                 f"{report['found']} videos of {split} are few: for them alone the true top-1 may lie anywhere from "
-                f"{percent(low)} to {percent(high)}."
+                f"{format_percent(low)} to {format_percent(high)}."
             )
         unseen = report.get("classes", 0) - report.get("classes_seen", report.get("classes", 0))
         if unseen > 0:
@@ -285,7 +301,7 @@ def _limits(facts: Facts) -> Iterable[str]:
         yield "It labels nothing until it is fine-tuned."
 
 
-def _license(facts: Facts, license: str | None) -> str:
+def _license(facts: ModelFacts, license: str | None) -> str:
     lines = []
     if facts.base_model is None:
         started = "It was not trained from other weights." if facts.from_scratch else ""
@@ -304,11 +320,11 @@ def _license(facts: Facts, license: str | None) -> str:
     return " ".join(lines)
 
 
-def _is_nc(facts: Facts) -> bool:
+def _is_nc(facts: ModelFacts) -> bool:
     return "-nc" in (facts.base_license or "").lower()
 
 
-def _made(facts: Facts) -> str:
+def _made(facts: ModelFacts) -> str:
     versions = dict((facts.summary or {}).get("versions") or {})
     if not versions:
         known = ((facts.summary or {}).get("hf_video"), facts.config.get("transformers_version"))

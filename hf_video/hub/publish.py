@@ -19,13 +19,13 @@ from hf_video.base.model_folder import check_model_folder
 from hf_video.errors import CheckpointError, PublishError
 from hf_video.hub.card_facts import (
     PROCESSOR_FILES,
-    look_up_base,
+    look_up_base_license,
     read_facts,
-    read_json,
-    shared_files,
-    without_places,
+    read_json_object,
+    shareable_files,
+    strip_local_paths,
 )
-from hf_video.hub.model_card import is_ours, make_card, write_card
+from hf_video.hub.model_card import is_generated_card, make_card, write_card
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -72,9 +72,9 @@ def push(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     folder = Path(folder)
-    files = publishable(folder)
+    files = publishable_files(folder)
     api = HfApi(token=token, library_name="hf_video")
-    with _told(repo_id):
+    with _publish_errors(repo_id):
         repo_id = _make_repository(api, repo_id, private)
         branch = revision or "main"
         if branch != "main" and not branch.startswith("refs/pr/"):
@@ -85,11 +85,13 @@ def push(
         gone = [path for path in there if _is_result(path) and path not in files]
         operations: list[Any] = [CommitOperationDelete(path) for path in gone]
         operations += [CommitOperationAdd(path, contents.get(path, folder / path)) for path in files]
-        message = commit_message or f"Upload {read_json(folder / 'config.json')['architectures'][0]} with hf_video"
+        message = (
+            commit_message or f"Upload {read_json_object(folder / 'config.json')['architectures'][0]} with hf_video"
+        )
         return api.create_commit(repo_id, operations, commit_message=message, revision=branch)
 
 
-def publishable(folder: str | Path) -> list[str]:
+def publishable_files(folder: str | Path) -> list[str]:
     """Paths in a folder that belong on the Hub, relative to it. Raises PublishError, naming all that is missing, for a
     folder that is no complete model."""
     folder = Path(folder)
@@ -113,14 +115,14 @@ def _problems(folder: Path) -> tuple[list[str], list[str]]:
         check_model_folder(folder)
     except CheckpointError as error:
         problems.append(str(error).rstrip("."))
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     if config is None or not config.get("model_type") or not config.get("architectures"):
         problems.append("config.json is missing, or names no model_type and architectures")
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         problems.append(f"the processor's file is missing ({PROCESSOR_FILES[0]}; processor.save_pretrained writes it)")
     weights = ["model.safetensors"]
     if not (folder / "model.safetensors").is_file():
-        index = read_json(folder / INDEX)
+        index = read_json_object(folder / INDEX)
         shards = sorted(set(index["weight_map"].values())) if index else []
         weights = [INDEX, *shards] if index else []
         absent = [name for name in shards if not (folder / name).is_file()]
@@ -170,15 +172,15 @@ def _made_files(folder: Path, api: HfApi, repo_id: str, license: str | None) -> 
     in the folder)."""
     facts = read_facts(folder)
     card, made = folder / "README.md", {}
-    if not card.exists() or is_ours(card):
-        look_up_base(facts, api)
+    if not card.exists() or is_generated_card(card):
+        look_up_base_license(facts, api)
         make_card(facts, repo_id=repo_id, license=license).save(card)
-        made["README.md"] = without_places(card.read_text("utf-8")).encode()
-    return made | shared_files(facts)
+        made["README.md"] = strip_local_paths(card.read_text("utf-8")).encode()
+    return made | shareable_files(facts)
 
 
 @contextmanager
-def _told(repo_id: str):
+def _publish_errors(repo_id: str):
     """What the client raises, as PublishError with what to do."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx

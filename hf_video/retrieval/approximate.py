@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.retrieval.store import Segment
+from hf_video.retrieval.store import IndexSegment
 
 THRESHOLD = 200_000  # moments; exact search takes some tens of milliseconds there
 RECALL, TOP = 0.98, 10  # to reach on sample queries, of the exact best TOP
@@ -36,14 +36,14 @@ def faiss_module() -> Any | None:
     return faiss
 
 
-def build(segments: Sequence[Segment], path: Path, *, seed: int = 0) -> dict[str, Any]:
+def build_faiss_index(segments: Sequence[IndexSegment], path: Path, *, seed: int = 0) -> dict[str, Any]:
     """Writes a FAISS index of all rows of `segments` and returns what a manifest says of it."""
     faiss = faiss_module()
     sizes = [len(segment.vectors) for segment in segments]
     total, dim = sum(sizes), segments[0].vectors.shape[1]
     lists = 2 ** round(np.log2(np.sqrt(total)))
     random = np.random.default_rng(seed)
-    sample = gather(segments, np.sort(random.choice(total, min(total, 64 * lists), replace=False)))
+    sample = gather_vectors(segments, np.sort(random.choice(total, min(total, 64 * lists), replace=False)))
     width, codes = _widths(dim)
     rotation = faiss.RandomRotationMatrix(dim, width)  # spreads the variance over all codes, and fills up to `width`
     rotation.init(seed)
@@ -67,7 +67,9 @@ def _widths(dim: int) -> tuple[int, int]:
     return width, width // per_code
 
 
-def _tune(index: Any, inner: Any, segments: Sequence[Segment], sample: np.ndarray, random: Any) -> tuple[int, float]:
+def _tune(
+    index: Any, inner: Any, segments: Sequence[IndexSegment], sample: np.ndarray, random: Any
+) -> tuple[int, float]:
     """The fewest lists with which both kinds of sample queries reach RECALL: vectors of the index with as much noise,
     and random directions of the same spread, which belong to no cluster (as sentences may, among videos)."""
     count = SAMPLES // 2
@@ -75,7 +77,7 @@ def _tune(index: Any, inner: Any, segments: Sequence[Segment], sample: np.ndarra
     near = near + random.standard_normal(near.shape).astype(np.float32) * np.linalg.norm(near) / near.size**0.5
     mixed = random.standard_normal((count, len(sample))).astype(np.float32) @ (sample - sample.mean(0))
     queries = np.concatenate([near, mixed / np.linalg.norm(mixed, axis=1, keepdims=True)]).astype(np.float32)
-    truth, _ = exact(segments, queries, TOP, live=False)
+    truth, _ = exact_search(segments, queries, TOP, live=False)
     lists = inner.nlist
     probes, recall = lists, 0.0
     for probes in sorted({*(2**i for i in range(3, int(np.log2(lists)))), lists * 3 // 4, lists}):
@@ -88,19 +90,19 @@ def _tune(index: Any, inner: Any, segments: Sequence[Segment], sample: np.ndarra
     return probes, recall
 
 
-def _rescored(segments: Sequence[Segment], queries: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+def _rescored(segments: Sequence[IndexSegment], queries: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
     """Candidates of each query, the best first."""
     found = []
     for query, mine in zip(queries, rows, strict=True):
         mine = mine[mine >= 0]
-        found.append(mine[np.argsort(-(gather(segments, mine) @ query))])
+        found.append(mine[np.argsort(-(gather_vectors(segments, mine) @ query))])
     return found
 
 
-class Approximate:
+class FaissIndex:
     """The FAISS index of a folder, and which moments its numbers mean."""
 
-    def __init__(self, folder: str | os.PathLike[str], facts: dict[str, Any], segments: Sequence[Segment]):
+    def __init__(self, folder: str | os.PathLike[str], facts: dict[str, Any], segments: Sequence[IndexSegment]):
         faiss = faiss_module()
         self._index = faiss.read_index(str(Path(folder) / facts["file"]))
         here = {segment.name: number for number, segment in enumerate(segments)}
@@ -120,7 +122,9 @@ class Approximate:
         rows = self._row[np.unique(found[found >= 0])]
         return rows[rows >= 0]
 
-    def best_rows(self, segments: Sequence[Segment], queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def best_rows(
+        self, segments: Sequence[IndexSegment], queries: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `exact_rows`, nearly: candidates of the FAISS index, and exact search in what came after it, by their full
         vectors."""
         rows = self.candidates(queries, max(CANDIDATES, 4 * count))
@@ -134,25 +138,25 @@ class Approximate:
         return best_of(segments, rows, queries, count)
 
 
-def exact_rows(segments: Sequence[Segment], queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def exact_rows(segments: Sequence[IndexSegment], queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows (at most `count`) nearest to any of the queries (Q, D), and their best products, the best first."""
-    rows, scores = exact(segments, queries, count + SLACK)
+    rows, scores = exact_search(segments, queries, count + SLACK)
     return best_of(segments, np.unique(rows[np.isfinite(scores)]), queries, count)
 
 
 def best_of(
-    segments: Sequence[Segment], rows: np.ndarray, queries: np.ndarray, count: int
+    segments: Sequence[IndexSegment], rows: np.ndarray, queries: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best `count` of some rows and their products with the nearest of the queries, the best first. Summed row by
     row in float64: a product of matrices rounds otherwise where an index is cut into other segments."""
-    vectors = gather(segments, rows).astype(np.float64)
+    vectors = gather_vectors(segments, rows).astype(np.float64)
     scores = np.stack([(vectors * query.astype(np.float64)).sum(1) for query in queries]).max(0)
     keep = np.argsort(-scores, kind="stable")[:count]
     return rows[keep], scores[keep]
 
 
-def exact(
-    segments: Sequence[Segment], queries: np.ndarray, count: int, *, live: bool = True
+def exact_search(
+    segments: Sequence[IndexSegment], queries: np.ndarray, count: int, *, live: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows (Q, count) of all segments together with the largest products, and these, the best first. With `live` those
     of removed files don't count."""
@@ -184,7 +188,7 @@ def _largest(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return picks, np.take_along_axis(scores, picks, 1)
 
 
-def gather(segments: Sequence[Segment], rows: np.ndarray) -> np.ndarray:
+def gather_vectors(segments: Sequence[IndexSegment], rows: np.ndarray) -> np.ndarray:
     """Vectors (N, D) of rows of all segments together."""
     firsts = np.concatenate([[0], np.cumsum([len(segment.vectors) for segment in segments])])
     found = np.zeros((len(rows), segments[0].vectors.shape[1]), np.float32)

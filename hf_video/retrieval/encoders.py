@@ -24,7 +24,7 @@ from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
 from hf_video.clips.windows import Windows
 from hf_video.errors import CheckpointError, VideoOptionError
-from hf_video.features.embed import ModelLoader, digest
+from hf_video.features.embed import ModelLoader, weights_digest
 from hf_video.features.extraction import ClipVectors, reading_of
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.retrieval import fingerprint
@@ -124,7 +124,7 @@ class ModelEncoder:
             "name": str(name) or type(self.model).__name__,
             "config": _hash(self.model.config.to_dict()),
             "processor": _hash(self._pixels.to_dict()),
-            "weights": digest(self.model),
+            "weights": weights_digest(self.model),
         }
 
     @property

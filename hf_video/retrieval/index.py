@@ -20,13 +20,13 @@ from hf_video.base.written_files import check_sum
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.windows import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError
-from hf_video.retrieval.approximate import Approximate, exact_rows, faiss_module, gather
-from hf_video.retrieval.building import check_engine, embed_files
-from hf_video.retrieval.changes import Changes, IndexReport, find_videos
+from hf_video.retrieval.approximate import FaissIndex, exact_rows, faiss_module, gather_vectors
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
-from hf_video.retrieval.moments import Moment, still
-from hf_video.retrieval.store import Entry, FileRecord, Manifest, Store
-from hf_video.retrieval.writing import Writer
+from hf_video.retrieval.file_embedding import check_engine, embed_files
+from hf_video.retrieval.moments import Moment, image_as_video
+from hf_video.retrieval.store import FileRecord, IndexedVideo, IndexStore, Manifest
+from hf_video.retrieval.update_plan import IndexReport, UpdatePlan, find_videos
+from hf_video.retrieval.writing import IndexWriter
 from hf_video.video.frames.addresses import local_path
 
 DEFAULT_WINDOW = "2s/1s"
@@ -37,7 +37,7 @@ LOOK_CLOSER, MOST_COMPARED = 100, 800  # moments that a query's own comparison s
 class VideoIndex:
     """An index in a folder; see the module. Made by `create` and `open`."""
 
-    def __init__(self, store: Store, encoder: Any = None):
+    def __init__(self, store: IndexStore, encoder: Any = None):
         self._store = store
         self._encoder = encoder
         self._reload()
@@ -45,7 +45,7 @@ class VideoIndex:
     @classmethod
     def create(cls, folder: str | os.PathLike[str]) -> VideoIndex:
         """A new, empty index. Raises VideoIndexError where there is one, or other files."""
-        store = Store(folder)
+        store = IndexStore(folder)
         if store.exists():
             raise VideoIndexError(f"{folder} is a search index already: use VideoIndex.open, or another folder.")
         if store.folder.is_file() or (store.folder.is_dir() and any(p.name != ".lock" for p in store.folder.iterdir())):
@@ -60,7 +60,7 @@ class VideoIndex:
     ) -> VideoIndex:
         """An index that is there. Without a `model` the one that it was made with is loaded by its name, when it is
         first needed. Raises VideoIndexError for no index, a damaged one, or one of another model."""
-        store = Store(folder)
+        store = IndexStore(folder)
         known = store.manifest().encoder
         encoder = None
         if model is not None:
@@ -81,8 +81,8 @@ class VideoIndex:
     ) -> IndexReport:
         """Opens the index in `folder`, or creates it once it is sure that model and videos can be used, and updates it;
         `options` are those of `update`."""
-        if Store(folder).exists():
-            return cls(Store(folder)).update(videos, model, processor, **options)
+        if IndexStore(folder).exists():
+            return cls(IndexStore(folder)).update(videos, model, processor, **options)
         if model is None:
             raise VideoOptionError(NO_MODEL)
         check_engine(options.get("workers", 1), options.get("engine", "local"))
@@ -139,7 +139,7 @@ class VideoIndex:
         parts = [np.asarray(entry.vectors) for entry in entries if len(entry.vectors)]
         return moments, np.concatenate([np.zeros((0, width), np.float32), *parts])
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[IndexedVideo]:
         for segment in self._segments:
             yield from segment.entries()
 
@@ -152,13 +152,13 @@ class VideoIndex:
             except VideoIndexError:
                 if attempt == 2 or self._store.manifest().segments == self._manifest.segments:
                     raise
-        self._approximate: Approximate | None = None
+        self._approximate: FaissIndex | None = None
         facts = self._manifest.approximate
         if facts is not None and faiss_module() is not None:
             try:
                 if "crc32" in facts:
                     check_sum(self._store.folder / facts["file"], facts["crc32"])
-                self._approximate = Approximate(self._store.folder, facts, self._segments)
+                self._approximate = FaissIndex(self._store.folder, facts, self._segments)
             except (RuntimeError, OSError, ValueError) as error:
                 raise VideoIndexError(
                     f"{facts['file']} in {self._store.folder} can't be read ({error}): the index is damaged."
@@ -215,8 +215,8 @@ class VideoIndex:
             _check_same(self._store, self._manifest.encoder, encoder)
             if self._manifest.encoder is None:
                 self._manifest = replace(self._manifest, encoder=identity, windows=(windows.length, windows.step))
-            writer = Writer(self._store, self._manifest, self._segments)
-            report = Changes(root, paths, list(self._entries())).carry_out(
+            writer = IndexWriter(self._store, self._manifest, self._segments)
+            report = UpdatePlan(root, paths, list(self._entries())).apply(
                 writer,
                 lambda todo: embed_files(encoder, todo, windows, workers=workers, engine=engine),
                 on_progress,
@@ -241,7 +241,7 @@ class VideoIndex:
             _check_same(self._store, self._manifest.encoder, encoder)
             if self._manifest.encoder is None:
                 self._manifest = replace(self._manifest, encoder=encoder.identity)
-            writer = Writer(self._store, self._manifest, self._segments)
+            writer = IndexWriter(self._store, self._manifest, self._segments)
             for path, vectors, seconds in videos:
                 writer.replace(_ready(path, vectors, seconds))
             writer.finish()
@@ -325,7 +325,7 @@ class VideoIndex:
             return []
         if text is not None:
             return [self.encoder.text_query(text)]
-        return self.encoder.video_queries(video if image is None else still(image), self.windows)
+        return self.encoder.video_queries(video if image is None else image_as_video(image), self.windows)
 
     def _checked(self, vector: Any) -> np.ndarray:
         vectors = np.atleast_2d(np.asarray(vector, dtype=np.float32))
@@ -344,7 +344,7 @@ class VideoIndex:
         else:
             rows, scores = self._approximate.best_rows(self._segments, query.vectors, count)
         if query.compare is not None:
-            scores = query.compare(gather(self._segments, rows))
+            scores = query.compare(gather_vectors(self._segments, rows))
         return list(zip(rows.tolist(), scores.tolist(), strict=True))
 
     def _moments(self, found: dict[int, float]) -> list[Moment]:
@@ -361,7 +361,7 @@ class VideoIndex:
 # --- updating --------------------------------------------------------------------------------------------------------
 
 
-def _ready(path: str, vectors: Any, seconds: Any) -> Entry:
+def _ready(path: str, vectors: Any, seconds: Any) -> IndexedVideo:
     vectors, seconds = np.asarray(vectors, np.float32), np.asarray(seconds, np.float64)
     if vectors.ndim != 2 or seconds.shape != (len(vectors), 2) or not np.isfinite(vectors).all():
         raise VideoOptionError(
@@ -369,10 +369,10 @@ def _ready(path: str, vectors: Any, seconds: Any) -> Entry:
             "needed."
         )
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return Entry(FileRecord(os.fspath(path), 0, 0, 0, "", moments=len(vectors)), vectors, seconds)
+    return IndexedVideo(FileRecord(os.fspath(path), 0, 0, 0, "", moments=len(vectors)), vectors, seconds)
 
 
-def _check_same(store: Store, known: dict[str, Any] | None, encoder: Any) -> None:
+def _check_same(store: IndexStore, known: dict[str, Any] | None, encoder: Any) -> None:
     """Raises VideoIndexError where an index was made by another encoder; a name may change, what it names may not."""
     identity = encoder.identity
     if known is None:

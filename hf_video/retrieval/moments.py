@@ -46,7 +46,7 @@ def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
     return [Moment(*one) for one in join_overlapping([Stretch(m.path, m.start, m.end, m.score) for m in moments])]
 
 
-def still(image: Any) -> np.ndarray:
+def image_as_video(image: Any) -> np.ndarray:
     """An image, a path or one of PIL, as a video of one frame, uint8 (1, height, width, 3). Raises VideoOptionError for
     a video, and what `VideoReader` raises."""
     with VideoReader([image] if isinstance(image, Image.Image) else image) as reader:

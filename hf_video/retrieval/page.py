@@ -49,7 +49,7 @@ def page(index: VideoIndex, folder: str) -> Any:
     root = os.path.commonpath([os.path.dirname(os.path.abspath(file.path)) for file in index.files])
 
     def find(text: str, example: str | None, image: str | None, number: int) -> tuple[Any, ...]:
-        """Page `number`, from 0 on: pictures, moments, what is said, no video, the number, and which buttons work."""
+        """Page `number`, from 0 on: pictures, moments, message, no video, the number, and which buttons work."""
         given = {"text": (text or "").strip(), "video": example, "image": image}
         query = {name: value for name, value in given.items() if value}
         if not query:
@@ -65,13 +65,13 @@ def page(index: VideoIndex, folder: str) -> Any:
         if not moments:
             return _answer([], "Nothing was found.", number, False)
         first = number * SHOWN + 1
-        said = f"{first} to {first + len(moments) - 1}, the nearest first. Choose one to play it."
-        return _answer(moments, said, number, more)
+        message = f"{first} to {first + len(moments) - 1}, the nearest first. Choose one to play it."
+        return _answer(moments, message, number, more)
 
-    def _answer(moments: list[Moment], said: str, number: int, more: bool) -> tuple[Any, ...]:
+    def _answer(moments: list[Moment], message: str, number: int, more: bool) -> tuple[Any, ...]:
         pictures = [(_thumbnail(moment), _caption(moment)) for moment in moments]
         buttons = gradio.update(interactive=number > 0), gradio.update(interactive=more)
-        return pictures, moments, said, None, number, *buttons
+        return pictures, moments, message, None, number, *buttons
 
     def play(moments: list[Moment], event: Any) -> tuple[str | None, str]:
         moment = moments[event.index]

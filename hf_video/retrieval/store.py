@@ -56,7 +56,7 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexedVideo:
     """A file with its vectors (moments, D) float32 and their (start, end) in seconds, float64 (moments, 2)."""
 
     record: FileRecord
@@ -65,7 +65,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Segment:
+class IndexSegment:
     """A part of the index: `vectors` (N, D), `seconds` (N, 2), `owner` (N,) numbers in `files`, and `live` (N,): False
     for the moments of files that are gone or were replaced."""
 
@@ -77,13 +77,13 @@ class Segment:
     live: np.ndarray
     removed: frozenset[int] = frozenset()
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[IndexedVideo]:
         """The files that still count."""
         firsts = np.concatenate([[0], np.cumsum([file.moments for file in self.files])])
         for number, file in enumerate(self.files):
             if number not in self.removed:
                 rows = slice(firsts[number], firsts[number + 1])
-                yield Entry(file, self.vectors[rows], self.seconds[rows])
+                yield IndexedVideo(file, self.vectors[rows], self.seconds[rows])
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Manifest:
     checksums: dict[str, dict[str, int]] = field(default_factory=dict)  # of the files of each segment
 
 
-class Store:
+class IndexStore:
     """The folder of an index."""
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -145,7 +145,7 @@ class Store:
 
     # -- segments ---------------------------------------------------------------------------------------------------
 
-    def write_segment(self, name: str, entries: Sequence[Entry], dim: int) -> dict[str, int]:
+    def write_segment(self, name: str, entries: Sequence[IndexedVideo], dim: int) -> dict[str, int]:
         """Writes a segment and returns the checksums of its files; it counts once a manifest names it. Raises
         VideoIndexError where the disk is full or may not be written."""
         root = self.folder / SEGMENTS
@@ -163,7 +163,7 @@ class Store:
         self._verified |= {(name, file, found) for file, found in sums.items()}
         return sums
 
-    def read_segment(self, name: str, manifest: Manifest) -> Segment:
+    def read_segment(self, name: str, manifest: Manifest) -> IndexSegment:
         """Raises VideoIndexError for files that are missing, damaged, or don't belong together."""
         parquet = pyarrow().parquet
         folder = self.folder / SEGMENTS / name
@@ -190,7 +190,7 @@ class Store:
                 f"The {what} {file} can't be read ({error}): the index is damaged; build it again."
             ) from error
         live = ~np.isin(owner, list(removed))
-        return Segment(name, records, vectors, seconds, owner, live, frozenset(removed))
+        return IndexSegment(name, records, vectors, seconds, owner, live, frozenset(removed))
 
     def next_name(self, manifest: Manifest) -> str:
         return f"{max((int(name) for name in manifest.segments), default=0) + 1:06d}"
@@ -223,7 +223,7 @@ class Store:
                 path.unlink()
 
 
-def _write_files(folder: Path, entries: Sequence[Entry], dim: int) -> None:
+def _write_files(folder: Path, entries: Sequence[IndexedVideo], dim: int) -> None:
     """The three files of a segment; of the vectors only one video's are in memory at once."""
     arrow, parquet = vars(pyarrow()).values()
     records = [entry.record for entry in entries]

@@ -11,7 +11,7 @@ from hf_video.base.written_files import crc32_of, writing_into
 from hf_video.data.sources.files import same_file
 from hf_video.errors import VideoIndexError
 from hf_video.retrieval import approximate
-from hf_video.retrieval.store import Entry, Manifest, Segment, Store
+from hf_video.retrieval.store import IndexedVideo, IndexSegment, IndexStore, Manifest
 
 FLUSH_SECONDS, FLUSH_BYTES = 10.0, 64 * 2**20  # work that a kill may cost, and memory that vectors may take
 SMALL, MANY = 65536, 8  # segments of fewer moments are joined where there are more than so many
@@ -20,10 +20,10 @@ DEAD = 0.25  # share of dead moments from which a segment is written anew
 LATE = 0.1  # share of moments that the FAISS index does not know from which it is built anew
 
 
-class Writer:
+class IndexWriter:
     """Changes an index under its lock. `finish()` ends the work; without it what was flushed counts all the same."""
 
-    def __init__(self, store: Store, manifest: Manifest, segments: Sequence[Segment]):
+    def __init__(self, store: IndexStore, manifest: Manifest, segments: Sequence[IndexSegment]):
         self._store, self._manifest = store, manifest
         self._place = {  # by the file, however its path is spelled
             same_file(record.path): (segment.name, number)
@@ -31,12 +31,12 @@ class Writer:
             for number, record in enumerate(segment.files)
             if number not in segment.removed
         }
-        self._held: dict[str, Entry] = {}
+        self._held: dict[str, IndexedVideo] = {}
         self._held_bytes = 0
         self._struck: list[tuple[str, int]] = []
         self._since = time.monotonic()
 
-    def replace(self, entry: Entry) -> None:
+    def replace(self, entry: IndexedVideo) -> None:
         """A file's moments, instead of those it had."""
         if entry.record.moments:
             width = entry.vectors.shape[1]
@@ -79,17 +79,19 @@ class Writer:
         self._approximate()
         self._store.clear(self._manifest)
 
-    def _write(self, name: str, entries: Sequence[Entry]) -> dict[str, int]:
+    def _write(self, name: str, entries: Sequence[IndexedVideo]) -> dict[str, int]:
         # A file without moments says nothing of the width.
         width = self._manifest.dim or 0
-        wide = [e if e.record.moments else Entry(e.record, e.vectors.reshape(0, width), e.seconds) for e in entries]
+        wide = [
+            e if e.record.moments else IndexedVideo(e.record, e.vectors.reshape(0, width), e.seconds) for e in entries
+        ]
         return self._store.write_segment(name, wide, width)
 
     def _commit(self, manifest: Manifest) -> None:
         self._store.commit(manifest)
         self._manifest = manifest
 
-    def _segments(self) -> list[Segment]:
+    def _segments(self) -> list[IndexSegment]:
         manifest = self._manifest
         return [self._store.read_segment(name, manifest) for name in manifest.segments]
 
@@ -126,14 +128,14 @@ class Writer:
         elif total - known > LATE * total or sum(size for _, size in facts["segments"]) > (1 + DEAD) * total:
             path = self._store.folder / f"approximate-{self._store.next_name(self._manifest)}-{total}.faiss"
             with writing_into(self._store.folder, VideoIndexError):
-                facts = approximate.build(segments, path)
+                facts = approximate.build_faiss_index(segments, path)
                 facts["crc32"] = crc32_of(path)
             self._commit(replace(self._manifest, approximate=facts))
 
 
-def _parts(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def _parts(entries: Sequence[IndexedVideo]) -> Iterator[list[IndexedVideo]]:
     """In this order, each with LARGE moments at most, or one file."""
-    part: list[Entry] = []
+    part: list[IndexedVideo] = []
     moments = 0
     for entry in entries:
         if part and moments + len(entry.vectors) > LARGE:

@@ -17,7 +17,7 @@ from hf_video.clips import sources
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError, SamplingError, VideoOptionError
 from hf_video.evaluation.classification import evaluate_videos
-from hf_video.evaluation.label_matching import match_labels, plain_name
+from hf_video.evaluation.label_matching import match_labels, normalize_label
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 
@@ -212,7 +212,7 @@ def test_names_are_matched():
     assert match_labels(["left", "right"], {0: "LABEL_0", 1: "LABEL_1"}) == [0, 1]
     assert match_labels(["LABEL_1", "LABEL_0"], {0: "LABEL_0", 1: "LABEL_1"}) == [1, 0]
     assert match_labels(["a b", "a-b"], {0: "a-b", 1: "a b"}) == [1, 0]
-    assert plain_name('Someone\'s  "big"_dog') == "someones big dog"
+    assert normalize_label('Someone\'s  "big"_dog') == "someones big dog"
     with pytest.raises(DataError, match="2 of the data's 3"):
         match_labels(["tai chi", "a_b", "x"], {0: "tai chi", 1: "a b", 2: "a-b"})
 

@@ -18,7 +18,7 @@ from hf_video.data.rows import plain_reason
 from hf_video.errors import CheckpointError
 from hf_video.evaluation.protocols import Protocol
 from hf_video.evaluation.report import Report
-from hf_video.hub.card_facts import read_facts, shared_files
+from hf_video.hub.card_facts import read_facts, shareable_files
 from hf_video.hub.model_card import MARK, make_card, write_card
 
 SUMMARY = {
@@ -282,7 +282,7 @@ def test_what_is_pushed_names_no_place_on_somebodys_machine(tmp_path, monkeypatc
     (folder / "evaluation" / "test" / "report.json").write_text(json.dumps(report))
     (folder / "evaluation" / "test" / "predictions.csv").write_text(f"video,label\r\n{tmp_path}/c d.mp4,/m/04rlf\r\n")
     (folder / "training_summary.json").write_text(json.dumps({"base_model": str(folder), "data": {"skipped": skipped}}))
-    files = shared_files(read_facts(folder))
+    files = shareable_files(read_facts(folder))
     assert set(files) == {"training_summary.json", "evaluation/test/report.json", "evaluation/test/predictions.csv"}
     assert not any(
         str(place).encode() in data for data in files.values() for place in (home, tmp_path, tmp_path.parent)

@@ -29,7 +29,7 @@ def files(count: int, dim: int, *, each: int = 1000, clusters: int = 0):
 
 
 def recall(index: VideoIndex, queries: np.ndarray) -> float:
-    rows, _ = approximate.exact(index._segments, queries, 10)
+    rows, _ = approximate.exact_search(index._segments, queries, 10)
     truth = [{(m.path, m.start) for m in index._moments(dict.fromkeys(r.tolist(), 0.0))} for r in rows]
     found = [{(m.path, m.start) for m in index.search(vector=query)} for query in queries]
     return float(np.mean([len(a & b) / 10 for a, b in zip(truth, found, strict=True)]))

@@ -143,8 +143,8 @@ def test_a_worker_that_dies_takes_only_its_file(small, tmp_path):
 def test_a_lock_ends_with_its_process(small, tmp_path):
     code = textwrap.dedent(f"""
         import time
-        from hf_video.retrieval.store import Store
-        with Store({str(tmp_path / "index")!r}).writing():
+        from hf_video.retrieval.store import IndexStore
+        with IndexStore({str(tmp_path / "index")!r}).writing():
             print("locked", flush=True)
             time.sleep(600)
     """)

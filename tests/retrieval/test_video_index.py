@@ -409,7 +409,7 @@ def test_bad_input_leaves_the_index_as_it_was(index, library, tmp_path):
     before = snapshot(tmp_path / "index")
     (tmp_path / "empty").mkdir()
     (tmp_path / "no-model").mkdir()
-    for error, said, call in (
+    for error, message, call in (
         (DataError, "no videos", lambda: index.update(tmp_path / "empty")),
         (DataError, "no folder", lambda: index.update(tmp_path / "missing")),
         (CheckpointError, "no folder", lambda: index.update(library, str(tmp_path / "missing"))),
@@ -427,7 +427,7 @@ def test_bad_input_leaves_the_index_as_it_was(index, library, tmp_path):
         (VideoIndexError, "no search index", lambda: VideoIndex.open(tmp_path / "empty")),
         (VideoIndexError, "no search index", lambda: VideoIndex.open(tmp_path / "missing")),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             call()
     assert snapshot(tmp_path / "index") == before
     assert not (tmp_path / "missing").exists()

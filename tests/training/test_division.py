@@ -13,7 +13,7 @@ from hf_video.data.check.videos import double_files
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.data.sources.division import Division
 from hf_video.errors import CheckpointError
-from hf_video.evaluation.rows import divided, split_rows
+from hf_video.evaluation.rows import evaluation_splits, split_rows
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.probe import probe_model
 
@@ -72,13 +72,13 @@ def test_the_plan_has_it(run, tmp_path, capsys):
 
 def test_evaluate_and_probe_divide_as_training_did(run):
     trained = load_videos(run / "videos", test_size=0.3)
-    found = divided(run / "videos", run / "model")
+    found = evaluation_splits(run / "videos", run / "model")
     assert {name: names(rows) for name, rows in found.items()} == {name: names(rows) for name, rows in trained.items()}
     assert names(split_rows(run / "videos", "test", run / "model")) == names(trained["test"])
-    assert names(divided(run / "videos")["test"]) != names(trained["test"])  # that is: the file decides
+    assert names(evaluation_splits(run / "videos")["test"]) != names(trained["test"])  # that is: the file decides
     report = probe_model(run / "videos", str(run / "model"), output=run / "probe")
     assert (report["train_found"], report["test_found"]) == (len(trained["train"]), len(trained["test"]))
-    assert names(divided(run / "videos", run / "probe")["test"]) == names(trained["test"])
+    assert names(evaluation_splits(run / "videos", run / "probe")["test"]) == names(trained["test"])
 
 
 def test_what_was_typed_wins_and_is_warned_of(run, caplog):
@@ -87,7 +87,7 @@ def test_what_was_typed_wins_and_is_warned_of(run, caplog):
 
         said = []
         patch.setattr(evaluation_rows.logger, "warning", said.append)
-        found = divided(run / "videos", run / "model", seed=5)
+        found = evaluation_splits(run / "videos", run / "model", seed=5)
     trained = load_videos(run / "videos", test_size=0.3)["train"]
     overlap = names(found["test"]) & names(trained)
     assert overlap
@@ -100,8 +100,8 @@ def test_new_videos_are_tested_and_other_data_are_left_alone(run, tmp_path):
     write_moving_glyphs(tmp_path / "new", 1, seed=9, size=32, speed=4)
     new = next((tmp_path / "new").rglob("*.mp4"))
     shutil.copy(new, tmp_path / "videos" / "up" / "new.mp4")
-    found = divided(tmp_path / "videos", run / "model")
-    assert names(found["test"]) == {*names(divided(run / "videos", run / "model")["test"]), "up/new.mp4"}
+    found = evaluation_splits(tmp_path / "videos", run / "model")
+    assert names(found["test"]) == {*names(evaluation_splits(run / "videos", run / "model")["test"]), "up/new.mp4"}
     (tmp_path / "videos").rename(tmp_path / "others")
     assert Division.read(run / "model", tmp_path / "others") is None
 

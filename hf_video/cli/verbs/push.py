@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from hf_video.hub.publish import publishable, push
+    from hf_video.hub.publish import publishable_files, push
 
     commit = push(
         options.folder,
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         commit_message=options.message,
         license=options.license,
     )
-    sizes = [(name, (Path(options.folder) / name).stat().st_size) for name in publishable(options.folder)]
+    sizes = [(name, (Path(options.folder) / name).stat().st_size) for name in publishable_files(options.folder)]
     print(f"{counted(len(sizes), 'file')}, {sum(size for _, size in sizes) / 1e6:,.1f} MB", file=sys.stderr)
     print(commit.commit_url)
     return DONE

@@ -258,18 +258,18 @@ def probe_model(
     folder or name on the Hub.
 
     Data without splits are divided as the model of a folder was trained on them, else by `seed` (default 0): see
-    `hf_video.evaluation.rows.divided`.
+    `hf_video.evaluation.rows.evaluation_splits`.
 
     `random=True` probes the same model with random weights too. With `output` the probe is saved there (`save_probe`),
     with `split.json`. `options` are those of `extract_features`. Returns the report, with `chance`, the share of the
     most frequent class among the test videos, and the class names `labels`.
     """
     from hf_video.clips.processors import find_processors
-    from hf_video.evaluation.rows import divided
+    from hf_video.evaluation.rows import evaluation_splits
 
     if output is not None:
         check_output_folder(output)
-    splits = divided(data, model, seed=seed, data_format=data_format, videos=videos)
+    splits = evaluation_splits(data, model, seed=seed, data_format=data_format, videos=videos)
     seed = seed or 0
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or test is None:

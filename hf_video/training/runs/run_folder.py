@@ -22,7 +22,7 @@ from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, replacing, seal, u
 from hf_video.base.output_paths import check_output_folder
 from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError, OutputError
-from hf_video.hub.model_card import is_ours
+from hf_video.hub.model_card import is_generated_card
 from hf_video.training.plan import Plan, confirm
 from hf_video.training.resume import (
     RUN_FILE,
@@ -226,7 +226,7 @@ def _remove(folder: Path, *, but: str = "") -> None:
     """Removes what a run makes; a card that a person wrote is kept, and all else that lies there."""
     for pattern in _MADE:
         for path in folder.glob(pattern):
-            if path.name == but or (path.name == "README.md" and not is_ours(path)):
+            if path.name == but or (path.name == "README.md" and not is_generated_card(path)):
                 continue
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

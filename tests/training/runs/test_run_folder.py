@@ -22,7 +22,7 @@ from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, check_model_folder
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, PublishError
-from hf_video.hub.publish import publishable
+from hf_video.hub.publish import publishable_files
 from hf_video.training.resume import choose_checkpoint
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.pretraining import pretrain
@@ -150,7 +150,7 @@ def test_each_moment_is_the_old_model_or_the_new_one_or_unfinished(moments, whol
             with pytest.raises(CheckpointError, match="not finished"):
                 check_model_folder(state)
             with pytest.raises(PublishError, match="not finished"):
-                publishable(state)
+                publishable_files(state)
             seen["unfinished"] += 1
             continue
         check_model_folder(state)
@@ -227,7 +227,7 @@ def test_loading_looks_at_the_checksums(run, load):
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load.from_pretrained(run)
     with pytest.raises(PublishError, match=r"model\.safetensors"):
-        publishable(run)
+        publishable_files(run)
 
 
 @pytest.mark.parametrize("wrong", ["damaged", "unfinished"])

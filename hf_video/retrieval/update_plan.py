@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from hf_video.data.rows import Skipped
 from hf_video.data.sources.files import same_file, videos_below
 from hf_video.errors import DataError, near_path
-from hf_video.retrieval.building import record_of
-from hf_video.retrieval.store import Entry, FileRecord
-from hf_video.retrieval.writing import Writer
+from hf_video.retrieval.file_embedding import file_record
+from hf_video.retrieval.store import FileRecord, IndexedVideo
+from hf_video.retrieval.writing import IndexWriter
 
 
 @dataclass
@@ -30,20 +30,20 @@ class IndexReport:
     left_out: list[Skipped] = field(default_factory=list)
 
 
-class Changes:
+class UpdatePlan:
     """From the files `known` to an index to those that are below `root` now."""
 
-    def __init__(self, root: str, paths: Sequence[str], known: Sequence[Entry]):
+    def __init__(self, root: str, paths: Sequence[str], known: Sequence[IndexedVideo]):
         self._root, self._paths = os.path.realpath(root), paths
         self._known = {same_file(entry.record.path): entry for entry in known}  # however they are spelled
-        self._by_size: dict[int, list[Entry]] = {}
+        self._by_size: dict[int, list[IndexedVideo]] = {}
         for entry in known:
             self._by_size.setdefault(entry.record.size, []).append(entry)
 
-    def carry_out(
+    def apply(
         self,
-        writer: Writer,
-        embed: Callable[[list[str]], Iterable[Entry | Skipped]],
+        writer: IndexWriter,
+        embed: Callable[[list[str]], Iterable[IndexedVideo | Skipped]],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
         """Strikes out what is gone, copies what is known by its bytes, embeds the rest."""
@@ -66,7 +66,7 @@ class Changes:
                 on_progress(done + number, len(self._paths))
         return report
 
-    def _is_known(self, path: str, writer: Writer, report: IndexReport) -> bool:
+    def _is_known(self, path: str, writer: IndexWriter, report: IndexReport) -> bool:
         found = self._known.get(same_file(path))
         if found is not None and found.record.stat == _stat(path):
             report.unchanged += 1
@@ -103,19 +103,19 @@ def _stat(path: str) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _same_content(path: str, by_size: dict[int, list[Entry]]) -> Entry | None:
+def _same_content(path: str, by_size: dict[int, list[IndexedVideo]]) -> IndexedVideo | None:
     """What is known of a file with these very bytes, as of this file."""
     stat = _stat(path)
     if stat is None or stat[0] not in by_size:
         return None
     try:
-        now = record_of(path)
+        now = file_record(path)
     except OSError:
         return None
     for entry in by_size[stat[0]]:
         if entry.record.digest == now.digest:
             about = {name: getattr(entry.record, name) for name in ("moments", "kind", "reason")}
-            return Entry(replace(now, **about), entry.vectors, entry.seconds)
+            return IndexedVideo(replace(now, **about), entry.vectors, entry.seconds)
     return None
 
 

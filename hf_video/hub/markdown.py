@@ -8,22 +8,22 @@ from typing import Any
 FOLDED_FROM = 12  # rows of a table that are still shown at once
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines)
 
 
-def folded(title: str, table: str, rows: int) -> str:
+def collapsible(title: str, table: str, rows: int) -> str:
     if rows <= FOLDED_FROM:
         return table
     return f"<details>\n<summary>{title}</summary>\n\n{table}\n\n</details>"
 
 
-def bullets(lines: Iterable[str]) -> str:
+def bullet_list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def plain(text: Any) -> str:
+def escape_markdown(text: Any) -> str:
     """A name that can break neither a table nor the page."""
     swaps = (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_"), ("\n", " "))
     text = str(text)
@@ -32,19 +32,19 @@ def plain(text: Any) -> str:
     return text
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(number(item) for item in value)
-    return plain(value)
+        return ", ".join(format_number(item) for item in value)
+    return escape_markdown(value)
 
 
-def duration(seconds: float | None) -> str | None:
+def format_duration(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     minutes, rest = divmod(round(seconds), 60)

@@ -25,7 +25,7 @@ SHOWN = 5
 
 
 @dataclass
-class Scored:
+class EvaluationReport:
     """The result of `evaluate_videos` for N scored videos and C classes.
 
     `names`, `truth` (see the report's kind), `scores` (N, C) float32 as the protocol combines views; `skipped` what
@@ -77,7 +77,7 @@ class Scored:
         return [f"  skipped: {kinds}", *shown, *more]
 
 
-def plain_number(value: Any) -> float | int | None:
+def json_number(value: Any) -> float | int | None:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and math.isnan(value) else value
 

@@ -18,8 +18,8 @@ import torch
 from hf_video.clips.windows import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError
-from hf_video.features.extraction import skipped
-from hf_video.retrieval.store import Entry, FileRecord
+from hf_video.features.extraction import skipped_video
+from hf_video.retrieval.store import FileRecord, IndexedVideo
 
 ENGINES = ("local", "ray")
 RAY_BLOCK = 8  # files that go to a process of the cluster at once
@@ -28,9 +28,9 @@ RAY_TRIES = 5  # for files whose process died
 
 def embed_files(
     encoder: Any, paths: Sequence[str], windows: Windows, *, workers: int = 1, engine: str = "local"
-) -> Iterator[Entry | Skipped]:
-    """An `Entry` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or that
-    killed the process that read it: these are not remembered, and tried again by the next update."""
+) -> Iterator[IndexedVideo | Skipped]:
+    """An `IndexedVideo` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or
+    that killed the process that read it: these are not remembered, and tried again by the next update."""
     check_engine(workers, engine)
     if not paths:
         return iter(())
@@ -51,10 +51,10 @@ def check_engine(workers: int, engine: str) -> None:
         _ray()
 
 
-def embed_file(encoder: Any, path: str, windows: Windows) -> Entry | Skipped:
+def embed_file(encoder: Any, path: str, windows: Windows) -> IndexedVideo | Skipped:
     """One file. What it was is noted before it is read: a change meanwhile is a change for the next update."""
     try:
-        record = record_of(path)
+        record = file_record(path)
     except OSError as error:
         return Skipped(path, str(error), "missing")
     try:
@@ -62,12 +62,12 @@ def embed_file(encoder: Any, path: str, windows: Windows) -> Entry | Skipped:
     except VideoOptionError:
         raise
     except VideoError as error:
-        why = skipped(path, error)
+        why = skipped_video(path, error)
         return _entry(record, np.zeros((0, 0), np.float32), np.zeros((0, 2)), kind=why.kind, reason=why.reason)
     return _entry(record, vectors, seconds)
 
 
-def record_of(path: str) -> FileRecord:
+def file_record(path: str) -> FileRecord:
     """The file as it is now. Raises OSError."""
     status = os.stat(path)
     with open(path, "rb") as file:
@@ -87,14 +87,16 @@ def _digest(file: Any) -> Any:
     return whole
 
 
-def _entry(record: FileRecord, vectors: np.ndarray, seconds: np.ndarray, **more: Any) -> Entry:
-    return Entry(FileRecord(**{**vars(record), "moments": len(vectors), **more}), vectors, seconds)
+def _entry(record: FileRecord, vectors: np.ndarray, seconds: np.ndarray, **more: Any) -> IndexedVideo:
+    return IndexedVideo(FileRecord(**{**vars(record), "moments": len(vectors), **more}), vectors, seconds)
 
 
 # --- several processes ---------------------------------------------------------------------------------------------
 
 
-def _in_processes(encoder: Any, paths: Iterable[str], windows: Windows, workers: int) -> Iterator[Entry | Skipped]:
+def _in_processes(
+    encoder: Any, paths: Iterable[str], windows: Windows, workers: int
+) -> Iterator[IndexedVideo | Skipped]:
     """Where a process dies all of its pool is lost: those that were in work are then suspects, read again one at a
     time, so that the one to blame is found and the others are not lost with it."""
     todo = deque((path, False) for path in paths)
@@ -104,7 +106,7 @@ def _in_processes(encoder: Any, paths: Iterable[str], windows: Windows, workers:
 
 def _pool(
     encoder: Any, todo: deque[tuple[str, bool]], windows: Windows, workers: int
-) -> Generator[Entry | Skipped, None, None]:
+) -> Generator[IndexedVideo | Skipped, None, None]:
     """Works on `todo` until it is empty, a process dies, or the kind of its first changes (suspect or not)."""
     import multiprocessing
 
@@ -160,7 +162,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(path: str) -> Entry | Skipped:
+def _work(path: str) -> IndexedVideo | Skipped:
     encoder, windows = _HERE[0]
     return embed_file(encoder, path, windows)
 
@@ -181,7 +183,7 @@ class _RayEncoder:
         return {"result": [pickle.dumps(embed_file(self.encoder, os.fsdecode(p), self.windows)) for p in batch["path"]]}
 
 
-def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[Entry | Skipped]:
+def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[IndexedVideo | Skipped]:
     """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
     import pickle
 
