@@ -53,7 +53,8 @@ def part_of(path: Path) -> str:
 
 
 def imports(path: Path, *, top_only: bool = False) -> list[str]:
-    """Dotted names of all modules that a file imports; with `top_only` those outside functions."""
+    """Dotted names of all modules that a file imports; with `top_only` those that are imported with it: outside
+    functions, and not for type checkers alone."""
     tree = ast.parse(path.read_text())
     found = []
 
@@ -66,7 +67,10 @@ def imports(path: Path, *, top_only: bool = False) -> list[str]:
                 found.extend([child.module, *(f"{child.module}.{alias.name}" for alias in child.names)])
             elif isinstance(child, ast.Call) and getattr(child.func, "attr", "") == "import_module":
                 found.extend(a.value for a in child.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
-            if not (top_only and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))):
+            lazy = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
+                isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            )
+            if not (top_only and lazy):
                 visit(child)
 
     visit(tree)
@@ -189,6 +193,8 @@ def test_the_checks_see_what_they_should(tmp_path):
     )
     assert {"torchvision.ops", "decord"} <= set(imports(bad))
     assert imports(bad, top_only=True) == []
+    bad.write_text("if TYPE_CHECKING:\n    import decord\nif x:\n    import timm\n")
+    assert (imports(bad), imports(bad, top_only=True)) == (["decord", "timm"], ["timm"])
     bad.write_text("from . import x\n")
     with pytest.raises(AssertionError, match="relative"):
         imports(bad)

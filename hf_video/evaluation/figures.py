@@ -1,43 +1,59 @@
-"""Pictures of an evaluation, drawn with matplotlib (an extra), without a display and without its global state."""
+"""Figures of an evaluation, drawn with matplotlib (an extra), without a display and without its global state."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_video.errors import BackendError, MetricError
 from hf_video.evaluation.metrics import Reliability
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
 INK, GREY, BLUE, RED = "#222222", "#9a9a9a", "#2f6db5", "#c8553d"
 # Up to so many classes every cell holds its number and every class its name.
 NUMBERED, NAMED = 16, 60
 CONFUSIONS, HARDEST = 20, 10
+LONGEST = 34  # letters of a class name
 
 
 def confusion_figure(confusion: np.ndarray, labels: Sequence[str], path: str | os.PathLike[str]) -> Path:
-    """A confusion matrix (C, C) of counts, rows the truth, as a PNG: colours are shares of a row.
+    """Draws a confusion matrix, colours being shares of a row.
 
-    Few classes have names, and numbers in every cell. Of many (more than 60) the matrix shows the pattern as dots, and
-    lists beside it name the most frequent confusions and the hardest classes. Of few, those without a video that were
-    never answered are left out.
+    Few classes have names, and numbers in every cell; those without a video that were never predicted are left out. Of
+    more than 60 the matrix shows the pattern as dots, and lists name the most frequent confusions and hardest classes.
 
-    Raises MetricError for other shapes, BackendError without matplotlib.
+    Args:
+        confusion: (C, C) counts, rows the truth.
+        labels: The C class names.
+        path: The PNG to write; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        MetricError: For other shapes.
+        BackendError: Without matplotlib.
     """
     confusion = np.asarray(confusion)
     if confusion.shape != (len(labels), len(labels)) or not confusion.sum():
         raise MetricError(f"A confusion matrix of {len(labels)} classes with videos is needed; {confusion.shape} came.")
-    labels = [_short(label) for label in labels]
+    labels = [str(label).replace("$", r"\$") for label in labels]  # a dollar sign would begin a formula
+    labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label in labels]
     used = np.flatnonzero((confusion.sum(0) > 0) | (confusion.sum(1) > 0))
     if len(used) > NAMED:
         return _many(confusion, labels, path)
     return _few(confusion[np.ix_(used, used)], [labels[i] for i in used], path)
 
 
-def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
+def _few(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]) -> Path:
     count = len(labels)
     letters = max(map(len, labels))
     side = max(2.2, count * (0.55 if count <= NUMBERED else 0.2))
@@ -45,10 +61,9 @@ def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
     figure = _figure(side + margin + 0.9, side + margin + 0.4)
     axes = figure.add_subplot()
     picture = _matrix(axes, confusion)
-    small = 9 if count <= NUMBERED else 7
     axes.set_xticks(range(count), labels, rotation=45 if letters > 3 else 0, ha="right" if letters > 3 else "center")
     axes.set_yticks(range(count), labels)
-    axes.tick_params(labelsize=small, length=0, colors=INK)
+    axes.tick_params(labelsize=9 if count <= NUMBERED else 7, length=0, colors=INK)
     if count <= NUMBERED:
         for (i, j), value in np.ndenumerate(confusion):
             if value:
@@ -61,7 +76,7 @@ def _few(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
     return _save(figure, path)
 
 
-def _many(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
+def _many(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]) -> Path:
     figure = _figure(15.5, 9.2)
     left, right = figure.subplots(1, 2, width_ratios=(9, 6))
     _dots(left, confusion)
@@ -81,7 +96,7 @@ def _many(confusion: np.ndarray, labels: list[str], path: Any) -> Path:
     return _save(figure, path)
 
 
-def _dots(axes: Any, confusion: np.ndarray) -> None:
+def _dots(axes: Axes, confusion: np.ndarray) -> None:
     """A cell is a pixel or two: what is right in its colour, what is wrong as dots whose areas are shares of a row."""
     from matplotlib.ticker import MultipleLocator
 
@@ -99,7 +114,7 @@ def _dots(axes: Any, confusion: np.ndarray) -> None:
     axes.set_axisbelow(True)
 
 
-def _list(axes: Any, top: int, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+def _list(axes: Axes, top: int, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
     axes.text(0, top - 0.3, title, va="center", fontsize=10, color=INK, weight="bold")
     for row, (number, text, place) in enumerate(rows or [("", "none", "")], start=top + 1):
         axes.text(0.06, row, number, ha="right", va="center", fontsize=8.5, color=RED, weight="bold")
@@ -107,7 +122,7 @@ def _list(axes: Any, top: int, title: str, rows: Sequence[tuple[str, str, str]])
         axes.text(1, row, place, ha="right", va="center", fontsize=8, color=GREY)
 
 
-def _matrix(axes: Any, confusion: np.ndarray) -> Any:
+def _matrix(axes: Axes, confusion: np.ndarray) -> AxesImage:
     from matplotlib.colors import PowerNorm
 
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
@@ -116,7 +131,7 @@ def _matrix(axes: Any, confusion: np.ndarray) -> Any:
     return axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
 
 
-def _name_axes(axes: Any, confusion: np.ndarray, unit: str = "") -> None:
+def _name_axes(axes: Axes, confusion: np.ndarray, unit: str = "") -> None:
     right, total = int(np.trace(confusion)), int(confusion.sum())
     axes.set_title(f"{right} of {total} right ({right / total:.1%})", fontsize=11, color=INK)
     suffix = f" ({unit})" if unit else ""
@@ -124,7 +139,7 @@ def _name_axes(axes: Any, confusion: np.ndarray, unit: str = "") -> None:
     axes.set_ylabel("truth" + suffix, color=INK)
 
 
-def _bar_of_shares(figure: Any, picture: Any, axes: Any) -> None:
+def _bar_of_shares(figure: Figure, picture: AxesImage, axes: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
     bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1))
@@ -134,8 +149,18 @@ def _bar_of_shares(figure: Any, picture: Any, axes: Any) -> None:
 
 
 def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -> Path:
-    """How often answers of a given confidence are right, as a PNG; below, how many videos have that confidence. On the
-    diagonal a model means what it says. Raises BackendError without matplotlib."""
+    """Draws a reliability diagram: accuracy by confidence, and below how many videos have that confidence.
+
+    Args:
+        calibration: From `hf_video.evaluation.reliability`.
+        path: The PNG to write; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        BackendError: Without matplotlib.
+    """
     figure = _figure(5.2, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges, counts = calibration.edges, calibration.counts
@@ -154,15 +179,23 @@ def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -
     below.bar(middle, counts, width * 0.94, color=GREY)
     below.set(xlabel="confidence of the answer", ylabel="videos")
     for axes in (above, below):
-        _plain(axes)
+        _style(axes)
     return _save(figure, path)
 
 
 def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
-    """The curves of a training run from `trainer.state.log_history` as a PNG: `loss` and `eval_loss` by `step`, and
-    below, where there are some, `eval_accuracy` and the like (`eval_` and a value from 0 to 1).
+    """Draws the curves of a training run: `loss` and `eval_loss` by `step`, and below accuracies, where there are some.
 
-    Raises MetricError for a history without a loss, BackendError without matplotlib.
+    Args:
+        history: `trainer.state.log_history`.
+        path: The PNG to write; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        MetricError: For a history without a loss.
+        BackendError: Without matplotlib.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
@@ -186,21 +219,21 @@ def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
             axes.plot(x, y, color=color, linewidth=1.4, label=label, marker="o" if len(x) < 20 else None, markersize=3)
         axes.set_ylabel(unit)
         axes.legend(fontsize=8, frameon=False)
-        _plain(axes)
+        _style(axes)
     if shares:
         rows[1].set_ylim(0, 1.02)
     rows[-1].set_xlabel("step")
     return _save(figure, path)
 
 
-def _plain(axes: Any) -> None:
+def _style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     """Inches. Not made by pyplot, which would keep it, and would ask for a display."""
     try:
         from matplotlib.figure import Figure
@@ -211,7 +244,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
+def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -219,9 +252,3 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, format="png", bbox_inches="tight", pad_inches=0.15)
     return path
-
-
-def _short(label: str, letters: int = 34) -> str:
-    # A dollar sign would begin a formula.
-    label = str(label).replace("$", r"\$")
-    return label if len(label) <= letters else label[: letters - 1] + "…"

@@ -1,24 +1,22 @@
-"""What an evaluation found on videos of several classes each: average precision, and F1 at the model's thresholds."""
+"""The report on videos with several classes each: average precision, and F1 at the model's thresholds."""
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from hf_video.base.version import __version__
 from hf_video.evaluation import metrics
-from hf_video.evaluation.base_report import SHOWN, EvaluationReport, json_number, write_csv
+from hf_video.evaluation.base_report import EvaluationReport, json_number
 
 
 @dataclass
 class MultiLabelReport(EvaluationReport):
-    """See `EvaluationReport`; `truth` (N, C) bool, `thresholds` (C,) from which score on a class counts as shown.
+    """The report of a multi-label classifier, see `EvaluationReport`; `truth` is bool (N, C), and `thresholds` (C,) are
+    the scores from which on a class counts as predicted.
 
     Average precision is scikit-learn's `average_precision_score` (no interpolation), and its mean is over the classes
     that some video shows: `average="macro"` of these classes. Charades' own evaluation is the same where no scores are
@@ -26,6 +24,11 @@ class MultiLabelReport(EvaluationReport):
     """
 
     thresholds: list[float] = field(default_factory=list)
+
+    hardest_by: ClassVar[str] = "average_precision"
+    class_columns: ClassVar[tuple[str, ...]] = (
+        *("label", "videos", "answered", "average_precision", "precision", "recall", "f1", "threshold"),
+    )
 
     @cached_property
     def average_precisions(self) -> np.ndarray:
@@ -35,6 +38,7 @@ class MultiLabelReport(EvaluationReport):
 
     @property
     def mean_average_precision(self) -> float:
+        """The mean of `average_precisions`."""
         return metrics.mean_average_precision(self.scores, self.truth)
 
     @cached_property
@@ -44,7 +48,7 @@ class MultiLabelReport(EvaluationReport):
 
     @property
     def micro_f1(self) -> float:
-        """F1 over all videos and classes together; 0 where nothing is shown and nothing answered."""
+        """F1 over all videos and classes together; 0 without any class shown or predicted."""
         both = int((self.predicted & self.truth).sum())
         return 2 * both / max(int(self.predicted.sum() + self.truth.sum()), 1)
 
@@ -56,85 +60,53 @@ class MultiLabelReport(EvaluationReport):
 
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
-        """Of each class that some video shows or that was answered: label, videos, answered, average_precision,
-        precision, recall and f1 at its threshold."""
-        rows = []
+        """The measures of each class that some video shows or that was predicted, by the names of `class_columns`;
+        `answered` is how often it was predicted."""
         right, support, answered = (part.sum(0) for part in (self.predicted & self.truth, self.truth, self.predicted))
-        for i in np.flatnonzero((support > 0) | (answered > 0)):
-            rows.append({
-                "label": self.labels[i],
-                "videos": int(support[i]),
-                "answered": int(answered[i]),
-                "average_precision": json_number(self.average_precisions[i]),
-                "precision": float(right[i] / answered[i]) if answered[i] else None,
-                "recall": float(right[i] / support[i]) if support[i] else None,
-                "f1": float(2 * right[i] / (support[i] + answered[i])),
-                "threshold": self.thresholds[i],
-            })  # fmt: skip
-        return rows
+        return [
+            dict(zip(self.class_columns, (
+                self.labels[i],
+                int(support[i]),
+                int(answered[i]),
+                json_number(self.average_precisions[i]),
+                float(right[i] / answered[i]) if answered[i] else None,
+                float(right[i] / support[i]) if support[i] else None,
+                float(2 * right[i] / (support[i] + answered[i])),
+                self.thresholds[i],
+            ), strict=True))
+            for i in np.flatnonzero((support > 0) | (answered > 0))
+        ]  # fmt: skip
 
     def best_thresholds(self) -> list[float]:
-        """For each class the threshold of the highest F1 on these videos; a half for classes that none shows. Choose
-        them on other videos than those that the model is tested on."""
+        """Computes for each class the threshold of the highest F1 on these videos, 0.5 for classes that none shows.
+        Choose thresholds on other videos than those that the model is tested on."""
         columns = zip(self.probabilities.T, self.truth.T, strict=True)
         found = [metrics.best_threshold(scores, truth) for scores, truth in columns]
         return [0.5 if np.isnan(one) else one for one in found]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, None for what has no value."""
+    def _measures(self) -> dict[str, Any]:
         return {
-            "model": self.model,
             "problem_type": "multi_label_classification",
-            "protocol": self.protocol.to_dict(),
-            "found": self.found,
-            "total": self.total,
-            "mean_average_precision": json_number(self.mean_average_precision),
+            "mean_average_precision": self.mean_average_precision,
             "micro_f1": self.micro_f1,
-            "macro_f1": json_number(self.macro_f1),
+            "macro_f1": self.macro_f1,
             "labels_per_video": float(self.truth.sum(1).mean()),
-            "classes": len(self.labels),
-            "classes_seen": int(self.truth.any(0).sum()),
-            "seconds": self.seconds,
-            "resumed": self.resumed,
-            "per_class": self.per_class,
-            "skipped": [entry.as_dict() for entry in self.skipped],
-            "hf_video": __version__,
         }
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes report.json, per_class.csv and predictions.csv (labels with "|" between them)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        names = ["label", "videos", "answered", "average_precision", "precision", "recall", "f1", "threshold"]
-        write_csv(folder / "per_class.csv", names, (row.values() for row in self.per_class))
+    def _prediction_table(self) -> tuple[list[str], Iterable[list[Any]]]:
+        def named(classes: np.ndarray) -> str:
+            return "|".join(self.labels[i] for i in np.flatnonzero(classes))
+
+        videos = zip(self.names, self.truth, self.predicted, self.probabilities, strict=True)
         rows = (
-            [name, self._named(truth), self._named(predicted), *(f"{score:.6f}" for score in scores)]
-            for name, truth, predicted, scores in zip(
-                self.names, self.truth, self.predicted, self.probabilities, strict=True
-            )
+            [name, named(truth), named(given), *(f"{p:.6f}" for p in scores)] for name, truth, given, scores in videos
         )
-        write_csv(folder / "predictions.csv", ["video", "labels", "predicted", *self.labels], rows)
-        return folder
+        return ["video", "labels", "predicted", *self.labels], rows
 
-    def _named(self, classes: np.ndarray) -> str:
-        return "|".join(self.labels[i] for i in np.flatnonzero(classes))
-
-    def __str__(self) -> str:
-        return "\n".join([*self._head(), *self._numbers(), *self._worst(), *self._left_out()])
-
-    def _numbers(self) -> list[str]:
+    def _measure_lines(self) -> list[str]:
         seen = int(self.truth.any(0).sum())
         return [
             f"  mAP        {self.mean_average_precision:7.2%}   mean of {seen} of {len(self.labels)} classes",
             f"  F1         {self.micro_f1:7.2%}   at the thresholds, all together; mean of classes {self.macro_f1:.1%}",
             f"  labels     {self.truth.sum(1).mean():7.2f}   a video; {self.predicted.sum(1).mean():.2f} answered",
         ]
-
-    def _worst(self) -> list[str]:
-        rows = sorted((row for row in self.per_class if row["videos"]), key=lambda row: row["average_precision"])
-        few = len(rows) <= 2 * SHOWN
-        width = max((len(row["label"]) for row in rows), default=0)
-        shown = rows if few else rows[:SHOWN]
-        lines = [f"    {row['label']:<{width}}  AP {row['average_precision']:6.1%} of {row['videos']}" for row in shown]
-        return [f"  {'classes' if few else 'hardest classes'}", *lines] if lines else []

@@ -67,7 +67,7 @@ def test_ties_are_the_mean_over_all_orders():
     [
         (np.zeros((2, 3)), None, "video_of_text"),
         (np.zeros((2, 3)), [0, 3], "0 to 2"),
-        (np.zeros((2, 3)), [0], "1 texts"),
+        (np.zeros((2, 3)), [0], r"each of the 2 texts; \[0\] came"),
         (np.full((2, 2), np.nan), None, "NaN"),
         (np.zeros(3), None, "texts, videos"),
         (np.zeros((0, 3)), [], "texts, videos"),
