@@ -58,11 +58,15 @@ _MOVES = (
     (
         "data",
         "data.sources",
-        "files folder labels lists tables spaced segments official hub:datasets_library shards:tar_shards "
-        "described load division splitting inspection",
+        "files folder:files labels lists segments:lists tables spaced:tables official hub:datasets_library "
+        "shards:tar_shards described load division splitting:division inspection",
     ),
-    ("data", "data.datasets", "dataset samples streaming collate captions questions failures shared_batches"),
-    ("data", "data.check", "fingerprint one_pass reencode"),
+    (
+        "data",
+        "data.datasets",
+        "dataset samples:dataset failures:dataset streaming collate shared_batches:collate captions questions",
+    ),
+    ("data", "data.check", "fingerprint one_pass:fingerprint reencode:transcoding"),
     (
         "training",
         "training.runs",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, overload
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, overload
 
 from hf_video.errors import DataError, counted, without_name
 from hf_video.video.frames.part import VideoPart
+
+if TYPE_CHECKING:
+    from hf_video.data.sources.inspection import Inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,34 @@ class VideoRows(Sequence[VideoRow]):
 
     def __repr__(self) -> str:
         return f"VideoRows({len(self)} videos, {len(self.labels)} classes, {len(self.skipped)} named as skipped)"
+
+
+@dataclass
+class ListedVideo:
+    """A video before labels have numbers. `split` is None where the source has no splits, `inspection` is None before
+    the video has been opened. A video that shows several classes has a tuple of labels."""
+
+    source: Any
+    name: str
+    label: str | tuple[str, ...] | None = None
+    split: str | None = None
+    group: str | None = None
+    inspection: Inspection | None = None
+
+
+@dataclass
+class SourceListing:
+    """What a source holds: videos, what was left out, and the class names in order where the source states them.
+
+    `numbers` says that labels which are numbers are the numbers of classes, not names (as in lists; a folder may well
+    be called "2")."""
+
+    root: str
+    videos: list[ListedVideo] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    unlabelled: list[ListedVideo] = field(default_factory=list)  # in `skipped` too; for uses that need no labels
+    labels: list[str] | None = None
+    numbers: bool = False
 
 
 def check_labelled(splits: Mapping[str, VideoRows], source: Any) -> None:

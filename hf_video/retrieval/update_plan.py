@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hf_video.data.rows import Skipped
-from hf_video.data.sources.files import same_file, videos_below
+from hf_video.data.sources.files import canonical_path, videos_below
 from hf_video.errors import DataError, near_path
 from hf_video.retrieval.file_embedding import file_record
 from hf_video.retrieval.store import FileRecord, IndexedVideo
@@ -35,7 +35,7 @@ class UpdatePlan:
 
     def __init__(self, root: str, paths: Sequence[str], known: Sequence[IndexedVideo]):
         self._root, self._paths = os.path.realpath(root), paths
-        self._known = {same_file(entry.record.path): entry for entry in known}  # however they are spelled
+        self._known = {canonical_path(entry.record.path): entry for entry in known}  # however they are spelled
         self._by_size: dict[int, list[IndexedVideo]] = {}
         for entry in known:
             self._by_size.setdefault(entry.record.size, []).append(entry)
@@ -49,7 +49,7 @@ class UpdatePlan:
         """Strikes out what is gone, copies what is known by its bytes, embeds the rest."""
         report = IndexReport(videos=len(self._paths))
         todo = [path for path in self._paths if not self._is_known(path, writer, report)]
-        here = set(map(same_file, self._paths))
+        here = set(map(canonical_path, self._paths))
         for key, entry in self._known.items():
             if key not in here and _below(entry.record.path, self._root):
                 writer.remove(entry.record.path)
@@ -67,7 +67,7 @@ class UpdatePlan:
         return report
 
     def _is_known(self, path: str, writer: IndexWriter, report: IndexReport) -> bool:
-        found = self._known.get(same_file(path))
+        found = self._known.get(canonical_path(path))
         if found is not None and found.record.stat == _stat(path):
             report.unchanged += 1
         elif (found := _same_content(path, self._by_size)) is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hf_video.base.written_files import crc32_of, writing_into
-from hf_video.data.sources.files import same_file
+from hf_video.data.sources.files import canonical_path
 from hf_video.errors import VideoIndexError
 from hf_video.retrieval import approximate
 from hf_video.retrieval.store import IndexedVideo, IndexSegment, IndexStore, Manifest
@@ -26,7 +26,7 @@ class IndexWriter:
     def __init__(self, store: IndexStore, manifest: Manifest, segments: Sequence[IndexSegment]):
         self._store, self._manifest = store, manifest
         self._place = {  # by the file, however its path is spelled
-            same_file(record.path): (segment.name, number)
+            canonical_path(record.path): (segment.name, number)
             for segment in segments
             for number, record in enumerate(segment.files)
             if number not in segment.removed
@@ -44,14 +44,14 @@ class IndexWriter:
                 raise VideoIndexError(f"Vectors of {width} numbers came; this index has {self._manifest.dim}.")
             self._manifest = replace(self._manifest, dim=width)
         self.remove(entry.record.path)
-        self._held[same_file(entry.record.path)] = entry
+        self._held[canonical_path(entry.record.path)] = entry
         self._held_bytes += entry.vectors.nbytes
         if time.monotonic() - self._since > FLUSH_SECONDS or self._held_bytes >= FLUSH_BYTES:
             self.flush()
 
     def remove(self, path: str) -> None:
         """A file that is gone."""
-        about = same_file(path)
+        about = canonical_path(path)
         if about in self._place:
             self._struck.append(self._place.pop(about))
         if about in self._held:

@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     found = report.as_dict()
     failed = []
     if options.reencode:
-        from hf_video.data.check.reencode import reencode
+        from hf_video.data.check.transcoding import transcode_videos
 
-        written, there, failed = reencode(videos, options.reencode, short_side=options.short_side)
+        written, there, failed = transcode_videos(videos, options.reencode, short_side=options.short_side)
         found["reencoded"] = {"written": written, "there": there, "failed": [one.as_dict() for one in failed]}
     print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
     for one in failed:

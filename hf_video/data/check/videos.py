@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.data.check.fingerprint import Prints, fingerprint
-from hf_video.data.check.one_pass import inspect_and_print
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
-from hf_video.data.sources.folder import Found
+from hf_video.data.check.fingerprint import Prints, fingerprint, inspect_and_fingerprint
+from hf_video.data.rows import ListedVideo, Skipped, VideoRow, VideoRows
 from hf_video.data.sources.inspection import Inspection, in_threads, inspect_video
 from hf_video.data.sources.load import list_source, set_aside
 from hf_video.video.frames.part import VideoPart
@@ -71,7 +69,7 @@ def check_videos(
     data_format: str | None = None,
     videos: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> tuple[CheckReport, list[Found]]:
+) -> tuple[CheckReport, list[ListedVideo]]:
     """Opens (`level="open"`) or decodes ("full") every video of a source of `load_videos`, compares them by bytes and,
     with `content`, by what they show. `data_format` and `videos` are those of `load_videos`. Returns the report and the
     videos that can be used.
@@ -96,11 +94,11 @@ def check_videos(
         conflicts=[group for group in groups if len({by_name[name].label for name in group.names}) > 1],
         imbalance={split: _imbalance(counts.values()) for split, counts in classes.items() if len(counts) > 1},
         splits=dict(Counter(video.split or "all" for video in videos)),
-        **_facts([video.about for video in videos if video.about is not None]),
+        **_facts([video.inspection for video in videos if video.inspection is not None]),
     ), videos
 
 
-def _classes(videos: list[Found]) -> dict[str, dict[str, int]]:
+def _classes(videos: list[ListedVideo]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter] = defaultdict(Counter)
     for video in videos:
         labels = video.label if isinstance(video.label, tuple) else (video.label,)
@@ -153,18 +151,18 @@ def double_files(splits: Mapping[str, VideoRows]) -> list[str]:
 class _Prints:
     """Fingerprints of videos, taken while they are inspected where one decode does for both."""
 
-    def __init__(self, videos: list[Found]):
+    def __init__(self, videos: list[ListedVideo]):
         self.number = {id(video): number for number, video in enumerate(videos)}
         self.found = Prints(len(videos))
 
-    def inspect(self, video: Found) -> Inspection:
-        both = inspect_and_print(video.source)
+    def inspect(self, video: ListedVideo) -> Inspection:
+        both = inspect_and_fingerprint(video.source)
         if both is None:
             return inspect_video(video.source, level="full")
         self.found.put(self.number[id(video)], both[1])
         return both[0]
 
-    def complete(self, videos: list[Found]) -> None:
+    def complete(self, videos: list[ListedVideo]) -> None:
         """Looks at those that have none yet."""
         left = [video for video in videos if not self.found.known[self.number[id(video)]]]
         prints = in_threads(lambda video: fingerprint(video.source), left, "looking at videos")
@@ -172,7 +170,9 @@ class _Prints:
             self.found.put(self.number[id(video)], one)
 
 
-def find_duplicates(videos: list[Found], *, content: bool = True, prints: _Prints | None = None) -> list[Duplicates]:
+def find_duplicates(
+    videos: list[ListedVideo], *, content: bool = True, prints: _Prints | None = None
+) -> list[Duplicates]:
     """Groups of the same video: first those that are equal to the byte, then those that show the same."""
     exact = _equal_bytes(videos)
     groups = [Duplicates(tuple(videos[i].name for i in group), True) for group in exact]
@@ -194,7 +194,7 @@ def find_duplicates(videos: list[Found], *, content: bool = True, prints: _Print
     return groups
 
 
-def _equal_bytes(videos: Sequence[Found | VideoRow]) -> list[list[int]]:
+def _equal_bytes(videos: Sequence[ListedVideo | VideoRow]) -> list[list[int]]:
     by_size = defaultdict(list)
     for number, video in enumerate(videos):
         if (size := _size(video.source)) is not None:

@@ -20,7 +20,7 @@ import torch
 
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
 from hf_video.data.sources.described import (
     Described,
     Form,
@@ -31,8 +31,7 @@ from hf_video.data.sources.described import (
     list_described,
     rows_by_split,
 )
-from hf_video.data.sources.files import is_video, walk
-from hf_video.data.sources.folder import SPLIT_NAMES, Listing
+from hf_video.data.sources.files import SPLIT_NAMES, is_video, walk_files
 from hf_video.data.sources.lists import pick_column
 from hf_video.data.sources.tables import read_text, text_lines
 from hf_video.errors import DataError
@@ -149,13 +148,13 @@ def _msrvtt(path: Path) -> list[dict[str, Any]] | None:
     ]
 
 
-def _from_folder(root: Path, read: Callable[[Any], Listing]) -> Listing:
+def _from_folder(root: Path, read: Callable[[Any], SourceListing]) -> SourceListing:
     """A list in it, or `clip.txt` beside `clip.mp4`, one caption a line."""
     table = next((root / name for name in TABLES if (root / name).is_file()), None)
     if table is not None:
         return read(table)
-    listing = Listing(str(root))
-    for name in filter(is_video, walk(root)):
+    listing = SourceListing(str(root))
+    for name in filter(is_video, walk_files(root)):
         text = (root / name).with_suffix(".txt")
         captions = _captions(text_lines(read_text(text))) if text.is_file() else []
         if not captions:

@@ -22,7 +22,7 @@ from typing import Any
 from hf_video.data.datasets.captions import flattened, tokenized
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
 from hf_video.data.sources.described import (
     Described,
     Form,
@@ -33,7 +33,7 @@ from hf_video.data.sources.described import (
     list_described,
     rows_by_split,
 )
-from hf_video.data.sources.folder import Listing, split_name
+from hf_video.data.sources.files import split_name
 from hf_video.data.sources.lists import pick_column
 from hf_video.data.sources.tables import LIST_ENDINGS
 from hf_video.errors import DataError
@@ -163,7 +163,7 @@ def _several(given: Any) -> list[str]:
     return [_text(one) for one in given] if isinstance(given, (list, tuple)) else []
 
 
-def _find_answers(listing: Listing) -> None:
+def _find_answers(listing: SourceListing) -> None:
     """Makes numbers of choices into their texts, in place, and puts aside questions whose answer can't be chosen."""
     said = [one for video in listing.videos for one in video.said]
     bare = next((question for question, _, choices in said if not choices), None)
@@ -188,7 +188,7 @@ def _chosen(question: str, answer: str, choices: tuple[str, ...], numbered: bool
     return question, same, choices
 
 
-def _from_folder(root: Path, read: Callable[[Any], Listing]) -> Listing:
+def _from_folder(root: Path, read: Callable[[Any], SourceListing]) -> SourceListing:
     files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_ENDINGS)
     table = next((path for name in TABLES for path in files if path.stem.lower() == name), None)
     if table is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.data.datasets.samples import FILE_ERRORS, OPTION_ERRORS, SampleMaker
+from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBuilder
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.seeds import sample_seed
 from hf_video.data.sources.datasets_library import columns_of, is_dataset, label_text, undecoded
@@ -30,7 +30,7 @@ def _opened(shard: str) -> Any:
     return HttpFile(shard, block=SHARD_BLOCK) if scheme_of(shard) else open(shard, "rb")
 
 
-class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
+class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
     """Samples as `VideoDataset`'s, from WebDataset shards or a streaming data set of `datasets`, in their order.
 
     Workers share out the shards (with fewer shards than workers: the samples). In a distributed `Trainer`, accelerate
@@ -75,7 +75,7 @@ class VideoStream(SampleMaker, torch.utils.data.IterableDataset):
         self._number = {name: number for number, name in enumerate(self.labels or ())}
         self.num_labels = len(self._number)
         self._columns = (video_column, label_column)
-        self._prepare(
+        self._configure(
             processor,
             num_frames=num_frames,
             sampler=sampler,

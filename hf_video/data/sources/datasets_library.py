@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_video.data.sources.folder import Found, Listing, drop_unlabelled, split_name
+from hf_video.data.rows import ListedVideo, SourceListing
+from hf_video.data.sources.files import drop_unlabelled, split_name
 from hf_video.data.sources.labels import LABEL_COLUMNS, read_label
 from hf_video.data.sources.lists import pick_column
 from hf_video.data.sources.tables import VIDEO_COLUMNS
@@ -61,10 +62,10 @@ def load_dataset_from(name: str) -> Any:
         ) from error
 
 
-def list_dataset(source: Any, *, video_column: str = "video", label_column: str = "label") -> Listing:
+def list_dataset(source: Any, *, video_column: str = "video", label_column: str = "label") -> SourceListing:
     """The rows of a Dataset or DatasetDict. Raises DataError for streams and for tables without a video column."""
     parts = dict(source.items()) if isinstance(source, Mapping) else {None: source}
-    listing = Listing("", numbers=True)
+    listing = SourceListing("", numbers=True)
     for split, part in parts.items():
         if not hasattr(part, "select_columns") or not hasattr(part, "__len__"):
             raise DataError("A streaming data set has no rows to number: use hf_video.data.VideoStream.")
@@ -78,7 +79,7 @@ def list_dataset(source: Any, *, video_column: str = "video", label_column: str 
     return listing
 
 
-def _add_rows(listing: Listing, part: Any, split: str | None, prefix: str, video: str, label: str) -> None:
+def _add_rows(listing: SourceListing, part: Any, split: str | None, prefix: str, video: str, label: str) -> None:
     video_at, label_at = columns_of(part, video, label)
     feature = part.features[label_at] if label_at else None
     names = getattr(getattr(feature, "feature", feature), "names", None)  # a class, or a list of classes
@@ -90,7 +91,7 @@ def _add_rows(listing: Listing, part: Any, split: str | None, prefix: str, video
         name = f"{prefix}{number:06d}" + (f" ({os.path.basename(path)})" if path else "")
         source = path if path and os.path.exists(path) else Cell(column, number, name)
         text = label_text(value, names)
-        listing.videos.append(Found(source, name, text, split, None if group is None else str(group)))
+        listing.videos.append(ListedVideo(source, name, text, split, None if group is None else str(group)))
 
 
 def columns_of(part: Any, video: str, label: str) -> tuple[str, str | None]:

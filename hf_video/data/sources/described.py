@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing, VideoRow, VideoRows
 from hf_video.data.sources.datasets_library import (
     columns_of,
     is_dataset,
@@ -21,12 +21,10 @@ from hf_video.data.sources.datasets_library import (
     load_dataset_from,
     saved_dataset,
 )
-from hf_video.data.sources.files import locate
-from hf_video.data.sources.folder import Found, Listing, split_name
-from hf_video.data.sources.lists import named_part, pick_column, split_of, text_of
+from hf_video.data.sources.division import assign_groups, choose_test
+from hf_video.data.sources.files import locate, split_name
+from hf_video.data.sources.lists import Columns, named_part, part_of, pick_column, segment_columns, split_of, text_of
 from hf_video.data.sources.load import SPLITS, set_aside
-from hf_video.data.sources.segments import Columns, part_of, segment_columns
-from hf_video.data.sources.splitting import assign_groups, choose_test
 from hf_video.data.sources.tables import LIST_ENDINGS, VIDEO_COLUMNS, Table, read_table
 from hf_video.errors import DataError
 from hf_video.video.frames.addresses import local_path
@@ -49,20 +47,20 @@ class Form:
 
     what: str
     reader: Callable[[list[str], str], tuple[list[str], Reader]]
-    folder: Callable[[Path, Callable[[Any], Listing]], Listing]
+    folder: Callable[[Path, Callable[[Any], SourceListing]], SourceListing]
     video_column: str = "video"
     special: Callable[[Path], list[dict[str, Any]] | None] = lambda path: None
     headers: tuple[str, ...] = ()
 
 
 @dataclass
-class Described(Found):
+class Described(ListedVideo):
     """A video, once, with all that is said about it."""
 
     said: list[Any] = field(default_factory=list)
 
 
-def list_described(source: Any, form: Form, videos: str | os.PathLike[str] | None) -> Listing:
+def list_described(source: Any, form: Form, videos: str | os.PathLike[str] | None) -> SourceListing:
     """The `Described` of a source, unopened: a list, a folder, a `datasets` data set or its name, or a dict of these by
     split. `videos` is the folder that names in lists are relative to. Raises DataError."""
     if isinstance(source, Mapping) and not is_dataset(source):
@@ -83,7 +81,7 @@ def list_described(source: Any, form: Form, videos: str | os.PathLike[str] | Non
 
 
 def inspect_and_divide(
-    listing: Listing,
+    listing: SourceListing,
     *,
     split: str | None,
     test_size: float,
@@ -114,7 +112,7 @@ def check_test_size(test_size: Any) -> None:
         raise DataError(f"test_size={test_size!r} must be a share from 0 to below 1.")
 
 
-def rows_by_split(listing: Listing, rows_of: Callable[[Described], Iterable[VideoRow]]) -> dict[str, VideoRows]:
+def rows_by_split(listing: SourceListing, rows_of: Callable[[Described], Iterable[VideoRow]]) -> dict[str, VideoRows]:
     """Rows of all videos by split, the usual splits first; what was left out stands in the first one's `skipped`."""
     rows: dict[str, list[VideoRow]] = {}
     for video in listing.videos:
@@ -134,8 +132,8 @@ def clean(text: Any) -> str:
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _by_split(sources: Mapping[str, Any], form: Form, videos: Any) -> Listing:
-    whole = Listing("")
+def _by_split(sources: Mapping[str, Any], form: Form, videos: Any) -> SourceListing:
+    whole = SourceListing("")
     for name, part in sources.items():
         found = list_described(part, form, videos)
         for video in found.videos:
@@ -146,7 +144,7 @@ def _by_split(sources: Mapping[str, Any], form: Form, videos: Any) -> Listing:
     return whole
 
 
-def _from_list(path: Path, form: Form, videos: Any) -> Listing:
+def _from_list(path: Path, form: Form, videos: Any) -> SourceListing:
     special = form.special(path)
     table = (
         read_table(path, names=(form.video_column, *ID_COLUMNS, *form.headers))
@@ -161,14 +159,14 @@ def _from_list(path: Path, form: Form, videos: Any) -> Listing:
     _, read = form.reader([name for name in names if name != at], str(path))
     segment = segment_columns(names)
     root = Path(videos) if videos is not None else path.parent
-    listing, known = Listing(os.fspath(root)), {}
+    listing, known = SourceListing(os.fspath(root)), {}
     for record, place in zip(table.records, table.places, strict=True):
         _add(listing, known, record, at, read, segment, f"{path}, {place}")
     return listing
 
 
 def _add(
-    listing: Listing,
+    listing: SourceListing,
     known: dict[Any, Any],
     record: Mapping[str, Any],
     at: str,
@@ -200,7 +198,7 @@ def _add(
     known[source, split].said += said
 
 
-def _from_datasets(source: Any, form: Form) -> Listing:
+def _from_datasets(source: Any, form: Form) -> SourceListing:
     parts = dict(source.items()) if isinstance(source, Mapping) else {None: source}
     said: list[list[Any] | str] = []
     bare = {}

@@ -1,4 +1,6 @@
-"""Files below a folder: which are videos by their ending, and what the others are."""
+"""Files below a folder: which are videos by their ending and what the others are, and a folder of videos as a listing:
+`train/<label>/clip.mp4`, `<label>/clip.mp4`, or just clips.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_video.data.rows import Skipped
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing
+from hf_video.errors import DataError, near_path
 from hf_video.video.frames.addresses import local_path, scheme_of
 
 VIDEO_ENDINGS = (
@@ -18,9 +21,15 @@ VIDEO_ENDINGS = (
 # What official lists leave out before a number: MSRVTT-QA's 7010 is video7010.mp4, MSVD-QA's 1 is vid1.avi.
 NUMBERED = ("", "video", "vid")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation",
+    "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
-def walk(root: str | os.PathLike[str]) -> Iterator[str]:
+def walk_files(root: str | os.PathLike[str]) -> Iterator[str]:
     """Paths of all files below `root`, relative to it with "/", in natural order (2 before 10). Hidden files and
     folders are passed over; links to folders are followed once."""
     seen = set()
@@ -33,35 +42,35 @@ def walk(root: str | os.PathLike[str]) -> Iterator[str]:
         seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         found += [Path(folder, file).relative_to(root).as_posix() for file in files if not file.startswith(".")]
-    return iter(sorted(found, key=natural))
+    return iter(sorted(found, key=natural_key))
 
 
 def videos_below(root: str | os.PathLike[str]) -> tuple[list[str], list[Skipped]]:
-    """Paths of all videos below `root`, by their endings, as `walk` gives them; and what is left out: files of other
-    kinds, and further names (links) of a file that is among the videos, of which a name that is no link is kept."""
+    """Paths of all videos below `root`, by their endings, in the order of `walk_files`; and what is left out: files of
+    other kinds, and further names (links) of a file that is among the videos, of which one that is no link is kept."""
     videos, others = [], []
     first: dict[str, str] = {}
-    names = list(walk(root))
+    names = list(walk_files(root))
     for name in sorted(filter(is_video, names), key=lambda name: os.path.islink(os.path.join(root, name))):
-        first.setdefault(same_file(os.path.join(root, name)), name)
+        first.setdefault(canonical_path(os.path.join(root, name)), name)
     for name in names:
         if not is_video(name):
             others.append(not_a_video(name))
-        elif (kept := first[same_file(os.path.join(root, name))]) == name:
+        elif (kept := first[canonical_path(os.path.join(root, name))]) == name:
             videos.append(name)
         else:
             others.append(Skipped(name, f"is the same file as {kept}", "other"))
     return videos, others
 
 
-def same_file(path: str) -> str:
+def canonical_path(path: str) -> str:
     """What all spellings of a path have in common: relative or absolute, through links or not. URLs are as they are."""
     if scheme_of(path):
         return path
     return os.path.realpath(path)
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> list[tuple[int, int, str]]:
     """A key for sorting in which numbers count as numbers."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
@@ -99,3 +108,77 @@ def not_a_video(name: str) -> Skipped:
     ending = os.path.splitext(name)[1].lower()
     what = "an image" if ending in IMAGE_ENDINGS else f"a {ending} file" if ending else "a file without an ending"
     return Skipped(name, f"{what}, and no video by its name", "format" if "/" in name else "other")
+
+
+def split_name(text: str) -> str | None:
+    """ "train", "validation" or "test" for the names that people give them, else None."""
+    return SPLIT_NAMES.get(text.lower())
+
+
+def list_folder(root: str | os.PathLike[str]) -> SourceListing:
+    """The videos of a folder. Raises DataError where there is no folder or nothing in it is a video."""
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder (looked in {os.getcwd()}).{near_path(root)} Give a folder of videos.")
+    listing = SourceListing(str(root))
+    splits = _splits(root)
+    for name in walk_files(root):
+        _place(listing, root, name, splits)
+    if not listing.videos:
+        others = f" There are other files, such as {listing.skipped[0].name}." if listing.skipped else ""
+        raise DataError(
+            f"{root} holds no video.{others} Give train/<label>/clip.mp4, <label>/clip.mp4, or clips without labels."
+        )
+    drop_unlabelled(listing, "stands beside the label folders")
+    _name_empty_classes(listing, root, splits)
+    return listing
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """Subfolders that are splits, by name: where one is the training split, or where all are splits."""
+    below = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    named = {name: split_name(name) for name in below if split_name(name)}
+    return named if "train" in named.values() or (below and len(named) == len(below)) else {}
+
+
+def _place(listing: SourceListing, root: Path, name: str, splits: dict[str, str]) -> None:
+    parts = name.split("/")
+    split = None
+    if splits:
+        split = splits.get(parts[0]) if len(parts) > 1 else None
+        if split is None and not is_video(name):
+            listing.skipped.append(not_a_video(name))
+            return
+        if split is None:
+            reason = f"stands beside the splits ({', '.join(splits)})"
+            listing.unlabelled.append(ListedVideo(str(root / name), name))
+            listing.skipped.append(Skipped(name, reason, "format"))
+            return
+        parts = parts[1:]
+    if not is_video(name):
+        listing.skipped.append(not_a_video(name))
+        return
+    label = parts[0] if len(parts) > 1 else None
+    listing.videos.append(ListedVideo(str(root / name), name, label, split))
+
+
+def drop_unlabelled(listing: SourceListing, reason: str) -> None:
+    """In a split that has labels, videos without one are not used."""
+    labelled = {video.split for video in listing.videos if video.label is not None}
+    lost = [video for video in listing.videos if video.split in labelled and video.label is None]
+    listing.videos = [video for video in listing.videos if video.split not in labelled or video.label is not None]
+    listing.skipped += [Skipped(video.name, reason, "unlabelled") for video in lost]
+    listing.unlabelled += lost
+
+
+def _name_empty_classes(listing: SourceListing, root: Path, splits: dict[str, str]) -> None:
+    """Label folders without any video: perhaps an unfinished download."""
+    if all(video.label is None for video in listing.videos):
+        return
+    depth = 2 if splits else 1
+    full = {"/".join(video.name.split("/")[:depth]) for video in listing.videos}
+    for top in [root / name for name in splits] or [root]:
+        for folder in sorted(entry for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+            name = folder.relative_to(root).as_posix()
+            if name not in full:
+                listing.skipped.append(Skipped(name + "/", "a label folder without a video", "no videos"))

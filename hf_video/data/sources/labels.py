@@ -9,9 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from hf_video.data.rows import Skipped
-from hf_video.data.sources.files import natural
-from hf_video.data.sources.folder import Found, Listing
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing
+from hf_video.data.sources.files import natural_key
 from hf_video.errors import DataError, did_you_mean
 
 LABEL_COLUMNS = (
@@ -64,7 +63,7 @@ def _several(values: list[Any], place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def tidy_labels(listing: Listing) -> None:
+def tidy_labels(listing: SourceListing) -> None:
     """One spelling for labels that look the same: Unicode's NFC, no blanks around, "3.0" as "3" where all are numbers.
     Where this joins what were two classes it is said in `skipped`, and so are classes that differ only by case or
     blanks, which stay two. Where some videos have several labels, all get a tuple; "-1" everywhere means none."""
@@ -94,7 +93,7 @@ def tidy_labels(listing: Listing) -> None:
         video.label = None if unknown else tuple(names) if several else next(iter(names))
 
 
-def _each(video: Found) -> tuple[str, ...]:
+def _each(video: ListedVideo) -> tuple[str, ...]:
     return () if video.label is None else (video.label,) if isinstance(video.label, str) else video.label
 
 
@@ -102,7 +101,7 @@ def _normal(label: str) -> str:
     return unicodedata.normalize("NFC", label).strip()
 
 
-def class_names(listing: Listing, labels: Sequence[str] | None) -> list[str]:
+def class_names(listing: SourceListing, labels: Sequence[str] | None) -> list[str]:
     """Class names in the order of their numbers.
 
     In lists and tables, labels that are numbers keep them: class k is number k, also where one of them has no video
@@ -119,10 +118,10 @@ def class_names(listing: Listing, labels: Sequence[str] | None) -> list[str]:
         numbers = {int(label) for label in found}
         first = 1 if numbers == set(range(1, max(numbers) + 1)) else 0
         return [str(number) for number in range(first, max(numbers) + 1)]
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_key)
 
 
-def class_number(video: Found, names: Sequence[str], number: dict[str, int]) -> int | tuple[int, ...] | None:
+def class_number(video: ListedVideo, names: Sequence[str], number: dict[str, int]) -> int | tuple[int, ...] | None:
     """Of a video's label, or of each of them. `number` holds the names in NFC. Raises DataError for unknown ones."""
     if video.label is None:
         return None

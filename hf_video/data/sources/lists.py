@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.rows import Skipped
-from hf_video.data.sources.files import locate
-from hf_video.data.sources.folder import Found, Listing, drop_unlabelled, split_name
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing
+from hf_video.data.sources.files import drop_unlabelled, locate, split_name
 from hf_video.data.sources.labels import LABEL_COLUMNS, read_label
-from hf_video.data.sources.segments import Columns, part_of, segment_columns
 from hf_video.data.sources.tables import VIDEO_COLUMNS, read_table
 from hf_video.errors import DataError
 from hf_video.video.frames.part import VideoPart
+
+# (start, end, unit), the clearer first.
+_WORDS = ("_timestamp", "_time", "_seconds", "_second", "_sec", "_s", "")
+SEGMENT_COLUMNS = (
+    *((f"start{word}", f"{last}{word}", "seconds") for word in _WORDS for last in ("end", "stop")),
+    ("start_frame", "end_frame", "frames"),
+    ("start_frame", "stop_frame", "frames"),
+)
+Columns = tuple[str | None, str | None, str]
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 
 def list_file(
@@ -24,7 +34,7 @@ def list_file(
     label_column: str = "label",
     videos: str | os.PathLike[str] | None = None,
     form: str | None = None,
-) -> Listing:
+) -> SourceListing:
     """The videos that a list names. Paths are relative to `videos`, by default the list's folder, unless they are
     absolute or URLs.
 
@@ -50,7 +60,7 @@ def list_records(
     video: str,
     label: str,
     places: list[str] | None = None,
-) -> Listing:
+) -> SourceListing:
     """Rows of a table as a listing; see `list_file`."""
     records = list(records)
     places = places or [f"{owner}, entry {number + 1}" for number in range(len(records))]
@@ -61,7 +71,7 @@ def list_records(
         raise DataError(f"{owner} has the columns {names}, and none of videos: pass video_column=.")
     label_at = pick_column([name for name in columns if name != at], label, LABEL_COLUMNS)
     segment = segment_columns(columns)
-    listing = Listing(os.fspath(root), numbers=True)
+    listing = SourceListing(os.fspath(root), numbers=True)
     for record, place in zip(records, places, strict=True):
         _add(listing, record, at, label_at, segment, place)
     if not listing.videos:
@@ -71,7 +81,7 @@ def list_records(
 
 
 def _add(
-    listing: Listing,
+    listing: SourceListing,
     record: Mapping[str, Any],
     at: str,
     label_at: str | None,
@@ -90,7 +100,7 @@ def _add(
         return
     source = part_of(source, record, segment, place)
     listing.videos.append(
-        Found(
+        ListedVideo(
             source,
             named_part(name, source),
             read_label(record.get(label_at), place) if label_at else None,
@@ -118,3 +128,52 @@ def pick_column(columns: list[str], wanted: str, usual: tuple[str, ...]) -> str 
     """The column of that name, whatever its case; else the first of the usual names; else None."""
     lower = {str(name).strip().lower(): name for name in columns}
     return next((lower[name] for name in (wanted.lower(), *usual) if name in lower), None)
+
+
+# -- parts of videos ---------------------------------------------------------------------------------------------------
+
+
+def segment_columns(columns: Sequence[str]) -> Columns | None:
+    """The columns of starts and ends and their unit, where a list has such. With a start alone a row goes on to the end
+    of its video, with an end alone it begins with it."""
+    lower = {str(name).strip().lower(): name for name in columns}
+    pairs = [(lower.get(start), lower.get(end), unit) for start, end, unit in SEGMENT_COLUMNS]
+    known = [pair for pair in pairs if pair[0] or pair[1]]
+    return next((pair for pair in known if pair[0] and pair[1]), next(iter(known), None))
+
+
+def part_of(source: Any, record: Mapping[str, Any], columns: Columns | None, place: str) -> Any:
+    """The source, or the stretch of it that an entry names; empty cells mean the whole video. Raises DataError for what
+    is no time."""
+    if columns is None:
+        return source
+    *names, unit = columns
+    start, end = (None if name is None else _time(record.get(name), name, place) for name in names)
+    if start is None and end is None:
+        return source
+    start = start or 0.0
+    if start < 0 or (end is not None and end <= start):
+        raise DataError(
+            f"{place}: from {start:g} to {end:g} {unit} is no part of a video: the end must follow the start."
+        )
+    if unit == "frames" and any(one is not None and one != int(one) for one in (start, end)):
+        raise DataError(f"{place}: {' and '.join(filter(None, names))} must be whole numbers of frames.")
+    return VideoPart(source, start, end, unit)
+
+
+def _time(value: Any, name: str, place: str) -> float | None:
+    """Seconds of 12.5, "12.5" and "00:00:12.5"; None of an empty cell."""
+    if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
+        return None
+    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    try:
+        if clock is not None:
+            hours, minutes, seconds = clock.groups()
+            found = int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+        else:
+            found = float(value)
+        if math.isfinite(found):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"{place}: {name}={value!r} is no time. Write seconds (12.5) or 0:00:12.5.")

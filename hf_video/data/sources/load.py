@@ -8,18 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing, VideoRow, VideoRows, plain_reason
 from hf_video.data.sources.datasets_library import is_dataset, list_dataset, load_dataset_from, saved_dataset
-from hf_video.data.sources.division import Division
-from hf_video.data.sources.files import is_video, same_file, walk
-from hf_video.data.sources.folder import Found, Listing, list_folder, split_name
+from hf_video.data.sources.division import Division, assign_groups, choose_test
+from hf_video.data.sources.files import canonical_path, is_video, list_folder, split_name, walk_files
 from hf_video.data.sources.inspection import Inspection, inspect_all
 from hf_video.data.sources.labels import class_names, class_number, numbers_of, tidy_labels
 from hf_video.data.sources.lists import list_file
 from hf_video.data.sources.official import OFFICIAL, list_official, official_format
-from hf_video.data.sources.spaced import SPACED_FORMS
-from hf_video.data.sources.splitting import assign_groups, choose_test
-from hf_video.data.sources.tables import LIST_ENDINGS
+from hf_video.data.sources.tables import LIST_ENDINGS, SPACED_FORMS
 from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards
 from hf_video.errors import DataError
 from hf_video.video.frames.addresses import local_path
@@ -98,7 +95,7 @@ def load_videos(
 
 def list_source(
     source: Any, data_format: str | None = None, label: str = "label", video: str = "video", videos: Any = None
-) -> Listing:
+) -> SourceListing:
     """What a source holds, unopened, with tidy labels; see `load_videos`."""
     if isinstance(source, (str, os.PathLike)):
         source = local_path(source)
@@ -110,7 +107,7 @@ def list_source(
     return listing
 
 
-def _listed(source: Any, kind: str, label: str, video: str, videos: Any) -> Listing:
+def _listed(source: Any, kind: str, label: str, video: str, videos: Any) -> SourceListing:
     if isinstance(source, Mapping) and not is_dataset(source):
         return _by_split(source, None if kind == "list" else kind, label, video, videos)
     if kind.partition(":")[0] in OFFICIAL:
@@ -145,7 +142,7 @@ def _kind(source: Any) -> str:
     if os.path.isdir(text):
         if saved_dataset(text):
             return "datasets"
-        files = list(walk(text))
+        files = list(walk_files(text))
         if any(map(is_video, files)):
             return "folder"
         tars = any(name.lower().endswith(TAR_ENDINGS) for name in files)
@@ -159,22 +156,22 @@ def _kind(source: Any) -> str:
     return "datasets" if re.fullmatch(r"[\w.-]+/[\w.-]+", text) else "folder"
 
 
-def _take_all(listing: Listing) -> None:
+def _take_all(listing: SourceListing) -> None:
     """Brings the videos without a label back, and takes each file once."""
     names = {video.name for video in listing.unlabelled}
     listing.skipped = [one for one in listing.skipped if one.name not in names]
     videos = [*listing.videos, *listing.unlabelled]
     first = {}
     for video in videos:
-        about = same_file(video.source) if isinstance(video.source, str) else id(video)
+        about = canonical_path(video.source) if isinstance(video.source, str) else id(video)
         if (before := first.setdefault(about, video)) is not video:
             listing.skipped.append(Skipped(video.name, f"is the same file as {before.name}", "other"))
     listing.videos, listing.unlabelled = list(first.values()), []
 
 
-def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: str, videos: Any) -> Listing:
+def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: str, videos: Any) -> SourceListing:
     """A dict of lists or folders by split."""
-    whole: Listing | None = None
+    whole: SourceListing | None = None
     for name, part in source.items():
         found = list_source(part, kind, label, video, videos)
         for one in found.videos:
@@ -192,15 +189,15 @@ def _by_split(source: Mapping[Any, Any], kind: str | None, label: str, video: st
 
 
 def set_aside(
-    listing: Listing,
+    listing: SourceListing,
     level: str,
     *,
     min_frames: int = 1,
     num_frames: int = 4,
     cache_dir: Any = None,
-    look: Callable[[Found], Inspection] | None = None,
+    look: Callable[[ListedVideo], Inspection] | None = None,
 ) -> None:
-    """Opens every video, keeps what was seen in its `about`, and moves those that can't be used to the skipped ones.
+    """Opens every video, sets its `inspection`, and moves those that can't be used to the skipped ones.
     `look` inspects a video in place of `inspect_video`. Raises DataError where none is left."""
     here = [v for v in listing.videos if not (isinstance(v.source, str) and "://" in v.source)]  # never the network
     found = inspect_all(
@@ -212,7 +209,7 @@ def set_aside(
     )
     lost = set()
     for video, one in zip(here, found, strict=True):
-        video.about = one
+        video.inspection = one
         kind, reason, used = one.kind, plain_reason(one.reason, video.source, video.name), one.usable
         if kind is None and one.frames < max(num_frames, min_frames):
             kind, reason, used = "short", _frames(one.frames), one.frames >= min_frames
@@ -229,7 +226,7 @@ def _frames(count: int) -> str:
     return f"{count} frame{'s' if count != 1 else ''} only"
 
 
-def _keep_split(listing: Listing, split: str) -> None:
+def _keep_split(listing: SourceListing, split: str) -> None:
     """Only this split; a source without splits is this one, whole."""
     for video in listing.videos:
         video.split = video.split or split
@@ -239,7 +236,7 @@ def _keep_split(listing: Listing, split: str) -> None:
         raise DataError(f"{listing.root} has no split {split!r}; it has {', '.join(found)}.")
 
 
-def _split_automatically(listing: Listing, test_size: float | None, seed: int, group_pattern: str | None) -> None:
+def _split_automatically(listing: SourceListing, test_size: float | None, seed: int, group_pattern: str | None) -> None:
     labelled = any(video.label is not None for video in listing.videos)
     share = (TEST_SIZE if labelled else 0.0) if test_size is None else test_size
     if not 0 <= share < 1:
@@ -250,7 +247,7 @@ def _split_automatically(listing: Listing, test_size: float | None, seed: int, g
         video.split = "test" if test else "train"
 
 
-def _numbered(listing: Listing, labels: Sequence[str] | None) -> dict[str, VideoRows]:
+def _numbered(listing: SourceListing, labels: Sequence[str] | None) -> dict[str, VideoRows]:
     """Labels as numbers, rows by split."""
     names = class_names(listing, labels)
     number = numbers_of(names)

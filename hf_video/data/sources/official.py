@@ -30,11 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.rows import Skipped
-from hf_video.data.sources.files import is_video, locate, walk
-from hf_video.data.sources.folder import Found, Listing, drop_unlabelled, split_name
-from hf_video.data.sources.lists import named_part, split_of
-from hf_video.data.sources.segments import part_of
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing
+from hf_video.data.sources.files import drop_unlabelled, is_video, locate, split_name, walk_files
+from hf_video.data.sources.lists import named_part, part_of, split_of
 from hf_video.data.sources.tables import read_table, read_text, text_lines
 from hf_video.errors import DataError, HFVideoError
 from hf_video.video.frames.part import VideoPart
@@ -83,7 +81,9 @@ def official_format(path: Path) -> str | None:
     return None
 
 
-def list_official(source: str | os.PathLike[str], name: str, videos: str | os.PathLike[str] | None = None) -> Listing:
+def list_official(
+    source: str | os.PathLike[str], name: str, videos: str | os.PathLike[str] | None = None
+) -> SourceListing:
     """The videos of a published list, or of a folder with all of them, in the format `name`. Raises DataError."""
     key, _, variant = name.partition(":")
     one = OFFICIAL[key]
@@ -103,7 +103,7 @@ def list_official(source: str | os.PathLike[str], name: str, videos: str | os.Pa
     if not root.is_dir():
         raise DataError(f"There is no folder {str(root)!r} with the videos of {path}.")
     labels = one.classes(folder, variant)
-    listing = Listing(str(root), labels=labels, numbers=labels is None)
+    listing = SourceListing(str(root), labels=labels, numbers=labels is None)
     lookup = _Lookup(root)
     for file in files:
         for entry in one.read(file, variant, labels):
@@ -124,7 +124,7 @@ class _Lookup:
     def __init__(self, root: Path):
         self.root = root
         self.by_stem: dict[str, str] = {}
-        for name in filter(is_video, walk(root)):
+        for name in filter(is_video, walk_files(root)):
             self.by_stem.setdefault(os.path.splitext(os.path.basename(name))[0], name)
 
     def find(self, name: str) -> str | None:
@@ -136,7 +136,7 @@ class _Lookup:
         return self.by_stem.get(os.path.splitext(base)[0] if is_video(base) else base)
 
 
-def _add(listing: Listing, entry: Entry, lookup: _Lookup) -> None:
+def _add(listing: SourceListing, entry: Entry, lookup: _Lookup) -> None:
     if entry.unused:
         listing.skipped.append(Skipped(entry.names[0], entry.unused, "unused"))
         return
@@ -145,7 +145,7 @@ def _add(listing: Listing, entry: Entry, lookup: _Lookup) -> None:
     if source is None:
         listing.skipped.append(Skipped(entry.names[0], f"no file of this name below {lookup.root}", "missing"))
         return
-    listing.videos.append(Found(source, named_part(found, source), entry.label, entry.split, entry.group))
+    listing.videos.append(ListedVideo(source, named_part(found, source), entry.label, entry.split, entry.group))
 
 
 def _columns(path: Path) -> frozenset[str]:

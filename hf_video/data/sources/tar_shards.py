@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hf_video.data.rows import Skipped
-from hf_video.data.sources.files import is_video, natural
-from hf_video.data.sources.folder import Found, Listing, split_name
+from hf_video.data.rows import ListedVideo, Skipped, SourceListing
+from hf_video.data.sources.files import is_video, natural_key, split_name
 from hf_video.data.sources.labels import read_label
 from hf_video.errors import DataError
 from hf_video.video.frames.addresses import local_path
@@ -77,15 +76,15 @@ def _expand(text: str) -> list[str]:
         return [text]
     if os.path.isdir(text):
         names = (os.path.join(folder, file) for folder, _, files in os.walk(text) for file in files)
-        return sorted((name for name in names if name.lower().endswith(TAR_ENDINGS)), key=natural)
+        return sorted((name for name in names if name.lower().endswith(TAR_ENDINGS)), key=natural_key)
     if any(mark in text for mark in "*?["):
-        return sorted(glob.glob(text), key=natural)
+        return sorted(glob.glob(text), key=natural_key)
     if not os.path.exists(text):
         raise DataError(f"The shard {text!r} does not exist (looked in {os.getcwd()}); check the path.")
     return [text]
 
 
-def list_shards(source: Any, *, label_column: str = "label") -> Listing:
+def list_shards(source: Any, *, label_column: str = "label") -> SourceListing:
     """The videos of local shards, without reading them. The split is in the shard's name or folder, where it is.
 
     Raises DataError for URLs and compressed tars, which can only be read as a stream, and for damaged ones.
@@ -93,7 +92,7 @@ def list_shards(source: Any, *, label_column: str = "label") -> Listing:
     paths = shard_paths(source)
     local = [os.path.dirname(os.path.abspath(path)) for path in paths if "://" not in path]
     root = os.path.commonpath(local) if local else ""
-    listing = Listing(root, numbers=True)
+    listing = SourceListing(root, numbers=True)
     for path in paths:
         if "://" in path or not path.lower().endswith(".tar"):
             raise DataError(f"{path} can only be read from end to end: use hf_video.data.VideoStream, or unpack it.")
@@ -105,7 +104,7 @@ def list_shards(source: Any, *, label_column: str = "label") -> Listing:
     return listing
 
 
-def _label_by_folder(listing: Listing) -> None:
+def _label_by_folder(listing: SourceListing) -> None:
     """Shards that were packed from label folders; a single folder says nothing."""
     folders = [folder_of(video.source.name) for video in listing.videos]
     if None not in folders and len(set(folders)) > 1:
@@ -118,7 +117,7 @@ def folder_of(member: str) -> str | None:
     return member.rpartition("/")[0].rpartition("/")[2] or None
 
 
-def _list_shard(listing: Listing, path: str, label_column: str) -> None:
+def _list_shard(listing: SourceListing, path: str, label_column: str) -> None:
     shard = os.path.relpath(path, listing.root)
     split = next(filter(None, map(split_name, re.split(r"[/\\._-]", shard))), None)
     try:
@@ -129,7 +128,7 @@ def _list_shard(listing: Listing, path: str, label_column: str) -> None:
                 if sample.video is None:
                     listing.skipped.append(Skipped(name, "no video among the files of this key", "format"))
                 else:
-                    listing.videos.append(Found(sample.video, name, sample.label, split))
+                    listing.videos.append(ListedVideo(sample.video, name, sample.label, split))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{path} can't be read as a tar: {error}. Was it copied completely?") from None
 

@@ -22,8 +22,7 @@ from hf_video.base.loading import loading
 from hf_video.base.model_folder import being_written, reseal
 from hf_video.base.output_paths import check_output_folder
 from hf_video.data.rows import VideoRows
-from hf_video.data.sources.division import Division
-from hf_video.data.sources.splitting import choose_test
+from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
 from hf_video.features.extraction import ClipVectors, Features, extract_features
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from hf_video.cli import main
-from hf_video.data.check.fingerprint import Prints, fingerprint, same_content
-from hf_video.data.check.one_pass import inspect_and_print
-from hf_video.data.check.reencode import reencode
+from hf_video.data.check.fingerprint import Prints, fingerprint, inspect_and_fingerprint, same_content
+from hf_video.data.check.transcoding import transcode_videos
 from hf_video.data.check.videos import check_videos
 from hf_video.data.moving_glyphs import moving_glyphs
 from hf_video.data.sources.inspection import inspect_video
@@ -127,7 +126,7 @@ class TestReencode:
         write_video(tmp_path / "in" / "x" / "a.mkv", glyph(0, frames=12, size=96)[:, :64], 12.5)
         write_video(tmp_path / "in" / "x" / "a.avi", glyph(1, frames=12, size=32), 8)
         _, videos = check_videos(tmp_path / "in", content=False)
-        assert reencode(videos, tmp_path / "out", short_side=32) == (2, 0, [])
+        assert transcode_videos(videos, tmp_path / "out", short_side=32) == (2, 0, [])
         with VideoReader(tmp_path / "out" / "x" / "a.mkv.mp4") as reader:
             about = reader.metadata
         assert (about.height, about.width, about.num_frames, about.codec) == (32, 48, 12, "h264")
@@ -136,11 +135,11 @@ class TestReencode:
             assert (reader.metadata.height, reader.metadata.num_frames) == (32, 12)  # never larger
         made = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.mp4")}
         (tmp_path / "out" / "x" / "a.avi.mp4").unlink()
-        assert reencode(videos, tmp_path / "out", short_side=32) == (1, 1, [])
+        assert transcode_videos(videos, tmp_path / "out", short_side=32) == (1, 1, [])
         kept = tmp_path / "out" / "x" / "a.mkv.mp4"
         assert kept.stat().st_mtime_ns == made[kept]
         with pytest.raises(VideoOptionError):
-            reencode(videos, tmp_path, short_side=2)
+            transcode_videos(videos, tmp_path, short_side=2)
 
 
 class TestOnePass:
@@ -149,7 +148,7 @@ class TestOnePass:
         paths = sorted(map(str, folder.rglob("*.mp4")))
         for ending in ("mkv", "avi", "ts", "webm", "gif"):
             paths.append(str(write_video(folder / f"x.{ending}", glyph(3), 8)))
-        found = [inspect_and_print(path) for path in paths]
+        found = [inspect_and_fingerprint(path) for path in paths]
         assert sum(one is not None for one in found) >= len(paths) - 1
         for path, both in zip(paths, found, strict=True):
             if both is not None:
@@ -158,9 +157,9 @@ class TestOnePass:
         data = Path(paths[0]).read_bytes()
         for name, part in (("cut.mp4", data[: len(data) // 2]), ("empty.mp4", b""), ("text.mp4", b"no video")):
             (folder / name).write_bytes(part)
-            assert inspect_and_print(str(folder / name)) is None
-        assert inspect_and_print(str(folder)) is None
-        assert inspect_and_print(data) is None
+            assert inspect_and_fingerprint(str(folder / name)) is None
+        assert inspect_and_fingerprint(str(folder)) is None
+        assert inspect_and_fingerprint(data) is None
 
     def test_each_file_is_opened_once(self, folder, monkeypatch):
         opened = []
@@ -203,11 +202,11 @@ class TestParts:
         assert report.videos == 3
         assert report.duplicates == []
         assert [fault.kind for fault in report.faults if not fault.used] == ["missing"]
-        assert [video.about.frames for video in videos] == [4, 4, 8]
+        assert [video.inspection.frames for video in videos] == [4, 4, 8]
         opened = []
         real = av.open
         monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args[0]) or real(*args, **kwargs))
         quick, videos = check_videos(folder / "l.csv", level="open", content=False, cache_dir=folder / "cache")
-        assert [video.about.frames for video in videos] == [4, 4, 8]
+        assert [video.inspection.frames for video in videos] == [4, 4, 8]
         assert quick.faults == report.faults
         assert sum(left in one for one in opened) <= 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_video.data import VideoCollator
-from hf_video.data.datasets import shared_batches
+from hf_video.data.datasets import collate
 from hf_video.errors import DataError
 from hf_video.video.augment.mixing import Mixing
 
@@ -101,7 +101,7 @@ class TestSharedMemory:
         for number, view in views:  # 60 batches were kept alive by views alone, and no buffer of theirs was written
             truth = sample(number)["pixel_values"]
             assert torch.equal(view, truth) or torch.equal(view, truth.mT)
-        assert 0 < len(shared_batches._mapped) <= 2 * shared_batches.BUFFERS
+        assert 0 < len(collate._mapped) <= 2 * collate.BUFFERS
 
     def test_few_buffers_serve_many_batches_and_dead_workers_are_forgotten(self):
         for _ in range(3):
@@ -109,7 +109,7 @@ class TestSharedMemory:
             for batch in torch.utils.data.DataLoader(Samples(200), 4, num_workers=2, collate_fn=VideoCollator()):
                 seen += len(batch["labels"])
             assert seen == 200
-            assert len(shared_batches._mapped) <= 2 * shared_batches.BUFFERS
+            assert len(collate._mapped) <= 2 * collate.BUFFERS
 
     def test_what_is_computed_in_a_worker_is_an_ordinary_tensor(self):
         class Halved(VideoCollator):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hf_video.data import VideoRow, VideoRows, load_videos
+from hf_video.data.rows import ListedVideo
 from hf_video.data.sources import inspection
-from hf_video.data.sources.folder import Found
+from hf_video.data.sources.division import assign_groups, choose_test
 from hf_video.data.sources.inspection import InspectionCache, inspect_all
-from hf_video.data.sources.splitting import assign_groups, choose_test
 from hf_video.errors import DataError, VideoOptionError
 from hf_video.video.writer import write_video
 
@@ -146,7 +146,10 @@ def test_rows_know_their_labels():
 class TestGroups:
     def test_two_clips_of_a_recording_never_stand_on_both_sides(self):
         videos = [
-            Found("", f"{c}/v_{c}_g{g:02d}_c{k:02d}.avi", c) for c in "ABC" for g in range(1, 26) for k in range(4)
+            ListedVideo("", f"{c}/v_{c}_g{g:02d}_c{k:02d}.avi", c)
+            for c in "ABC"
+            for g in range(1, 26)
+            for k in range(4)
         ]
         assign_groups(videos, None)
         for seed in range(5):
@@ -168,7 +171,7 @@ class TestGroups:
         ],
     )
     def test_known_names(self, name, group):
-        video = Found("", name, "x")
+        video = ListedVideo("", name, "x")
         assign_groups([video], None)
         assert video.group == group
 
@@ -182,14 +185,16 @@ class TestGroups:
             load_videos(folder, group_pattern="(")
 
     def test_a_class_of_one_recording_stays_in_training_and_small_ones_are_tested(self):
-        videos = [Found("", f"a{i}", "a", group="one") for i in range(5)]
-        videos += [Found("", f"b{i}", "b", group="large") for i in range(9)] + [Found("", "b9", "b", group="small")]
+        videos = [ListedVideo("", f"a{i}", "a", group="one") for i in range(5)]
+        videos += [ListedVideo("", f"b{i}", "b", group="large") for i in range(9)] + [
+            ListedVideo("", "b9", "b", group="small")
+        ]
         for seed in range(5):
             test = choose_test(videos, 0.2, seed)
             assert [v.name for v, t in zip(videos, test, strict=True) if t] == ["b9"]
 
     def test_order_does_not_matter(self):
-        videos = [Found("", f"{i:03d}", "ab"[i % 2]) for i in range(40)]
+        videos = [ListedVideo("", f"{i:03d}", "ab"[i % 2]) for i in range(40)]
         chosen = {v.name for v, t in zip(videos, choose_test(videos, 0.25, 3), strict=True) if t}
         back = videos[::-1]
         assert chosen == {v.name for v, t in zip(back, choose_test(back, 0.25, 3), strict=True) if t}

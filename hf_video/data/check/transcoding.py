@@ -10,8 +10,7 @@ from pathlib import Path
 
 import av
 
-from hf_video.data.rows import Skipped, plain_reason
-from hf_video.data.sources.folder import Found
+from hf_video.data.rows import ListedVideo, Skipped, plain_reason
 from hf_video.data.sources.inspection import in_threads
 from hf_video.errors import HFVideoError, VideoOptionError, VideoWriteError, fault_kind
 from hf_video.video.frames.resize import shortest_edge_size
@@ -23,8 +22,8 @@ KEYFRAME_INTERVAL = 30
 CHUNK = 16
 
 
-def reencode(
-    videos: Sequence[Found], folder: str | os.PathLike[str], *, short_side: int = 256, crf: int = 20
+def transcode_videos(
+    videos: Sequence[ListedVideo], folder: str | os.PathLike[str], *, short_side: int = 256, crf: int = 20
 ) -> tuple[int, int, list[Skipped]]:
     """Writes each video as H.264 without sound into `folder`, under its own name with .mp4: the short side at most
     `short_side` pixels, every frame and the average frame rate kept, damaged frames replaced by their neighbours.
@@ -42,7 +41,7 @@ def reencode(
     return len(left) - len(failed), len(videos) - len(left), failed
 
 
-def _targets(videos: Sequence[Found], folder: Path) -> list[Path]:
+def _targets(videos: Sequence[ListedVideo], folder: Path) -> list[Path]:
     """Where each goes. Two videos whose names differ only in their endings keep those."""
     names = [video.name.lstrip("/").replace("..", "_") for video in videos]
     stems = [os.path.splitext(name)[0] for name in names]
@@ -52,7 +51,7 @@ def _targets(videos: Sequence[Found], folder: Path) -> list[Path]:
     ]
 
 
-def _one(video: Found, target: Path, short_side: int, crf: int) -> Skipped | None:
+def _one(video: ListedVideo, target: Path, short_side: int, crf: int) -> Skipped | None:
     try:
         with VideoReader(video.source) as whole:
             about = whole.metadata
