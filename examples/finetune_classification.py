@@ -14,7 +14,7 @@ from hf_video.cli import main
 from hf_video.data import VideoCollator, VideoDataset, load_videos
 from hf_video.evaluation.classification import evaluate_videos
 from hf_video.training import VideoTrainer, VideoTrainingArguments
-from hf_video.training.runs.model_loading import find_source, load_start
+from hf_video.training.runs.model_loading import find_source, load_model
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.mixing import Mixing
 
@@ -23,7 +23,7 @@ def by_hand(folder: str, model: str, output: str) -> float:
     """The same without a recipe, in a page: what to copy into a script of your own. Returns the test's accuracy."""
     splits = load_videos(folder)
     labels = splits["train"].labels
-    start = load_start(find_source(model), labels=labels)  # model and processor, with a head for these classes
+    start = load_model(find_source(model), labels=labels)  # model and processor, with a head for these classes
     processor = start.processor
 
     augmentation = Augmentation(tuple(processor.crop_size.values()), scale=(0.5, 1.0), flip="swap", rand_augment=None)

@@ -71,11 +71,14 @@ _MOVES = (
         "training",
         "training.runs",
         "finetune:classification pretrain:pretraining video_text video_qa:questions probe preparation "
-        "start:model_loading run_folder self_test:overfit_check summary curve",
+        "start:model_loading self_test:overfit_check summary curve:summary",
     ),
-    ("training", "training.optim", "optimizer schedule ema"),
-    ("training", "training.samplers", "order pair_order"),
-    ("retrieval", "retrieval", "building:file_embedding changes:update_plan"),
+    (
+        "training",
+        "training",
+        "optimizer:optim schedule:optim ema:optim order:samplers pair_order:samplers interruption:callbacks "
+        "log_lines:callbacks resume:run_folder reporting:measurement",
+    ),
     ("training", "hub", "card_facts card_results card_words:markdown model_card publish"),
     (
         "cli",

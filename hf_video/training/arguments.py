@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from hf_video.errors import ConfigError
-from hf_video.training.reporting import reporters
+from hf_video.training.measurement import reporters
 
 SCHEDULES = ("cosine", "multistep")
 

@@ -1,12 +1,20 @@
-"""What is done and measured around training steps."""
+"""Callbacks of `VideoTrainer`: epoch, average, throughput, interruption by a signal, and the log on the screen."""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import TrainerCallback
+import torch
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from hf_video.training.plan import clip_rate, duration
 
 
 class EpochSetter(TrainerCallback):
@@ -92,3 +100,147 @@ class StarvationWarning(TrainerCallback):
             f"(now {args.dataloader_num_workers}), or re-encode the videos small (hf-video check --help).",
             file=sys.stderr,
         )
+
+
+class EvaluationStopped(BaseException):
+    """Raised out of an evaluation by a signal. No Exception: nothing that reads files may take it for a fault."""
+
+
+class InterruptCallback(TrainerCallback):
+    """Inside `listening()` the first SIGINT or SIGTERM sets `asked`; the trainer then saves a checkpoint and stops
+    after its step, an evaluation at once. A second one raises KeyboardInterrupt where it is. Only the main thread can
+    listen."""
+
+    def __init__(self) -> None:
+        self.asked, self.evaluating = False, False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        self.asked = False
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nStopping after this step, with a checkpoint; once more quits at once.", file=sys.stderr, flush=True)
+        if self.evaluating:
+            raise EvaluationStopped
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.world_size > 1:  # all stop after the same step
+            asked = torch.tensor(int(self.asked), device=args.device)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+            self.asked = bool(asked)
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = control.should_evaluate and args.load_best_model_at_end
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.asked:
+            control.should_save = control.should_evaluate = False
+
+
+@dataclass
+class WorkerSignalHandling:
+    """`worker_init_fn` of a loader: Ctrl-C is for the main process, which ends its workers by SIGTERM. `then` is the
+    function that stood there."""
+
+    then: Callable[[int], Any] | None = None
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.then is not None:
+            self.then(worker)
+
+
+# What transformers adds to every evaluation, and what a line has in its own words.
+_PASSED_OVER = (
+    *("runtime", "per_second", "epoch", "jit_compilation", "model_preparation", "memory", "total_flos", "step"),
+)
+_SHOWN = 8  # numbers of an evaluation
+
+
+def use_log_lines(trainer: Any) -> None:
+    """Puts `LogLines` in place of transformers' dictionaries, above its progress bar where there is one."""
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback) is PrinterCallback:
+            trainer.remove_callback(callback)
+            trainer.add_callback(LogLines())
+        elif type(callback) is ProgressCallback:
+            trainer.remove_callback(callback)
+            trainer.add_callback(Bar())
+
+
+class LogLines(TrainerCallback):
+    """Prints `step 40/600  epoch 2.00  loss 1.2345  lr 1.9e-03  12.3 clips/s  3 min left`, at most about
+    `args.log_lines` times, and each evaluation."""
+
+    def __init__(self) -> None:
+        self._begin = self._first = 0.0
+        self._seen = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._begin, self._first, self._seen = time.perf_counter(), state.global_step, 0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        step = f"step {state.global_step}/{state.max_steps}"
+        if "loss" not in logs:
+            self.show(f"{step}  {evaluation(logs)}")
+            return
+        self._seen += 1
+        lines, every = getattr(args, "log_lines", 0), max(state.logging_steps, 1)
+        thin = max(1, -(-state.max_steps // (lines * every))) if lines else 1
+        if self._seen % thin == 0 or state.global_step >= state.max_steps:
+            self.show("  ".join([step, *self._figures(state, logs)]))
+
+    def _figures(self, state: Any, logs: dict[str, Any]) -> list[str]:
+        figures = [f"epoch {state.epoch:.2f}", f"loss {logs['loss']:.4f}", f"lr {logs.get('learning_rate', 0):.2e}"]
+        if logs.get("clips_per_second"):
+            figures.append(f"{clip_rate(logs['clips_per_second'])} clips/s")
+        done, left = state.global_step - self._first, state.max_steps - state.global_step
+        if done > 0 and left > 0:
+            figures.append(f"{duration((time.perf_counter() - self._begin) / done * left)} left")
+        return figures
+
+    def show(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class Bar(ProgressCallback):
+    """transformers' progress bar, with `LogLines` above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = LogLines()
+        self._lines.show = lambda line: self.training_bar.write(line) if self.training_bar else print(line, flush=True)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self._lines.on_train_begin(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self._lines.on_log(args, state, control, logs=logs, **kwargs)
+
+
+def evaluation(logs: dict[str, Any]) -> str:
+    """ "validation: loss 1.0824, accuracy 0.6100": the numbers of an evaluation, by their prefix."""
+    numbers = {
+        name: value
+        for name, value in logs.items()
+        if isinstance(value, (int, float)) and not any(part in name for part in _PASSED_OVER)
+    }
+    prefix = next((one for one in ("eval", "validation", "test") if all(n.startswith(f"{one}_") for n in numbers)), "")
+    shown = [f"{n.removeprefix(f'{prefix}_')} {v:.4g}" for n, v in list(numbers.items())[:_SHOWN]]
+    return f"{'held out' if prefix == 'eval' else prefix or 'measured'}: {', '.join(shown)}"

@@ -13,15 +13,15 @@ from hf_video.errors import ConfigError
 from hf_video.evaluation.retrieval import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.optim.optimizer import WRAPPERS
-from hf_video.training.samplers.pair_order import PairOrder
+from hf_video.training.optim import WRAPPERS
+from hf_video.training.samplers import PairSampler
 
 
 class ContrastiveTrainer(MeasuringTrainer):
     """A `VideoTrainer` for `CaptionDataset`s and models that give a loss of pairs (`VideoCLIPModel`,
     `VioletForVideoTextRetrieval`).
 
-    - Batches have no video and no caption twice; `hard_negatives` fills them with similar captions (see `PairOrder`).
+    - Batches have no video and no caption twice; `hard_negatives` fills them with similar captions (see `PairSampler`).
     - `chunk_size` pairs go through the towers at once, however large the batch is (see `gradient_cache`).
     - The loss is that of the joint batch of all processes. Accumulation is refused: pairs of other micro-batches would
       be no negatives.
@@ -59,7 +59,7 @@ class ContrastiveTrainer(MeasuringTrainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "random":
             return super()._get_train_sampler(train_dataset)
-        order = PairOrder(
+        order = PairSampler(
             dataset.rows,
             rows_per_step=self.args.rows_per_step,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
@@ -76,7 +76,7 @@ class ContrastiveTrainer(MeasuringTrainer):
             return groups
         names = ((WRAPPERS.sub("", name), p) for name, p in model.named_parameters())
         fresh = {id(p) for name, p in names if name.startswith("temporal_head.")}
-        return [part for group in groups for part in _by_age(group, fresh, rate)]
+        return [part for group in groups for part in _split_by_age(group, fresh, rate)]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         if self.chunk_size is None:
@@ -92,10 +92,10 @@ class ContrastiveTrainer(MeasuringTrainer):
 
     def measure(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
         """Retrieval metrics of the rows, each video read once."""
-        return as_numbers(evaluate_retrieval(model, self.processing_class, rows, **options)[0])
+        return flatten_metrics(evaluate_retrieval(model, self.processing_class, rows, **options)[0])
 
 
-def as_numbers(found: dict[str, Any]) -> dict[str, float]:
+def flatten_metrics(found: dict[str, Any]) -> dict[str, float]:
     """`RetrievalMetrics` by direction as flat names: `text_to_video_R1`, …, `video_to_text_mean_rank`."""
     flat = {}
     for direction, one in found.items():
@@ -104,7 +104,7 @@ def as_numbers(found: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _by_age(group: dict[str, Any], fresh: set[int], rate: float) -> list[dict[str, Any]]:
+def _split_by_age(group: dict[str, Any], fresh: set[int], rate: float) -> list[dict[str, Any]]:
     """A group in two: new parameters at its rate, the others at `rate` times that. Empty ones are left out."""
     new = [p for p in group["params"] if id(p) in fresh]
     old = [p for p in group["params"] if id(p) not in fresh]

@@ -38,7 +38,7 @@ def _metrics(prediction: Any) -> dict[str, float]:
     return summarise_errors(prediction.predictions)
 
 
-class Pictures(TrainerCallback):
+class ReconstructionCallback(TrainerCallback):
     """`reconstruction-<step>.png` at each evaluation: clips of different held-out videos, always the same ones."""
 
     def __init__(self, trainer: MaskedTrainer, dataset: Any, names: list[str], folder: Path):

@@ -16,9 +16,8 @@ from torch import nn
 from hf_video.data.check.videos import double_files
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError, DataError, HFVideoError, counted
-from hf_video.training.measurement import Measured, measure, training_bytes
+from hf_video.training.measurement import BatchCost, gigabytes, measure, training_bytes
 from hf_video.training.recipes import NARROW
-from hf_video.training.reporting import gigabytes
 from hf_video.video.reader import VideoReader
 
 LISTED = 12  # classes that are named one by one
@@ -35,7 +34,7 @@ UNEVEN = 5  # the largest class so many times the smallest: worth a word
 
 
 @dataclass
-class Plan:
+class TrainingPlan:
     """Lines to print, and the same as numbers for the summary. `warnings` are what may surprise, `concerns` what nobody
     can mean: these are asked about (see `confirm`)."""
 
@@ -57,7 +56,7 @@ def _columns(lines: Sequence[tuple[str, str]]) -> list[str]:
     return [f"  {name:<{width}}  {value}" for name, value in lines]
 
 
-def confirm(plan: Plan, *, yes: bool) -> None:
+def confirm(plan: TrainingPlan, *, yes: bool) -> None:
     """Asks whether to go on where the plan has concerns; with `yes` they are notes.
 
     Raises ConfigError for a no, and where there is no terminal to ask at.
@@ -121,14 +120,14 @@ def check_batch(args: Any, model: nn.Module, rows: int, repeats: int) -> None:
         )
 
 
-def data_plan(splits: Mapping[str, VideoRows]) -> Plan:
+def describe_data(splits: Mapping[str, VideoRows]) -> TrainingPlan:
     """What there is to train on; `make_plan` goes on with it."""
-    plan = Plan()
+    plan = TrainingPlan()
     _tell_data(plan, splits)
     return plan
 
 
-def say_data(plan: Plan) -> None:
+def print_data(plan: TrainingPlan) -> None:
     """Prints what is known so far, and that the rest takes a moment."""
     print("\n".join(["The data", *_columns(plan.lines), "Measuring one batch ..."]), flush=True)
 
@@ -140,25 +139,25 @@ def make_plan(
     recipe: str,
     remarks: list[str] | None = None,
     from_scratch: bool = False,
-    begun: Plan | None = None,
-) -> Plan:
-    """Checks everything (see `check_…`) and tells what will be done, after what is `begun` (see `data_plan`). Reads one
+    begun: TrainingPlan | None = None,
+) -> TrainingPlan:
+    """Checks everything and describes what will be done, after what is `begun` (see `describe_data`). Reads one
     batch and runs one forward."""
     check_splits(splits)
     args, model, dataset = trainer.args, trainer.model, trainer.train_dataset
     check_batch(args, model, len(dataset), dataset.repeats)
-    plan = data_plan(splits) if begun is None else begun
+    plan = describe_data(splits) if begun is None else begun
     plan.warnings += remarks or []
     _tell_clips(plan, dataset)
     steps = _tell_steps(plan, trainer)
     _tell_model(plan, trainer, recipe)
     if from_scratch:
-        tell_scratch(plan, model, len(splits["train"]))
-    tell_cost(plan, trainer, measure(trainer), steps)
+        warn_of_random_weights(plan, model, len(splits["train"]))
+    add_cost(plan, trainer, measure(trainer), steps)
     return plan
 
 
-def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
+def _tell_data(plan: TrainingPlan, splits: Mapping[str, VideoRows]) -> None:
     sizes = {name: len(rows) for name, rows in splits.items()}
     plan.add("videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
     counts = splits["train"].counts()
@@ -183,8 +182,8 @@ def _tell_data(plan: Plan, splits: Mapping[str, VideoRows]) -> None:
         plan.add("left out", f"{counted(len(unused), 'file')}{more}")
 
 
-def _tell_clips(plan: Plan, dataset: Any) -> None:
-    looked_at = looked_at_clips(dataset)
+def _tell_clips(plan: TrainingPlan, dataset: Any) -> None:
+    looked_at = inspect_clips(dataset)
     spans = [(seen, length) for seen, length, _, _ in looked_at]
     frames = dataset.plan.num_frames
     text = f"{frames} frames"
@@ -203,7 +202,7 @@ def _tell_clips(plan: Plan, dataset: Any) -> None:
     plan.add("a clip", text, **facts)
 
 
-def looked_at_clips(dataset: Any) -> list[tuple[float, float, int, int]]:
+def inspect_clips(dataset: Any) -> list[tuple[float, float, int, int]]:
     """Of some videos over the whole data set: seconds that a clip covers, seconds of the video, different frames of a
     clip, frames of the video. Files that can't be read are passed over."""
     found = []
@@ -221,10 +220,10 @@ def looked_at_clips(dataset: Any) -> list[tuple[float, float, int, int]]:
 def repeated_frames(dataset: Any) -> list[bool]:
     """For each of some videos: does a clip repeat frames although the video has others?"""
     frames = dataset.plan.num_frames
-    return [distinct < min(frames, total) for _, _, distinct, total in looked_at_clips(dataset)]
+    return [distinct < min(frames, total) for _, _, distinct, total in inspect_clips(dataset)]
 
 
-def _tell_steps(plan: Plan, trainer: Any) -> int:
+def _tell_steps(plan: TrainingPlan, trainer: Any) -> int:
     args, per_epoch = trainer.args, trainer.steps_per_epoch()
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
     parts = [f"{args.per_device_train_batch_size} at a time"]
@@ -244,7 +243,7 @@ def _tell_steps(plan: Plan, trainer: Any) -> int:
     plan.add("learning rate", rate, learning_rate=args.learning_rate)
     plan.add(
         "steps",
-        f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){more_epochs(trainer)}",
+        f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){extra_epochs_remark(trainer)}",
         steps=steps,
         steps_per_epoch=per_epoch,
     )
@@ -252,7 +251,7 @@ def _tell_steps(plan: Plan, trainer: Any) -> int:
     return steps
 
 
-def more_epochs(trainer: Any) -> str:
+def extra_epochs_remark(trainer: Any) -> str:
     """Why there are more epochs than `num_train_epochs` asked for; "" where there are not."""
     if trainer.args.max_steps > 0 or trainer.args.num_train_epochs == trainer.asked_epochs:
         return ""
@@ -260,7 +259,7 @@ def more_epochs(trainer: Any) -> str:
     return f", for {trainer.asked_epochs:g} epochs are fewer than the recipe's min_train_steps={least}"
 
 
-def _check_schedule(plan: Plan, args: Any, steps: int, per_epoch: int) -> None:
+def _check_schedule(plan: TrainingPlan, args: Any, steps: int, per_epoch: int) -> None:
     warm = args.warmup_epochs * per_epoch if args.warmup_epochs is not None else args.get_warmup_steps(steps)
     if warm >= steps:
         raise ConfigError(
@@ -274,7 +273,7 @@ def _check_schedule(plan: Plan, args: Any, steps: int, per_epoch: int) -> None:
         )
 
 
-def _tell_model(plan: Plan, trainer: Any, recipe: str) -> None:
+def _tell_model(plan: TrainingPlan, trainer: Any, recipe: str) -> None:
     model, args = trainer.model, trainer.args
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -295,7 +294,7 @@ def _tell_model(plan: Plan, trainer: Any, recipe: str) -> None:
     plan.add("recipe", recipe, recipe=recipe)
 
 
-def tell_scratch(plan: Plan, model: nn.Module, videos: int) -> None:
+def warn_of_random_weights(plan: TrainingPlan, model: nn.Module, videos: int) -> None:
     """A note where random weights are far too many for so few videos to teach them anything."""
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if parameters < WEIGHTS_PER_VIDEO * max(videos, 1):
@@ -309,7 +308,7 @@ def tell_scratch(plan: Plan, model: nn.Module, videos: int) -> None:
     )
 
 
-def tell_cost(plan: Plan, trainer: Any, measured: Measured, steps: int) -> None:
+def add_cost(plan: TrainingPlan, trainer: Any, measured: BatchCost, steps: int) -> None:
     """Time and memory of `steps` steps; concerns where they are absurd. Reading is shared by the loader's workers, a
     backward costs about two forwards."""
     args = trainer.args
@@ -338,7 +337,7 @@ def tell_cost(plan: Plan, trainer: Any, measured: Measured, steps: int) -> None:
     check_disk(plan, trainer)
 
 
-def check_disk(plan: Plan, trainer: Any) -> None:
+def check_disk(plan: TrainingPlan, trainer: Any) -> None:
     """A concern where the disk has no room for one checkpoint more than are kept, and the model."""
     args = trainer.args
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())

@@ -111,7 +111,7 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
             )
         value = _number(yaml.safe_load(text))
         changed = merge(changed, {section: {key: value}} if key else {section: value})
-    _give_way(changed, typed_names(settings))
+    _drop_overruled(changed, typed_names(settings))
     return changed
 
 
@@ -120,7 +120,7 @@ def typed_names(settings: Sequence[str]) -> set[str]:
     return {setting.partition("=")[0].strip() for setting in settings}
 
 
-def _give_way(recipe: dict[str, Any], typed: set[str]) -> None:
+def _drop_overruled(recipe: dict[str, Any], typed: set[str]) -> None:
     """Takes out of a recipe what would overrule the settings that somebody typed."""
     training = recipe["training"]
     for name, others in _OVERRULED_BY.items():

@@ -20,15 +20,20 @@ from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError
 from hf_video.hub.publish import PublishingTrainer
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.callbacks import AverageUpdater, EpochSetter, StarvationWarning, Throughput
-from hf_video.training.interruption import EvaluationStopped, Stopper, WorkerSignals
-from hf_video.training.log_lines import print_lines
-from hf_video.training.optim.ema import MovingAverage
-from hf_video.training.optim.optimizer import parameter_groups
-from hf_video.training.optim.schedule import make_schedule
-from hf_video.training.reporting import memory_figures
-from hf_video.training.resume import RUN_FILE
-from hf_video.training.samplers.order import EpochOrder
+from hf_video.training.callbacks import (
+    AverageUpdater,
+    EpochSetter,
+    EvaluationStopped,
+    InterruptCallback,
+    StarvationWarning,
+    Throughput,
+    WorkerSignalHandling,
+    use_log_lines,
+)
+from hf_video.training.measurement import memory_figures
+from hf_video.training.optim import MovingAverage, make_schedule, parameter_groups
+from hf_video.training.run_folder import RUN_FILE
+from hf_video.training.samplers import EpochSampler
 
 
 class VideoTrainer(PublishingTrainer, Trainer):
@@ -36,7 +41,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
 
     - Parameter groups, schedule and averaging of `VideoTrainingArguments`.
     - The order of rows is a function of seed and epoch, whole steps only: any split of a step over micro-batches and
-      processes gives the same weights, and so does resuming (see `EpochOrder`).
+      processes gives the same weights, and so does resuming (see `EpochSampler`).
     - Logs `clips_per_second`, `decode_wait` (share of the step time that was spent waiting for the loader) and memory.
     - Labels that mixing made soft count as one item a clip, so that the loss is exact under accumulation.
     - With `ema_decay` the average is evaluated and saved; checkpoints hold it beside the weights.
@@ -58,7 +63,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         collator = VideoCollator() if data_collator is None else data_collator
         self.average: MovingAverage | None = None
         self.throughput, self._epoch_setter = Throughput(), EpochSetter()
-        self._saving_checkpoint, self._kept_args, self.stopper = False, {}, Stopper()
+        self._saving_checkpoint, self._kept_args, self.stopper = False, {}, InterruptCallback()
         super().__init__(model, args, collator, *more, **kwargs)
         # On CPU, and under gradient accumulation, soft labels would else be taken for several classes at once.
         config = getattr(self.model, "config", None)
@@ -71,7 +76,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         starved = StarvationWarning(self.throughput)
         for callback in (self._epoch_setter, self.throughput, AverageUpdater(self), starved, self.stopper):
             self.add_callback(callback)
-        print_lines(self)
+        use_log_lines(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers'. Ctrl-C and SIGTERM end it after the step, with a checkpoint: raises KeyboardInterrupt."""
@@ -100,7 +105,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         self._epoch_setter.listeners = [dataset] if hasattr(dataset, "set_epoch") else []
         if self.args.train_sampling_strategy != "random" or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
-        order = EpochOrder(
+        order = EpochSampler(
             len(dataset),
             rows_per_step=self.args.rows_per_step,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
@@ -119,7 +124,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
             self.data_collator = training
         batches = getattr(loader, "base_dataloader", loader)
         if batches.num_workers:
-            batches.worker_init_fn = WorkerSignals(batches.worker_init_fn)
+            batches.worker_init_fn = WorkerSignalHandling(batches.worker_init_fn)
         # Starting workers draws a number, and workers that live on are started anew when a run is resumed: drawn from
         # torch's own generator it would shift every dropout after it.
         batches.generator = generator(self.args.seed)

@@ -11,7 +11,7 @@ import torch
 from hf_video.data import VideoDataset, VideoRows
 from hf_video.data.rows import VideoRow
 from hf_video.errors import ConfigError
-from hf_video.training.reporting import default_report_to, memory_figures, reporters
+from hf_video.training.measurement import default_report_to, memory_figures, reporters
 
 BLOCK = 256 * 2**20  # bytes
 
@@ -43,7 +43,7 @@ class TestReporters:
         find = importlib.util.find_spec
         hidden = ("tensorboard", "tensorboardX")
         monkeypatch.setattr(
-            "hf_video.training.reporting.find_spec", lambda name: None if name in hidden else find(name)
+            "hf_video.training.measurement.find_spec", lambda name: None if name in hidden else find(name)
         )
         assert default_report_to() == reporters(None) == []
         with pytest.raises(ConfigError, match="pip install tensorboard"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_video.training.log_lines import evaluation
-from hf_video.training.runs.curve import training_curve
+from hf_video.training.callbacks import evaluation
+from hf_video.training.runs.summary import training_curve
 from tests.training.small import Rows, trainer
 
 LINE = re.compile(

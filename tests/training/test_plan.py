@@ -13,9 +13,9 @@ from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import ConfigError
 from hf_video.training import measurement, plan
 from hf_video.training.measurement import measure, weight_bytes
-from hf_video.training.plan import Plan, confirm, tell_scratch
+from hf_video.training.plan import TrainingPlan, confirm, warn_of_random_weights
 from hf_video.training.runs.classification import finetune
-from hf_video.training.runs.model_loading import find_source, load_start
+from hf_video.training.runs.model_loading import find_source, load_model
 from tests.training.small import classifier, trainer
 
 TINY = {
@@ -72,7 +72,7 @@ def test_weights_are_counted_without_any_memory(clips):
     source = find_source("videomae:base")
     seen = []
     with pytest.raises(ZeroDivisionError):
-        load_start(source, labels=["a", "b"], before=lambda *made: seen.append(weight_bytes(*made)) or 1 / 0)
+        load_model(source, labels=["a", "b"], before=lambda *made: seen.append(weight_bytes(*made)) or 1 / 0)
     assert seen[0][0] == pytest.approx(86.2e6, rel=0.01)
     assert seen[0][1] == 4 * seen[0][0]
 
@@ -137,21 +137,21 @@ def test_at_a_terminal_it_is_asked(answer, goes_on, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: answer)
     if goes_on:
-        confirm(Plan(concerns=["Long."]), yes=False)
+        confirm(TrainingPlan(concerns=["Long."]), yes=False)
     else:
         with pytest.raises(ConfigError, match="Nothing was trained"):
-            confirm(Plan(concerns=["Long."]), yes=False)
+            confirm(TrainingPlan(concerns=["Long."]), yes=False)
 
 
 def test_random_weights_that_cannot_learn_from_so_few_videos():
     with torch.device("meta"):
         model = load_start_model("videomae")
-    told = Plan()
-    tell_scratch(told, model, 53)
+    told = TrainingPlan()
+    warn_of_random_weights(told, model, 53)
     assert "86 million random weights won't learn from 53 videos" in told.warnings[0]
     assert "MCG-NJU/videomae-base" in told.warnings[0]
-    told = Plan()
-    tell_scratch(told, classifier(), 53)
+    told = TrainingPlan()
+    warn_of_random_weights(told, classifier(), 53)
     assert not told.warnings
 
 

@@ -14,8 +14,8 @@ import hf_video
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.errors import CheckpointError, ConfigError
 from hf_video.training import VideoTrainer
-from hf_video.training.resume import checkpoints
-from hf_video.training.samplers.order import EpochOrder
+from hf_video.training.run_folder import checkpoints
+from hf_video.training.samplers import EpochSampler
 from hf_video.video.augment.mixing import Mixing
 
 
@@ -97,19 +97,19 @@ class TestExactness:
 
 class TestOrder:
     def test_whole_steps(self):
-        order = EpochOrder(10, rows_per_step=4, seed=0)
+        order = EpochSampler(10, rows_per_step=4, seed=0)
         drawn = list(order)
         assert len(drawn) == len(order) == 12
         assert sorted(drawn[:10]) == list(range(10))
         assert drawn[10:] == drawn[:2]
 
     def test_drop_last(self):
-        assert len(list(EpochOrder(10, rows_per_step=4, seed=0, drop_last=True))) == 8
+        assert len(list(EpochSampler(10, rows_per_step=4, seed=0, drop_last=True))) == 8
 
     def test_depends_on_seed_and_epoch_alone(self):
         orders = []
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
-            order = EpochOrder(30, rows_per_step=5, seed=seed)
+            order = EpochSampler(30, rows_per_step=5, seed=seed)
             order.set_epoch(epoch)
             orders.append(list(order))
         assert orders[0] == orders[3]

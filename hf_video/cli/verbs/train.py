@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from hf_video.training.runs.classification import finetune
-    from hf_video.training.runs.overfit_check import SelfTest
+    from hf_video.training.runs.overfit_check import OverfitResult
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         private=False if options.public else None,
         revision=options.revision,
     )
-    if isinstance(result, SelfTest):
+    if isinstance(result, OverfitResult):
         print(result)
         return DONE if result.passed else SOME_FAILED
     return DONE

@@ -21,15 +21,14 @@ from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division
 from hf_video.evaluation.protocols import check_protocol
 from hf_video.hub.model_card import write_card
-from hf_video.training.plan import check_splits, data_plan, make_plan, say_data
+from hf_video.training.plan import check_splits, describe_data, make_plan, print_data
 from hf_video.training.recipes import NARROW, change, for_model, load_recipe
-from hf_video.training.resume import SKIPPED_FILE, run_description
-from hf_video.training.runs.curve import training_curve
-from hf_video.training.runs.model_loading import Source, find_source
-from hf_video.training.runs.overfit_check import SelfTest, overfit_one_batch
-from hf_video.training.runs.preparation import fit_batch, make_arguments, measured_on, measuring, prepare
-from hf_video.training.runs.run_folder import begin, folder_to_resume, open_output
-from hf_video.training.runs.summary import make_summary, told, write_summary
+from hf_video.training.run_folder import SKIPPED_FILE, folder_to_resume, open_output, run_description
+from hf_video.training.runs.model_loading import ModelSource, find_source
+from hf_video.training.runs.overfit_check import OverfitResult, overfit_check
+from hf_video.training.runs.preparation import evaluation_rows, fit_batch, make_arguments, measuring, prepare
+from hf_video.training.runs.run import begin
+from hf_video.training.runs.summary import make_summary, told, training_curve, write_summary
 from hf_video.training.trainer import VideoTrainer
 
 
@@ -52,7 +51,7 @@ def finetune(
     push_to_hub: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
-) -> dict[str, Any] | SelfTest:
+) -> dict[str, Any] | OverfitResult:
     """Trains a classifier. Returns the summary that is also written, or with `self_test` only that test's result.
 
     Args:
@@ -90,14 +89,14 @@ def finetune(
     make_ready = functools.partial(prepare, source, recipe, splits, settings=settings, revision=revision, yes=yes)
     if self_test:
         with tempfile.TemporaryDirectory() as folder:
-            return overfit_one_batch(make_ready(make_arguments(Path(folder), recipe["training"]))[0])
-    arguments = make_arguments(output, measuring(measured_on(splits), recipe["training"]))
+            return overfit_check(make_ready(make_arguments(Path(folder), recipe["training"]))[0])
+    arguments = make_arguments(output, measuring(evaluation_rows(splits), recipe["training"]))
     with arguments.main_process_first(local=False):
         place = open_output(output, run_description(source.name, recipe, splits), resume=resume, overwrite=overwrite)
     arguments.output_dir = str(place.folder)
-    begun = data_plan(splits)
+    begun = describe_data(splits)
     if arguments.process_index == 0:
-        say_data(begun)
+        print_data(begun)
     trainer, start, recipe = make_ready(arguments, log=place.folder / SKIPPED_FILE)
     plan = make_plan(
         trainer,
@@ -131,17 +130,17 @@ def finetune(
     return summary
 
 
-def default_recipe(source: Source) -> str:
+def default_recipe(source: ModelSource) -> str:
     narrow = source.settings.get("hidden_size", NARROW + 1) <= NARROW
     return "tiny" if source.checkpoint is None or narrow else "small_data"
 
 
-def default_output(data: Any, source: Source) -> Path:
+def default_output(data: Any, source: ModelSource) -> Path:
     where = Path(data).stem if isinstance(data, (str, os.PathLike)) else "videos"
     return Path(f"{where}-{Path(source.name).stem}".replace(":", "-"))
 
 
-def read_splits(data: Any, source: Source, **options: Any) -> dict[str, VideoRows]:
+def read_splits(data: Any, source: ModelSource, **options: Any) -> dict[str, VideoRows]:
     """The videos. Classes have the order of the checkpoint's where it has the same ones: its classifier then fits."""
     splits = load_videos(data, **options)
     check_splits(splits)

@@ -25,7 +25,7 @@ _SERVING = {"dense": "center", "random": "uniform"}
 
 
 @dataclass
-class Start:
+class LoadedModel:
     """A model ready to train, its processor, whether its weights are random, and remarks for the plan."""
 
     model: nn.Module
@@ -36,7 +36,7 @@ class Start:
 
 
 @dataclass
-class Source:
+class ModelSource:
     """What a `--model` stands for: `settings` are the fields of a configuration, `checkpoint` where the weights lie."""
 
     name: str
@@ -64,7 +64,7 @@ class Source:
         return None if all(name.startswith("LABEL_") for name in ordered) else ordered
 
 
-def find_source(name: str | Path, *, revision: str | None = None) -> Source:
+def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource:
     """What `name` is: a folder or a name on the Hub with weights; or, for random weights, a folder with only a
     `config.json`, a JSON or YAML file of configuration fields with its `model_type`, a model type ("videomae"), or a
     model type and a published size ("videomae:small").
@@ -78,12 +78,12 @@ def find_source(name: str | Path, *, revision: str | None = None) -> Source:
     if model_type in MODELS and not path.is_dir():
         config = entry(model_type).load(entry(model_type).config)
         made = config.preset(size) if size else config()
-        return Source(name, model_type, {} if not size else _own_fields(made), None)
+        return ModelSource(name, model_type, {} if not size else _own_fields(made), None)
     if path.is_dir():
         check_place(path)
         settings = _read_fields(path / "config.json")
         has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
-        return Source(name, _known_type(name, settings), settings, str(path) if has_weights else None)
+        return ModelSource(name, _known_type(name, settings), settings, str(path) if has_weights else None)
     check_place(name)
     try:
         settings, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
@@ -92,11 +92,11 @@ def find_source(name: str | Path, *, revision: str | None = None) -> Source:
         raise CheckpointError(
             f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {not_loaded(name, error)}"
         ) from error
-    return Source(name, _known_type(name, settings), settings, name)
+    return ModelSource(name, _known_type(name, settings), settings, name)
 
 
-def load_start(
-    source: Source,
+def load_model(
+    source: ModelSource,
     *,
     task: str = TASK,
     labels: Sequence[str] | None = None,
@@ -104,7 +104,7 @@ def load_start(
     settings: Mapping[str, Any] | None = None,
     revision: str | None = None,
     before: Callable[[type, Any], None] | None = None,
-) -> Start:
+) -> LoadedModel:
     """The model of `source` for a task (an Auto class), and its image processor.
 
     `settings` are fields of the configuration; None leaves one as it is. With `labels` the classifier gets these
@@ -135,7 +135,7 @@ def load_start(
             _renew(model)
     processor = _processor(source, config, revision, resized="image_size" in changes)
     check_pair(model, processor)
-    return Start(model, processor, source.checkpoint is None, source.model_type)
+    return LoadedModel(model, processor, source.checkpoint is None, source.model_type)
 
 
 def known_fields(config_class: type, names: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -152,7 +152,7 @@ def check_fields(config_class: type[VideoConfig], names: Mapping[str, Any], mode
         raise ConfigError(f"The configuration of {model_type} has no field {unknown[0]!r}.")
 
 
-def serve_as_trained(processor: Any, data: Mapping[str, Any]) -> None:
+def set_evaluation_sampling(processor: Any, data: Mapping[str, Any]) -> None:
     """Sets a processor to sample as training does, at fixed places: what is saved must see clips of the same kind."""
     if data.get("num_frames"):
         processor.num_frames = data["num_frames"]
@@ -164,14 +164,14 @@ def serve_as_trained(processor: Any, data: Mapping[str, Any]) -> None:
             processor.sampler_options.setdefault("start", "center")
 
 
-def _config(source: Source, config_class: type, changes: dict[str, Any], revision: str | None) -> Any:
+def _config(source: ModelSource, config_class: type, changes: dict[str, Any], revision: str | None) -> Any:
     if source.checkpoint is not None:
         return config_class.from_pretrained(source.checkpoint, revision=revision, **changes)
     settings = {name: value for name, value in source.settings.items() if name not in _BOOKKEEPING}
     return config_class(**{**settings, **changes})
 
 
-def _load(model_class: type, source: Source, config: Any, revision: str | None) -> nn.Module:
+def _load(model_class: type, source: ModelSource, config: Any, revision: str | None) -> nn.Module:
     with loading(source.checkpoint):
         return model_class.from_pretrained(
             source.checkpoint, config=config, revision=revision, ignore_mismatched_sizes=True
@@ -187,7 +187,7 @@ def _renew(model: nn.Module) -> None:
         model._init_weights(module)
 
 
-def _processor(source: Source, config: Any, revision: str | None, *, resized: bool) -> Any:
+def _processor(source: ModelSource, config: Any, revision: str | None, *, resized: bool) -> Any:
     processor_class = source.entry.load(source.entry.image_processor)
     made = None
     if Path(source.name).is_dir() or source.checkpoint is not None:
@@ -209,8 +209,8 @@ def _sizes(config: Any) -> dict[str, Any]:
     return {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
 
 
-def _from_fields(name: str, settings: dict[str, Any]) -> Source:
-    return Source(name, _known_type(name, settings), settings, None)
+def _from_fields(name: str, settings: dict[str, Any]) -> ModelSource:
+    return ModelSource(name, _known_type(name, settings), settings, None)
 
 
 def _known_type(name: str, settings: Mapping[str, Any]) -> str:

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from hf_video.data.datasets.collate import VideoCollator
-from hf_video.training.optim.optimizer import parameter_groups
+from hf_video.training.optim import parameter_groups
 
 CLIPS = 8
 THRESHOLD = 0.1  # nats: every clip has its class at 90 % and more
 
 
 @dataclass
-class SelfTest:
+class OverfitResult:
     """`losses` of every step; `passed` says that the last fell below the threshold. `hints` where it did not."""
 
     losses: list[float]
@@ -35,7 +35,7 @@ class SelfTest:
         )
 
 
-def overfit_one_batch(trainer: Any, *, steps: int = 150) -> SelfTest:
+def overfit_check(trainer: Any, *, steps: int = 150) -> OverfitResult:
     """Trains a copy of the trainer's model on one batch of its training rows, of different classes, with the run's
     optimiser settings but without augmentation, mixing, dropout and decay. The model itself is left alone."""
     model = copy.deepcopy(trainer.model)
@@ -62,7 +62,7 @@ def overfit_one_batch(trainer: Any, *, steps: int = 150) -> SelfTest:
         optimizer.step()
     passed = math.isfinite(losses[-1]) and losses[-1] < THRESHOLD
     hints = [] if passed else _hints(trainer, model, inputs, losses)
-    return SelfTest(losses, len(inputs["labels"]), passed, hints)
+    return OverfitResult(losses, len(inputs["labels"]), passed, hints)
 
 
 def _batch(trainer: Any) -> dict[str, torch.Tensor]:

@@ -22,7 +22,13 @@ from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.measurement import check_weights
 from hf_video.training.plan import repeated_frames
 from hf_video.training.recipes import typed_names
-from hf_video.training.runs.model_loading import Source, Start, known_fields, load_start, serve_as_trained
+from hf_video.training.runs.model_loading import (
+    LoadedModel,
+    ModelSource,
+    known_fields,
+    load_model,
+    set_evaluation_sampling,
+)
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.mixing import Mixing
@@ -36,7 +42,7 @@ DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "temporal"
 
 
 def prepare(
-    source: Source,
+    source: ModelSource,
     recipe: Mapping[str, Any],
     splits: Mapping[str, VideoRows],
     arguments: VideoTrainingArguments,
@@ -45,7 +51,7 @@ def prepare(
     revision: str | None = None,
     log: Path | None = None,
     yes: bool = False,
-) -> tuple[VideoTrainer, Start, dict[str, Any]]:
+) -> tuple[VideoTrainer, LoadedModel, dict[str, Any]]:
     """The trainer, what it starts from, and the recipe as it will be used."""
     before = check_weights(arguments, yes=yes)
     start = make_start(source, recipe, splits, settings, arguments.seed, revision, before)
@@ -119,7 +125,7 @@ def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingAr
         raise ConfigError(f"The training arguments don't work: {error}") from error
 
 
-def measured_on(splits: Mapping[str, VideoRows]) -> VideoRows | None:
+def evaluation_rows(splits: Mapping[str, VideoRows]) -> VideoRows | None:
     """The videos to measure on while training: of validation, or else of the test; None where there are none."""
     return next((splits[name] for name in ("validation", "test") if splits.get(name)), None)
 
@@ -138,14 +144,14 @@ def measuring(rows: VideoRows | None, settings: Mapping[str, Any], *, every: flo
 
 
 def make_start(
-    source: Source,
+    source: ModelSource,
     recipe: Mapping[str, Any],
     splits: Mapping[str, VideoRows],
     settings: Sequence[str] = (),
     seed: int = 0,
     revision: str | None = None,
     before: Callable[[type, Any], None] | None = None,
-) -> Start:
+) -> LoadedModel:
     """The model with the recipe's fields. Fields of the recipe that this model lacks are left out, with a remark; those
     that somebody typed must exist."""
     wanted = dict(recipe["model"])
@@ -153,10 +159,10 @@ def make_start(
         wanted["num_frames"] = recipe["data"]["num_frames"]
     typed = typed_names(settings)
     known, unknown = known_fields(source.entry.load(source.entry.config), wanted)
-    known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_start refuses them
+    known.update({name: wanted[name] for name in unknown if f"model.{name}" in typed})  # load_model refuses them
     set_seed(seed)
     train = splits["train"]
-    start = load_start(
+    start = load_model(
         source,
         labels=train.labels,
         multi_label=train.multi_label,
@@ -175,7 +181,7 @@ def make_start(
 
 
 def suit_sampling(
-    start: Start, recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()
+    start: LoadedModel, recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The recipe with a sampler that suits the videos, and the processor set to sample alike.
 
@@ -191,12 +197,12 @@ def suit_sampling(
                 "videos are too short for the processor's stride (frames would repeat): a clip takes a frame of each "
                 "of equal segments of the whole video"
             )
-    serve_as_trained(start.processor, recipe["data"])
+    set_evaluation_sampling(start.processor, recipe["data"])
     return recipe
 
 
 def make_trainer(
-    start: Start,
+    start: LoadedModel,
     splits: Mapping[str, VideoRows],
     recipe: Mapping[str, Any],
     arguments: VideoTrainingArguments,
@@ -205,7 +211,7 @@ def make_trainer(
 ) -> VideoTrainer:
     """The trainer with data sets of the train split, and of the one that is measured on while it trains."""
     train = make_dataset(splits["train"], start.processor, recipe, seed=arguments.seed, log=log)
-    rows = measured_on(splits)
+    rows = evaluation_rows(splits)
     held_out = None if rows is None else VideoDataset(rows, start.processor)
     if splits["train"].multi_label and arguments.label_smoothing_factor:
         raise ConfigError(

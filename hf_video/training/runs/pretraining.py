@@ -25,19 +25,25 @@ from hf_video.features.extraction import extract_features
 from hf_video.hub.model_card import write_card
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.masked_pretraining import MaskedVideoCollator
-from hf_video.training.masked_trainer import MaskedTrainer, Pictures, ProbeCallback
+from hf_video.training.masked_trainer import MaskedTrainer, ProbeCallback, ReconstructionCallback
 from hf_video.training.measurement import check_weights, measure
-from hf_video.training.plan import Plan, check_batch, more_epochs, say_data, tell_cost, tell_scratch
+from hf_video.training.plan import (
+    TrainingPlan,
+    add_cost,
+    check_batch,
+    extra_epochs_remark,
+    print_data,
+    warn_of_random_weights,
+)
 from hf_video.training.pretrain_figures import loss_curve
 from hf_video.training.recipes import change, load_recipe, typed_names
-from hf_video.training.resume import SKIPPED_FILE, run_description
+from hf_video.training.run_folder import SKIPPED_FILE, open_output, run_description
 from hf_video.training.runs.classification import default_output
-from hf_video.training.runs.curve import training_curve
-from hf_video.training.runs.model_loading import Start, find_source, load_start, serve_as_trained
+from hf_video.training.runs.model_loading import LoadedModel, find_source, load_model, set_evaluation_sampling
 from hf_video.training.runs.preparation import fit_batch, make_arguments, make_dataset, measuring
 from hf_video.training.runs.probe import check_rows, probe_features
-from hf_video.training.runs.run_folder import begin, open_output
-from hf_video.training.runs.summary import make_summary, write_summary
+from hf_video.training.runs.run import begin
+from hf_video.training.runs.summary import make_summary, training_curve, write_summary
 from hf_video.video.reader import VideoReader
 
 RECIPE = "videomae_pretrain_small"
@@ -92,10 +98,10 @@ def pretrain(
     with arguments.main_process_first(local=False):
         place = open_output(output, run_description(source.name, recipe, splits), resume=resume, overwrite=overwrite)
     arguments.output_dir = str(place.folder)
-    plan = Plan()
+    plan = TrainingPlan()
     plan.add("videos", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
     if arguments.process_index == 0:
-        say_data(plan)
+        print_data(plan)
     set_seed(arguments.seed)
     start, recipe = make_start(
         source, recipe, splits["train"], revision, settings=settings, before=check_weights(arguments, yes=yes)
@@ -112,7 +118,11 @@ def pretrain(
         trainer.save_model()
         if trainer.is_world_process_zero():
             summary = make_summary(trainer, splits, source, recipe, plan, result, {}, data=data)
-            summary |= {"task": "masked pretraining", "masking": recipe["masking"], **told_by(trainer, measured)}
+            summary |= {
+                "task": "masked pretraining",
+                "masking": recipe["masking"],
+                **held_out_summary(trainer, measured),
+            }
             write_summary(place.folder, summary)
             draw(trainer, place.folder)
             training_curve(trainer.state.log_history, place.folder)
@@ -161,13 +171,13 @@ def make_start(
     *,
     settings: Sequence[str] = (),
     before: Any = None,
-) -> tuple[Start, dict[str, Any]]:
+) -> tuple[LoadedModel, dict[str, Any]]:
     """The autoencoder and its processor, and the recipe with a stride that fits the videos. The paper's encoder ends
     with a norm: mean pooling, which has none, is for classifiers."""
     if TASK not in source.entry.auto:
         raise ConfigError(f"{source.model_type} has no masked pretraining; videomae has.")
     fields = {"use_mean_pooling": False, **recipe["model"]}
-    start = load_start(source, task=TASK, settings=fields, revision=revision, before=before)
+    start = load_model(source, task=TASK, settings=fields, revision=revision, before=before)
     start.remarks += recipe.get("remarks", ())
     data = dict(recipe["data"])
     data["num_frames"] = data.get("num_frames") or start.model.config.num_frames
@@ -176,7 +186,7 @@ def make_start(
     if stride is not None and not typed and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
         data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
         start.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
-    serve_as_trained(start.processor, data)
+    set_evaluation_sampling(start.processor, data)
     return start, {**recipe, "data": data}
 
 
@@ -193,7 +203,7 @@ def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:
     return max(1, min(stride, span // max(num_frames - 1, 1)))
 
 
-class HeldOut(VideoDataset):
+class FixedClipDataset(VideoDataset):
     """Clips and masks are the same at every evaluation. Loaders whose workers live on take evaluations for epochs."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -201,7 +211,7 @@ class HeldOut(VideoDataset):
 
 
 def make_trainer(
-    start: Start,
+    start: LoadedModel,
     splits: Mapping[str, VideoRows],
     recipe: Mapping[str, Any],
     arguments: VideoTrainingArguments,
@@ -220,7 +230,7 @@ def make_trainer(
     if test is not None:
         options = {name: recipe["data"][name] for name in ("sampler", "sampler_options") if name in recipe["data"]}
         views = min(-(-MEASURED // len(test)), 8)
-        test = HeldOut(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
+        test = FixedClipDataset(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
     trainer = MaskedTrainer(
         start.model,
         arguments,
@@ -234,11 +244,11 @@ def make_trainer(
     return trainer
 
 
-def _pictures(trainer: MaskedTrainer, test: VideoDataset, folder: Path) -> Pictures:
+def _pictures(trainer: MaskedTrainer, test: VideoDataset, folder: Path) -> ReconstructionCallback:
     """A clip from the middle of some of the held-out videos."""
     videos = np.linspace(0, len(test.rows) - 1, min(SHOWN, len(test.rows))).round().astype(int).tolist()
     clips = torch.utils.data.Subset(test, [video * test.clips + test.clips // 2 for video in videos])
-    return Pictures(trainer, clips, [test.rows[video].name for video in videos], folder)
+    return ReconstructionCallback(trainer, clips, [test.rows[video].name for video in videos], folder)
 
 
 def make_probe(data: Any, processor: Any) -> Any:
@@ -257,7 +267,7 @@ def _probe_top1(model: Any, *, processor: Any, train: VideoRows, test: VideoRows
 
 
 def complete_plan(
-    plan: Plan,
+    plan: TrainingPlan,
     trainer: MaskedTrainer,
     splits: Mapping[str, VideoRows],
     recipe: Mapping[str, Any],
@@ -275,17 +285,17 @@ def complete_plan(
     name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
     plan.add("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden")
     plan.add("a step", f"{args.rows_per_step * data.repeats} clips, learning rate {args.learning_rate:.3g}")
-    plan.add("steps", f"{steps} ({epochs}){more_epochs(trainer)}", steps=steps)
+    plan.add("steps", f"{steps} ({epochs}){extra_epochs_remark(trainer)}", steps=steps)
     plan.add("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}")
     plan.add("recipe", name, recipe=name, device=str(args.device))
     plan.facts["videos"] = {split: len(rows) for split, rows in splits.items()}
     plan.warnings += remarks
     if from_scratch:
-        tell_scratch(plan, model, len(splits["train"]))
-    tell_cost(plan, trainer, measured, steps)
+        warn_of_random_weights(plan, model, len(splits["train"]))
+    add_cost(plan, trainer, measured, steps)
 
 
-def told_by(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dict[str, Any]:
+def held_out_summary(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dict[str, Any]:
     """`held_out`: the masked loss and that of predictors that know nothing, and whether it `beats_trivial`;
     `probe_top1` by epoch."""
     names = ("masked_loss", "mean_of_patch", "copy_of_nearest", "explained")
@@ -301,7 +311,7 @@ def told_by(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dic
 def draw(trainer: MaskedTrainer, output: Path) -> None:
     """`figures/reconstruction.png`, with the final weights, and `figures/loss_curve.png`."""
     for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, Pictures):
+        if isinstance(callback, ReconstructionCallback):
             with trainer.averaged():
                 callback.draw(output / FIGURES / "reconstruction.png")
     loss_curve(trainer.state.log_history, output / FIGURES / "loss_curve.png")

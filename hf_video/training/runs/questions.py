@@ -30,12 +30,11 @@ from hf_video.evaluation.questions import evaluate_questions
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.modeling_violet import VioletForMultipleChoice, VioletForQuestionAnswering, VioletHead
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.plan import Plan
+from hf_video.training.plan import TrainingPlan
 from hf_video.training.recipes import change, load_recipe
-from hf_video.training.resume import SKIPPED_FILE
+from hf_video.training.run_folder import SKIPPED_FILE, open_output
 from hf_video.training.runs.model_loading import check_fields
 from hf_video.training.runs.preparation import fit_batch, make_arguments, measuring
-from hf_video.training.runs.run_folder import open_output
 from hf_video.training.runs.video_text import (
     config_of,
     description,
@@ -203,7 +202,7 @@ def set_answers(model: VioletForQuestionAnswering, answers: Sequence[str]) -> No
 # -- what is said about it --------------------------------------------------------------------------------------------
 
 
-def tell_answers(plan: Plan, splits: Mapping[str, VideoRows], answers: Sequence[str] | None) -> None:
+def tell_answers(plan: TrainingPlan, splits: Mapping[str, VideoRows], answers: Sequence[str] | None) -> None:
     """How many answers there are, and how many questions have others."""
     if answers is None:
         counts = sorted({len(row.choices) for row in splits["train"]})

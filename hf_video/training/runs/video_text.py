@@ -31,14 +31,13 @@ from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.measurement import measure
 from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.plan import Plan, check_batch, more_epochs, tell_cost
+from hf_video.training.plan import TrainingPlan, add_cost, check_batch, extra_epochs_remark
 from hf_video.training.recipes import NARROW, change, load_recipe, typed_names
-from hf_video.training.resume import SKIPPED_FILE, run_description
-from hf_video.training.runs.curve import training_curve
-from hf_video.training.runs.model_loading import check_fields, serve_as_trained
+from hf_video.training.run_folder import SKIPPED_FILE, RunFolder, open_output, run_description
+from hf_video.training.runs.model_loading import check_fields, set_evaluation_sampling
 from hf_video.training.runs.preparation import crop_of, fit_batch, make_arguments, measuring
-from hf_video.training.runs.run_folder import RunFolder, begin, open_output
-from hf_video.training.runs.summary import write_summary
+from hf_video.training.runs.run import begin
+from hf_video.training.runs.summary import training_curve, write_summary
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.options import from_options
 
@@ -71,7 +70,7 @@ def train_video_text(
             at most 192 channels), for a VIOLET "violet_retrieval[:small]", or a YAML file.
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         chunk_size: Pairs that go through the towers at once (gradient caching): the batch is then not bound by memory.
-        hard_negatives: Batches of similar captions; see `PairOrder`.
+        hard_negatives: Batches of similar captions; see `PairSampler`.
         test_size: Share of the videos of unsplit data that is kept for the test.
         resume, overwrite, yes: As in `finetune`.
         columns: Further arguments of `load_captions`: `videos`, `video_column`, `caption_column`, `group_pattern`, ….
@@ -88,7 +87,7 @@ def train_video_text(
     splits = load_captions(data, test_size=test_size, **columns)
     if "train" not in splits:
         raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
-    if different(splits["train"]) < 2:
+    if distinct_pairs(splits["train"]) < 2:
         raise DataError(f"{data} has one video or one caption to train on: nothing to tell apart.")
     recipe = fit_to_captions(recipe, splits["train"], settings)
     arguments = make_arguments(output, measuring(splits.get("validation"), recipe["training"], every=0.1))
@@ -123,7 +122,7 @@ def train_video_text(
 def run_trainer(
     trainer: MeasuringTrainer,
     splits: Mapping[str, VideoRows],
-    plan: Plan,
+    plan: TrainingPlan,
     place: RunFolder,
     *,
     task: str,
@@ -188,7 +187,7 @@ def load_pair(
         model, processor = _load(str(model), processor, fields, frames, typed)
     if frames:
         processor.image_processor.num_frames = model.config.num_frames = frames
-    serve_as_trained(processor.image_processor, recipe["data"])
+    set_evaluation_sampling(processor.image_processor, recipe["data"])
     check_pair(model, processor)
     return model, processor
 
@@ -206,7 +205,7 @@ def _load(
     return video_clip(name, **fields)
 
 
-def different(rows: VideoRows) -> int:
+def distinct_pairs(rows: VideoRows) -> int:
     """So many pairs of `rows` are of different videos and different captions, at most: in a larger batch, pairs would
     be negatives of themselves."""
     return min(len({row.name for row in rows}), len({row.caption.lower() for row in rows}))
@@ -215,7 +214,7 @@ def different(rows: VideoRows) -> int:
 def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe with a batch of different captions, and, where that is a smaller one, more steps (4 times as many at
     most), so that about as many pairs are seen. What somebody typed stays."""
-    made = fit_batch(recipe, different(rows), settings)
+    made = fit_batch(recipe, distinct_pairs(rows), settings)
     before, after = (one["training"].get("per_device_train_batch_size", 8) for one in (recipe, made))
     times, least = min(before // after, 4), made["training"].get("min_train_steps")
     if least and times > 1 and "training.min_train_steps" not in typed_names(settings):
@@ -259,7 +258,7 @@ def make_plan(
     unit: str,
     of: str = "",
     few: int = 4,
-) -> Plan:
+) -> TrainingPlan:
     """What will be done with so many rows (`unit`), in batches `of` what; `few` of them are read and run. Raises
     ConfigError for what can't work."""
     args, data, model = trainer.args, trainer.train_dataset, trainer.model
@@ -279,20 +278,20 @@ def make_plan(
         ("a clip", f"{data.plan.num_frames} frames"),
         ("a batch", f"{args.rows_per_step} {unit}{of}"),
         ("learning rate", rate),
-        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){more_epochs(trainer)}"),
+        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){extra_epochs_remark(trainer)}"),
         ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
         ("recipe", name),
     ]
     facts = {unit: counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
     meant, given = recipe.get("model_type"), model.config.model_type
     odd = [f"the recipe {name} is meant for {meant}, and this is {given}"] if meant not in (None, given) else []
-    plan = Plan(facts, lines, [*recipe.get("remarks", ()), *odd])
-    tell_cost(plan, trainer, measured, steps)
+    plan = TrainingPlan(facts, lines, [*recipe.get("remarks", ()), *odd])
+    add_cost(plan, trainer, measured, steps)
     return plan
 
 
 def _summary(
-    trainer: MeasuringTrainer, splits: Mapping[str, VideoRows], plan: Plan, result: Any, task: str, name: str
+    trainer: MeasuringTrainer, splits: Mapping[str, VideoRows], plan: TrainingPlan, result: Any, task: str, name: str
 ) -> dict[str, Any]:
     measured = {}
     for split in ("validation", "test"):

@@ -14,11 +14,10 @@ import hf_video
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, DataError, VideoOptionError
-from hf_video.training.resume import checkpoints
+from hf_video.training.run_folder import checkpoints, open_output
 from hf_video.training.runs.classification import default_recipe, finetune
-from hf_video.training.runs.model_loading import find_source, load_start
+from hf_video.training.runs.model_loading import find_source, load_model
 from hf_video.training.runs.preparation import make_arguments
-from hf_video.training.runs.run_folder import open_output
 from hf_video.training.runs.summary import told
 from hf_video.training.trainer import VideoTrainer
 
@@ -241,8 +240,8 @@ def test_self_test(clips, config, tmp_path, capsys):
 class TestStart:
     def test_a_head_for_other_classes_is_new(self, trained):
         source = find_source(trained[0])
-        same = load_start(source, labels=source.labels).model
-        other = load_start(source, labels=["a", "b", "c", "d"]).model
+        same = load_model(source, labels=source.labels).model
+        other = load_model(source, labels=["a", "b", "c", "d"]).model
         loaded = hf_video.VideoMAEForVideoClassification.from_pretrained(trained[0])
         assert torch.equal(same.classifier.weight, loaded.classifier.weight)
         assert not torch.equal(other.classifier.weight, loaded.classifier.weight)
@@ -252,7 +251,7 @@ class TestStart:
         assert other.config.id2label == {0: "a", 1: "b", 2: "c", 3: "d"}
 
     def test_sizes_and_frames_reach_the_processor(self, trained):
-        start = load_start(find_source(trained[0]), settings={"num_frames": 8, "image_size": 48})
+        start = load_model(find_source(trained[0]), settings={"num_frames": 8, "image_size": 48})
         assert start.processor.num_frames == start.model.config.num_frames == 8
         assert start.processor.crop_size == {"height": 48, "width": 48}
 
@@ -265,7 +264,7 @@ class TestStart:
         (tmp_path / "folder" / "config.json").write_text(json.dumps(TINY))
         source = find_source(tmp_path / "folder")
         assert source.checkpoint is None
-        assert load_start(source, labels=["a", "b"]).from_scratch
+        assert load_model(source, labels=["a", "b"]).from_scratch
 
     @pytest.mark.parametrize("text", ['{"model_type": "bert"}', "[1]", "{"])
     def test_files_that_are_no_configuration(self, tmp_path, text):

@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from hf_video.base.model_folder import UNFINISHED, check_model_folder
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError
+from hf_video.training.run_folder import ASIDE
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.pretraining import pretrain
-from hf_video.training.runs.run_folder import ASIDE
 
 pytestmark = pytest.mark.slow
 KILLS = 50  # of each verb

@@ -22,7 +22,14 @@ from hf_video.errors import ConfigError, DataError
 from hf_video.training.masked_pretraining import Reconstruction
 from hf_video.training.pretrain_figures import loss_curve, reconstruction_sheet
 from hf_video.training.recipes import load_recipe
-from hf_video.training.runs.pretraining import RECIPE, HeldOut, default_recipe, fit_stride, pretrain, read_splits
+from hf_video.training.runs.pretraining import (
+    RECIPE,
+    FixedClipDataset,
+    default_recipe,
+    fit_stride,
+    pretrain,
+    read_splits,
+)
 
 FAST = (
     "training.use_cpu=true",
@@ -192,7 +199,7 @@ def test_evaluations_see_the_same_clips(tmp_path):
     """Also with workers that live on, whose loader counts evaluations as epochs."""
     write_moving_glyphs(tmp_path, 4, size=32, num_frames=24)
     rows, processor = load_videos(tmp_path)["train"], hf_video.VideoMAEImageProcessor(num_frames=4)
-    held_out = HeldOut(rows, processor, sampler="dense", views=2, seed=0)
+    held_out = FixedClipDataset(rows, processor, sampler="dense", views=2, seed=0)
     before = held_out[1]
     held_out.set_epoch(1)
     assert torch.equal(before["pixel_values"], held_out[1]["pixel_values"])

@@ -23,10 +23,9 @@ from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, PublishError
 from hf_video.hub.publish import publishable_files
-from hf_video.training.resume import choose_checkpoint
+from hf_video.training.run_folder import ASIDE, TrainingInterrupted, choose_checkpoint, open_output
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.pretraining import pretrain
-from hf_video.training.runs.run_folder import ASIDE, TrainingInterrupted, open_output
 from hf_video.training.trainer import VideoTrainer
 
 TINY = {

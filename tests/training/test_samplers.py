@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from hf_video.data.datasets.captions import CaptionRow
-from hf_video.training.samplers.pair_order import GROUP, PairOrder
+from hf_video.training.samplers import GROUP, PairSampler
 
 CAPTIONS = [
     f"a {color} {shape} moving {way}"
@@ -34,7 +34,7 @@ def batches(order, size):
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_caption_is_once_in_a_batch_and_every_pair_once_in_an_epoch(hard):
     given = rows(CAPTIONS)  # 96 pairs of 48 captions
-    order = PairOrder(given, rows_per_step=16, seed=0, hard_negatives=hard)
+    order = PairSampler(given, rows_per_step=16, seed=0, hard_negatives=hard)
     made = batches(order, 16)
     flat = [number for batch in made for number in batch]
     assert sorted(flat) == list(range(96))
@@ -43,14 +43,14 @@ def test_a_caption_is_once_in_a_batch_and_every_pair_once_in_an_epoch(hard):
     assert list(order) == flat
     order.set_epoch(1)
     assert list(order) != flat
-    other = PairOrder(given, rows_per_step=16, seed=0, hard_negatives=hard)
+    other = PairSampler(given, rows_per_step=16, seed=0, hard_negatives=hard)
     other.set_epoch(1)
     assert list(other) == list(order)
 
 
 def test_captions_of_one_video_are_no_negatives():
     given = [CaptionRow(f"v{i}", None, f"v{i}", None, f"caption {i} {j}") for i in range(20) for j in range(5)]
-    for batch in batches(PairOrder(given, rows_per_step=10, seed=3), 10)[:-2]:
+    for batch in batches(PairSampler(given, rows_per_step=10, seed=3), 10)[:-2]:
         assert len({given[i].name for i in batch}) == 10
 
 
@@ -58,7 +58,7 @@ def test_hard_batches_hold_captions_that_differ_in_a_word():
     def shared(size, hard):
         """The mean over all pairs of the words that they share with the nearest other one of their batch."""
         given, nearest = rows(CAPTIONS, clips=4), []
-        for batch in batches(PairOrder(given, rows_per_step=size, seed=0, hard_negatives=hard), size)[:-3]:
+        for batch in batches(PairSampler(given, rows_per_step=size, seed=0, hard_negatives=hard), size)[:-3]:
             words = [set(given[i].caption.split()) for i in batch]
             nearest += [max(len(a & b) for j, b in enumerate(words) if j != i) for i, a in enumerate(words)]
         return sum(nearest) / len(nearest)
@@ -69,13 +69,13 @@ def test_hard_batches_hold_captions_that_differ_in_a_word():
 
 def test_last_steps():
     given = rows(CAPTIONS, clips=1)[:21]
-    assert len(PairOrder(given, rows_per_step=8, seed=0, drop_last=True)) == 16
-    whole = list(PairOrder(given, rows_per_step=8, seed=0))
+    assert len(PairSampler(given, rows_per_step=8, seed=0, drop_last=True)) == 16
+    whole = list(PairSampler(given, rows_per_step=8, seed=0))
     assert len(whole) == 24
     assert set(whole) == set(range(21))
     assert whole[21:] == whole[:3]
     same = rows(["one caption"], clips=6)
-    assert sorted(PairOrder(same, rows_per_step=3, seed=0, hard_negatives=True)) == list(range(6))
+    assert sorted(PairSampler(same, rows_per_step=3, seed=0, hard_negatives=True)) == list(range(6))
 
 
 def test_it_is_quick_on_many_pairs():
@@ -85,7 +85,7 @@ def test_it_is_quick_on_many_pairs():
         CaptionRow(f"v{i % 6000}", None, f"v{i % 6000}", None, f"word{i % 977} is near word{i % 1013}")
         for i in range(20000)
     ]
-    order = PairOrder(given, rows_per_step=128, seed=0, drop_last=True, hard_negatives=True)
+    order = PairSampler(given, rows_per_step=128, seed=0, drop_last=True, hard_negatives=True)
     begin = time.process_time()
     assert len(set(order)) == len(order)
     assert time.process_time() - begin < 10

@@ -13,8 +13,15 @@ from models.configs import TIMESFORMER, VIDEOMAE
 
 import hf_video
 from hf_video.errors import ConfigError
-from hf_video.training.optim.optimizer import layer_scales, parameter_groups, undecayed
-from hf_video.training.optim.schedule import cosine, make_schedule, multistep, warmed_up
+from hf_video.training.optim import (
+    cosine,
+    layer_scales,
+    make_schedule,
+    multistep,
+    parameter_groups,
+    parameters_without_decay,
+    with_warmup,
+)
 
 
 def classifier(**changes):
@@ -81,7 +88,7 @@ class TestWeightDecay:
         for name, parameter in model.named_parameters():
             token = name.endswith(("cls_token", "position_embeddings", "time_embeddings"))
             assert found[name][1] == (0.0 if parameter.ndim == 1 or token else 0.05), name
-        assert undecayed(torch.nn.Linear(2, 2)) == {"bias"}
+        assert parameters_without_decay(torch.nn.Linear(2, 2)) == {"bias"}
 
     def test_timesformer_decays_everything(self):
         model = classifier(num_hidden_layers=1)
@@ -117,7 +124,7 @@ class TestSchedule:
     def test_cosine_is_the_official_one(self):
         expected = beit_schedule(1e-3, 1e-6, 10, 7, 2, 1e-5)
         after = cosine(warmup_steps=14, total_steps=70, end=1e-3)
-        factor = warmed_up(after, warmup_steps=14, start=1e-2)
+        factor = with_warmup(after, warmup_steps=14, start=1e-2)
         np.testing.assert_allclose([1e-3 * factor(i) for i in range(70)], expected, rtol=1e-12)
 
     def test_milestones(self):

@@ -1,4 +1,4 @@
-"""The order of (video, caption) pairs in contrastive training: what stands in one batch decides what is learnt."""
+"""The order in which training sees its rows: a function of seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,34 @@ import numpy as np
 import torch
 
 from hf_video.data.seeds import generator, sample_seed
-from hf_video.training.samplers.order import ORDER
+
+ORDER = 1000  # the purpose of this draw: one that no sample has
+
+
+class EpochSampler(torch.utils.data.Sampler[int]):
+    """A permutation of `rows` for each epoch, filled up from its start (or cut) to whole optimiser steps.
+
+    Every split of a step over micro-batches and processes then sees the same rows: 8 = 2 x 4 = 4 on each of 2. And an
+    epoch's order does not depend on what was drawn before, so that resuming in its middle is exact. transformers' own
+    sampler is neither: the last step has another size on one process than on two, and resuming on several processes
+    starts the epoch's order anew.
+    """
+
+    def __init__(self, rows: int, *, rows_per_step: int, seed: int, drop_last: bool = False):
+        steps = rows // rows_per_step if drop_last else -(-rows // rows_per_step)
+        self.rows, self.length, self.seed, self.epoch = rows, steps * rows_per_step, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        draw = generator(sample_seed(self.seed, self.epoch, 0, purpose=ORDER))
+        order = torch.randperm(self.rows, generator=draw).tolist()
+        yield from (order * -(-self.length // max(self.rows, 1)))[: self.length]
+
 
 # Of a batch with hard negatives, so many captions in a row are like each other: the first, and the nearest to it.
 GROUP = 8
@@ -19,8 +46,8 @@ GROUP = 8
 POOL = 1024
 
 
-class PairOrder(torch.utils.data.Sampler[int]):
-    """Whole steps of `rows_per_step` pairs, by seed and epoch alone (see `EpochOrder`).
+class PairSampler(torch.utils.data.Sampler[int]):
+    """Whole steps of `rows_per_step` pairs, by seed and epoch alone (see `EpochSampler`).
 
     **No batch has a video or a caption twice** as long as others are left: the pair would be a negative of itself.
 

@@ -1,6 +1,6 @@
-"""The folder of a run, from its first file to the finished model.
+"""The folder of a run, from its first file to the finished model, and its checkpoints.
 
-A run is written into its output folder, which says `UNFINISHED` until all is there. Where a finished model lies there
+A run is written into its output folder, which holds `UNFINISHED` until all is there. Where a finished model lies there
 (`--overwrite`), the new run is written into `run-in-progress/` beneath it, and the old model stays whole and usable
 until the new one is; only then the files change places.
 """
@@ -8,30 +8,124 @@ until the new one is; only then the files change places.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
-from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, replacing, seal, unseal
+from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, damaged, replacing, seal, unseal
 from hf_video.base.output_paths import check_output_folder
+from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError, OutputError
 from hf_video.hub.model_card import is_generated_card
-from hf_video.training.plan import Plan, confirm
-from hf_video.training.resume import (
-    RUN_FILE,
-    SKIPPED_FILE,
-    SUMMARY_FILE,
-    checkpoints,
-    choose_checkpoint,
-    refuse_another,
+
+RUN_FILE = "run.json"
+SKIPPED_FILE = "skipped.jsonl"
+SUMMARY_FILE = "training_summary.json"
+# Settings that may differ when a run goes on: they change no weight.
+_FREE = re.compile(
+    r"^ran\.|dataloader_(num|persist|prefetch|pin)|logging|report_to|save_|disable_tqdm|push_to_hub|hub_|run_name"
 )
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Checkpoint folders that were written to their end, oldest first. transformers takes the last one whatever is in
+    it; a process that was killed while it wrote leaves one that can't be loaded."""
+    found = [path for path in output.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(filter(_whole, found), key=_step)
+
+
+def choose_checkpoint(output: Path) -> tuple[Path | None, list[str]]:
+    """The last checkpoint whose every file is what was written, or None; and a remark for each one that was passed
+    over, naming the file."""
+    remarks = []
+    for path in reversed(checkpoints(output)):
+        fault = next(_faults(path), None)
+        if fault is None:
+            return path, remarks
+        remarks.append(f"{path.name} is passed over: its {fault[0]} {fault[1]}")
+    return None, remarks
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _whole(path: Path) -> bool:
+    if (path / UNFINISHED).exists():
+        return False
+    if (path / CHECKSUMS).exists():
+        return True
+    try:
+        state = json.loads((path / "trainer_state.json").read_text())  # what 0.1.0 wrote last
+    except (OSError, ValueError):
+        return False
+    weights = any(path.glob("*.safetensors")) or any(path.glob("pytorch_model_fsdp*"))
+    return weights and any(path.glob("rng_state*.pth")) and state.get("global_step") == _step(path)
+
+
+def _faults(path: Path) -> Iterator[tuple[str, str]]:
+    """Files of a checkpoint that can't be what was written, and why. Without checksums (0.1.0) those that zip archives
+    carry, and whether the rest can be opened."""
+    if (path / CHECKSUMS).exists():
+        yield from damaged(path)
+        return
+    for file in sorted(path.iterdir()):
+        try:
+            if file.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(file) as archive:
+                    if archive.testzip() is not None:
+                        yield file.name, "is damaged"
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            elif file.suffix == ".json":
+                json.loads(file.read_bytes())
+        except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+            yield file.name, f"can't be read ({error})"
+
+
+def run_description(model: str, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows]) -> dict[str, Any]:
+    """What decides a run's weights besides the code."""
+    rows = [(name, row.name, row.label) for name, split in splits.items() for row in split]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return {"model": str(model), "recipe": _without(recipe, "remarks"), "videos": len(rows), "videos_sha256": digest}
+
+
+def _without(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != name}
+
+
+def check_same_run(output: Path, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `run` would not go on as the run `before` began."""
+    before = _flat(before)
+    now = _flat(json.loads(json.dumps(run)))
+    counted = all((one.get("recipe.training.max_steps") or 0) > 0 for one in (before, now))
+    for name in sorted(before.keys() | now.keys()):
+        if counted and name == "recipe.training.min_train_steps":
+            continue  # the steps are counted already; 0.1.0 wrote down what has no effect then
+        if before.get(name) != now.get(name) and not _FREE.search(name):
+            raise ConfigError(
+                f"{output} was begun with {name}={before.get(name)!r}, and now it is {now.get(name)!r}. Resume with "
+                "the same settings and data, or begin anew with --overwrite."
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
 
 ASIDE = "run-in-progress"
 # What a run and its model consist of; nothing else is removed by --overwrite.
@@ -103,7 +197,7 @@ class RunFolder:
             told.resumable = any(checkpoints(self.folder))
             raise told from stop
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = why_not_written(error, self.folder)
+            reason = write_failure(error, self.folder)
             if reason is None or isinstance(error, OutputError):
                 raise
             raise OutputError(f"{self.output} can't be written: {reason}. {self._left()}") from error
@@ -113,24 +207,6 @@ class RunFolder:
         if last is None:
             return "No checkpoint was written yet: begin anew with --overwrite (overwrite=True)."
         return f"Saved is {last}. Go on with the same and --resume (resume=True)."
-
-
-def begin(trainer: Any, place: RunFolder, plan: Plan, *, yes: bool) -> None:
-    """Tells the plan, asks where it is absurd (see `confirm`), and begins the run's folder."""
-    from accelerate.utils import broadcast_object_list
-
-    if trainer.is_world_process_zero():
-        print(plan, flush=True)
-    plan.concerns = broadcast_object_list([plan.concerns])[0]  # all processes go on, or none
-    confirm(plan, yes=yes)
-    place.run["ran"] = {
-        "steps": plan.facts.get("steps"),
-        **{name: getattr(trainer.args, name) for name in ("num_train_epochs", "learning_rate", "rows_per_step")},
-        "per_device_train_batch_size": trainer.args.per_device_train_batch_size,
-    }
-    if trainer.is_world_process_zero():
-        place.begin()
-    trainer.accelerator.wait_for_everyone()
 
 
 def folder_to_resume(output: Path) -> Path:
@@ -164,13 +240,13 @@ def open_output(output: Path, run: Mapping[str, Any], *, resume: bool, overwrite
             f"{output} holds another run. Go on with it: --resume; begin anew: --overwrite; or choose another --output."
         )
     checkpoint, remarks = choose_checkpoint(going)
-    before = _begun(going, checkpoint, remarks)
+    before = _read_run_file(going, checkpoint, remarks)
     if before is None:
         raise ConfigError(
             f"{output} has {'checkpoints' if checkpoint else 'files of a model'} but no {RUN_FILE}: they are not of "
             "hf-video train. Choose another --output, or begin anew with --overwrite."
         )
-    refuse_another(output, before, run)
+    check_same_run(output, before, run)
     if going == output and finished and checkpoint is None:
         raise ConfigError(
             f"{output} is a finished run without a checkpoint to go on from. Begin anew with --overwrite, or choose "
@@ -180,7 +256,7 @@ def open_output(output: Path, run: Mapping[str, Any], *, resume: bool, overwrite
     return RunFolder(output, going, dict(run), checkpoint, remarks, resumed=True)
 
 
-def _begun(folder: Path, checkpoint: Path | None, remarks: list[str]) -> dict[str, Any] | None:
+def _read_run_file(folder: Path, checkpoint: Path | None, remarks: list[str]) -> dict[str, Any] | None:
     """What `run.json` says. Each checkpoint has a copy, among its checksums, which holds where the two differ."""
     copy = None if checkpoint is None else _read(checkpoint / RUN_FILE)
     top = _read(folder / RUN_FILE)
@@ -231,7 +307,7 @@ def _remove(folder: Path, *, but: str = "") -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def why_not_written(error: BaseException, folder: Path) -> str | None:
+def write_failure(error: BaseException, folder: Path) -> str | None:
     """In words, where an error says that something can't be written; else None. safetensors and torch put the
     system's reason into texts of their own."""
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)

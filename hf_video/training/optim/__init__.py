@@ -1,1 +1,0 @@
-"""Learning rates, schedules and the moving average of the weights."""
