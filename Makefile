@@ -1,14 +1,14 @@
 # `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment in .venv, then the job.
 
 PYTHON ?= python3
-# Any torch that setup.cfg allows. For a GPU build: make demo TORCH="torch --index-url <your index>"
+# Any torch that pyproject.toml allows. For a GPU build: make demo TORCH="torch --index-url <your index>"
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test slow lint format bench clean
+.PHONY: demo test slow lint format matrix picture bench clean
 
-$(VENV)/.ready: setup.cfg pyproject.toml
+$(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
@@ -17,9 +17,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/python examples/moving_glyphs.py
 
-test: $(VENV)/.ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: lint
 	$(BIN)/python -m pytest -n auto --dist load --cov --cov-report=term:skip-covered
 
 slow: $(VENV)/.ready
@@ -28,13 +26,22 @@ slow: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A short run on every supported Python, with the lowest and the newest versions of what the package needs.
+matrix: $(VENV)/.ready
+	$(BIN)/nox
+
+picture: $(VENV)/.ready
+	$(BIN)/python docs/draw_architecture.py
+
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) demo_output build *.egg-info .coverage
+	rm -rf $(VENV) .nox .mypy_cache demo_output build *.egg-info .coverage

@@ -7,7 +7,7 @@ import re
 
 from hf_video.errors import HFVideoError
 
-# Packages of setup.cfg's extras, by the name under which they are imported.
+# Packages of pyproject's extras, by the name under which they are imported.
 EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "evaluate", "matplotlib", "yaml", "tensorboard"), "train"),
     **dict.fromkeys(("faiss", "pyarrow"), "retrieval"),
