@@ -2,7 +2,7 @@
 
 Every session is a new environment with the wheel, not with this checkout. `lowest` installs the oldest release that
 pyproject.toml allows of torch, transformers and everything else it names, `newest` the latest of each. uv downloads the
-Pythons that the machine lacks. A CPU build of torch is enough: UV_TORCH_BACKEND=cpu fetches it from PyTorch's own index.
+Pythons that the machine lacks. A CPU build of torch is enough: set UV_TORCH_BACKEND=cpu.
 """
 
 from __future__ import annotations
