@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
+import forked
 import pytest
 import transformers
 
@@ -15,13 +12,7 @@ from hf_video.registry import MODELS, entry
 
 
 def run(code: str, **environment: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = forked.run(code, TOKENIZERS_PARALLELISM="false", **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import subprocess
-import sys
 import time
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -505,7 +504,8 @@ def test_ours_loads_in_plain_transformers(cls, tmp_path):
     cls().save_pretrained(tmp_path)
     np.save(tmp_path / "in.npy", clip)
     arguments = [tmp_path, tmp_path / "in.npy", tmp_path / "out.npy"]
-    subprocess.run([sys.executable, "-c", PLAIN, *map(str, arguments)], check=True)
+    done = forked.run(PLAIN, "-c", *arguments)
+    assert done.returncode == 0, done.stderr
     ours = values(cls(), clip).numpy()
     assert np.abs(np.load(tmp_path / "out.npy") - ours).max() <= 1.01 / 255 / 0.224
 

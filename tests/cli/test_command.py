@@ -1,4 +1,6 @@
-"""The installed command, each time in a process of its own: every verb, for every type of model."""
+"""The installed command, each time in a process of its own: every verb, for every type of model.
+
+By default only `classify` starts Python anew, as users do; what the other verbs import is found the same in a fork."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import forked
 import pytest
 import tiny
 import torch
@@ -45,10 +48,12 @@ WITHOUT_MODEL = {
 GRADIO = "import sys, unittest.mock\nsys.modules[__name__] = unittest.mock.MagicMock()\n"  # a page that ends at once
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+def run(*arguments: object, fork: bool = True, **environment: str) -> subprocess.CompletedProcess:
     assert COMMAND, "the command is not installed: pip install -e ."
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **environment}
-    words = [COMMAND, *map(str, arguments)]
+    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **environment}
+    if fork:
+        return forked.run(forked.COMMAND, COMMAND, *arguments, **environment)
+    words, environment = [COMMAND, *map(str, arguments)], {**os.environ, **environment}
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -95,14 +100,14 @@ class Library:
             assert done.returncode == cli.DONE, done.stderr
         return folder
 
-    def call(self, template: str, name: str, out: Path, **environment: str) -> subprocess.CompletedProcess:
+    def call(self, template: str, name: str, out: Path, fork=True, **environment: str) -> subprocess.CompletedProcess:
         given = {"data": self.data, "clip": self.data / "archery/0.mp4", "out": out, "type": name}
         for place in ("model", "pickled", "index"):
             if f"{{{place}}}" in template:
                 given[place] = getattr(self, place)(name)
         words = template.format(**given).split()
         path = os.pathsep.join(filter(None, (str(self.root / "stand_in"), os.environ.get("PYTHONPATH"))))
-        return run(words[0], "--debug", *words[1:], PYTHONPATH=path, **environment)
+        return run(words[0], "--debug", *words[1:], fork=fork, PYTHONPATH=path, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,7 @@ def loads_ours(done: subprocess.CompletedProcess, model_type: str) -> None:
 
 @pytest.mark.parametrize("verb", CALLS)
 def test_verbs_load_our_class(library, tmp_path, verb):
-    loads_ours(library.call(CALLS[verb], "x3d", tmp_path / "out"), "x3d")
+    loads_ours(library.call(CALLS[verb], "x3d", tmp_path / "out", fork=verb != "classify"), "x3d")
 
 
 def test_pretraining_goes_on_with_our_class(library, tmp_path):
@@ -151,7 +156,7 @@ def test_every_type_of_model(library, tmp_path, verb, name):
     template = CALLS[verb]
     if verb == "search" and name in ("videoclip", "violet"):
         template = "search {index} moving"
-    loads_ours(library.call(template, name, tmp_path / "out"), name.partition("-")[0])
+    loads_ours(library.call(template, name, tmp_path / "out", fork=False), name.partition("-")[0])
 
 
 def test_override_off_loads_stock_and_says_so(library, tmp_path):
@@ -165,8 +170,7 @@ def test_scripts_of_any_name_get_our_classes(tmp_path, name):
     """Also one that is called as the command is, and whatever is imported first."""
     code = "import {}\nimport {}\nprint(transformers.AutoConfig.for_model('videomae').__class__.__module__)\n"
     first, second = ("transformers", "hf_video") if name == "hf-video.py" else ("hf_video", "transformers")
-    (tmp_path / name).write_text(code.format(first, second))
-    done = subprocess.run([sys.executable, tmp_path / name], capture_output=True, text=True, check=True)
+    done = forked.run(code.format(first, second), tmp_path / name)
     assert done.stdout.strip() == "hf_video.models.videomae.configuration_videomae"
 
 
@@ -199,6 +203,6 @@ def test_as_a_module_too(library):
     done = subprocess.run(words, env=named, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: hf-video")
     assert not re.search(r"\| +(torch|transformers)$", done.stderr, re.MULTILINE)
-    words = [sys.executable, "-m", "hf_video.cli", "classify", "--debug", library.data / "archery/0.mp4"]
-    done = subprocess.run([*words, "--model", library.model("x3d")], capture_output=True, text=True, check=False)
-    loads_ours(done, "x3d")
+    code = "import runpy; runpy.run_module('hf_video.cli', run_name='__main__', alter_sys=True)"
+    words = ("hf_video.cli", "classify", "--debug", library.data / "archery/0.mp4", "--model", library.model("x3d"))
+    loads_ours(forked.run(code, *words), "x3d")
