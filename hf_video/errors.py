@@ -146,8 +146,8 @@ def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> 
     return f" Did you mean {close!r}?" if close else ""
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """`counted(1, "video")` is "1 video", `counted(2000, "video")` "2,000 videos"; `plural` where -s is wrong."""
+def pluralize(number: int, noun: str, plural: str | None = None) -> str:
+    """`pluralize(1, "video")` is "1 video", `pluralize(2000, "video")` "2,000 videos"; `plural` where -s is wrong."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 

@@ -22,11 +22,11 @@ from hf_video.errors import (
     DataError,
     HFVideoError,
     OutputError,
-    counted,
     did_you_mean,
     fault_kind,
     near_path,
     nearest,
+    pluralize,
     without_name,
 )
 from hf_video.evaluation.rows import split_rows
@@ -44,9 +44,9 @@ def test_nearest():
 
 
 def test_counted():
-    words = [counted(n, "frame") for n in (0, 1, 2, 1234)] + [
-        counted(1, "class", "classes"),
-        counted(2, "class", "classes"),
+    words = [pluralize(n, "frame") for n in (0, 1, 2, 1234)] + [
+        pluralize(1, "class", "classes"),
+        pluralize(2, "class", "classes"),
     ]
     assert words == ["0 frames", "1 frame", "2 frames", "1,234 frames", "1 class", "2 classes"]
 

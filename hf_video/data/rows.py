@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from hf_video.errors import DataError, counted, without_name
+from hf_video.errors import DataError, pluralize, without_name
 from hf_video.video.frames.part import VideoPart
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class SourceListing:
 def check_labelled(splits: Mapping[str, VideoRows], source: Any) -> None:
     """Raises DataError where not one video has a label, saying how labels are given."""
     if all(row.label is None for rows in splits.values() for row in rows):
-        videos = counted(sum(map(len, splits.values())), "video")
+        videos = pluralize(sum(map(len, splits.values())), "video")
         raise DataError(
             f"{videos} of {source} without labels came, and labels are needed here. Put each video into a folder named "
             "after its class (<label>/clip.mp4, or <split>/<label>/clip.mp4), or give a list that names them "

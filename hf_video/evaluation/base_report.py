@@ -19,7 +19,7 @@ import torch
 
 from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped
-from hf_video.errors import counted, without_name
+from hf_video.errors import pluralize, without_name
 from hf_video.evaluation.protocols import Protocol
 
 # Kinds of skipped entries that do not count as videos.
@@ -127,7 +127,7 @@ class EvaluationReport:
     def __str__(self) -> str:
         protocol = f"{self.protocol.name}: {self.protocol.describe()}"
         lines = [
-            f"{self.model}: found {self.found} of {counted(self.total, 'video')}",
+            f"{self.model}: found {self.found} of {pluralize(self.total, 'video')}",
             *textwrap.wrap(protocol, 110, initial_indent="  protocol   ", subsequent_indent=" " * 13),
             *self._measure_lines(),
             *self._class_lines(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError, counted
+from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError, pluralize
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
 
@@ -87,7 +87,7 @@ def page(index: VideoIndex, folder: str) -> Any:
 
     with gradio.Blocks(title="Video search") as blocks:
         gradio.HTML(f"<style>{STYLE}</style>")
-        gradio.Markdown(f"## Video search\n{counted(len(index), 'moment')} of {counted(len(index.files), 'video')}")
+        gradio.Markdown(f"## Video search\n{pluralize(len(index), 'moment')} of {pluralize(len(index.files), 'video')}")
         found, number = gradio.State([]), gradio.State(0)
         with gradio.Row():
             text = gradio.Textbox(

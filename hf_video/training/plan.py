@@ -15,7 +15,7 @@ from torch import nn
 
 from hf_video.data.check.videos import double_files
 from hf_video.data.rows import VideoRows
-from hf_video.errors import ConfigError, DataError, HFVideoError, counted
+from hf_video.errors import ConfigError, DataError, HFVideoError, pluralize
 from hf_video.training.measurement import BatchCost, gigabytes, measure, training_bytes
 from hf_video.training.recipes import NARROW
 from hf_video.video.reader import VideoReader
@@ -178,8 +178,8 @@ def _tell_data(plan: TrainingPlan, splits: Mapping[str, VideoRows]) -> None:
     if skipped:
         unused = [one for one in skipped if not one.used]
         remarked = len(skipped) - len(unused)
-        more = f"; used with a remark: {counted(remarked, 'file')}" if remarked else ""
-        plan.add("left out", f"{counted(len(unused), 'file')}{more}")
+        more = f"; used with a remark: {pluralize(remarked, 'file')}" if remarked else ""
+        plan.add("left out", f"{pluralize(len(unused), 'file')}{more}")
 
 
 def _tell_clips(plan: TrainingPlan, dataset: Any) -> None:

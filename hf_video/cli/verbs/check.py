@@ -18,7 +18,7 @@ from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import adder, count, folder_to_write
-from hf_video.errors import counted, without_name
+from hf_video.errors import pluralize, without_name
 
 SHOWN = 5
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['root'] or 'data set'}: {counted(found['videos'], 'video')} that can be read"]
+    lines = [f"{found['root'] or 'data set'}: {pluralize(found['videos'], 'video')} that can be read"]
     lines += [
         _split_line(split, found["splits"][split], counts, found["imbalance"].get(split))
         for split, counts in found["classes"].items()
@@ -94,8 +94,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _split_line(split: str, videos: int, counts: dict[str, int], imbalance: float | None) -> str:
     if set(counts) == {""}:
-        return f"  {split:<12}{counted(videos, 'video')} without labels"
-    text = f"  {split:<12}{counted(videos, 'video')} of {counted(len(counts), 'class', 'classes')}"
+        return f"  {split:<12}{pluralize(videos, 'video')} without labels"
+    text = f"  {split:<12}{pluralize(videos, 'video')} of {pluralize(len(counts), 'class', 'classes')}"
     if imbalance is None or imbalance == 1:
         return text
     largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)

@@ -20,7 +20,7 @@ from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import adder, count, whole
 from hf_video.cli.files import expand
 from hf_video.cli.printing import fault, json_result, table
-from hf_video.errors import counted
+from hf_video.errors import pluralize
 
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -105,7 +105,7 @@ def show(files: list[str], results: Iterator[Any], options: argparse.Namespace) 
     if options.json:
         print(json.dumps(collected, ensure_ascii=False, indent=2))
     if failed:
-        print(f"hf-video: {failed} of {counted(len(files), 'file')} could not be read", file=sys.stderr)
+        print(f"hf-video: {failed} of {pluralize(len(files), 'file')} could not be read", file=sys.stderr)
     return SOME_FAILED if failed else DONE
 
 

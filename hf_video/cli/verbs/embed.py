@@ -15,7 +15,7 @@ import argparse
 import sys
 
 from hf_video.cli.arguments import accept_also, adder, count
-from hf_video.errors import counted
+from hf_video.errors import pluralize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,9 +71,9 @@ def run(options: argparse.Namespace) -> int:
             num_workers=options.num_workers,
         )
     print(
-        f"{counted(report.vectors, 'vector')} of {report.dim} numbers from {report.found} of "
-        f"{counted(report.videos, 'video')} in {options.output} "
-        f"({counted(report.made, 'shard')} made, {report.kept} were there)"
+        f"{pluralize(report.vectors, 'vector')} of {report.dim} numbers from {report.found} of "
+        f"{pluralize(report.videos, 'video')} in {options.output} "
+        f"({pluralize(report.made, 'shard')} made, {report.kept} were there)"
     )
     for line in report.damaged:
         print(f"hf-video: {line}", file=sys.stderr)

@@ -16,7 +16,7 @@ import argparse
 import sys
 
 from hf_video.cli.arguments import adder
-from hf_video.errors import counted
+from hf_video.errors import pluralize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             on_progress=progress,
         )
     print(
-        f"{counted(report.moments, 'moment')} of {counted(report.videos, 'video')} in {options.output} "
+        f"{pluralize(report.moments, 'moment')} of {pluralize(report.videos, 'video')} in {options.output} "
         f"({report.embedded} embedded, {report.copied} known by their content, {report.unchanged} unchanged, "
         f"{report.removed} removed)"
     )

@@ -20,7 +20,7 @@ from hf_video.base.version import __version__
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.files import expand
 from hf_video.cli.printing import fault
-from hf_video.errors import HFVideoError, counted
+from hf_video.errors import HFVideoError, pluralize
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
 OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu", "gradio")
@@ -189,6 +189,6 @@ def _describe(row: dict[str, Any]) -> str:
     streams = [str(VideoStream(**stream)) for stream in row["streams"]]
     several = f"\n  stream {row['stream']} of {'; '.join(streams)}" if len(streams) > 1 else ""
     return (
-        f"{row['file']}  {counted(row['num_frames'], 'frame')}, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}, "
-        f"{row['width']}x{row['height']}{turned}, {row['codec']}{rebuilt}{several}"
+        f"{row['file']}  {pluralize(row['num_frames'], 'frame')}, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}"
+        f", {row['width']}x{row['height']}{turned}, {row['codec']}{rebuilt}{several}"
     )

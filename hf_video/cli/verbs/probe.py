@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 from hf_video.cli.arguments import adder
-from hf_video.errors import counted
+from hf_video.errors import pluralize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
 
 def show(report: dict[str, Any]) -> None:
     print(
-        f"{counted(report['train_found'], 'training video')}, {counted(report['test_found'], 'test video')}, "
-        f"{counted(len(report['labels']), 'class', 'classes')}"
+        f"{pluralize(report['train_found'], 'training video')}, {pluralize(report['test_found'], 'test video')}, "
+        f"{pluralize(len(report['labels']), 'class', 'classes')}"
     )
     print(f"linear probe     top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
     if report.get("random_top1") is not None:

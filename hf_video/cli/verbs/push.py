@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hf_video.cli import DONE
 from hf_video.cli.arguments import adder
-from hf_video.errors import counted
+from hf_video.errors import pluralize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,6 @@ def run(options: argparse.Namespace) -> int:
         license=options.license,
     )
     sizes = [(name, (Path(options.folder) / name).stat().st_size) for name in publishable_files(options.folder)]
-    print(f"{counted(len(sizes), 'file')}, {sum(size for _, size in sizes) / 1e6:,.1f} MB", file=sys.stderr)
+    print(f"{pluralize(len(sizes), 'file')}, {sum(size for _, size in sizes) / 1e6:,.1f} MB", file=sys.stderr)
     print(commit.commit_url)
     return DONE
