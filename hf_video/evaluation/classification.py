@@ -1,4 +1,4 @@
-"""A model on a whole data set, by a protocol: every video decoded once for all its views, and a report.
+"""Evaluates a classifier on a data set by a protocol; every video is decoded once for all its views.
 
 report = evaluate_videos(model, processor, load_videos("clips")["test"], protocol="paper")
 print(report)
@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import run_jobs
+from hf_video.clips.batching import Forward, run_jobs
 from hf_video.clips.read import Event, read_events
 from hf_video.clips.workers import read_each
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
@@ -32,10 +33,15 @@ from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 from hf_video.pipelines.results import thresholds_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_video.features.types import FrameProcessor
+
 
 def evaluate_videos(
-    model: torch.nn.Module,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: FrameProcessor,
     rows: VideoRows,
     *,
     protocol: str | Protocol = "1x1",
@@ -48,29 +54,36 @@ def evaluate_videos(
     backend: str = "auto",
     progress: bool = True,
 ) -> Report | MultiLabelReport:
-    """Top-1, top-5, per class, calibration, and what was found and skipped, of a classifier on labelled videos; of one
-    for several classes a video mean average precision (`MultiLabelReport`).
+    """Evaluates a classifier on labelled videos.
+
+    A video that can't be read or has no label is skipped, named in the report with the reason, and counted in "found N
+    of M videos".
 
     Args:
-        model: With `logits` (views, classes). It is set to eval mode and back.
+        model: A model whose output has `logits` (views, classes). It is set to eval mode and back.
         processor: Its image or video processor.
         rows: Videos with labels (`hf_video.data.load_videos`). Class names are matched to the model's, see
             `match_labels`.
         protocol: A name or a `Protocol`, see `hf_video.evaluation.protocols`.
         batch_size: Views in one forward, filled from several videos. None: each video on its own, at most 8 at once.
-        num_workers: Processes that decode; 0 decodes here.
-        device, dtype: Where the model is moved to, and in which precision; None leaves it as it is.
+        num_workers: Processes that decode; 0 decodes in this one.
+        device: Where the model is moved to; None leaves it where it is.
+        dtype: The precision that the model is converted to; None leaves it as it is.
         output: A folder for `predictions.jsonl`. A second call with the same model, weights and protocol goes on from
             what is there; videos that failed are tried again.
         on_error: "raise": a video with damaged frames is skipped. "repeat": these show their nearest good neighbour.
         backend: Of `VideoReader`.
-        progress: A bar on stderr, where that is a terminal.
+        progress: Whether to show a bar on stderr, where that is a terminal.
 
-    A video that can't be read or has no label is skipped, named in the report with the reason, and counted in "found N
-    of M videos".
+    Returns:
+        A `Report` (top-1, top-5, per class, calibration), or a `MultiLabelReport` (mean average precision, F1) of a
+        model with `config.problem_type = "multi_label_classification"`.
 
-    Raises DataError (no video could be scored; classes that the model doesn't have), VideoOptionError and
-    SamplingError (protocol), CheckpointError (a model without logits).
+    Raises:
+        DataError: No video could be scored, or the videos have classes that the model doesn't have.
+        VideoOptionError: The protocol is unknown, or not possible with this processor.
+        SamplingError: The protocol's sampler does not fit.
+        CheckpointError: The model gives no logits.
     """
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
@@ -93,7 +106,8 @@ def evaluate_videos(
     labelled = {name: row for name, row in zip(names, rows, strict=True) if row.label is not None}
 
     start = time.monotonic()
-    run = {"model": _name_of(model), "protocol": protocol.to_dict(), "classes": len(labels)}
+    name_of_model = getattr(model, "name_or_path", "") or type(model).__name__
+    run = {"model": name_of_model, "protocol": protocol.to_dict(), "classes": len(labels)}
     if output is not None:
         run["weights"] = weights_checksum(model)
     with PredictionLog(output, run) as log:
@@ -102,7 +116,9 @@ def evaluate_videos(
         todo = {name: row for name, row in labelled.items() if name not in scores}
         read = functools.partial(read_events, reading=reading, process=process)
         events = read_each([row.source for row in todo.values()], read, num_workers)
-        bar = _bar(total=len(labelled), initial=resumed, shown=progress)
+        hidden = None if progress else True  # None: hidden where stderr is no terminal
+        shown = {"desc": "evaluating", "unit": "video", "file": sys.stderr, "disable": hidden}
+        bar = tqdm(total=len(labelled), initial=resumed, **shown)
         for name, answer in zip(todo, _answers(model, events, protocol, batch_size), strict=True):
             if isinstance(answer, VideoError):
                 row = todo[name]
@@ -113,10 +129,11 @@ def evaluate_videos(
             bar.update()
         bar.close()
     if not scores:
-        raise DataError(_nothing_scored(skipped))
+        why = f"None of the {len(skipped)} videos could be scored. {skipped[0]}" if skipped else ""
+        raise DataError(why or "There are no videos to evaluate.")
     found = [labelled[name] for name in labelled if name in scores]
     facts: dict[str, Any] = {
-        "model": _name_of(model),
+        "model": name_of_model,
         "protocol": protocol,
         "labels": labels,
         "names": [row.name for row in found],
@@ -134,9 +151,9 @@ def evaluate_videos(
 
 
 def _answers(
-    model: torch.nn.Module, events: Iterator[Iterable[Event]], protocol: Protocol, batch_size: int | None
+    model: PreTrainedModel, events: Iterator[Iterable[Event]], protocol: Protocol, batch_size: int | None
 ) -> Iterator[np.ndarray | VideoError]:
-    """Of every video its scores (classes,), or what is wrong with it."""
+    """Yields of every video its scores (classes,), or why it could not be read."""
     training = model.training
     model.eval()
     try:
@@ -146,7 +163,7 @@ def _answers(
         model.train(training)
 
 
-def _forward(model: torch.nn.Module) -> Any:
+def _forward(model: PreTrainedModel) -> Forward:
     place = next(model.parameters())
     main = model.main_input_name
 
@@ -170,27 +187,10 @@ def _forward(model: torch.nn.Module) -> Any:
 
 
 def _unique_names(rows: Iterable[VideoRow]) -> list[str]:
-    """Names to remember videos by; a second one of the same name gets its number behind it."""
+    """The rows' names, a second one of the same name with its number behind it."""
     seen: Counter[str] = Counter()
     names = []
     for row in rows:
         seen[row.name] += 1
         names.append(row.name if seen[row.name] == 1 else f"{row.name}#{seen[row.name]}")
     return names
-
-
-def _nothing_scored(skipped: list[Skipped]) -> str:
-    if not skipped:
-        return "There are no videos to evaluate."
-    return f"None of the {len(skipped)} videos could be scored. {skipped[0]}"
-
-
-def _name_of(model: torch.nn.Module) -> str:
-    return getattr(model, "name_or_path", "") or type(model).__name__
-
-
-def _bar(*, total: int, initial: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    hidden = None if shown else True  # None: hidden where stderr is no terminal
-    return tqdm(total=total, initial=initial, unit="video", desc="evaluating", file=sys.stderr, disable=hidden)

@@ -1,4 +1,4 @@
-"""Class names of a data set and of a model, brought together: two lists seldom spell 400 names alike."""
+"""Matches the class names of a data set to those of a model, which may be spelled differently."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from hf_video.errors import DataError, nearest
 
 
 def normalize_label(label: str) -> str:
-    """Lower case, without accents, punctuation, parentheses and repeated blanks: "Petting animal_(not cat)" and
-    "petting animal (not cat)" are one."""
+    """Brings a class name to lower case, without accents, punctuation, parentheses and repeated blanks:
+    "Petting animal_(not cat)" becomes "petting animal not cat"."""
     letters = unicodedata.normalize("NFKD", str(label)).replace("&", " and ")
     kept = "".join(c for c in letters if not unicodedata.combining(c)).lower().replace("'", "").replace("’", "")
     return " ".join(re.findall(r"\w+", kept.replace("_", " ")))
 
 
 def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
-    """For each class name of the data the number of the model's class of that name.
+    """Finds the model's class of each class name of a data set.
 
     The same spelling comes first, then `normalize_label`. Names that are numbers are the model's class numbers, and a
-    model whose classes are only numbered ("LABEL_0", …) takes as many names in their order. Raises DataError that lists
-    the names which the model doesn't know, each with the nearest that it knows.
+    model whose classes are only numbered ("LABEL_0", …) takes as many names in their order.
+
+    Args:
+        data: The data set's class names.
+        model: The model's, by number (`config.id2label`).
+
+    Returns:
+        For each name of `data` the number of the model's class.
+
+    Raises:
+        DataError: For names that the model doesn't know, each with the nearest that it knows.
     """
     names = {int(number): str(name) for number, name in model.items()}
     exact = {name: number for number, name in names.items()}
@@ -37,15 +46,12 @@ def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
     found = [exact.get(name, plain.get(normalize_label(name))) for name in data]
     unknown = [name for name, number in zip(data, found, strict=True) if number is None]
     if unknown:
+        near = [nearest(name, exact) for name in unknown[:10]]
+        named = [f"{a!r} (is it {b!r}?)" if b else repr(a) for a, b in zip(unknown[:10], near, strict=True)]
         raise DataError(
             f"{len(unknown)} of the data's {len(data)} classes are none of the model's {len(names)}: "
-            + ", ".join(_with_nearest(name, list(exact)) for name in unknown[:10])
+            + ", ".join(named)
             + (", …" if len(unknown) > 10 else "")
             + ". Rename the folders or the list's labels, or evaluate the model that was trained on them."
         )
     return found
-
-
-def _with_nearest(name: str, known: list[str]) -> str:
-    near = nearest(name, known)
-    return f"{name!r} (is it {near!r}?)" if near else repr(name)

@@ -1,4 +1,4 @@
-"""Scores as they come, one line of JSON a video, so that a long evaluation goes on where it was stopped."""
+"""A log of scores, one line of JSON a video, from which an interrupted evaluation goes on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NAME = "predictions.jsonl"
 
 
 class PredictionLog:
-    """`folder/predictions.jsonl`: a first line that says what was run, then `{"video", "scores"}` for each video.
+    """`folder/predictions.jsonl`: a first line that names the run, then `{"video", "scores"}` for each video.
 
-    What a run of the same `run` (model, weights, protocol) has written is in `known`: names to scores (classes,)
+    `known` has what an earlier call with the same `run` (model, weights, protocol) wrote: names to scores (classes,)
     float32. A line that was cut off is dropped. A file of another run is moved to `predictions.previous.jsonl`.
     Without a folder nothing is kept.
     """
@@ -55,7 +55,7 @@ class PredictionLog:
             self._file.flush()
 
     def _read(self, run: dict[str, Any]) -> bool:
-        """Whether there is a file of this run; its whole lines are read and what is behind them cut off."""
+        """Reads the whole lines of this run's file and cuts off what is behind them; False without such a file."""
         if not self.path.exists():
             return False
         with open(self.path, "rb+") as file:
@@ -82,7 +82,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def weights_checksum(model: torch.nn.Module) -> str:
-    """A checksum of all parameters and buffers: another epoch of the same folder is another model."""
+    """Computes a checksum of all parameters and buffers, which tells two epochs of one folder apart."""
     check = 0
     for name, value in model.state_dict().items():
         data = value.detach().cpu().contiguous().reshape(-1)

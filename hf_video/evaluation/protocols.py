@@ -1,4 +1,4 @@
-"""Evaluation protocols by name: which views of a video a model sees, and how their scores become one.
+"""Evaluation protocols by name: which views of a video a model sees, and how their scores are combined.
 
     paper           as the model's authors test it, on the data set they report first (Kinetics for most)
     paper:ssv2      the same on Something-Something v2; kinetics, ssv2, ucf101 where published
@@ -16,7 +16,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,6 +33,11 @@ from hf_video.evaluation.published_sampling import (
 )
 from hf_video.evaluation.ten_crops import ten_crop_processor
 from hf_video.models.published_inputs import SSV2_FRAMES, knows_ssv2
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from hf_video.features.types import FrameProcessor
 
 AVERAGES = {
     "softmax": "the mean of the views' probabilities",
@@ -54,18 +59,30 @@ GEOMETRY = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """`clips` in time x `crops` (1, 3 or 10) in space, and how their scores become one (`average`, see `AVERAGES`).
+    """The views of a video, `clips` in time x `crops` in space, and how their scores are combined.
 
-    `sampler` and `options` choose the frames: a name of `hf_video.video.sampling.SAMPLERS`, a function, or a subclass
-    of `Sampling`; None takes the processor's. `num_frames` of a clip, None for the model's. `geometry`: see `GEOMETRY`.
-    `frames` says in words which frames these are, `source` where the protocol is published.
+    Args:
+        name: For reports.
+        clips: 1 or more.
+        crops: 1 (centre), 3 (along the longer side) or 10 (corners and centre, and these mirrored).
+        average: "softmax", "sigmoid", "logits" or "sum", see `AVERAGES`.
+        sampler: What chooses the frames: a name of `hf_video.video.sampling.SAMPLERS`, a function, or a subclass of
+            `Sampling`; None takes the processor's.
+        options: Of the sampler.
+        num_frames: Of a clip; None for the model's.
+        geometry: "processor", "resize to crop" or "crop all", see `GEOMETRY`.
+        frames: Says in words which frames are taken.
+        source: Where the protocol is published.
+
+    Raises:
+        VideoOptionError: For other values.
     """
 
     name: str
     clips: int = 1
     crops: int = 1
     average: str = "softmax"
-    sampler: Any = None
+    sampler: str | Callable[..., Any] | type[Sampling] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     num_frames: int | None = None
     geometry: str = "processor"
@@ -82,10 +99,11 @@ class Protocol:
 
     @property
     def views(self) -> int:
+        """The number of views, `clips * crops`."""
         return self.clips * self.crops
 
     def describe(self) -> str:
-        """The protocol in words."""
+        """Describes the protocol in words."""
         length = "" if self.num_frames is None else f" of {self.num_frames} frames"
         clips = f"{self.clips} clip{'s' if self.clips > 1 else ''}{length} ({self.frames})"
         score = AVERAGES[self.average] if self.views > 1 else "one view"
@@ -94,24 +112,26 @@ class Protocol:
         return f"{clips} x {CROPS[self.crops]}{size}; score: {score}{source}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Returns the protocol as JSON values."""
         sampler = self.sampler if isinstance(self.sampler, str) else getattr(self.sampler, "__name__", None)
         plain = {name: getattr(self, name) for name in ("name", "clips", "crops", "average", "num_frames", "geometry")}
         return {**plain, "sampler": sampler, "options": dict(self.options), "in_words": self.describe()}
 
     def combine(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of all views (views, classes) to the video's scores (classes,), float32, as `average` says."""
+        """Combines the logits (views, classes) of all views to the video's scores (classes,), float32."""
         scores = average_views(logits, self.average if self.average in ("softmax", "sigmoid") else "none")
         return scores * len(logits) if self.average == "sum" else scores
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
-        """What `combine` returned, (…, classes), as probabilities. A sum of logits is divided by the views first: it
-        ranks the classes as their mean does, and would only feign certainty."""
+        """Turns the scores (…, classes) of `combine` into probabilities. A sum of logits is divided by the views first:
+        it ranks the classes as the mean does, and its softmax would be far too confident."""
         if self.average in ("softmax", "sigmoid"):
             return scores
         return (scores / self.views if self.average == "sum" else scores).softmax(-1)
 
-    def reader(self, config: Any, processor: Any, **reading: Any) -> tuple[Reading, ClipProcessor]:
+    def reader(
+        self, config: PreTrainedConfig, processor: FrameProcessor, **reading: Any
+    ) -> tuple[Reading, ClipProcessor]:
         """What reads a video by this protocol for a model's `config`, by `hf_video.clips.read`. `reading` are further
         fields of `Reading`. Raises VideoOptionError where the processor can't do it."""
         processor = self._resized(processor)
@@ -133,7 +153,7 @@ class Protocol:
         )
         return reads, ten_crop_processor(processor) if self.crops == 10 else _any_processor(processor)
 
-    def _resized(self, processor: Any) -> Any:
+    def _resized(self, processor: FrameProcessor) -> FrameProcessor:
         """A copy of the processor with this protocol's geometry. Stock processors are taken as they are."""
         if self.geometry == "processor" or not isinstance(processor, ClipProcessing):
             return processor
@@ -146,14 +166,14 @@ class Protocol:
         return processor
 
 
-def _any_processor(processor: Any) -> ClipProcessor:
+def _any_processor(processor: FrameProcessor) -> ClipProcessor:
     """Stock transformers has two kinds of processors, which are called in two ways."""
     is_video = "VideoProcessor" in type(processor).__name__
     return clip_processor(None, processor) if is_video else clip_processor(processor, None)
 
 
-def frames_of(config: Any) -> int:
-    """Frames of the model's clip. Raises VideoOptionError for a configuration that doesn't say."""
+def frames_of(config: PreTrainedConfig) -> int:
+    """Returns the frames of the model's clip. Raises VideoOptionError for a configuration that doesn't say."""
     for name in ("num_frames", "frames_per_clip"):
         if isinstance(count := getattr(config, name, None), int):
             return count
@@ -164,11 +184,11 @@ def frames_of(config: Any) -> int:
 
 
 def check_protocol(protocol: str | Protocol) -> None:
-    """Raises VideoOptionError for a name that no model has a protocol of, before a model or video is loaded."""
+    """Raises VideoOptionError for a name that is no protocol of any model, before a model or video is loaded."""
     name = str(protocol).strip().lower()
-    views = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
     if isinstance(protocol, Protocol) or re.fullmatch("center|paper(:.*)?", name):
         return
+    views = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
     if not views or int(views[1]) < 1 or int(views[2]) not in CROPS:
         hint = did_you_mean(name, ("paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", "center"))
         raise VideoOptionError(
@@ -177,10 +197,19 @@ def check_protocol(protocol: str | Protocol) -> None:
         )
 
 
-def find_protocol(protocol: str | Protocol, config: Any, *, processor: Any = None) -> Protocol:
-    """The protocol of that name (see the top of this file) for a model's configuration and its processor.
+def find_protocol(
+    protocol: str | Protocol, config: PreTrainedConfig, *, processor: FrameProcessor | None = None
+) -> Protocol:
+    """Finds a protocol by its name.
 
-    Raises VideoOptionError with the names that there are.
+    Args:
+        protocol: "paper" (as the model's authors test it), "paper:ssv2", "paper:kinetics", "paper:ucf101", "center", or
+            clips x crops, such as "5x3"; a `Protocol` is returned as it is.
+        config: The model's.
+        processor: The model's; it says the frame rate of some published protocols.
+
+    Raises:
+        VideoOptionError: The name is unknown, or nothing is published for this model; it lists what there is.
     """
     if isinstance(protocol, Protocol):
         return protocol
@@ -188,8 +217,7 @@ def find_protocol(protocol: str | Protocol, config: Any, *, processor: Any = Non
     if name == "paper" or name.startswith("paper:"):
         return paper_protocol(config, name.partition(":")[2] or None, processor=processor)
     if name == "center":
-        paper = paper_protocol(config, processor=processor)
-        return _centered(paper)
+        return _centered(paper_protocol(config, processor=processor))
     check_protocol(name)
     clips, crops = (int(number) for number in re.split("[x×]", name))
     return Protocol(f"{clips}x{crops}", clips, crops)
@@ -206,11 +234,12 @@ def _centered(paper: Protocol) -> Protocol:
     return replace(one, options=options, frames=f"{paper.frames.partition(',')[0]}, from the middle")
 
 
-def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = None) -> Protocol:
-    """How the authors of the model with this `config` test it on `dataset` ("kinetics", "ssv2", "ucf101" and their
-    usual spellings; None: what they report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError with
-    what is published.
-    """
+def paper_protocol(
+    config: PreTrainedConfig, dataset: str | None = None, *, processor: FrameProcessor | None = None
+) -> Protocol:
+    """Returns the protocol of a model's authors on `dataset` ("kinetics", "ssv2", "ucf101" and their usual spellings;
+    None: what they report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError that lists what is
+    published."""
     kind = getattr(config, "model_type", None)
     if kind not in PAPERS:
         raise VideoOptionError(
@@ -218,7 +247,8 @@ def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = 
             'clips x crops, such as "5x3".'
         )
     published = dict(PAPERS[kind](config, processor))
-    name = _usual(published, config) if dataset is None else dataset_name(dataset)
+    usual = "ssv2" if "ssv2" in published and knows_ssv2(config) else next(iter(published))
+    name = usual if dataset is None else dataset_name(dataset)
     if name not in published:
         raise VideoOptionError(
             f"No published protocol of {kind} on {dataset!r} is known; there is paper:"
@@ -227,10 +257,6 @@ def paper_protocol(config: Any, dataset: str | None = None, *, processor: Any = 
     row = published[name]
     count = row.num_frames or (None if row.sampler is WholeVideo else frames_of(config))
     return replace(row, name=f"paper:{name}", num_frames=count)
-
-
-def _usual(published: Mapping[str, Protocol], config: Any) -> str:
-    return "ssv2" if "ssv2" in published and knows_ssv2(config) else next(iter(published))
 
 
 def dataset_name(dataset: str) -> str:
@@ -243,36 +269,44 @@ def dataset_name(dataset: str) -> str:
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
-Rows = list[tuple[str, Protocol]]
+Published = list[tuple[str, Protocol]]  # by data set, the first what the authors report first
 
 
 def _segments(average: str, source: str) -> Protocol:
-    """What all loaders for Something-Something v2 that come from SlowFast's ssv2.py do."""
+    """The protocol of all loaders for Something-Something v2 that come from SlowFast's ssv2.py."""
     words = "the middles of equal parts of the video"
     return _row(1, 3, average, "uniform", words, source, geometry="resize to crop", **SSV2_FRAMES["sampler_options"])
 
 
-def _row(clips: int, crops: int, average: str, sampler: Any, frames: str, source: str, **more: Any) -> Protocol:
+def _row(
+    clips: int,
+    crops: int,
+    average: str,
+    sampler: str | Callable[..., Any],
+    frames: str,
+    source: str,
+    **more: Any,
+) -> Protocol:
     """`more`: fields of `Protocol`; all others are options of the sampler."""
     fields = {name: more.pop(name) for name in ("geometry", "num_frames") if name in more}
     return Protocol("paper", clips, crops, average, sampler, more, frames=frames, source=source, **fields)
 
 
-def _rate(processor: Any, otherwise: int) -> int:
+def _rate(processor: FrameProcessor | None, otherwise: int) -> int:
     """Frames at 30 a second from one taken frame to the next: the processor's where it counts so."""
     if getattr(processor, "sampler", None) != "at_fps":
         return otherwise
     return (getattr(processor, "sampler_options", None) or {}).get("rate", otherwise)
 
 
-def _videomae(config: Any, processor: Any) -> Rows:
+def _videomae(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     dense = _row(5, 3, "softmax", "dense", "frames 4 apart, spread from start to end", "MCG-NJU/VideoMAE", stride=4)
     words = "frames spread over the whole video, the clips shifted against each other"
     shifted = _row(2, 3, "softmax", "uniform_views", words, "MCG-NJU/VideoMAE, ssv2.py")
     return [("kinetics", dense), ("ssv2", shifted), ("ucf101", dense)]
 
 
-def _timesformer(config: Any, processor: Any) -> Rows:
+def _timesformer(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     # 8x32, 16x16, 96x4; other lengths see the same 8.5 seconds.
     rate = 4 if config.num_frames == 96 else max(256 // config.num_frames, 1)
     words, source = f"frames {rate} apart at 30 a second, from the start", "facebookresearch/TimeSformer"
@@ -280,12 +314,12 @@ def _timesformer(config: Any, processor: Any) -> Rows:
     return [("kinetics", kinetics), ("ssv2", _segments("sum", source))]
 
 
-def _vivit(config: Any, processor: Any) -> Rows:
+def _vivit(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     words = "frames 2 apart, spread from start to end"
     return [("kinetics", _row(4, 3, "logits", linspaced_clips, words, "google-research/scenic, vivit", stride=2))]
 
 
-def _mvit(config: Any, processor: Any) -> Rows:
+def _mvit(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     rate = _rate(processor, 4 if config.num_frames <= 16 else 3)
     words, source = f"frames {rate} apart at 30 a second, spread from start to end", "facebookresearch/SlowFast"
     large = {"crops": 3, "geometry": "resize to crop"} if config.embed_dim == 144 else {}
@@ -293,8 +327,8 @@ def _mvit(config: Any, processor: Any) -> Rows:
     return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
 
 
-def _slowfast(rate: int) -> Callable[[Any, Any], Rows]:
-    def rows(config: Any, processor: Any) -> Rows:
+def _slowfast(rate: int) -> Callable[..., Published]:
+    def rows(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
         step = _rate(processor, rate)
         words = f"frames {step} apart at 30 a second, starts at tenths of the video"
         source = "facebookresearch/SlowFast"
@@ -303,21 +337,21 @@ def _slowfast(rate: int) -> Callable[[Any, Any], Rows]:
     return rows
 
 
-def _i3d(config: Any, processor: Any) -> Rows:
+def _i3d(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     return _slowfast(8)(config, processor) if config.architecture == "resnet" else _whole(config, processor)
 
 
-def _whole(config: Any, processor: Any) -> Rows:
+def _whole(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     words = "the whole video at 25 frames a second"
     return [("kinetics", _row(1, 1, "logits", WholeVideo, words, "google-deepmind/kinetics-i3d", target_fps=25))]
 
 
-def _c3d(config: Any, processor: Any) -> Rows:
+def _c3d(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     words = "neighbouring frames, from the middles of equal parts"
     return [("ucf101", _row(10, 1, "softmax", centered_clips, words, "open-mmlab/mmaction2", stride=1))]
 
 
-def _two_stream(config: Any, processor: Any) -> Rows:
+def _two_stream(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     if any(spec.kind == "video" for spec in config.specs.values()):
         return _whole(config, processor)
     average = "softmax" if config.fusion_scores == "softmax" else "logits"
@@ -329,13 +363,13 @@ def _two_stream(config: Any, processor: Any) -> Rows:
     return [("ucf101", _row(clips, 10, average, whole_steps, words, source, **length, **options))]
 
 
-def _video_swin(config: Any, processor: Any) -> Rows:
+def _video_swin(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     words, source = "frames 2 apart, from the middles of equal parts", "SwinTransformer/Video-Swin-Transformer"
     kinetics = _row(4, 3, "softmax", centered_clips, words, source, geometry="resize to crop", stride=2)
     return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
 
 
-PAPERS: dict[str, Callable[[Any, Any], Rows]] = {
+PAPERS: dict[str, Callable[..., Published]] = {
     "c3d": _c3d,
     "i3d": _i3d,
     "mvit": _mvit,

@@ -1,12 +1,12 @@
-"""Which frames the authors' own test code takes, where `hf_video.video.sampling` has not the same to the frame.
+"""The frames that the authors' own test code takes, where no sampler of `hf_video.video.sampling` takes the same.
 
-The functions are samplers by hand: (frames of the video, frames of a clip) to frame numbers (clips, frames).
+The functions are samplers: (frames of the video, frames of a clip) to frame numbers (clips, frames).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,11 @@ from hf_video.clips.views import Sampling, Views
 from hf_video.errors import VideoError
 from hf_video.video.sampling.frame_sample import FrameSample
 
-# Frames of a video that is looked at as a whole, all at once: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.
+if TYPE_CHECKING:
+    from hf_video.clips.windows import Segment
+    from hf_video.video.reader import VideoReader
+
+# Frames of a video that is taken as one clip: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.
 LONGEST_WHOLE = 1500
 
 
@@ -48,7 +52,7 @@ class WholeVideo(Sampling):
     """All of a video at `options["target_fps"]` frames a second, as one clip (I3D). Raises VideoError for one that
     gives more than `LONGEST_WHOLE` frames."""
 
-    def choose(self, video: Any, views: Views) -> FrameSample:
+    def choose(self, video: VideoReader | Segment, views: Views) -> FrameSample:
         fps = self.options["target_fps"]
         count = max(round(video.metadata.duration * fps), 1)
         if count > LONGEST_WHOLE:

@@ -1,19 +1,22 @@
-"""How well a model finds videos for texts and texts for videos, on a set of captioned videos."""
+"""Evaluates text-to-video and video-to-text retrieval on captioned videos."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.data.datasets.captions import CaptionRow
 from hf_video.errors import DataError
-from hf_video.evaluation.metrics import RetrievalMetrics, retrieval_metrics
+from hf_video.evaluation.video_text_metrics import RetrievalMetrics, retrieval_metrics
 from hf_video.pipelines.video_text_retrieval import VideoTextRetrievalPipeline
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 def evaluate_retrieval(
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     rows: Iterable[CaptionRow],
     *,
     batch_size: int = 8,
@@ -21,11 +24,23 @@ def evaluate_retrieval(
     at: tuple[int, ...] = (1, 5, 10),
     **reading: Any,
 ) -> tuple[dict[str, RetrievalMetrics], list[dict[str, Any]]]:
-    """`retrieval_metrics` of all captions against all videos of `rows`, each video read once; and the videos that
-    could not be read, with their captions left out.
+    """Evaluates the retrieval of all videos by all captions, and of captions by videos; each video is read once.
 
-    `processor` joins an image processor and a tokenizer; `reading` are options of `VideoTextRetrievalPipeline`. Raises
-    DataError where no video is left.
+    Args:
+        model: A model of video and text.
+        processor: It joins an image processor and a tokenizer.
+        rows: Captions with their videos (`hf_video.data.load_captions`).
+        batch_size: Clips in one forward.
+        num_workers: Processes that decode; 0 decodes in this one.
+        at: The k of recall at k.
+        **reading: Options of `VideoTextRetrievalPipeline`.
+
+    Returns:
+        `retrieval_metrics`, and the videos that could not be read, `{"name", "error", "message"}`, whose captions are
+        left out.
+
+    Raises:
+        DataError: No video can be read.
     """
     rows = list(rows)
     number: dict[str, int] = {}

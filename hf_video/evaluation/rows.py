@@ -1,4 +1,4 @@
-"""The videos of an evaluation: a split of a data set, or Kinetics by its official list."""
+"""Loads the videos of an evaluation: a split of a data set, or Kinetics by its official list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
@@ -16,17 +16,26 @@ from hf_video.data.sources.division import Division
 from hf_video.data.sources.load import list_source
 from hf_video.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 logger = logging.get_logger(__name__)
 
 
-def evaluation_splits(source: Any, model: Any = None, *, division: bool = True, **options: Any) -> dict[str, VideoRows]:
-    """The videos of anything that `load_videos` takes (with these `options`), by split, as they were divided when the
-    model of this folder was trained on them.
+def evaluation_splits(
+    source: Any, model: str | os.PathLike[str] | PreTrainedModel | None = None, *, division: bool = True, **options: Any
+) -> dict[str, VideoRows]:
+    """Loads videos by split, as they were divided when the model was trained on them.
 
-    That is what its `split.json` says, for a source of the same name without splits of its own, unless options say how
-    to divide; without such a file the same options give the same parts. Of a source with splits no file is opened.
-    Where videos that are not for training were training videos of the model, a warning counts them. `division=False`
-    takes a source undivided for one with splits.
+    A source without splits of its own is divided as the `split.json` in the model's folder says for a source of that
+    name, unless options say how to divide; without such a file the same options give the same parts. Of a source with
+    splits no file is opened. A warning counts the videos that are not for training here and were training videos.
+
+    Args:
+        source: Anything that `load_videos` takes.
+        model: The model, or its folder.
+        division: False takes a source undivided for one with splits.
+        **options: Of `load_videos`; None stands for the default.
     """
     typed = any(options.get(name) is not None for name in ("test_size", "group_pattern", "seed"))
     options = {name: value for name, value in options.items() if value is not None}
@@ -52,9 +61,23 @@ def evaluation_splits(source: Any, model: Any = None, *, division: bool = True, 
     return splits
 
 
-def split_rows(source: Any, split: str = "test", model: Any = None, **options: Any) -> VideoRows:
-    """The videos of one split of a data set, see `evaluation_splits`; "all" is every split together. Raises DataError
-    that names the splits."""
+def split_rows(
+    source: Any,
+    split: str = "test",
+    model: str | os.PathLike[str] | PreTrainedModel | None = None,
+    **options: Any,
+) -> VideoRows:
+    """Loads the videos of one split of a data set.
+
+    Args:
+        source: Anything that `load_videos` takes.
+        split: Its name; "all" is every split together.
+        model: The model, or its folder: a source without splits is divided as in its training.
+        **options: Of `load_videos`; None stands for the default.
+
+    Raises:
+        DataError: The source has no such split.
+    """
     splits = evaluation_splits(source, model, division=split != "all", **options)
     if split != "all" and split not in splits:
         raise DataError(f'{source} has no split {split!r}; it has {", ".join(splits)}. "all" takes them together.')
@@ -68,8 +91,8 @@ def split_rows(source: Any, split: str = "test", model: Any = None, **options: A
 
 
 def recorded_division(model: str | os.PathLike[str], source: Any) -> dict[str, Any]:
-    """How a data set without splits was divided when the model in this folder was trained on it (`test_size`,
-    `group_pattern`, None for the defaults); {} where no `training_summary.json` tells of data of this name."""
+    """Reads from `training_summary.json` how a data set without splits was divided in a model's training
+    (`test_size`, `group_pattern`, None for the defaults); {} where it names no data of this name."""
     try:
         data = json.loads((Path(model) / "training_summary.json").read_text(encoding="utf-8"))["data"]
         known = data["source"] == Path(source).resolve().name
@@ -83,13 +106,15 @@ def _tops(rows: Iterable[VideoRow]) -> set[str]:
 
 
 def kinetics_rows(videos: str | os.PathLike[str], annotations: str | os.PathLike[str] | None = None) -> VideoRows:
-    """The validation videos of Kinetics in the folder `videos`, at any depth.
+    """Loads the validation videos of Kinetics.
 
-    `annotations` is the official CSV with the columns label, youtube_id, time_start, time_end (seconds): see
-    `hf_video.data.sources.official`. All of its rows are taken, whatever their split. Those without a file are in
-    `skipped` as "missing", so that reports count them. Without `annotations` the folder is <label>/<video>.
+    Args:
+        videos: The folder that holds them, at any depth; without `annotations` <label>/<video>.
+        annotations: The official CSV with the columns label, youtube_id, time_start, time_end (seconds), of which all
+            rows are taken, whatever their split. Those without a file are in `skipped` as "missing".
 
-    Raises DataError for a CSV with other columns, and where not one of its videos is there.
+    Raises:
+        DataError: For a CSV with other columns, and where not one of its videos is there.
     """
     if annotations is None:
         return next(iter(load_videos(videos, split="validation", inspect=None).values()))

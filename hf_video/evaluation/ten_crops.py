@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +13,15 @@ from hf_video.base.processing import ClipProcessing
 from hf_video.clips.processors import ClipProcessor, Rows, clip_processor
 from hf_video.errors import VideoArrayError, VideoOptionError
 
+if TYPE_CHECKING:
+    from hf_video.features.types import FrameProcessor
 
-def ten_crop_processor(processor: Any) -> ClipProcessor:
-    """A function (frames (T, H, W, 3) uint8, crops=10) -> tensors (10, T, C, height, width): upper left, upper right,
-    centre, lower left, lower right, then these mirrored, x of optical flow negated.
 
-    Frames are resized and normalised by the processor, once, and cut afterwards. Raises VideoOptionError for a
+def ten_crop_processor(processor: FrameProcessor) -> ClipProcessor:
+    """Returns a function (frames (T, H, W, 3) uint8, crops=10) -> tensors (10, T, C, height, width).
+
+    The crops are upper left, upper right, centre, lower left, lower right, then these mirrored, x of optical flow
+    negated. Frames are resized and normalised by the processor, once, and cut afterwards. Raises VideoOptionError for a
     processor that is not ours or doesn't crop, VideoArrayError where a crop is larger than the frame.
     """
     if not isinstance(processor, ClipProcessing) or not processor.do_center_crop:
@@ -42,8 +45,14 @@ def _cut(
     needed: np.ndarray | None = None,
 ) -> Rows:
     rows = process(frames, 1) if needed is None else process(frames, 1, needed)
-    five = {name: _five(values[0], size) for name, values in rows.items()}
-    return {name: torch.cat([crop, _mirrored(name, crop, shift)]) for name, crop in five.items()}
+    found = {}
+    for name, values in rows.items():
+        five = _five(values[0], size)
+        mirrored = five.flip(-1)
+        if name == "flow_values":
+            mirrored[:, :, 0::2] = shift - mirrored[:, :, 0::2]
+        found[name] = torch.cat([five, mirrored])
+    return found
 
 
 def _five(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -55,10 +64,3 @@ def _five(clip: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         )
     corners = ((0, 0), (0, across), (down // 2, across // 2), (down, 0), (down, across))
     return torch.stack([clip[..., top : top + height, left : left + width] for top, left in corners])
-
-
-def _mirrored(name: str, crops: torch.Tensor, shift: float) -> torch.Tensor:
-    flipped = crops.flip(-1)
-    if name == "flow_values":
-        flipped[:, :, 0::2] = shift - flipped[:, :, 0::2]
-    return flipped
