@@ -9,6 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class HFVideoError(Exception):
@@ -130,6 +134,83 @@ def fault_kind(error: BaseException) -> str:
     return next((kind for faults, kind in _KINDS if isinstance(error, faults)), "damaged")
 
 
+# -- checks of arguments -----------------------------------------------------------------------------------------------
+
+
+def is_whole(value: object) -> bool:
+    """Whether this is a whole number, Python's or NumPy's; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite real number, Python's or NumPy's; True and False are not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(-float("inf") < value < float("inf"))
+
+
+def check_choice(
+    name: str, value: Value, allowed: Iterable[object], error: type[HFVideoError] = VideoOptionError, *, hint: str = ""
+) -> Value:
+    """Returns `value` if it is one of `allowed`, otherwise raises `error` with the choices and the nearest of them."""
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = did_you_mean(value, [one for one in allowed if isinstance(one, str)])
+    raise error(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.{near}{hint}")
+
+
+def check_switch(name: str, value: object, error: type[HFVideoError] = VideoOptionError) -> bool:
+    """Returns `value` as a bool if it is True or False, Python's or NumPy's, otherwise raises `error`."""
+    if type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise error(f"{name}={value!r} must be True or False.")
+
+
+def check_count(
+    name: str,
+    value: Value,
+    error: type[HFVideoError] = VideoOptionError,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    unit: str = "",
+    optional: bool = False,
+    hint: str = "",
+) -> Value:
+    """Returns `value` as an int if it is a whole number from `least` to `most`, otherwise raises `error`. `unit`, such
+    as "pixels", and `hint` go into the message; None is let through with `optional`."""
+    if optional and value is None:
+        return value
+    if is_whole(value) and least <= value and (most is None or value <= most):  # type: ignore[operator]
+        return int(value)  # type: ignore[call-overload, return-value]
+    of, span = f" of {unit}" if unit else "", f"{least} or more" if most is None else f"from {least} to {most}"
+    raise error(f"{name}={value!r} must be a whole number{of}, {span}{', or None' if optional else ''}.{hint}")
+
+
+def check_number(
+    name: str,
+    value: Value,
+    error: type[HFVideoError] = VideoOptionError,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    optional: bool = False,
+    hint: str = "",
+) -> Value:
+    """Returns `value` if it is a finite number, at `least` or `above` one limit and at `most` or `below` another,
+    otherwise raises `error`; None is let through with `optional`."""
+    if optional and value is None:
+        return value
+    good = is_number(value) and (least is None or value >= least) and (above is None or value > above)  # type: ignore
+    if good and (most is None or value <= most) and (below is None or value < below):  # type: ignore[operator]
+        return value
+    limits = {"at least": least, "above": above, "at most": most, "below": below}
+    span = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+    or_none = ", or None" if optional else ""
+    raise error(f"{name}={value!r} must be a number{span and ', '}{span}{or_none}.{hint}")
+
+
 # -- wording of messages ----------------------------------------------------------------------------------------------
 
 
@@ -144,6 +225,13 @@ def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> 
     """` Did you mean 'uniform'?` to put behind a sentence, or nothing where no known name is near."""
     close = nearest(name, known, cutoff=cutoff)
     return f" Did you mean {close!r}?" if close else ""
+
+
+def unknown_name(begin: str, name: object, known: Iterable[str], *, cutoff: float = 0.6, also: str = "") -> str:
+    """`unknown_name("There is no sampler", "unifrom", SAMPLERS)` is "There is no sampler 'unifrom'. Did you mean
+    'uniform'? Known: …"; `also` follows the known names."""
+    known = list(known)
+    return f"{begin} {name!r}.{did_you_mean(name, known, cutoff=cutoff)} Known: {', '.join(known) or 'none'}{also}."
 
 
 def pluralize(number: int, noun: str, plural: str | None = None) -> str:

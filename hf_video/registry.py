@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
-from hf_video.errors import CheckpointError, did_you_mean
+from hf_video.errors import CheckpointError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,5 @@ MODELS: dict[str, ModelEntry] = {
 def entry(model_type: str) -> ModelEntry:
     """The table's row; raises CheckpointError naming the known types."""
     if model_type not in MODELS:
-        hint = did_you_mean(model_type, MODELS)
-        raise CheckpointError(f"Unknown model type {model_type!r}.{hint} Known are: {', '.join(sorted(MODELS))}.")
+        raise CheckpointError(unknown_name("Unknown model type", model_type, sorted(MODELS)))
     return MODELS[model_type]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import tiny
+import torch
 
 from hf_video import errors
 from hf_video.base.convert import load_official_file
 from hf_video.base.output_paths import check_output_file, check_output_folder
 from hf_video.cli.faults import told
 from hf_video.cli.verbs import info
+from hf_video.clips.views import parse_views
 from hf_video.data import load_videos
 from hf_video.data.rows import Skipped, plain_reason
 from hf_video.data.sources.inspection import inspect_video
@@ -22,6 +27,12 @@ from hf_video.errors import (
     DataError,
     HFVideoError,
     OutputError,
+    SamplingError,
+    VideoOptionError,
+    check_choice,
+    check_count,
+    check_number,
+    check_switch,
     did_you_mean,
     fault_kind,
     near_path,
@@ -29,18 +40,79 @@ from hf_video.errors import (
     pluralize,
     without_name,
 )
+from hf_video.evaluation.metrics import top_k_accuracy
+from hf_video.evaluation.protocols import Protocol
 from hf_video.evaluation.rows import split_rows
 from hf_video.features.extraction import skipped_video
+from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
+from hf_video.pipelines.base import VideoPipeline
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.preparation import make_arguments
 from hf_video.training.runs.probe import probe_model
 from hf_video.video import VideoReader
+from hf_video.video.arguments import checked_size
+from hf_video.video.augment import Augmentation
+from hf_video.video.sampling.samplers import uniform
+from hf_video.video.transforms import resize
 
 
 def test_nearest():
     assert nearest("Unifrom", ["uniform", "dense"]) == "uniform"
     assert did_you_mean("x", ["uniform"]) == ""
     assert did_you_mean(3, ["30", "x"]) == " Did you mean '30'?"
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: check_choice("mode", "unifrom", ["uniform", "dense"]), "'uniform', 'dense'. Did you mean 'uniform'?"),
+        (lambda: check_choice("mode", "x", ("a", None), hint=" Why."), "mode='x' must be one of 'a', None. Why."),
+        (lambda: check_count("n", 0), "n=0 must be a whole number, 1 or more."),
+        (lambda: check_count("n", 2.0, unit="pixels", optional=True), "a whole number of pixels, 1 or more, or None."),
+        (lambda: check_count("n", 5, least=0, most=4), "a whole number, from 0 to 4."),
+        (lambda: check_count("n", None), "n=None must be"),
+        (lambda: check_number("r", 1, least=0, below=1), "r=1 must be a number, at least 0 and below 1."),
+        (lambda: check_number("r", 0.0, above=0, most=2), "a number, above 0 and at most 2."),
+        (lambda: check_number("r", float("nan")), "r=nan must be a number."),
+        (lambda: check_number("r", "1", optional=True), "r='1' must be a number, or None."),
+        (lambda: check_switch("s", 1), "s=1 must be True or False."),
+    ],
+)
+def test_checks_say_what_came_and_what_is_allowed(check, message):
+    with pytest.raises(VideoOptionError, match=re.escape(message)):
+        check()
+
+
+def test_checks_return_python_values():
+    values = [check_count("n", np.int32(3)), check_switch("s", np.bool_(True)), check_choice("c", "a", ("a",))]
+    assert values == [3, True, "a"]
+    assert [type(value) for value in values] == [int, bool, str]
+    assert check_count("n", None, optional=True) is None
+    assert check_number("r", Fraction(30000, 1001), above=0) == Fraction(30000, 1001)
+    assert check_number("r", np.float32(0.5), least=0, below=1) == 0.5
+    with pytest.raises(SamplingError):
+        check_number("r", -1, SamplingError, least=0)
+
+
+WHOLE_NUMBERS = {
+    "sampler": lambda n: uniform(10, n).indices,
+    "pipeline": lambda n: VideoPipeline.reading_options(None, num_frames=n),
+    "processor": lambda n: VideoMAEImageProcessor(num_frames=n).num_frames,
+    "reader": lambda n: checked_size((n, n), None),
+    "resize": lambda n: resize(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), n),
+    "augmentation": lambda n: Augmentation(size=n),
+    "protocol": lambda n: Protocol("own", clips=n),
+    "views": lambda n: parse_views((n, 1)),
+    "metric": lambda n: top_k_accuracy([[0.1, 0.2, 0.3]], [1], n),
+}
+
+
+@pytest.mark.parametrize("entrance", WHOLE_NUMBERS)
+def test_numpy_integers_are_whole_numbers_and_bools_are_not(entrance):
+    WHOLE_NUMBERS[entrance](np.int64(2))
+    for wrong in (True, np.bool_(True), 2.5):
+        with pytest.raises(HFVideoError):
+            WHOLE_NUMBERS[entrance](wrong)
 
 
 def test_counted():

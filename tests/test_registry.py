@@ -102,7 +102,7 @@ def test_public_names():
 
 
 def test_unknown_model_type():
-    with pytest.raises(CheckpointError, match=r"Known are: .*timesformer.*videomae"):
+    with pytest.raises(CheckpointError, match=r"Known: .*timesformer.*videomae"):
         entry("resnet")
 
 

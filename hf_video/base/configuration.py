@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from hf_video.errors import ConfigError, did_you_mean
+from hf_video.errors import ConfigError, check_count, check_number, did_you_mean, unknown_name
 
 logger = logging.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class VideoConfig(PreTrainedConfig):
         """The configuration of a published size: `VideoSwinConfig.preset("base", num_labels=400)`. `changes` are other
         fields. Raises ConfigError naming the sizes there are."""
         if name not in cls.presets:
-            raise ConfigError(f"{cls.__name__} has no preset {name!r}. There are: {', '.join(cls.presets) or 'none'}.")
+            raise ConfigError(unknown_name(f"{cls.__name__} has no preset", name, cls.presets))
         return cls(**{**cls.presets[name], **changes})
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -64,13 +64,9 @@ class VideoConfig(PreTrainedConfig):
     def check(self) -> None:
         """Raises ConfigError for values that make no model. Subclasses extend it."""
         for name in ("num_frames", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            value = getattr(self, name, 1)
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}.")
+            check_count(name, getattr(self, name, 1), ConfigError)
         for name in (f.name for f in dataclasses.fields(self) if re.search(r"drop(out|_path)", f.name)):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ConfigError(f"{name} must be at least 0 and below 1, got {value}.")
+            check_number(name, getattr(self, name), ConfigError, least=0, below=1)
         self._check_heads("hidden_size", "num_attention_heads")
 
     def _check_heads(self, width: str, heads: str) -> None:

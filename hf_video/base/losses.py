@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from hf_video.errors import ModelInputError
+from hf_video.errors import ModelInputError, check_choice
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -22,8 +22,7 @@ def check_labels(logits: torch.Tensor, labels: torch.Tensor, problem_type: str, 
     """Raises ModelInputError for labels of another shape or range. Values are looked at on the CPU only: a GPU would
     have to be waited for."""
     batch, classes = logits.shape
-    if problem_type not in PROBLEM_TYPES:
-        raise ModelInputError(f"problem_type={problem_type!r} is not one of {', '.join(PROBLEM_TYPES)}.")
+    check_choice("problem_type", problem_type, PROBLEM_TYPES, ModelInputError)
     shape = tuple(labels.shape)
     if problem_type == "single_label_classification" and not labels.is_floating_point():
         if labels.numel() != batch:

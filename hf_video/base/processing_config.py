@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedConfig
 
-from hf_video.errors import VideoOptionError, did_you_mean
+from hf_video.errors import (
+    VideoOptionError,
+    check_choice,
+    check_count,
+    check_number,
+    check_switch,
+    is_whole,
+    unknown_name,
+)
 
 # PIL's numbers, as preprocessor files hold them, and our names.
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -46,17 +54,19 @@ def standard(name: str, value: Any) -> Any:
     if name in ("image_mean", "image_std"):
         return _statistics(name, value)
     if name in _SWITCHES:
-        return _switch(name, value)
-    if name in ("num_frames", "num_crops"):
-        return _count(name, value)
+        return check_switch(name, value)
+    if name == "num_frames":
+        return check_count(name, value)
+    if name == "num_crops":
+        check_choice(name, check_count(name, value), (1, 3), hint=" 1 is the middle, 3 are along the longer side.")
+        return int(value)
     if name in ("fps", "rescale_factor"):
-        return _positive(name, value)
+        return check_number(name, value, above=0)
     return value
 
 
 def refuse_unknown(name: str, known: Iterable[str], owner: str) -> None:
-    hint = did_you_mean(name, known) or f" It has: {', '.join(sorted(known))}."
-    raise VideoOptionError(f"{owner} has no option {name!r}.{hint}")
+    raise VideoOptionError(unknown_name(f"{owner} has no option", name, sorted(known)))
 
 
 def frames_of_model(pretrained: Any, hub: Mapping[str, Any]) -> int | None:
@@ -71,7 +81,7 @@ def frames_of_model(pretrained: Any, hub: Mapping[str, Any]) -> int | None:
 
 
 def _size(value: Any) -> dict[str, int]:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if is_whole(value):
         size = {"shortest_edge": int(value)}  # an old file's bare number is the short side
     elif isinstance(value, (list, tuple)) and len(value) == 2:
         size = {"height": value[0], "width": value[1]}
@@ -79,7 +89,7 @@ def _size(value: Any) -> dict[str, int]:
         size = {key: edge for key, edge in dict(value).items() if edge is not None}
     else:
         size = {}
-    whole = all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in size.values())
+    whole = all(is_whole(edge) and edge >= 1 for edge in size.values())
     if set(size) not in ({"shortest_edge"}, {"height", "width"}) or not whole:
         raise VideoOptionError(
             'A size is {"shortest_edge": pixels}, {"height": pixels, "width": pixels} or one number, all 1 or more; '
@@ -92,7 +102,7 @@ def _resample(value: Any) -> int:
     name = getattr(value, "value", value)  # torchvision's InterpolationMode holds the name
     if isinstance(name, str):
         name = {v: k for k, v in RESAMPLE.items()}.get(name.lower(), -1)
-    if isinstance(name, bool) or name not in RESAMPLE:
+    if not is_whole(name) or name not in RESAMPLE:
         raise VideoOptionError(f"resample={value!r} is none of PIL's filters: {RESAMPLE}.")
     return int(name)
 
@@ -105,23 +115,3 @@ def _statistics(name: str, value: Any) -> list[float]:
     if not good or (name == "image_std" and min(numbers) <= 0):
         raise VideoOptionError(f"{name}={value!r} must hold one number for each channel, usually 3 (a std above 0).")
     return numbers
-
-
-def _switch(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise VideoOptionError(f"{name}={value!r} must be True or False.")
-    return bool(value)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
-    if name == "num_crops" and value not in (1, 3):
-        raise VideoOptionError(f"num_crops={value!r} must be 1 (the middle) or 3 (along the longer side).")
-    return int(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, (bool, str)) or not value > 0:
-        raise VideoOptionError(f"{name}={value!r} must be a number above 0.")
-    return value

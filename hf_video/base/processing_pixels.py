@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hf_video.base.processing_config import RESAMPLE
-from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.errors import VideoArrayError, VideoOptionError, check_choice
 from hf_video.video import transforms
 
 
@@ -108,6 +108,4 @@ def _statistics(name: str, settings: SimpleNamespace, channels: int) -> list[flo
 
 def layout_name(name: str, value: Any) -> str:
     value = getattr(value, "value", value)  # transformers' ChannelDimension
-    if value not in ("channels_first", "channels_last"):
-        raise VideoOptionError(f'{name}={value!r} must be "channels_first" or "channels_last".')
-    return value
+    return check_choice(name, value, ("channels_first", "channels_last"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_video.base.processing_config import RESAMPLE
-from hf_video.errors import DataError, VideoOptionError
+from hf_video.errors import DataError, VideoOptionError, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample
 from hf_video.video.sampling.sample_reader import sample_video
 from hf_video.video.sampling.samplers import (
@@ -117,8 +117,7 @@ def _first_step(augmentation: Any) -> dict[str, Any]:
 
 def parse_views(views: int | tuple[int, int]) -> tuple[int, int]:
     """(clips, crops) for a number of clips or such a pair. Raises VideoOptionError."""
-    pair = (views, 1) if isinstance(views, int) else tuple(views)
-    whole = len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair)
-    if not whole or pair[1] not in (1, 3):
+    pair = tuple(views) if isinstance(views, (tuple, list)) else (views, 1)
+    if len(pair) != 2 or not all(map(is_whole, pair)) or pair[0] < 1 or pair[1] not in (1, 3):
         raise VideoOptionError(f"views={views!r} must be a number of clips, or (clips, crops) with 1 or 3 crops.")
     return pair

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import check_count
 
 CLOSE = 0.9  # of the score of the best window of a moment: others that reach it belong to the moment
 
@@ -50,8 +50,7 @@ def choose(
 
     Raises VideoOptionError for a `per_video` below 1.
     """
-    if per_video is not None and per_video < 1:
-        raise VideoOptionError(f"per_video={per_video} must be 1 or more.")
+    check_count("per_video", per_video, optional=True)
     count = len(ranked) if count is None else count
     joining = count if joining is None else joining
     chosen: list[Stretch] = []

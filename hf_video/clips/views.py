@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_video.errors import SamplingError, VideoOptionError
+from hf_video.errors import SamplingError, VideoOptionError, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample
 from hf_video.video.sampling.sample_reader import sample_video
 from hf_video.video.sampling.samplers import (
@@ -58,8 +58,7 @@ def parse_views(views: str | tuple[int, int] | Views | None) -> Views:
         numbers = [int(n) for n in found.groups()] if found else []
     else:
         numbers = list(views) if isinstance(views, (tuple, list)) else []
-    whole = len(numbers) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-    if not whole or numbers[0] < 1 or numbers[1] not in CROPS:
+    if len(numbers) != 2 or not all(map(is_whole, numbers)) or numbers[0] < 1 or numbers[1] not in CROPS:
         raise VideoOptionError(
             f'views={views!r} must be clips x crops, such as "5x3" or (5, 3): at least 1 clip, and 1 or 3 crops.'
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import VideoOptionError, is_number
 from hf_video.video.frames.times import TOLERANCE, frames_during
 from hf_video.video.frames.types import VideoMetadata
 from hf_video.video.sampling.frame_sample import FrameSample
@@ -41,10 +41,9 @@ def parse_windows(windows: float | str | tuple[float, float] | Windows | None) -
         numbers = [float(n) for n in found.groups() if n is not None] if found else []
     elif isinstance(windows, (tuple, list)):
         numbers = list(windows)
-    elif isinstance(windows, (int, float)) and not isinstance(windows, bool):
+    else:
         numbers = [windows]
-    good = len(numbers) in (1, 2) and all(isinstance(n, (int, float)) and 0 < n < math.inf for n in numbers)
-    if not good:
+    if len(numbers) not in (1, 2) or not all(is_number(n) and n > 0 for n in numbers):
         raise VideoOptionError(
             f'windows={windows!r} must be seconds, such as 2.0 or "2s", or length and step, such as "2s/1s" or '
             "(2.0, 1.0)."

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.errors import MetricError
+from hf_video.errors import MetricError, unknown_name
 from hf_video.evaluation import metrics
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def load_metric(name: str, **options: Any) -> Metric:
 @functools.cache
 def _metric_class(name: str) -> type[Metric]:
     if name not in METRICS:
-        raise MetricError(f"There is no metric {name!r}; there are {', '.join(METRICS)}.")
+        raise MetricError(unknown_name("There is no metric", name, METRICS))
     import datasets
     import evaluate
 

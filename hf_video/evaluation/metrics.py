@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.errors import MetricError
+from hf_video.errors import MetricError, check_count
 from hf_video.evaluation.video_text_metrics import (  # noqa: F401 - where they were in 0.1.0
     QuestionMetrics,
     RetrievalMetrics,
@@ -56,8 +56,7 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
         A share from 0 to 1.
     """
     scores, labels = _checked(scores, labels)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= scores.shape[1]:
-        raise MetricError(f"k={k!r} must be a whole number from 1 to the number of classes, {scores.shape[1]}.")
+    check_count("k", k, MetricError, most=scores.shape[1], hint=" There are no more classes.")
     return float((ranks(scores, labels) < k).mean())
 
 
@@ -161,8 +160,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         bins: B, of equal width. A confidence on an edge belongs to the bin below it: (0, 1/B], (1/B, 2/B], …
     """
     probabilities, labels = _checked_probabilities(probabilities, labels)
-    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-        raise MetricError(f"bins={bins!r} must be a whole number of 1 or more.")
+    check_count("bins", bins, MetricError)
     edges = np.linspace(0, 1, bins + 1)
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == labels

@@ -24,7 +24,7 @@ from hf_video.base.processing import ClipProcessing
 from hf_video.clips.processors import ClipProcessor, clip_processor, decode_options, frames_needed
 from hf_video.clips.read import Reading
 from hf_video.clips.views import Sampling, Views, average_views
-from hf_video.errors import VideoOptionError, did_you_mean
+from hf_video.errors import VideoOptionError, check_choice, check_count, did_you_mean
 from hf_video.evaluation.published_sampling import (
     WholeVideo,
     centered_clips,
@@ -91,11 +91,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, allowed in (("average", AVERAGES), ("crops", CROPS), ("geometry", GEOMETRY)):
-            if getattr(self, name) not in allowed:
-                known = ", ".join(map(repr, allowed))
-                raise VideoOptionError(f"{name}={getattr(self, name)!r} of a protocol must be one of {known}.")
-        if isinstance(self.clips, bool) or not isinstance(self.clips, int) or self.clips < 1:
-            raise VideoOptionError(f"clips={self.clips!r} of a protocol must be a whole number of 1 or more.")
+            check_choice(f"A protocol's {name}", getattr(self, name), allowed)
+        check_count("A protocol's clips", self.clips)
 
     @property
     def views(self) -> int:

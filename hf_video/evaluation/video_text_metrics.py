@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.errors import MetricError
+from hf_video.errors import MetricError, check_count
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -51,8 +51,8 @@ def retrieval_metrics(
         raise MetricError(f"scores have shape (texts, videos), at least one of each; {scores.shape} came.")
     if scores.dtype.kind not in "fiu" or np.isnan(scores).any():
         raise MetricError(f"scores must be numbers without NaN; {scores.dtype} came.")
-    if any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in at):
-        raise MetricError(f"at={at!r} must be whole numbers of 1 or more.")
+    for k in at:
+        check_count("at", k, MetricError)
     texts, videos = scores.shape
     if video_of_text is None and texts != videos:
         raise MetricError(f"{texts} texts and {videos} videos came: say with video_of_text which belong together.")

@@ -23,7 +23,7 @@ import torch
 from hf_video.base.output_paths import check_output_folder
 from hf_video.base.written_files import crc32_of, writing_into
 from hf_video.data.rows import Skipped, VideoRows
-from hf_video.errors import DataError, VideoOptionError
+from hf_video.errors import DataError, check_choice, check_count
 from hf_video.features.extraction import extract_features
 from hf_video.features.shards import (
     FORMATS,
@@ -78,10 +78,9 @@ def embed_videos(
     Raises DataError where `output` holds features of other videos, another model or other options, or can't be written,
     and BackendError for Parquet without pyarrow.
     """
-    if data_format not in FORMATS:
-        raise VideoOptionError(f"data_format={data_format!r} is not one of {', '.join(FORMATS)}.")
-    if shard_size < 1 or processes < 1:
-        raise VideoOptionError(f"shard_size={shard_size} and processes={processes} must be 1 or more.")
+    check_choice("data_format", data_format, FORMATS)
+    check_count("shard_size", shard_size, unit="clips")
+    check_count("processes", processes)
     if not len(rows):
         raise DataError("There are no videos to make features of.")
     if data_format == "parquet":

@@ -26,7 +26,7 @@ from hf_video.clips.views import Sampling, Views, parse_views
 from hf_video.clips.windows import parse_windows
 from hf_video.clips.workers import read_each
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
-from hf_video.errors import VideoError, VideoOptionError, fault_kind
+from hf_video.errors import VideoError, VideoOptionError, check_choice, fault_kind
 from hf_video.features.vectors import clip_vectors
 
 
@@ -86,8 +86,7 @@ def extract_features(
 
     Raises VideoOptionError and SamplingError for options, CheckpointError for a model without features.
     """
-    if on_error not in ("skip", "raise"):
-        raise VideoOptionError(f'on_error={on_error!r} must be "skip" or "raise".')
+    check_choice("on_error", on_error, ("skip", "raise"))
     reading = reading_of(
         model,
         processor,

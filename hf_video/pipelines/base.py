@@ -22,7 +22,7 @@ from hf_video.clips.sources import videos_of
 from hf_video.clips.views import Sampling, Views, parse_views
 from hf_video.clips.windows import parse_windows
 from hf_video.clips.workers import read_each
-from hf_video.errors import VideoError, VideoOptionError
+from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, unknown_name
 from hf_video.pipelines.results import error_entry
 from hf_video.video.sampling.samplers import resolve
 
@@ -61,7 +61,7 @@ class VideoPipeline(Pipeline):
             self.model, self.image_processor, self.video_processor
         )
         check_pair(self.model, self.image_processor or self.video_processor)
-        check_count("batch_size", self._batch_size)
+        check_count("batch_size", self._batch_size, optional=True)
 
     # -- options ----------------------------------------------------------------------------------------------------
 
@@ -71,8 +71,8 @@ class VideoPipeline(Pipeline):
         own = inspect.signature(self._options).parameters
         unknown = [name for name in options if name not in own]
         if unknown:
-            known = ", ".join(sorted({*READING, *own} - {"local_files_only"}))
-            raise VideoOptionError(f"{self.task or type(self).__name__} has no option {unknown[0]!r}; it has {known}.")
+            known = sorted({*READING, *own} - {"local_files_only"})
+            raise VideoOptionError(unknown_name(f"{self.task or type(self).__name__} has no option", unknown[0], known))
         asked, answer = self._options(**options)
         return reading, asked, {**answer, **({} if bad_files is None else {"bad_files": bad_files})}
 
@@ -95,10 +95,11 @@ class VideoPipeline(Pipeline):
         local_files_only: bool | None = None,  # transformers' factory hands it on
     ) -> tuple[dict[str, Any], str | None]:
         """Checked and parsed, those that were given; and `bad_files`."""
-        check_count("num_frames", num_frames)
-        check_count("frame_sampling_rate", frame_sampling_rate)
-        check_choice("on_error", on_error, ON_ERROR)
-        check_choice("bad_files", bad_files, BAD_FILES)
+        check_count("num_frames", num_frames, optional=True)
+        check_count("frame_sampling_rate", frame_sampling_rate, optional=True)
+        left_out = " A clip needs all of its frames, so damaged ones can't be left out." if on_error == "skip" else ""
+        check_choice("on_error", on_error, (*ON_ERROR, None), hint=left_out)
+        check_choice("bad_files", bad_files, (*BAD_FILES, None))
         reading = {
             "num_frames": num_frames,
             "frame_sampling_rate": frame_sampling_rate,
@@ -200,7 +201,7 @@ class VideoPipeline(Pipeline):
 
     def _all(self, videos: Any, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
         """One result after the other. Options are checked, and texts encoded, before the first video is read."""
-        check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size, optional=True)
         reading, asked, answer = self._sanitize_parameters(**options)
         return self._results(
             videos,
@@ -262,16 +263,3 @@ def _with_way_on(error: VideoError) -> VideoError:
         )
         error.args = (f"{str(error.args[0]).rstrip('.')}. {way}", *error.args[1:])
     return error
-
-
-def check_count(name: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
-
-
-def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        hint = ""
-        if name == "on_error" and value == "skip":
-            hint = " A clip needs all of its frames, so damaged ones can't be left out."
-        raise VideoOptionError(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}.{hint}")

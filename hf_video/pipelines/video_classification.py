@@ -9,8 +9,8 @@ from transformers.modeling_outputs import ModelOutput
 
 from hf_video.clips.read import Seen
 from hf_video.clips.views import FUNCTIONS, average_views
-from hf_video.errors import CheckpointError, VideoOptionError
-from hf_video.pipelines.base import VideoPipeline, check_choice, check_count
+from hf_video.errors import CheckpointError, VideoOptionError, check_choice, check_count, is_number
+from hf_video.pipelines.base import VideoPipeline
 from hf_video.pipelines.results import Predictions, best, thresholds_of
 
 NOT_GIVEN: Any = object()
@@ -116,17 +116,16 @@ class VideoClassificationPipeline(VideoPipeline):
 
 
 def _checked_threshold(threshold: Any) -> float | str | None:
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if threshold is None or threshold == "model" or number:
+    if threshold is None or threshold == "model" or is_number(threshold):
         return threshold
     raise VideoOptionError(f'threshold={threshold!r} must be a score, "model" for the model\'s own, or None.')
 
 
 def answer_options(top_k: int | None, function_to_apply: str | None) -> dict[str, Any]:
     """Those of the two that were given, checked. Raises VideoOptionError."""
-    check_choice("function_to_apply", function_to_apply, FUNCTIONS)
+    check_choice("function_to_apply", function_to_apply, (*FUNCTIONS, None))
     answer: dict[str, Any] = {} if function_to_apply is None else {"function_to_apply": function_to_apply}
     if top_k is not NOT_GIVEN:
-        check_count("top_k", top_k)
+        check_count("top_k", top_k, optional=True)
         answer["top_k"] = top_k
     return answer

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import check_switch
 from hf_video.features.vectors import clip_vectors
 from hf_video.pipelines.base import VideoPipeline
 
@@ -32,9 +32,7 @@ class VideoFeatureExtractionPipeline(VideoPipeline):
     window_key = "embedding"
 
     def _options(self, *, normalize: bool | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        if normalize is not None and not isinstance(normalize, bool):
-            raise VideoOptionError(f"normalize={normalize!r} must be True or False.")
-        return {}, {} if normalize is None else {"normalize": normalize}
+        return {}, {} if normalize is None else {"normalize": check_switch("normalize", normalize)}
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         def vectors(**inputs: torch.Tensor) -> torch.Tensor:

@@ -13,9 +13,9 @@ from transformers.modeling_outputs import ModelOutput
 from hf_video.clips.read import Event, Piece, Reading, Seen, read_events
 from hf_video.clips.views import average_views
 from hf_video.data.datasets.questions import question_texts
-from hf_video.errors import CheckpointError, VideoOptionError
+from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.pipelines import matching
-from hf_video.pipelines.base import VideoPipeline, check_count
+from hf_video.pipelines.base import VideoPipeline
 from hf_video.pipelines.results import best
 from hf_video.pipelines.video_classification import NOT_GIVEN
 
@@ -70,7 +70,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
             asked["choices"] = _choices_of(choices)
         answer: dict[str, Any] = {}
         if top_k is not NOT_GIVEN:
-            check_count("top_k", top_k)
+            check_count("top_k", top_k, optional=True)
             answer["top_k"] = top_k
         return asked, answer
 

@@ -13,9 +13,9 @@ from transformers.modeling_outputs import ModelOutput
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.read import Seen
 from hf_video.clips.sources import each, videos_of
-from hf_video.errors import VideoOptionError
+from hf_video.errors import VideoOptionError, check_count
 from hf_video.pipelines import matching
-from hf_video.pipelines.base import VideoPipeline, check_count
+from hf_video.pipelines.base import VideoPipeline
 
 
 class Matches(dict):
@@ -68,8 +68,8 @@ class VideoTextRetrievalPipeline(VideoPipeline):
         per_video: int | None = None,
         threshold: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        check_count("top_k", top_k)
-        check_count("per_video", per_video)
+        check_count("top_k", top_k, optional=True)
+        check_count("per_video", per_video, optional=True)
         asked = {} if texts is None else {"texts": matching.texts_of("texts", texts)}
         answer = {"top_k": top_k, "merge": merge, "per_video": per_video, "threshold": threshold}
         return asked, {name: value for name, value in answer.items() if value is not None}

@@ -17,7 +17,7 @@ import torch
 
 from hf_video.clips.windows import Windows
 from hf_video.data.rows import Skipped
-from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError
+from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError, check_choice, check_count
 from hf_video.features.extraction import skipped_video
 from hf_video.retrieval.store import FileRecord, IndexedVideo
 
@@ -43,10 +43,8 @@ def embed_files(
 
 def check_engine(workers: int, engine: str) -> None:
     """Raises VideoOptionError for options that `embed_files` does not know, BackendError for "ray" without Ray."""
-    if engine not in ENGINES:
-        raise VideoOptionError(f"engine={engine!r} is not one of {', '.join(ENGINES)}.")
-    if workers < 1:
-        raise VideoOptionError(f"workers={workers} must be 1 or more.")
+    check_choice("engine", engine, ENGINES)
+    check_count("workers", workers)
     if engine == "ray":
         _ray()
 

@@ -19,7 +19,7 @@ from PIL import Image
 from hf_video.base.written_files import check_sum
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.windows import Windows, parse_windows
-from hf_video.errors import VideoIndexError, VideoOptionError
+from hf_video.errors import VideoIndexError, VideoOptionError, check_count
 from hf_video.retrieval.approximate import FaissIndex, exact_rows, faiss_module, gather_vectors
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder
 from hf_video.retrieval.file_embedding import check_engine, embed_files
@@ -287,8 +287,8 @@ class VideoIndex:
         Raises VideoOptionError for none or several queries, a kind that this encoder does not understand, or a number
         out of its range.
         """
-        if top_k < 1 or offset < 0:
-            raise VideoOptionError(f"top_k={top_k} must be 1 or more, and offset={offset} 0 or more.")
+        check_count("top_k", top_k)
+        check_count("offset", offset, least=0)
         queries = self._queries(query, text, video, vector, image)
         closer = any(one.compare is not None for one in queries)
         count = max(offset + top_k, LOOK_CLOSER if closer else 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice, check_number
 from hf_video.training.measurement import reporters
 
 SCHEDULES = ("cosine", "multistep")
@@ -99,8 +99,7 @@ class VideoTrainingArguments(TrainingArguments):
         return self.effective_batch_size // at_once
 
     def _check(self) -> None:
-        if self.schedule is not None and self.schedule not in SCHEDULES:
-            raise ConfigError(f"schedule={self.schedule!r} is none of {', '.join(SCHEDULES)}, or None.")
+        check_choice("schedule", self.schedule, (*SCHEDULES, None), ConfigError)
         needs_schedule = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", *_MILESTONES)
         given = [name for name in needs_schedule if getattr(self, name)]
         if self.schedule is None and given:
@@ -112,14 +111,10 @@ class VideoTrainingArguments(TrainingArguments):
             raise ConfigError("schedule='multistep' needs one of milestone_epochs and milestone_steps, others none.")
         if self.warmup_epochs is not None and self.warmup_steps:
             raise ConfigError("Give warmup_epochs or warmup_steps, not both.")
-        for name, low, high in (("layer_decay", 0, 1), ("ema_decay", 0, 1)):
-            value = getattr(self, name)
-            if value is not None and not low < value <= high:
-                raise ConfigError(f"{name}={value} must lie above {low} and be at most {high}.")
+        for name in ("layer_decay", "ema_decay"):
+            check_number(name, getattr(self, name), ConfigError, above=0, most=1, optional=True)
         for name in ("effective_batch_size", "base_learning_rate", "base_batch_size"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value} must be above 0.")
+            check_number(name, getattr(self, name), ConfigError, above=0, optional=True)
 
 
 _MILESTONES = ("milestone_epochs", "milestone_steps")

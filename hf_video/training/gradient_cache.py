@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from hf_video.errors import ConfigError, ModelInputError
+from hf_video.errors import ConfigError, ModelInputError, check_count
 
 Inputs = Mapping[str, Any]
 VIDEO_INPUTS = ("pixel_values", "video_mask", "segment_features")
@@ -73,8 +73,7 @@ def cached_step(
 
 def check_cacheable(model: nn.Module, chunk_size: int) -> None:
     """Raises ConfigError where gradient caching is not exact."""
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-        raise ConfigError(f"chunk_size={chunk_size!r} must be a whole number of 1 or more: pairs at once.")
+    check_count("chunk_size", chunk_size, ConfigError, unit="pairs")
     temporal = getattr(getattr(model, "config", None), "temporal", None)
     if not hasattr(model, "similarity") or not hasattr(model, "get_text_features") or temporal == "tight":
         raise ConfigError(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hf_video.data.seeds import generator, sample_seed
-from hf_video.errors import ModelInputError
+from hf_video.errors import ModelInputError, check_choice
 from hf_video.layers.patches import patch_view
 from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask
 
@@ -46,8 +46,7 @@ class MaskedVideoCollator:
         mask: str = "tube",
         decoder_mask_ratio: float | None = None,
     ) -> None:
-        if mask not in MASKS:
-            raise ModelInputError(f"mask={mask!r} is not one of {', '.join(MASKS)}.")
+        check_choice("mask", mask, MASKS, ModelInputError)
         self.patch, self.mask_ratio, self.mask, self.decoder_mask_ratio = patch, mask_ratio, mask, decoder_mask_ratio
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:

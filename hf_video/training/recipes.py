@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_video.errors import ConfigError, did_you_mean
+from hf_video.errors import ConfigError, did_you_mean, unknown_name
 
 NARROW = 192  # channels, as of ViT-Ti: to such models the rates of the papers are too low
 FOLDER = Path(__file__).with_suffix("")
@@ -58,17 +58,13 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     base, variant = _split(str(name))
     path = Path(base) if base.endswith((".yaml", ".yml")) else FOLDER / f"{base}.yaml"
     if not path.is_file():
-        hint = did_you_mean(base, recipe_names())
-        raise ConfigError(f"There is no recipe {base!r}.{hint} There are: {', '.join(recipe_names())}, or a YAML file.")
+        raise ConfigError(unknown_name("There is no recipe", base, recipe_names(), also=", or a YAML file"))
     recipe = _read(path)
     variants = recipe.pop("variants", None) or {}
     default = recipe.pop("default_variant", None)
     variant = variant or default
     if variant is not None and variant not in variants:
-        hint = did_you_mean(variant, variants)
-        raise ConfigError(
-            f"The recipe {base!r} has no variant {variant!r}.{hint} It has: {', '.join(variants) or 'none'}."
-        )
+        raise ConfigError(unknown_name(f"The recipe {base!r} has no variant", variant, variants))
     merged = merge(recipe, variants.get(variant) or {})
     for section in SECTIONS:
         empty = None if section == "mixing" else {}
@@ -179,5 +175,5 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The recipe {path} holds no sections; expected some of {', '.join(SECTIONS)}.")
     unknown = [key for key in recipe if key not in (*SECTIONS, *_HEADER)]
     if unknown:
-        raise ConfigError(f"The recipe {path} has a section {unknown[0]!r}; there are {', '.join(SECTIONS)}.")
+        raise ConfigError(unknown_name(f"In the recipe {path} stands a section", unknown[0], SECTIONS))
     return recipe

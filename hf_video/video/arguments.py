@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import FrameIndexError, VideoOptionError
+from hf_video.errors import FrameIndexError, VideoOptionError, check_choice, check_count, check_number
 
 ON_ERROR = ("raise", "skip", "repeat")
 BACKENDS = ("auto", "pyav", "torchcodec")
@@ -30,14 +30,10 @@ def check_options(
         ("backend", backend, BACKENDS),
         ("scaler", scaler, SCALERS),
     ):
-        if value not in allowed:
-            raise VideoOptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 0:
-        raise VideoOptionError(f"num_threads must be a whole number, 0 (FFmpeg chooses) or more, got {num_threads!r}")
-    if stream is not None and (isinstance(stream, bool) or not isinstance(stream, int) or stream < 0):
-        raise VideoOptionError(f"stream must be the number of a stream, 0 or more, or None, got {stream!r}")
-    if fps is not None and not (0 < fps < float("inf")):
-        raise VideoOptionError(f"fps must be a positive number of frames per second, got {fps!r}")
+        check_choice(name, value, allowed)
+    check_count("num_threads", num_threads, least=0, hint=" With 0 FFmpeg chooses.")
+    check_count("stream", stream, least=0, optional=True, hint=" It is the number of a stream.")
+    check_number("fps", fps, above=0, optional=True, hint=" It is in frames per second.")
 
 
 def checked_size(size: tuple[int, int] | None, shortest_edge: int | None) -> tuple[int, int] | None:
@@ -46,9 +42,9 @@ def checked_size(size: tuple[int, int] | None, shortest_edge: int | None) -> tup
     numbers = [] if size is None else list(size) if isinstance(size, Iterable) else [size]
     if size is not None and len(numbers) != 2:
         raise VideoOptionError(f"size must be (height, width) in pixels, got {size!r}")
-    for number in [*numbers, *([shortest_edge] if shortest_edge is not None else [])]:
-        if isinstance(number, bool) or not hasattr(number, "__index__") or number < 1:
-            raise VideoOptionError(f"size and shortest_edge are whole numbers of pixels from 1 on, got {number!r}")
+    for number in numbers:
+        check_count("size", number, unit="pixels")
+    check_count("shortest_edge", shortest_edge, unit="pixels", optional=True)
     return (int(numbers[0]), int(numbers[1])) if numbers else None
 
 

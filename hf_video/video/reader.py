@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import FrameIndexError, VideoOptionError
+from hf_video.errors import FrameIndexError, VideoOptionError, check_switch
 from hf_video.video.arguments import check_options, checked_size, whole_numbers
 from hf_video.video.decode.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
 from hf_video.video.decode.collecting import Collector, damage
@@ -81,8 +81,7 @@ class VideoReader:
         background: tuple[int, int, int] | str = WHITE,
         stream: int | None = None,
     ):
-        if not isinstance(square_pixels, bool):
-            raise VideoOptionError(f"square_pixels must be True or False, got {square_pixels!r}")
+        check_switch("square_pixels", square_pixels)
         check_options(
             on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps,
             stream=stream,

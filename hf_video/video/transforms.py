@@ -12,14 +12,14 @@ exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from PIL import Image
 
-from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, check_count
 from hf_video.video.frames.resize import resize_frames, shortest_edge_size
 
 Size = int | tuple[int, int]
@@ -59,7 +59,7 @@ def resize_short_side(
     Otherwise as `resize`.
     """
     _check(clip)
-    size = shortest_edge_size(clip.shape[-3], clip.shape[-2], _whole("edge", edge))
+    size = shortest_edge_size(clip.shape[-3], clip.shape[-2], check_count("edge", edge, unit="pixels"))
     return resize(clip, size, interpolation=interpolation, antialias=antialias)
 
 
@@ -188,8 +188,7 @@ def _resize_pil(flat: torch.Tensor, size: tuple[int, int], interpolation: str) -
 
 
 def _resize_float(flat: torch.Tensor, size: tuple[int, int], interpolation: str, antialias: bool) -> torch.Tensor:
-    if interpolation not in ("bilinear", "bicubic"):
-        raise VideoOptionError(f"interpolation must be bilinear or bicubic, got {interpolation!r}")
+    check_choice("interpolation", interpolation, ("bilinear", "bicubic"))
     planes = flat.permute(0, 3, 1, 2)
     wide = planes if planes.is_floating_point() else planes.float()
     resized = functional.interpolate(wide, size=size, mode=interpolation, antialias=antialias)
@@ -223,13 +222,7 @@ def _check_fits(clip: torch.Tensor, height: int, width: int) -> None:
 
 
 def _pair(size: Size) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, Iterable) else (size, size)
     if len(pair) != 2:
         raise VideoOptionError(f"size={size!r} must be one number or (height, width), in pixels.")
-    return _whole("size", pair[0]), _whole("size", pair[1])
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise VideoOptionError(f"{name}={value!r} must be a whole number of pixels, 1 or more.")
-    return int(value)
+    return check_count("size", pair[0], unit="pixels"), check_count("size", pair[1], unit="pixels")

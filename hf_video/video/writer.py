@@ -16,7 +16,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from hf_video.errors import VideoArrayError, VideoWriteError
+from hf_video.errors import VideoArrayError, VideoWriteError, check_count
 from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
@@ -117,7 +117,7 @@ def write_video(
             stream = _add_stream(container, encoder, rate, first.shape[:2], pixel_format, pad, settings)
             stream.codec_context.thread_count = num_threads
             if keyframe_interval is not None:
-                stream.codec_context.gop_size = _positive("keyframe_interval", keyframe_interval)
+                stream.codec_context.gop_size = check_count("keyframe_interval", keyframe_interval, VideoWriteError)
             _encode(container, stream, itertools.chain([first], images), first.shape[:2], pad, refusals)
         os.replace(temporary, path)
     finally:
@@ -173,12 +173,6 @@ def _rate(fps: float | Fraction, muxer: str) -> Fraction:
             f"A gif shows at most {_GIF_MAX_FPS} frames per second and fps={fps!r} came. Drop frames."
         )
     return rate
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise VideoWriteError(f"{name}={value!r} must be 1 or more.")
-    return int(value)
 
 
 def _encoder_options(encoder: str, muxer: str, crf: int | None, options: Mapping[str, Any] | None) -> dict[str, str]:

@@ -148,7 +148,7 @@ def test_a_saved_sine_cosine_table_is_left_out_and_a_learnt_one_refused(finetune
 @pytest.mark.parametrize(
     ("model_type", "state", "message"),
     [
-        ("videomea", {"x": torch.zeros(1)}, "Known are: .*timesformer.*videomae"),
+        ("videomea", {"x": torch.zeros(1)}, "Known: .*timesformer.*videomae"),
         ("videomae", {"x": torch.zeros(1)}, "No VideoMAE checkpoint"),
         ("timesformer", {"x": torch.zeros(1)}, "No TimeSformer checkpoint"),
         ("videomae", {"epoch": 3}, "No tensors found"),

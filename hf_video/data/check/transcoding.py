@@ -12,7 +12,7 @@ import av
 
 from hf_video.data.rows import ListedVideo, Skipped, plain_reason
 from hf_video.data.sources.inspection import in_threads
-from hf_video.errors import HFVideoError, VideoOptionError, VideoWriteError, fault_kind
+from hf_video.errors import HFVideoError, VideoWriteError, check_count, fault_kind
 from hf_video.video.frames.resize import shortest_edge_size
 from hf_video.video.reader import VideoReader
 from hf_video.video.writer import write_video
@@ -32,8 +32,7 @@ def transcode_videos(
     again. Works on all cores. Returns how many were written, how many were there, and what failed.
     Raises VideoOptionError for a `short_side` below 16.
     """
-    if short_side < 16:
-        raise VideoOptionError(f"short_side={short_side} must be 16 pixels or more.")
+    check_count("short_side", short_side, least=16, unit="pixels")
     targets = _targets(videos, Path(folder))
     left = [number for number, target in enumerate(targets) if not target.exists()]
     results = in_threads(lambda i: _one(videos[i], targets[i], short_side, crf), left, "re-encoding")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from hf_video.data.seeds import generator
-from hf_video.errors import DataError
+from hf_video.errors import DataError, check_number
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _keeping = 0  # the process in which that has been done
@@ -43,8 +43,7 @@ class VideoCollator:
     def __init__(self, mixing: Any = None, num_labels: int | None = None, label_smoothing: float = 0.0):
         if (mixing is not None or label_smoothing) and not num_labels:
             raise DataError("Mixing and label smoothing make labels into shares of classes: pass num_labels=.")
-        if not 0 <= label_smoothing < 1:
-            raise DataError(f"label_smoothing={label_smoothing!r} must be a share from 0 to below 1.")
+        check_number("label_smoothing", label_smoothing, DataError, least=0, below=1)
         self.mixing = mixing
         self.num_labels = num_labels
         self.label_smoothing = label_smoothing

@@ -20,7 +20,16 @@ from hf_video.clips.clip_plan import clip_plan, parse_views, reader_size
 from hf_video.data.datasets.collate import keep_freed_memory
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.data.seeds import generator, sample_seed
-from hf_video.errors import BackendError, DataError, VideoError, VideoOptionError, fault_kind
+from hf_video.errors import (
+    BackendError,
+    DataError,
+    VideoError,
+    VideoOptionError,
+    check_choice,
+    check_count,
+    check_number,
+    fault_kind,
+)
 from hf_video.video.decode.given import plain_source
 from hf_video.video.reader import VideoReader
 
@@ -211,12 +220,9 @@ class SampleBuilder:
 
 def _check(repeats: int, on_error: str, max_errors: float) -> None:
     """Raises VideoOptionError for values without meaning."""
-    if on_error not in ("skip", "raise"):
-        raise VideoOptionError(f'on_error={on_error!r} must be "skip" or "raise".')
-    if not 0 <= max_errors <= 1:
-        raise VideoOptionError(f"max_errors={max_errors!r} must be a share of the videos, from 0 to 1.")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise VideoOptionError(f"repeats={repeats!r} must be a whole number of 1 or more.")
+    check_choice("on_error", on_error, ("skip", "raise"))
+    check_number("max_errors", max_errors, least=0, most=1, hint=" It is a share of the videos.")
+    check_count("repeats", repeats)
 
 
 class VideoDataset(SampleBuilder, torch.utils.data.Dataset):

@@ -26,7 +26,7 @@ from hf_video.data.sources.files import locate, split_name
 from hf_video.data.sources.lists import Columns, named_part, part_of, pick_column, segment_columns, split_of, text_of
 from hf_video.data.sources.load import SPLITS, set_aside
 from hf_video.data.sources.tables import LIST_ENDINGS, VIDEO_COLUMNS, Table, read_table
-from hf_video.errors import DataError
+from hf_video.errors import DataError, check_number
 from hf_video.video.frames.addresses import local_path
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
@@ -108,8 +108,7 @@ def inspect_and_divide(
 
 
 def check_test_size(test_size: Any) -> None:
-    if not 0 <= test_size < 1:
-        raise DataError(f"test_size={test_size!r} must be a share from 0 to below 1.")
+    check_number("test_size", test_size, DataError, least=0, below=1)
 
 
 def rows_by_split(listing: SourceListing, rows_of: Callable[[Described], Iterable[VideoRow]]) -> dict[str, VideoRows]:

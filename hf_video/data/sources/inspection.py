@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 
-from hf_video.errors import NotAVideoError, VideoError, VideoOptionError, fault_kind
+from hf_video.errors import NotAVideoError, VideoError, check_choice, fault_kind
 from hf_video.video.decode.container import OpenVideo
 from hf_video.video.decode.given import plain_source
 from hf_video.video.decode.sources import media_of
@@ -202,8 +202,7 @@ def inspect_all(
 ) -> list[Inspection]:
     """`inspect_video` of each, on all cores, from the cache where the file has not changed since. `look` does it in
     place of `inspect_video`, for the source of a number. Raises VideoOptionError for an unknown level."""
-    if level not in LEVELS:
-        raise VideoOptionError(f"inspect={level!r} must be one of {', '.join(map(repr, LEVELS))}, or None.")
+    check_choice("inspect", level, (*LEVELS, None))
     cache = InspectionCache(root, cache_dir)
     keys = [cache.key(source, level) for source in sources]
     found = [cache.get(key) for key in keys]

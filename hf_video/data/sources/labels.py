@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import natural_key
-from hf_video.errors import DataError, did_you_mean
+from hf_video.errors import DataError, did_you_mean, is_number
 
 LABEL_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "category", "target", "label_idx", "class_index", "cls",
@@ -38,7 +38,7 @@ def read_label(value: Any, place: str) -> str | tuple[str, ...] | None:
         return text or None
     if isinstance(value, (list, tuple, set)):
         return _several(list(value), place)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise DataError(
             f"{place}: {value!r} is no label. Give a text, a number, or a list of these for a video of several classes."
         )

@@ -18,7 +18,7 @@ from hf_video.data.sources.lists import list_file
 from hf_video.data.sources.official import OFFICIAL, list_official, official_format
 from hf_video.data.sources.tables import LIST_ENDINGS, SPACED_FORMS
 from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards
-from hf_video.errors import DataError
+from hf_video.errors import DataError, check_choice, check_number, unknown_name
 from hf_video.video.frames.addresses import local_path
 
 SPLITS = ("train", "validation", "test")
@@ -100,8 +100,7 @@ def list_source(
     if isinstance(source, (str, os.PathLike)):
         source = local_path(source)
     kind = data_format or _kind(source)
-    if kind.partition(":")[0] not in FORMATS:
-        raise DataError(f"data_format={data_format!r} must be one of {', '.join(FORMATS)}.")
+    check_choice("data_format", kind.partition(":")[0], FORMATS, DataError)
     listing = _listed(source, kind, label, video, videos)
     tidy_labels(listing)
     return listing
@@ -233,14 +232,13 @@ def _keep_split(listing: SourceListing, split: str) -> None:
     found = sorted({video.split for video in listing.videos})
     listing.videos = [video for video in listing.videos if video.split == split]
     if not listing.videos:
-        raise DataError(f"{listing.root} has no split {split!r}; it has {', '.join(found)}.")
+        raise DataError(unknown_name(f"{listing.root} has no split", split, found))
 
 
 def _split_automatically(listing: SourceListing, test_size: float | None, seed: int, group_pattern: str | None) -> None:
     labelled = any(video.label is not None for video in listing.videos)
     share = (TEST_SIZE if labelled else 0.0) if test_size is None else test_size
-    if not 0 <= share < 1:
-        raise DataError(f"test_size={test_size!r} must be a share from 0 to below 1.")
+    check_number("test_size", share, DataError, least=0, below=1)
     assign_groups(listing.videos, group_pattern)
     chosen = choose_test(listing.videos, share, seed) if share else [False] * len(listing.videos)
     for video, test in zip(listing.videos, chosen, strict=True):

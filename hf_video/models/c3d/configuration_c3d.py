@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice, check_count
 
 POOL5 = ("symmetric", "ceil")
 
@@ -65,10 +65,9 @@ class C3DConfig(VideoConfig):
 
     def check(self) -> None:
         super().check()
-        if self.pool5_padding not in POOL5:
-            raise ConfigError(f"pool5_padding={self.pool5_padding!r} is not one of {', '.join(POOL5)}.")
-        if min(self.stem_channels, self.fc_size) < 1:
-            raise ConfigError(f"stem_channels={self.stem_channels} and fc_size={self.fc_size} must be at least 1.")
+        check_choice("pool5_padding", self.pool5_padding, POOL5, ConfigError)
+        check_count("stem_channels", self.stem_channels, ConfigError)
+        check_count("fc_size", self.fc_size, ConfigError)
         if not prod(self.grid):
             raise ConfigError(
                 f"Nothing is left of {self.num_frames} frames of {self.image_size} pixels after four halvings: at "

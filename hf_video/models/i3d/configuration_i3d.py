@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice
 
 # What differs between the two official code bases (DeepMind's and FAIR's).
 OFFICIAL = {
@@ -78,8 +78,7 @@ class I3DConfig(VideoConfig):
 
     def check(self) -> None:
         super().check()
-        if self.architecture not in OFFICIAL:
-            raise ConfigError(f"architecture={self.architecture!r} is not one of {', '.join(OFFICIAL)}.")
+        check_choice("architecture", self.architecture, OFFICIAL, ConfigError)
         if self.stem_channels < 1 or (self.architecture == "inception" and self.stem_channels % 4):
             raise ConfigError(f"stem_channels={self.stem_channels} must be a positive multiple of 4 (official: 64).")
         if len(self.head_pool) != 3 or min(self.head_pool) < 0:

@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_count, is_whole
 
 logger = logging.get_logger(__name__)
 
@@ -209,8 +209,7 @@ class MViTConfig(VideoConfig):
             _check_rows(name, getattr(self, name))
         if self.pool_kv_stride_adaptive is not None and self.pool_kv_stride:
             raise ConfigError("pool_kv_stride_adaptive and pool_kv_stride exclude each other: set one of them to None.")
-        if self.embed_dim < 1:
-            raise ConfigError(f"embed_dim must be at least 1, got {self.embed_dim}.")
+        check_count("embed_dim", self.embed_dim, ConfigError)
         super().check()
         if min(self.grid) < 1:
             raise ConfigError(
@@ -257,7 +256,7 @@ def _divided(sizes: Triple, stride: Triple) -> Triple:
 def _check_triple(name: str, values) -> None:
     if values is None:
         return
-    if len(values) != 3 or any(not isinstance(v, int) or v < 1 for v in values):
+    if len(values) != 3 or not all(is_whole(v) and v >= 1 for v in values):
         raise ConfigError(f"{name}={values!r} must be three whole numbers of at least 1 (time, rows, columns).")
 
 

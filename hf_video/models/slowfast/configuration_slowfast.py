@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_count
 
 
 @strict
@@ -66,8 +66,7 @@ class SlowFastConfig(VideoConfig):
     def check(self) -> None:
         super().check()
         for name in ("alpha", "beta_inverse", "fusion_ratio", "stem_channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+            check_count(name, getattr(self, name), ConfigError)
         if self.stem_channels % self.beta_inverse:
             raise ConfigError(
                 f"stem_channels={self.stem_channels} is not a multiple of beta_inverse={self.beta_inverse}."

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 INITIALIZERS = ("official", "xavier")
@@ -65,8 +65,7 @@ class TimesformerConfig(VideoConfig):
     def check(self) -> None:
         super().check()
         for name, allowed in (("attention_type", ATTENTION_TYPES), ("initializer", INITIALIZERS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
+            check_choice(name, getattr(self, name), allowed, ConfigError)
         if min(self.patch) < 1 or min(self.grid) < 1:
             raise ConfigError(f"image_size={self.image_size} holds no patch of patch_size={self.patch_size}.")
 

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice, check_count
 from hf_video.registry import entry
 
 FUSIONS = ("average", "weighted", "sum_logits", "conv")
@@ -66,15 +66,14 @@ class StreamSpec:
     def check(self, name: str) -> None:
         """Raises ConfigError that names the field for values that make no network."""
         sizes = (self.channels, self.expansion, self.fc_width, self.pool_size, *self.depths, *self.widths)
-        if self.kind not in ("vgg", "resnet"):
-            raise ConfigError(f"{name}: kind={self.kind!r} is not one of 'vgg', 'resnet'.")
+        check_choice(f"{name}: kind", self.kind, ("vgg", "resnet"), ConfigError)
         if len(self.depths) != len(self.widths) or not self.depths or min(sizes) < 1:
             raise ConfigError(
                 f"{name}: depths={list(self.depths)} and widths={list(self.widths)} must be as many whole numbers of 1 "
                 f"or more, and so must all sizes be; {self} came."
             )
-        if self.expansion not in (1, 4):
-            raise ConfigError(f"{name}: expansion={self.expansion} must be 1 (basic blocks) or 4 (bottlenecks).")
+        hint = " 1 are basic blocks, 4 are bottlenecks."
+        check_choice(f"{name}: expansion", self.expansion, (1, 4), ConfigError, hint=hint)
         rates = 2 if self.kind == "vgg" else 1
         if len(self.dropout) != rates or not all(0 <= rate < 1 for rate in self.dropout):
             raise ConfigError(
@@ -118,8 +117,7 @@ def stream_spec(given: str | Mapping[str, Any], stream: str, channels: int) -> S
     if "model_type" in values:
         return video_stream_spec(values, name, channels)
     network = values.pop("network", None)
-    if network is not None and network not in NETWORKS:
-        raise ConfigError(f"{name}: network {network!r} is not one of {', '.join(NETWORKS)}.")
+    check_choice(f"{name}: network", network, (*NETWORKS, None), ConfigError)
     values = {**NETWORKS.get(network, {}), **values}
     unknown = sorted(set(values) - set(StreamSpec.__dataclass_fields__) | ({"channels"} & set(values)))
     if unknown or not {"kind", "depths", "widths"} <= set(values):
@@ -189,10 +187,8 @@ class TwoStreamConfig(VideoConfig):
 
     def check(self) -> None:
         for name, allowed in (("fusion", FUSIONS), ("fusion_scores", SCORES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
-        if self.flow_length < 1:
-            raise ConfigError(f"flow_length must be at least 1, got {self.flow_length}.")
+            check_choice(name, getattr(self, name), allowed, ConfigError)
+        check_count("flow_length", self.flow_length, ConfigError)
         if self.spatial_config is None and self.temporal_config is None:
             raise ConfigError("spatial_config and temporal_config are both None: a model has at least one stream.")
         if len(self.fusion_weights) != 2 or min(self.fusion_weights) < 0 or not sum(self.fusion_weights):

@@ -20,7 +20,7 @@ from transformers.image_processing_base import BatchFeature
 
 from hf_video.base.processing import ImageKwargs, VideoImageProcessor, VideoKwargs, VideoVideoProcessor
 from hf_video.base.processing_pixels import layout_name, pixel_values, resized, views
-from hf_video.errors import VideoOptionError
+from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, check_switch
 from hf_video.video import transforms
 from hf_video.video.decode.given import plain_source
 from hf_video.video.flow.cache import FlowCache, file_identity
@@ -180,21 +180,14 @@ class TwoStreamVideoProcessor(TwoStreamProcessing, VideoVideoProcessor):
 def _check_settings(settings: Any) -> None:
     """Raises VideoOptionError for flow settings without meaning."""
     for name, allowed in (("streams", STREAMS), ("flow_method", METHODS)):
-        if getattr(settings, name) not in allowed:
-            raise VideoOptionError(
-                f"{name}={getattr(settings, name)!r} must be one of {', '.join(map(repr, allowed))}."
-            )
+        check_choice(name, getattr(settings, name), allowed)
     for name in ("flow_bound", "flow_std"):
-        value = getattr(settings, name)
-        if isinstance(value, (bool, str)) or not value > 0:
-            raise VideoOptionError(f"{name}={value!r} must be a number above 0.")
-    length, options = settings.flow_length, settings.flow_options
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise VideoOptionError(f"flow_length={length!r} must be a whole number of fields, 1 or more.")
+        check_number(name, getattr(settings, name), above=0)
+    check_count("flow_length", settings.flow_length, unit="fields")
+    options = settings.flow_options
     if options is not None and not isinstance(options, Mapping):
         raise VideoOptionError(f"flow_options={options!r} must be a dictionary of the method's options.")
-    if not isinstance(settings.do_horizontal_flip, bool):
-        raise VideoOptionError(f"do_horizontal_flip={settings.do_horizontal_flip!r} must be True or False.")
+    check_switch("do_horizontal_flip", settings.do_horizontal_flip)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice
 from hf_video.registry import MODELS
 
 TEMPORAL = ("mean", "lstm", "transformer", "tight", "bert")
@@ -117,10 +117,8 @@ class VideoCLIPConfig(VideoConfig):
 
     def check(self) -> None:
         for name, allowed in (("temporal", TEMPORAL), ("text_pooling", TEXT_POOLING), ("loss", LOSSES)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
-        if self.patch_frames not in (1, 3):
-            raise ConfigError(f"patch_frames={self.patch_frames} must be 1 or 3.")
+            check_choice(name, getattr(self, name), allowed, ConfigError)
+        check_choice("patch_frames", self.patch_frames, (1, 3), ConfigError)
         if self.segment_frames is not None and self.video_config.model_type not in MODELS:
             raise ConfigError("segment_frames is for video encoders; an image model sees every frame alone anyway.")
         if self.sees_clips and (self.temporal != "mean" or self.patch_frames != 1):

@@ -9,7 +9,7 @@ from transformers import BertConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice, check_count, check_number
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 
@@ -98,16 +98,11 @@ class VioletConfig(VideoConfig):
                 "be equal."
             )
         for name in ("max_frames", "max_patches", "visual_vocab_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.matching_negatives < 0:
-            raise ConfigError(f"matching_negatives must be 0 or more, got {self.matching_negatives}.")
-        if self.retrieval_loss not in RETRIEVAL_LOSSES:
-            raise ConfigError(f"retrieval_loss={self.retrieval_loss!r} is not one of {', '.join(RETRIEVAL_LOSSES)}.")
-        if not self.matching_temperature > 0:
-            raise ConfigError(f"matching_temperature must be above 0, got {self.matching_temperature}.")
-        if not 0 < self.mask_probability < 1:
-            raise ConfigError(f"mask_probability must lie between 0 and 1, got {self.mask_probability}.")
+            check_count(name, getattr(self, name), ConfigError)
+        check_count("matching_negatives", self.matching_negatives, ConfigError, least=0)
+        check_choice("retrieval_loss", self.retrieval_loss, RETRIEVAL_LOSSES, ConfigError)
+        check_number("matching_temperature", self.matching_temperature, ConfigError, above=0)
+        check_number("mask_probability", self.mask_probability, ConfigError, above=0, below=1)
         if not 0 <= self.mask_token_id < self.text_config.vocab_size:
             raise ConfigError(
                 f"mask_token_id={self.mask_token_id} is outside the vocabulary of {self.text_config.vocab_size} words; "

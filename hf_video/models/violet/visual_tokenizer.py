@@ -16,7 +16,7 @@ from transformers import initialization as init
 from hf_video.base.configuration import VideoConfig
 from hf_video.base.convert import Converted, StateDict, load_exactly, rename, unwrap
 from hf_video.base.modeling import VideoPreTrainedModel
-from hf_video.errors import CheckpointError, ConfigError, ModelInputError
+from hf_video.errors import CheckpointError, ConfigError, ModelInputError, check_count
 from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD
 
 EPSILON = 0.1  # `map_pixels`: [0, 1] is drawn together to [.1, .9]
@@ -48,8 +48,7 @@ class VioletVisualTokenizerConfig(VideoConfig):
         if self.hidden_size % 4:
             raise ConfigError(f"hidden_size={self.hidden_size} must be a multiple of 4: blocks narrow to a quarter.")
         for name in ("blocks_per_group", "vocab_size", "shrink"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            check_count(name, getattr(self, name), ConfigError)
 
 
 def convolution(inputs: int, outputs: int, size: int) -> nn.Conv2d:

@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_choice, check_count
 
 logger = logging.get_logger(__name__)
 
@@ -90,8 +90,7 @@ class VivitConfig(VideoConfig):
     def check(self) -> None:
         super().check()
         for name, allowed in (("attention_type", ATTENTION_TYPES), ("tubelet_initializer", TUBELET_INITIALIZERS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
+            check_choice(name, getattr(self, name), allowed, ConfigError)
         if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
             raise ConfigError(
                 f"tubelet_size must be (frames, rows, columns), 1 or more each, got {self.tubelet_size!r}."
@@ -101,8 +100,7 @@ class VivitConfig(VideoConfig):
                 f"num_frames={self.num_frames}, image_size={self.image_size} hold no tubelet of tubelet_size="
                 f"{self.tubelet_size}."
             )
-        if self.num_temporal_layers < 1:
-            raise ConfigError(f"num_temporal_layers must be at least 1, got {self.num_temporal_layers}.")
+        check_count("num_temporal_layers", self.num_temporal_layers, ConfigError)
         if self.attention_type == "factorized_dot_product_attention" and self.num_attention_heads % 2:
             raise ConfigError(
                 f"num_attention_heads={self.num_attention_heads} is odd: {self.attention_type} gives half of the heads "

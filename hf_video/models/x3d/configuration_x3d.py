@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_number
 
 STAGE_DEPTHS = (1, 2, 5, 3)
 
@@ -93,7 +93,5 @@ class X3DConfig(VideoConfig):
     def check(self) -> None:
         super().check()
         for name in ("stem_channels", "width_factor", "depth_factor", "bottleneck_factor", "head_size"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0.")
-        if not 0 <= self.se_ratio <= 1:
-            raise ConfigError(f"se_ratio={self.se_ratio} must lie in 0..1.")
+            check_number(name, getattr(self, name), ConfigError, above=0)
+        check_number("se_ratio", self.se_ratio, ConfigError, least=0, most=1)

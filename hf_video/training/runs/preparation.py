@@ -16,7 +16,7 @@ from transformers import set_seed
 
 from hf_video.data import VideoCollator, VideoDataset
 from hf_video.data.rows import VideoRows
-from hf_video.errors import ConfigError, did_you_mean
+from hf_video.errors import ConfigError, did_you_mean, unknown_name
 from hf_video.evaluation.metrics import mean_average_precision
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.measurement import check_weights
@@ -237,7 +237,7 @@ def make_dataset(
     options = dict(recipe["data"])
     unknown = [name for name in options if name not in DATA_FIELDS]
     if unknown:
-        raise ConfigError(f"The section data has no {unknown[0]!r}; it has {', '.join(DATA_FIELDS)}.")
+        raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
     temporal = options.pop("temporal", None)
     if temporal is not None:
         temporal = from_options(TemporalAugmentation, temporal).for_labels(rows.labels)

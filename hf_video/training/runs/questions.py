@@ -25,7 +25,7 @@ from hf_video.data.datasets.questions import (
     plain,
 )
 from hf_video.data.rows import VideoRows
-from hf_video.errors import CheckpointError, ConfigError, DataError
+from hf_video.errors import CheckpointError, ConfigError, DataError, check_choice, check_count
 from hf_video.evaluation.questions import evaluate_questions
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.modeling_violet import VioletForMultipleChoice, VioletForQuestionAnswering, VioletHead
@@ -148,8 +148,8 @@ def find_answers(rows: VideoRows, recipe: Mapping[str, Any]) -> list[str] | None
         return None
     limits = recipe.get("answers") or {}
     for name, value in limits.items():
-        if name not in ("most", "min_count") or isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"answers.{name}={value!r}: answers has most and min_count, whole numbers from 1.")
+        check_choice("A setting of answers", name, ("most", "min_count"), ConfigError)
+        check_count(f"answers.{name}", value, ConfigError)
     answers = most_frequent_answers(rows, **limits)
     if len(answers) < 2:
         raise DataError(

@@ -25,7 +25,7 @@ from hf_video.base.pairing import check_pair
 from hf_video.data.datasets.captions import CaptionDataset, load_captions
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
-from hf_video.errors import CheckpointError, ConfigError, DataError
+from hf_video.errors import CheckpointError, ConfigError, DataError, unknown_name
 from hf_video.models.videoclip.from_image_text import video_clip
 from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
@@ -231,7 +231,7 @@ def make_dataset(
     options = {name: value for name, value in recipe["data"].items() if value is not None}
     unknown = [name for name in options if name not in DATA_FIELDS]
     if unknown:
-        raise ConfigError(f"The section data has no {unknown[0]!r}; it has {', '.join(DATA_FIELDS)}.")
+        raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
     images, augmentation = processor.image_processor, None
     if recipe["augmentation"]:
         augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(images))

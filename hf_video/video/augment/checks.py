@@ -8,10 +8,10 @@ from dataclasses import fields
 from math import inf
 from typing import Any
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, is_number
 from hf_video.video.augment.erasing import ERASE_MODES
 from hf_video.video.augment.labels import check_words
-from hf_video.video.augment.options import checked_choice, checked_count, checked_number, checked_range
+from hf_video.video.augment.options import checked_range
 from hf_video.video.augment.rand_augment import RandAugment
 from hf_video.video.frames.resize import INTERPOLATIONS
 
@@ -36,11 +36,11 @@ def checked_values(options: Any) -> dict[str, Any]:
 
 
 def _choice(*allowed: str) -> Callable[[str, Any], Any]:
-    return lambda name, value: checked_choice(name, value, allowed)
+    return lambda name, value: check_choice(name, value, allowed)
 
 
-def _number(low: float, high: float) -> Callable[[str, Any], Any]:
-    return lambda name, value: checked_number(name, value, low, high)
+def _share(name: str, value: Any) -> float:
+    return check_number(name, value, least=0, most=1)
 
 
 def _range(low: float, high: float) -> Callable[[str, Any], Any]:
@@ -55,7 +55,7 @@ def _pixels(name: str, value: Any) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise VideoOptionError(f"{name}={value!r} must be one number of pixels or two.")
-    return checked_count(name, pair[0]), checked_count(name, pair[1])
+    return check_count(name, pair[0], unit="pixels"), check_count(name, pair[1], unit="pixels")
 
 
 def _short_side(name: str, value: Any) -> tuple[int, int]:
@@ -67,13 +67,13 @@ def _short_side(name: str, value: Any) -> tuple[int, int]:
 
 def _scales(name: str, value: Any) -> tuple[float, ...]:
     values = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if not values or not all(isinstance(v, (int, float)) and 0 < v <= 1 for v in values):
+    if not values or not all(is_number(v) and 0 < v <= 1 for v in values):
         raise VideoOptionError(f"{name}={value!r} must be a list of shares of the short side, above 0 and at most 1.")
     return values
 
 
 def _flip(name: str, value: Any) -> float | str:
-    return value if value == "swap" else checked_number(name, value, 0, 1, hint=' Or "swap".')
+    return value if value == "swap" else check_number(name, value, least=0, most=1, hint=' Or "swap".')
 
 
 def _jitter(name: str, value: Any) -> tuple[float, float, float, float]:
@@ -82,8 +82,8 @@ def _jitter(name: str, value: Any) -> tuple[float, float, float, float]:
     if len(values) not in (3, 4):
         raise VideoOptionError(f"{name}={value!r} must be one number or (brightness, contrast, saturation[, hue]).")
     for number in values[:3]:
-        checked_number(name, number, 0, inf)
-    checked_number(f"hue of {name}", (*values, 0.0)[3], 0, 0.5)
+        check_number(name, number, least=0)
+    check_number(f"hue of {name}", (*values, 0.0)[3], least=0, most=0.5)
     return (*values, 0.0)[:4]
 
 
@@ -107,12 +107,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "flip": _flip,
     "mirror_words": _words,
     "color_jitter": _jitter,
-    "color_prob": _number(0, 1),
-    "gray_prob": _number(0, 1),
+    "color_prob": _share,
+    "gray_prob": _share,
     "rand_augment": _optional(_rand_augment),
-    "erase_prob": _number(0, 1),
+    "erase_prob": _share,
     "erase_mode": _choice(*ERASE_MODES),
-    "erase_count": lambda name, value: checked_count(name, value),
+    "erase_count": check_count,
     "erase_area": _range(0, 1),
     "erase_ratio": _range(0, inf),
     "interpolation": _choice(*INTERPOLATIONS),

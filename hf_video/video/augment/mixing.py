@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from hf_video.errors import VideoArrayError, VideoOptionError
-from hf_video.video.augment.options import check_normalized, checked_choice, checked_count, checked_number
+from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, check_count, check_number
+from hf_video.video.augment.options import check_normalized
 from hf_video.video.augment.options import numpy_generator as rng_of
 
 MODES = ("batch", "pair", "elem")
@@ -64,7 +64,7 @@ class Mixture:
         Of a smoothing e and K classes a right one has 1 - e + e/K and each other e/K. Raises VideoArrayError for
         labels of another shape, VideoOptionError for a label that is no class.
         """
-        checked_count("num_labels", num_labels)
+        check_count("num_labels", num_labels)
         if labels.is_floating_point() and labels.shape == (len(self.shares), num_labels):
             return self._shared(labels.float(), num_labels)
         if labels.shape != self.shares.shape or labels.is_floating_point():
@@ -110,12 +110,12 @@ class Mixing:
 
     def __post_init__(self):
         for name in ("mixup", "cutmix"):
-            checked_number(name, getattr(self, name), 0, float("inf"))
+            check_number(name, getattr(self, name), least=0)
         for name in ("prob", "switch_prob", "label_smoothing"):
-            checked_number(name, getattr(self, name), 0, 1)
+            check_number(name, getattr(self, name), least=0, most=1)
         if self.label_smoothing == 1:
             raise VideoOptionError("label_smoothing=1 leaves nothing of the labels; 0.1 is usual.")
-        checked_choice("mode", self.mode, MODES)
+        check_choice("mode", self.mode, MODES)
 
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, *, num_labels: int, generator: torch.Generator | None = None

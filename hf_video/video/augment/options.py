@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from hf_video.errors import VideoArrayError, VideoOptionError, did_you_mean
+from hf_video.errors import VideoArrayError, VideoOptionError, is_number, unknown_name
 
 Options = TypeVar("Options")
 
@@ -31,8 +31,7 @@ def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given
     names = [field.name for field in fields(kind) if field.init]
     for name in options or {}:
         if name not in names or name in given:
-            hint = did_you_mean(name, names, cutoff=0.5)
-            raise VideoOptionError(f"{kind.__name__} has no option {name!r}.{hint} It has: {', '.join(names)}.")
+            raise VideoOptionError(unknown_name(f"{kind.__name__} has no option", name, names, cutoff=0.5))
     return kind(**(options or {}), **given)
 
 
@@ -60,34 +59,10 @@ def _shown(values: Any) -> str:
     return f"{getattr(values, 'dtype', type(values).__name__)} {tuple(getattr(values, 'shape', ()))}"
 
 
-def checked_choice(name: str, value: Any, allowed: Sequence[str]) -> Any:
-    if value not in allowed:
-        raise VideoOptionError(f"{name}={value!r} is not known. Use one of {', '.join(map(repr, allowed))}.")
-    return value
-
-
-def checked_number(name: str, value: Any, low: float, high: float, *, hint: str = "") -> float:
-    """A number from `low` to `high`, both included."""
-    if not _is_number(value) or not low <= value <= high:
-        span = f"{low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise VideoOptionError(f"{name}={value!r} must be a number, {span}.{hint}")
-    return value
-
-
-def checked_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise VideoOptionError(f"{name}={value!r} must be a whole number of 1 or more.")
-    return value
-
-
 def checked_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
     """Two numbers in order, above `low` and at most `high`."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(map(_is_number, pair)) or not low < pair[0] <= pair[1] <= high:
+    if len(pair) != 2 or not all(map(is_number, pair)) or not low < pair[0] <= pair[1] <= high:
         span = f"above {low:g}" if math.isinf(high) else f"above {low:g} and at most {high:g}"
         raise VideoOptionError(f"{name}={value!r} must be two numbers (low, high), low first, {span}.")
     return pair
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

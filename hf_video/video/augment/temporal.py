@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.errors import FrameIndexError, VideoOptionError
+from hf_video.errors import FrameIndexError, VideoOptionError, check_number
 from hf_video.video.augment.labels import REVERSE_WORDS, directed_labels, quoted
-from hf_video.video.augment.options import checked_number, checked_range, numpy_generator
+from hf_video.video.augment.options import checked_range, numpy_generator
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class TemporalAugmentation:
     speed: tuple[float, float] | None = None
 
     def __post_init__(self):
-        checked_number("jitter", self.jitter, 0, 1)
-        checked_number("reverse", self.reverse, 0, 1)
+        check_number("jitter", self.jitter, least=0, most=1)
+        check_number("reverse", self.reverse, least=0, most=1)
         if self.speed is not None:
             object.__setattr__(self, "speed", checked_range("speed", self.speed, 0, float("inf")))
 

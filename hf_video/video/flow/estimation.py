@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import BackendError, ShortVideoError, VideoArrayError, VideoOptionError
+from hf_video.errors import (
+    BackendError,
+    ShortVideoError,
+    VideoArrayError,
+    VideoOptionError,
+    check_choice,
+    check_count,
+    check_number,
+    unknown_name,
+)
 
 METHODS = ("dis", "farneback", "tvl1")
 BOUND = 20.0  # pixels; dense_flow's -b 20
@@ -64,13 +73,11 @@ def flow_method(method: str = "dis", **options: Any) -> Field:
     Raises VideoOptionError for an unknown method or option, BackendError where OpenCV has it not. The function is for
     one thread: OpenCV's objects hold buffers.
     """
-    if method not in METHODS:
-        raise VideoOptionError(f"method={method!r} must be one of {', '.join(map(repr, METHODS))}.")
+    check_choice("method", method, METHODS)
     cv2 = load_opencv(method)
     if method == "farneback":
-        unknown = set(options) - set(FARNEBACK)
-        if unknown:
-            raise VideoOptionError(f"farneback has no option {sorted(unknown)}; it has {', '.join(FARNEBACK)}.")
+        for name in options.keys() - FARNEBACK.keys():
+            raise VideoOptionError(unknown_name("farneback has no option", name, FARNEBACK))
         values = {**FARNEBACK, **options}
         return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, **values)
     if method == "dis":
@@ -118,7 +125,7 @@ def optical_flow(
             raise ShortVideoError(f"Flow lies between two frames and {len(frames)} came.")
         pairs = np.stack([np.arange(len(frames) - 1), np.arange(1, len(frames))], axis=1)
     pairs = _checked_pairs(pairs, len(frames))
-    _check_workers(workers)
+    check_count("workers", workers, optional=True)
     flow_method(method, **options)  # wrong options fail here and not in a thread
     cv2 = load_opencv(method)
     grey = {i: cv2.cvtColor(frames[i], cv2.COLOR_RGB2GRAY) for i in np.unique(pairs).tolist()}
@@ -146,25 +153,20 @@ def _checked_pairs(pairs: Any, count: int) -> np.ndarray:
     return pairs
 
 
-def _check_workers(workers: Any) -> None:
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise VideoOptionError(f"workers={workers!r} must be a whole number of 1 or more, or None.")
-
-
 # -- images of flow ---------------------------------------------------------------------------------------------------
 
 
 def quantize(flow: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
     """Pixels to uint8: clipped to ±`bound`, which become 0 and 255; half-way steps go to the even one, as OpenCV's
     cvRound in dense_flow. Any shape. Raises VideoOptionError for a bound of 0 or less."""
-    scaled = np.clip(np.asarray(flow, np.float32), -_positive(bound), bound)
+    scaled = np.clip(np.asarray(flow, np.float32), -check_number("bound", bound, above=0), bound)
     return np.rint((scaled + np.float32(bound)) * np.float32(255 / (2 * bound))).astype(np.uint8)
 
 
 def dequantize(images: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
     """What `quantize` stored, in pixels, float32: off by at most bound / 255 inside the bound. STILL is not quite 0
     but bound / 255, as 256 steps have no middle one."""
-    return images.astype(np.float32) * np.float32(2 * _positive(bound) / 255) - np.float32(bound)
+    return images.astype(np.float32) * np.float32(2 * check_number("bound", bound, above=0) / 255) - np.float32(bound)
 
 
 def _positive(bound: float) -> float:

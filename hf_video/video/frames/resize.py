@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.errors import VideoArrayError, VideoOptionError, check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +69,7 @@ def _check(frames: np.ndarray | torch.Tensor, size: tuple[int, int], interpolati
     if getattr(frames, "ndim", None) != 4 or str(frames.dtype) not in ("uint8", "torch.uint8"):
         what = f"{getattr(frames, 'dtype', type(frames).__name__)} of shape {tuple(getattr(frames, 'shape', ()))}"
         raise VideoArrayError(f"a clip must be uint8 of shape (frames, height, width, channels), got {what}")
-    if interpolation not in INTERPOLATIONS:
-        raise VideoOptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if len(size) != 2 or min(size) < 1:
         raise VideoOptionError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
     if min(frames.shape[1:3]) < 1:

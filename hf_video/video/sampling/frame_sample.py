@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import NoFramesError, SamplingError, ShortVideoError
+from hf_video.errors import NoFramesError, SamplingError, ShortVideoError, check_number, is_whole
 from hf_video.video.frames.types import VideoMetadata
 
 SHORT_STRIDED = ("repeat_last", "loop", "error")
@@ -65,7 +65,7 @@ def read_total(total: Any, fps: float | None, timestamps: Sequence[float] | None
     begin = 0.0
     if isinstance(total, VideoMetadata):
         fps, begin, total = fps or total.fps or None, total.begin, total.num_frames
-    if isinstance(total, bool) or not isinstance(total, (int, np.integer)):
+    if not is_whole(total):
         raise SamplingError(f"total={total!r} must be a frame count (an int) or a VideoMetadata.")
     if total < 1:
         raise NoFramesError(f"The video has {total} frames, so there is nothing to sample.")
@@ -73,8 +73,7 @@ def read_total(total: Any, fps: float | None, timestamps: Sequence[float] | None
         return int(total), clock_of(np.asarray(timestamps, dtype=np.float64), int(total), fps)
     if fps is None:
         return int(total), None
-    if not (np.isfinite(fps) and fps > 0):
-        raise SamplingError(f"fps={fps!r} must be above 0, in frames per second.")
+    check_number("fps", fps, SamplingError, above=0, hint=" It is in frames per second.")
     return int(total), Clock(float(fps), begin)
 
 
@@ -86,17 +85,6 @@ def clock_of(starts: np.ndarray, total: int, fps: float | None) -> Clock:
     if not fps:
         fps = (total - 1) / (starts[-1] - starts[0]) if total > 1 and starts[-1] > starts[0] else 1.0
     return Clock(float(fps), float(starts[0]), starts)
-
-
-def check_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise SamplingError(f"{name}={value!r} must be a whole number of 1 or more.")
-    return int(value)
-
-
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SamplingError(f"{name}={value!r} is not known. Use one of {', '.join(map(repr, allowed))}.")
 
 
 def fold_short(steps: np.ndarray, length: int, short: str, needed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import VideoOptionError
+from hf_video.errors import check_count
 
 _CHUNK = 64  # frames in memory at once; at 32 pixels they are a few hundred kilobytes
 _ENOUGH = 512  # differences that are plenty to place a few dozen frames
@@ -36,9 +36,8 @@ def motion_energy(source: Any, *, shortest_edge: int = 32, every: int | None = N
     with VideoReader(source, shortest_edge=shortest_edge, scaler="swscale", on_error="repeat") as reader:
         total = reader.metadata.num_frames
         step = max(total // _ENOUGH, 1) if every is None else every
-        if isinstance(step, bool) or int(step) != step or step < 1:
-            raise VideoOptionError(f"every={every!r} must be a whole number of frames, 1 or more.")
-        return _energy(_thumbnails(reader, total, int(step)), total, int(step))
+        step = check_count("every", step, unit="frames")
+        return _energy(_thumbnails(reader, total, step), total, step)
 
 
 def _thumbnails(reader: Any, total: int, step: int) -> Iterator[np.ndarray]:

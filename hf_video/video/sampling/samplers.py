@@ -18,14 +18,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hf_video.errors import SamplingError, did_you_mean
+from hf_video.errors import SamplingError, check_choice, check_count, check_number, unknown_name
 from hf_video.video.frames.types import VideoMetadata
 from hf_video.video.sampling.frame_sample import (
     SHORT_SPREAD,
     SHORT_STRIDED,
     FrameSample,
-    check_choice,
-    check_count,
     fold_short,
     make_sample,
     read_total,
@@ -65,9 +63,9 @@ def uniform(
         SamplingError, NoFramesError, ShortVideoError.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD)
-    t = check_count("num_frames", num_frames)
-    check_choice("mode", mode, ("segment_center", "floor", "end_to_end", "rounded_center"))
+    check_choice("short", short, SHORT_SPREAD, SamplingError)
+    t = check_count("num_frames", num_frames, SamplingError)
+    check_choice("mode", mode, ("segment_center", "floor", "end_to_end", "rounded_center"), SamplingError)
     i = np.arange(t, dtype=np.int64)
     if n < t and short != "stretch":
         return make_sample(fold_short(i, n, short, t), clock, short=True)
@@ -100,8 +98,8 @@ def random_segments(
     `Generator` (which moves on), or None for a new draw every time. The rest, and what it raises, as in `uniform`.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD)
-    t = check_count("num_frames", num_frames)
+    check_choice("short", short, SHORT_SPREAD, SamplingError)
+    t = check_count("num_frames", num_frames, SamplingError)
     i = np.arange(t, dtype=np.int64)
     if n < t and short != "stretch":
         return make_sample(fold_short(i, n, short, t), clock, short=True)
@@ -137,15 +135,14 @@ def adaptive(
         total, num_frames, short, fps, timestamps: as in `uniform`, and so what it raises.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD)
-    t = check_count("num_frames", num_frames)
+    check_choice("short", short, SHORT_SPREAD, SamplingError)
+    t = check_count("num_frames", num_frames, SamplingError)
     weight = np.asarray(energy, dtype=np.float64)
     if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
         raise SamplingError(
             f"energy must hold one finite number, 0 or more, for each of the {n} frames; shape {weight.shape} came."
         )
-    if not 0 <= uniform_share <= 1:
-        raise SamplingError(f"uniform_share={uniform_share!r} must lie between 0 and 1.")
+    check_number("uniform_share", uniform_share, SamplingError, least=0, most=1)
     if n < t or np.ptp(weight) == 0 or uniform_share == 1:
         return uniform(total, t, short=short, fps=fps, timestamps=timestamps)
     weight = uniform_share / n + (1 - uniform_share) * weight / weight.sum()
@@ -190,8 +187,8 @@ def center(
     Arguments and errors as in `dense`.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_STRIDED)
-    t, s = check_count("num_frames", num_frames), check_count("stride", stride)
+    check_choice("short", short, SHORT_STRIDED, SamplingError)
+    t, s = check_count("num_frames", num_frames, SamplingError), check_count("stride", stride, SamplingError)
     span = (t - 1) * s + 1
     start = max(n - span, 0) // 2
     steps = fold_short(np.arange(t, dtype=np.int64), -(-n // s), short, t) if n < span else np.arange(t, dtype=np.int64)
@@ -237,9 +234,13 @@ def dense(
         SamplingError, NoFramesError, ShortVideoError.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_STRIDED)
-    t, s, k = check_count("num_frames", num_frames), check_count("stride", stride), check_count("num_clips", num_clips)
-    check_choice("start", start, ("spread", "random"))
+    check_choice("short", short, SHORT_STRIDED, SamplingError)
+    t, s, k = (
+        check_count("num_frames", num_frames, SamplingError),
+        check_count("stride", stride, SamplingError),
+        check_count("num_clips", num_clips, SamplingError),
+    )
+    check_choice("start", start, ("spread", "random"), SamplingError)
     steps = np.arange(t, dtype=np.int64)
     length = -(-n // s)
     if length < t:
@@ -292,13 +293,13 @@ def at_fps(
         total, num_frames, num_clips, seed, short, timestamps: as in `dense`, and so what it raises.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_STRIDED)
-    t, k = check_count("num_frames", num_frames), check_count("num_clips", num_clips)
-    check_choice("start", start, ("begin", "spread", "center", "random"))
+    check_choice("short", short, SHORT_STRIDED, SamplingError)
+    t, k = check_count("num_frames", num_frames, SamplingError), check_count("num_clips", num_clips, SamplingError)
+    check_choice("start", start, ("begin", "spread", "center", "random"), SamplingError)
     if clock is None:
         raise SamplingError("at_fps needs to know how fast the video is: pass fps=, timestamps= or a VideoMetadata.")
-    if not (rate > 0 and target_fps > 0):
-        raise SamplingError(f"rate={rate!r} and target_fps={target_fps!r} must be above 0.")
+    check_number("rate", rate, SamplingError, above=0)
+    check_number("target_fps", target_fps, SamplingError, above=0)
     length = rate * t * clock.fps / target_fps
     room = max(n - length, 0)
     if start == "random":
@@ -348,8 +349,8 @@ def uniform_views(
     in `uniform`.
     """
     n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD)
-    t, k = check_count("num_frames", num_frames), check_count("num_clips", num_clips)
+    check_choice("short", short, SHORT_SPREAD, SamplingError)
+    t, k = check_count("num_frames", num_frames, SamplingError), check_count("num_clips", num_clips, SamplingError)
     if n < t and short != "stretch":
         return make_sample(np.tile(fold_short(np.arange(t, dtype=np.int64), n, short, t), (k, 1)), clock, short=True)
     # floor(tick·(x + j/K)) = floor(N·(Kx + j) / (K·T)): already in order, and exact
@@ -375,5 +376,4 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
         return sampler
     if isinstance(sampler, str) and sampler in SAMPLERS:
         return SAMPLERS[sampler]
-    hint = did_you_mean(sampler, SAMPLERS, cutoff=0.4)
-    raise SamplingError(f"There is no sampler {sampler!r}.{hint} Known: {', '.join(SAMPLERS)}, or any callable.")
+    raise SamplingError(unknown_name("There is no sampler", sampler, SAMPLERS, cutoff=0.4, also=", or any callable"))
