@@ -12,7 +12,7 @@ import sys
 
 from hf_video.cli import main
 from hf_video.data import VideoCollator, VideoDataset, load_videos
-from hf_video.evaluation.classification import evaluate_videos
+from hf_video.evaluation import evaluate_videos
 from hf_video.training import VideoTrainer, VideoTrainingArguments
 from hf_video.training.runs.model_loading import find_source, load_model
 from hf_video.video.augment.augmentation import Augmentation

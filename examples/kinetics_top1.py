@@ -14,7 +14,7 @@ import sys
 
 from hf_video.cli.verbs.evaluate import add_run_arguments, evaluate_rows
 from hf_video.errors import HFVideoError
-from hf_video.evaluation.rows import kinetics_rows
+from hf_video.evaluation import kinetics_rows
 
 TARGET = 0.70
 

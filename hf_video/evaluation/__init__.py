@@ -1,1 +1,11 @@
-"""How good a model is: published protocols, metrics, reports and figures."""
+"""Evaluation of models: published protocols, metrics, reports and figures.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

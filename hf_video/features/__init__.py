@@ -1,1 +1,11 @@
-"""Embeddings of videos, in memory and in shards on disk."""
+"""Embeddings of videos, in memory and in shards on disk.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,3 +1,4 @@
-from .index import IndexReport as IndexReport
 from .index import VideoIndex as VideoIndex
 from .moments import Moment as Moment
+from .moments import merge_overlapping as merge_overlapping
+from .update_plan import IndexReport as IndexReport
