@@ -271,7 +271,7 @@ def _mp4(base: Path, codec: str = "libx264", **arguments: object) -> Path:
     return encode(base.with_suffix(".mp4"), codec, **{"options": x264(), **arguments})
 
 
-_X265 = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3:keyint=12:pools=none"}
+X265 = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3:keyint=12:pools=none"}
 _X265_OPEN = {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4:keyint=12:open-gop=1:pools=none"}
 _X265_LAYERS = {
     "preset": "ultrafast",
@@ -325,12 +325,12 @@ ODD: dict[str, Callable[[Path], Path]] = {
         f"h264_bare_in_{ending}": (lambda b, e=ending: bare_copied(b, f".{e}", preset="fast", bf="3"))
         for ending in ("mp4", "mov", "mkv", "flv", "nut", "avi")
     },
-    "hevc_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "libx265", **_X265),
+    "hevc_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "libx265", **X265),
     "mpeg2_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "mpeg2video", bf="2"),
     "mpeg4_bare_in_mp4": lambda b: bare_copied(b, ".mp4", "mpeg4", bf="2"),
     "h264_ts_in_avi": lambda b: copied(encode(b.with_suffix(".ts"), options=x264()), b.with_suffix(".avi")),
     "h264_raw": lambda b: _raw(b, "libx264", ".h264", preset="fast", bf="3"),
-    "hevc_raw": lambda b: _raw(b, "libx265", ".hevc", **_X265),
+    "hevc_raw": lambda b: _raw(b, "libx265", ".hevc", **X265),
     "h264_audio_first": lambda b: _mp4(b, audio="first"),
     "h264_cover_first": lambda b: _mp4(b, cover=True),
     "h264_mirrored": _mirror,
@@ -347,8 +347,8 @@ ODD: dict[str, Callable[[Path], Path]] = {
     "mpeg2_ps": lambda b: encode(b.with_suffix(".mpg"), "mpeg2video", options={"bf": "2"}),
     "mpeg2_ts": lambda b: encode(b.with_suffix(".ts"), "mpeg2video", options={"bf": "2"}),
     "mpeg2_ts_joined_midway": lambda b: encode(b.with_suffix(".ts"), "mpeg2video", options={"bf": "2"}, drop_packets=5),
-    "hevc_mp4": lambda b: _mp4(b, "libx265", options=_X265),
-    "hevc_10bit": lambda b: _mp4(b, "libx265", options=_X265, pix_fmt="yuv420p10le"),
+    "hevc_mp4": lambda b: _mp4(b, "libx265", options=X265),
+    "hevc_10bit": lambda b: _mp4(b, "libx265", options=X265, pix_fmt="yuv420p10le"),
     "hevc_open_gop": lambda b: _mp4(b, "libx265", options=_X265_OPEN),
     "hevc_open_gop_ts": lambda b: encode(b.with_suffix(".ts"), "libx265", options=_X265_OPEN),
     "hevc_open_joined_midway": lambda b: encode(b.with_suffix(".ts"), "libx265", options=_X265_OPEN, drop_packets=14),
@@ -384,7 +384,7 @@ DAMAGED: dict[str, Callable[[Path], Path]] = {
         "h264_mkv": (".mkv", {"options": x264(), "gop": 36}),
         "h264_ts": (".ts", {"options": x264()}),
         "mpeg4_mp4": (".mp4", {"codec": "mpeg4", "container_options": {"movflags": "faststart"}}),
-        "hevc_mp4": (".mp4", {"codec": "libx265", "options": _X265, "container_options": {"movflags": "faststart"}}),
+        "hevc_mp4": (".mp4", {"codec": "libx265", "options": X265, "container_options": {"movflags": "faststart"}}),
     }.items()
     for seed in range(3)
 }

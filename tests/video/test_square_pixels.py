@@ -52,7 +52,7 @@ def test_a_quarter_turn_makes_the_width_the_height(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mp4", Fraction(4, 3))
     quarter = (0, 1, -1, 0)
     monkeypatch.setattr("hf_video.video.frames.pixels.display_matrix", lambda frame: quarter)
-    monkeypatch.setattr("hf_video.video.decode.sources.clockwise_degrees", lambda frame: 90)
+    monkeypatch.setattr("hf_video.video.decode.encoded.clockwise_degrees", lambda frame: 90)
     with VideoReader(path, square_pixels=True) as reader:
         assert (reader.metadata.height, reader.metadata.width) == (64, 48)
         assert reader.metadata.sample_aspect_ratio == Fraction(3, 4)

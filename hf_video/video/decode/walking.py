@@ -16,7 +16,7 @@ from av.video.frame import PictureType
 
 from hf_video.video.decode.container import OpenVideo
 from hf_video.video.decode.frame_table import FrameTable
-from hf_video.video.decode.references import may_skip_unreferenced
+from hf_video.video.decode.references import unreferenced_check
 
 PREDICTED = (PictureType.P, PictureType.B)
 
@@ -53,7 +53,7 @@ class Walker:
         self.table = table
         self._packets: Iterator[av.Packet] | None = None
         self._passed: int | None = None  # pts of the last keyframe whose packet was read
-        self._skip = "DEFAULT"
+        self._is_unreferenced = unreferenced_check(video.decoder)
 
     def read(self, key: int, indices: list[int], deliver: Deliver) -> list[int]:
         """Read one segment; returns the indices that have to be read in another way."""
@@ -66,6 +66,7 @@ class Walker:
                 raise
             except (DoubtError, av.FFmpegError):
                 left = {int(self.table.pts[i]): i for i in indices}
+                self.video.reopen()  # some decoders keep damaged headers beyond a seek
                 continue
             if not left:
                 return []
@@ -81,14 +82,19 @@ class Walker:
         previous = None
         arrived = False
         skip = None
+        is_unreferenced = self._is_unreferenced
+        pending: set[int] = set()  # pts of frames that were sent and have not come out
         for packet in self._packets:
             pts = packet.pts
             if packet.size:
                 arrived = self._check_packet(packet, pts, first_target, arrived)
                 wanted = pts in targets
                 to_send -= wanted
-                if skip != (skip := "DEFAULT" if wanted else self._skip):
+                dropped = not wanted and is_unreferenced(packet)
+                if skip != (skip := "NONREF" if dropped else "DEFAULT"):
                     decoder.skip_frame = skip
+                if not dropped and pts >= start:
+                    pending.add(pts)
             try:
                 frames = decoder.decode(packet)
             except av.FFmpegError:
@@ -96,11 +102,11 @@ class Walker:
                     continue  # shown before the keyframe, refers to what came before it: expected, and not wanted
                 raise
             _check_start(frames, start)
-            previous = _take(frames, left, deliver, previous)
+            previous = _take(frames, left, pending, deliver, previous)
             if not left:
                 break
             if to_send == 0:
-                _take(decoder.decode(None), left, deliver, previous)
+                _take(decoder.decode(None), left, pending, deliver, previous)
                 break
         decoder.skip_frame = "DEFAULT"
 
@@ -162,7 +168,6 @@ class Walker:
             if video.touched:
                 video.reopen()
             self._packets, self._passed = video.packets(), None
-        self._skip = "NONREF" if may_skip_unreferenced(video.decoder) else "DEFAULT"
         video.decoder.skip_frame = "DEFAULT"
         return video.decoder
 
@@ -195,14 +200,25 @@ def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
     yield from rest
 
 
-def _take(frames: list[av.VideoFrame], left: dict[int, int], deliver: Deliver, previous: int | None) -> int | None:
-    """Deliver what was asked for; returns the pts of the last frame."""
+def _take(
+    frames: list[av.VideoFrame], left: dict[int, int], pending: set[int], deliver: Deliver, previous: int | None
+) -> int | None:
+    """Deliver what was asked for; returns the pts of the last frame.
+
+    A damaged frame, and one that did not come out in its turn, put those that may refer to it in doubt.
+    """
     for frame in frames:
         pts = frame.pts
-        if pts is None or (previous is not None and pts <= previous) or (frame.is_corrupt and pts in left):
+        if pts is None or (previous is not None and pts <= previous):
             raise DoubtError
         previous = pts
+        if pts in pending:
+            pending.remove(pts)
+            if frame.is_corrupt:
+                raise DoubtError
         index = left.pop(pts, None)
         if index is not None:
+            if pending and min(pending) < pts:
+                raise DoubtError
             deliver(index, frame)
     return previous

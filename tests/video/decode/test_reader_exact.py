@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from odd_files import COUNT, DAMAGED, ODD, encode, lost_sample, read_stamp, stamp, x264
+from odd_files import COUNT, DAMAGED, ODD, X265, encode, lost_sample, read_stamp, stamp, x264
 
 from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import DamagedVideoError, VideoError
 from hf_video.video import VideoReader
+from hf_video.video.decode.container import OpenVideo
+from hf_video.video.decode.media import media_from_path
+from hf_video.video.decode.references import unreferenced_check
 
 # What the names of frames in the file should be, where it is not 0, 1, 2, ...
 FIRST_STAMP = {
@@ -28,13 +32,15 @@ FIRST_STAMP = {
 FRAMES = {"gif_alpha": 40, "gif_one_frame": 1, "one_frame": 1, "three_frames": 3}
 
 
-def sequential(path: Path) -> list[tuple[int | None, np.ndarray]]:
-    """(pts, RGB upright by `frame.rotation`) of a plain decode of everything, with one thread: with slice threads
-    FFmpeg conceals damage in another way on every machine."""
+def sequential(path: Path, start: int | None = None) -> list[tuple[int | None, np.ndarray]]:
+    """(pts, RGB upright by `frame.rotation`) of a plain decode of everything, or from the keyframe at `start` on, with
+    one thread: with slice threads FFmpeg conceals damage in another way on every machine."""
     found = []
     with av.open(str(path), metadata_errors="replace") as container:
         stream = next(s for s in container.streams.video if not int(s.disposition) & 0x400)
         stream.codec_context.thread_count = 1
+        if start is not None:
+            container.seek(int(start), stream=stream)
         packets = container.demux(stream)
         while True:
             try:
@@ -169,25 +175,10 @@ def test_side_data_that_pyav_does_not_know_is_no_damage(tmp_path):
     assert inspect_video(str(path), level="full").kind is None
 
 
-# Known faults: frames that are reached past others which the stream calls unreferenced differ from those of a
-# sequential decode, and the decoder reports nothing. In the first, a damaged byte makes a reference frame one of them.
-NOT_NOTICED = ("corrupt_h264_mp4_1", "corrupt_mpeg4_mp4_2")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            n,
-            marks=pytest.mark.xfail(
-                n in NOT_NOTICED, reason="damage not noticed, with some builds of FFmpeg", strict=False
-            ),
-        )
-        for n in DAMAGED
-    ],
-)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damage_never_gives_other_pixels_than_a_sequential_decode(odd, name):
-    """A damaged file keeps its time line: frames are found by their time, lost ones are left out and named."""
+    """A damaged file keeps its time line: frames are found by their time, lost ones are left out and named. A frame
+    that a sequential decode loses to damage before its keyframe may be that of a decode from the keyframe."""
     path = odd(name)
     decoded = sequential(path)
     if not decoded:  # the seed hit a header: an error of ours, no frame
@@ -209,7 +200,49 @@ def test_damage_never_gives_other_pixels_than_a_sequential_decode(odd, name):
                         assert np.array_equal(image, decoded[index][1])
                     else:
                         matching = [x for pts, x in decoded if pts == round(second / tick)]
-                        assert any(np.array_equal(image, x) for x in matching), f"frame {index} of {indices}"
+                        if not any(np.array_equal(image, x) for x in matching):
+                            keyframe = int(table.pts[table.keys[table.key_before(index)]])
+                            from_there = dict(sequential(path, keyframe))
+                            assert np.array_equal(image, from_there[table.pts[index]]), f"frame {index} of {indices}"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
+def test_only_frames_that_nothing_refers_to_are_dropped(tmp_path, codec, ending):
+    """What the decoder gives of a whole file does not depend on the frames that `unreferenced_check` names."""
+    options = x264() if codec == "libx264" else X265
+    path = encode(tmp_path / f"v{ending}", codec, options=options)
+    everything = dict(sequential(path))
+    with contextlib.closing(OpenVideo(media_from_path(str(path)))) as video:
+        is_unreferenced = unreferenced_check(video.decoder)
+        packets = [packet for packet in video.packets() if packet.size]
+        dropped = {packet.pts for packet in packets if is_unreferenced(packet)}
+        assert COUNT / 5 < len(dropped) < COUNT / 2 + 5
+        video.reopen()
+        kept = [packet for packet in video.packets() if packet.pts not in dropped]
+        frames = [frame for packet in kept for frame in video.decoder.decode(packet)]
+    assert {frame.pts for frame in frames} == set(everything) - dropped
+    for frame in frames:
+        assert np.array_equal(frame.to_ndarray(format="rgb24"), everything[frame.pts])
+
+
+@pytest.mark.parametrize("number", [4, 16])
+def test_a_lost_reference_frame_is_noticed_on_the_way(tmp_path, number):
+    """A packet that no longer holds a frame, where later frames refer to it: they are those of a sequential decode."""
+    path = encode(tmp_path / "v.mp4", options=x264(), container_options={"movflags": "faststart"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        data = bytearray(path.read_bytes())
+        referred = [packet for packet in packets if bytes(packet)[4] == 0x41]
+        data[referred[number].pos + 4] = 0x5D  # a kind of NAL unit that no decoder knows
+    path.write_bytes(data)
+    everything = dict(sequential(path))
+    with VideoReader(path, on_error="skip") as reader:
+        stamps = reader._source._video.table.pts.tolist()
+    for index, pts in enumerate(stamps):
+        with VideoReader(path, on_error="skip") as reader:
+            for image in reader.get_frames([index]).data:
+                assert np.array_equal(image, everything[pts]), f"frame {index}"
 
 
 class TestLostSample:
