@@ -1,14 +1,41 @@
-"""What `import hf_video` does to the Auto classes, and what HF_VIDEO_OVERRIDE=0 leaves alone."""
+"""What `import hf_video` does to the Auto classes, what HF_VIDEO_OVERRIDE=0 leaves alone, and the public names."""
 
 from __future__ import annotations
+
+import ast
+import importlib
+import json
+import warnings
+from pathlib import Path
 
 import forked
 import pytest
 import transformers
 
 import hf_video
+from hf_video.base.loading import model_entry
 from hf_video.errors import CheckpointError
-from hf_video.registry import MODELS, entry
+from hf_video.registry import MODELS
+
+PACKAGE = Path(hf_video.__file__).parent
+STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
+OLD_NAMES = Path(__file__).parent / "saved_by_0_1_0" / "public_names.json"  # of its packages, README, docs, docstrings
+NO_MODEL = {
+    "HFVideoError",
+    "MODELS",
+    "VideoClassificationPipeline",
+    "VideoFeatureExtractionPipeline",
+    "VideoFrames",
+    "VideoQuestionAnsweringPipeline",
+    "VideoReader",
+    "VideoTextRetrievalPipeline",
+    "ZeroShotVideoClassificationPipeline",
+    "__version__",
+    "from_official",
+    "register_auto_classes",
+    "video_clip",
+    "write_video",
+}
 
 
 def run(code: str, **environment: str) -> list[str]:
@@ -101,9 +128,39 @@ def test_public_names():
         hf_video.NoSuchModel  # noqa: B018
 
 
+def stub_names(stub: Path) -> list[str]:
+    """What a stub gives away: the names after `as`."""
+    imports = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom)]
+    return [alias.asname for node in imports for alias in node.names if alias.asname]
+
+
+def test_the_stub_has_the_classes_of_the_table_and_the_other_public_names():
+    names = stub_names(PACKAGE / "__init__.pyi")
+    assert sorted(names) == sorted({*NO_MODEL, *(name for model in MODELS.values() for name in model.class_names)})
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.parent.name)
+def test_every_name_of_a_stub_can_be_imported(stub):
+    package = importlib.import_module(".".join(("hf_video", *stub.relative_to(PACKAGE).parent.parts)))
+    names = stub_names(stub)
+    assert names
+    assert not [name for name in names if not hasattr(package, name)]
+    assert set(names) <= set(dir(package))
+
+
+def test_public_names_of_0_1_0_are_where_they_were():
+    missing = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        for place, names in json.loads(OLD_NAMES.read_text()).items():
+            module = importlib.import_module(place)
+            missing += [f"{place}.{name}" for name in names.split() if not hasattr(module, name)]
+    assert not missing
+
+
 def test_unknown_model_type():
     with pytest.raises(CheckpointError, match=r"Known: .*timesformer.*videomae"):
-        entry("resnet")
+        model_entry("resnet")
 
 
 def test_rows_name_what_exists():

@@ -21,9 +21,9 @@ import torch
 from transformers.utils import logging
 
 from hf_video.base.configuration import pair
+from hf_video.base.loading import model_entry
 from hf_video.base.model_folder import being_written
 from hf_video.errors import CheckpointError
-from hf_video.registry import entry
 
 logger = logging.get_logger(__name__)
 
@@ -123,11 +123,11 @@ def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overr
 
 def build(model_type: str, state_dict: Mapping[str, Any], config_overrides: dict[str, Any]) -> tuple[Any, Converted]:
     """`from_official`, and what its layout told."""
-    model_entry = entry(model_type)
-    module = importlib.import_module(f"{model_entry.package}.convert_{model_entry.package.rsplit('.', 1)[-1]}")
+    row = model_entry(model_type)
+    module = importlib.import_module(f"{row.package}.convert_{model_type}")
     converted: Converted = module.convert(unwrap(state_dict), config_overrides)
-    config = model_entry.load(model_entry.config)(**converted.config)
-    model = model_entry.load(converted.class_name)(config)
+    config = row.load(row.config)(**converted.config)
+    model = row.load(converted.class_name)(config)
     load_exactly(model, converted)
     announce(model_type, model.config, converted.unsaid)
     return model.eval(), converted
@@ -289,7 +289,7 @@ def load_flax_file(path: Path) -> dict[str, Any]:
 def convert_file(path: str | Path, *, model_type: str, output: str | Path, **config_overrides: Any):
     """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
-    given, row = config_overrides.pop("processor", {}), entry(model_type)
+    given, row = config_overrides.pop("processor", {}), model_entry(model_type)
     model, converted = build(model_type, load_official_file(path), config_overrides)
     kind = row.load(row.image_processor)
     processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
@@ -335,7 +335,7 @@ def convert_pickles(model: str | Path, *, output: str | Path, **hub: Any):
     from transformers.utils import has_file
 
     config = AutoConfig.from_pretrained(model, **hub)
-    row, architecture = entry(config.model_type), (config.architectures or [None])[0]
+    row, architecture = model_entry(config.model_type), (config.architectures or [None])[0]
     if architecture not in row.auto.values():
         known = ", ".join(row.auto.values())
         raise CheckpointError(f"{model}: `architectures` in config.json must be one of {known}; {architecture} came.")

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_video.base.model_folder import check_finished
-from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError, did_you_mean, near_path
+from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError, did_you_mean, near_path, unknown_name
+from hf_video.registry import MODELS, ModelEntry
+
+
+def model_entry(model_type: str) -> ModelEntry:
+    """Returns the table's row of a model type; raises CheckpointError with the known types."""
+    if model_type not in MODELS:
+        raise CheckpointError(unknown_name("Unknown model type", model_type, sorted(MODELS)))
+    return MODELS[model_type]
 
 
 @contextmanager
@@ -112,8 +120,6 @@ class SavedVideoModel:
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Any:
         from transformers import AutoConfig, AutoModel
-
-        from hf_video.registry import MODELS
 
         where = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "trust_remote_code")
         config = AutoConfig.from_pretrained(name, **{key: options[key] for key in where if key in options})

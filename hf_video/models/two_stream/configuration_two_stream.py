@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
+from hf_video.base.loading import model_entry
 from hf_video.errors import ConfigError, check_choice, check_count
-from hf_video.registry import entry
 
 FUSIONS = ("average", "weighted", "sum_logits", "conv")
 SCORES = ("logits", "softmax")
@@ -104,7 +104,7 @@ def video_stream_spec(values: dict[str, Any], name: str, channels: int) -> Video
     model_type = values.pop("model_type")
     if model_type == TwoStreamConfig.model_type:
         raise ConfigError(f"{name}: a stream can't be a two-stream model itself.")
-    model = entry(model_type)
+    model = model_entry(model_type)
     return VideoStreamSpec(channels, model.load(model.config)(**{**values, "num_channels": channels}))
 
 

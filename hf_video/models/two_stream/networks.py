@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.base.loading import model_entry
 from hf_video.layers.convolution import ConvBlock, tokens
 from hf_video.models.two_stream.configuration_two_stream import StreamSpec, VideoStreamSpec
-from hf_video.registry import entry
 
 
 class VGGStage(ConvBlock):
@@ -153,7 +153,7 @@ class VideoStream(nn.Module):
     def __init__(self, spec: VideoStreamSpec) -> None:
         super().__init__()
         self.spec = spec
-        model = entry(spec.config.model_type)
+        model = model_entry(spec.config.model_type)
         self.model = model.load(model.auto["AutoModel"])(spec.config)
 
     @property

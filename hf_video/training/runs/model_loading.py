@@ -12,10 +12,10 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.base.loading import check_place, loading, not_loaded
+from hf_video.base.loading import check_place, loading, model_entry, not_loaded
 from hf_video.base.pairing import check_pair
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
-from hf_video.registry import MODELS, ModelEntry, entry
+from hf_video.registry import MODELS, ModelEntry
 
 TASK = "AutoModelForVideoClassification"
 # What configuration files hold that no model is made of.
@@ -46,7 +46,7 @@ class ModelSource:
 
     @property
     def entry(self) -> ModelEntry:
-        return entry(self.model_type)
+        return model_entry(self.model_type)
 
     @property
     def num_frames(self) -> int:
@@ -76,7 +76,7 @@ def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource
         return _from_fields(name, _read_fields(path))
     model_type, _, size = name.partition(":")
     if model_type in MODELS and not path.is_dir():
-        config = entry(model_type).load(entry(model_type).config)
+        config = model_entry(model_type).load(model_entry(model_type).config)
         made = config.preset(size) if size else config()
         return ModelSource(name, model_type, {} if not size else _own_fields(made), None)
     if path.is_dir():
