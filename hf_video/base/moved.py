@@ -59,7 +59,7 @@ _MOVES = (
         "data",
         "data.sources",
         "files folder:files labels lists segments:lists tables spaced:tables official hub:datasets_library "
-        "shards:tar_shards described load division splitting:division inspection",
+        "shards:tar_shards described:lists load division splitting:division inspection",
     ),
     (
         "data",

@@ -135,7 +135,8 @@ class VideoRows(Sequence[VideoRow]):
 @dataclass
 class ListedVideo:
     """A video before labels have numbers. `split` is None where the source has no splits, `inspection` is None before
-    the video has been opened. A video that shows several classes has a tuple of labels."""
+    the video has been opened. A video that shows several classes has a tuple of labels; one with captions or questions
+    has these as `annotations`."""
 
     source: Any
     name: str
@@ -143,6 +144,7 @@ class ListedVideo:
     split: str | None = None
     group: str | None = None
     inspection: Inspection | None = None
+    annotations: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -158,6 +160,14 @@ class SourceListing:
     unlabelled: list[ListedVideo] = field(default_factory=list)  # in `skipped` too; for uses that need no labels
     labels: list[str] | None = None
     numbers: bool = False
+
+    def drop_unlabelled(self, reason: str) -> None:
+        """Moves the videos without a label to the skipped ones, in splits that have labels."""
+        labelled = {video.split for video in self.videos if video.label is not None}
+        lost = [video for video in self.videos if video.split in labelled and video.label is None]
+        self.videos = [video for video in self.videos if video.split not in labelled or video.label is not None]
+        self.skipped += [Skipped(video.name, reason, "unlabelled") for video in lost]
+        self.unlabelled += lost
 
 
 def check_labelled(splits: Mapping[str, VideoRows], source: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from hf_video.data.check.fingerprint import Prints, fingerprint, inspect_and_fingerprint
 from hf_video.data.rows import ListedVideo, Skipped, VideoRow, VideoRows
 from hf_video.data.sources.inspection import Inspection, in_threads, inspect_video
-from hf_video.data.sources.load import list_source, set_aside
+from hf_video.data.sources.load import inspect_listing, list_source
 from hf_video.video.frames.part import VideoPart
 
 READ_AT_ONCE = 1 << 20
@@ -79,7 +79,7 @@ def check_videos(
     listing = list_source(source, data_format, videos=videos)
     prints = _Prints(listing.videos)
     look = prints.inspect if content and level == "full" else None
-    set_aside(listing, level, num_frames=num_frames, cache_dir=cache_dir, look=look)
+    inspect_listing(listing, level, num_frames=num_frames, cache_dir=cache_dir, look=look)
     videos = listing.videos
     groups = find_duplicates(videos, content=content, prints=prints)
     by_name = {video.name: video for video in videos}

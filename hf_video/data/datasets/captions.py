@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,18 @@ import torch
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
-from hf_video.data.sources.described import (
-    Described,
-    Form,
-    Reader,
-    check_test_size,
-    clean,
-    inspect_and_divide,
-    list_described,
-    rows_by_split,
-)
-from hf_video.data.sources.files import SPLIT_NAMES, is_video, walk_files
-from hf_video.data.sources.lists import pick_column
-from hf_video.data.sources.tables import read_text, text_lines
+from hf_video.data.sources.files import is_video, list_folder
+from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
+from hf_video.data.sources.load import load_listing, rows_by_split
+from hf_video.data.sources.tables import Table, read_text, text_lines
 from hf_video.errors import DataError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description", "title", "name")
 # In a folder, the list of its pairs.
 TABLES = tuple(
-    f"{name}{ending}" for name in ("captions", "metadata", "pairs") for ending in (".csv", ".jsonl", ".json")
+    f"{name}{ending}"
+    for name in ("captions", "metadata", "pairs")
+    for ending in (".csv", ".jsonl", ".json", ".tsv", ".parquet")
 )
 
 
@@ -88,14 +82,10 @@ def load_captions(
     What is not used (a missing file, an empty caption, a video that can't be read) is in `.skipped`. Raises DataError
     where nothing is left, and for a source that has no videos or no captions.
     """
-    check_test_size(test_size)
-    form = Form("pairs", _reader(caption_column), _from_folder, video_column, _msrvtt)
-    listing = list_described(source, form, videos)
-    if not listing.videos:
-        why = f" {listing.skipped[0]}" if listing.skipped else ""
-        raise DataError(f"{listing.root or 'The source'} holds no pair of a video and a caption.{why}")
-    inspect_and_divide(
-        listing,
+    listing = load_listing(
+        source,
+        CaptionReader(video_column, caption_column),
+        videos=videos,
         split=split,
         test_size=test_size,
         seed=seed,
@@ -104,71 +94,73 @@ def load_captions(
         num_frames=num_frames,
         cache_dir=cache_dir,
     )
-    return rows_by_split(listing, _rows)
-
-
-def _rows(video: Described) -> Iterable[CaptionRow]:
-    return (CaptionRow(video.source, None, video.name, video.group, caption) for caption in video.said)
+    return rows_by_split(
+        listing, lambda one: (CaptionRow(one.source, None, one.name, one.group, text) for text in one.annotations)
+    )
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _reader(caption_column: str) -> Callable[[list[str], str], tuple[list[str], Reader]]:
-    def of_columns(names: list[str], owner: str) -> tuple[list[str], Reader]:
-        at = pick_column(names, caption_column, CAPTION_COLUMNS)
+class CaptionReader(AnnotationReader):
+    """Captions of videos: a column of them, MSR-VTT's file, or `clip.txt` beside `clip.mp4`, one caption a line."""
+
+    noun = "captions"
+
+    def __init__(self, video_column: str, caption_column: str):
+        super().__init__(video_column, caption_column)
+        self.caption_column = caption_column
+
+    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
+        at = pick_column(columns, self.caption_column, CAPTION_COLUMNS, owner)
         if at is None:
-            columns = ", ".join(map(str, names))
-            raise DataError(f"{owner} has the columns {columns}, and none of captions: pass caption_column=.")
-        return [at], lambda record: _captions(record.get(at)) or f"its {at!r} is empty"
+            names = ", ".join(map(str, columns))
+            raise DataError(f"{owner} has the columns {names}, and none of captions: pass caption_column=.")
+        return [at], lambda record, place: _captions(record.get(at)) or f"its {at!r} is empty"
 
-    return of_columns
+    def read_file(self, path: Path) -> Table | None:
+        """MSR-VTT's file (Xu et al. 2016): `videos` with splits, `sentences` with captions."""
+        if path.suffix.lower() != ".json":
+            return None
+        try:
+            given = json.loads(read_text(path))
+        except (DataError, ValueError):
+            return None  # read_table says what is wrong
+        if not (isinstance(given, dict) and {"videos", "sentences"} <= given.keys()):
+            return None
+        splits = {one.get("video_id"): one.get("split") for one in given["videos"]}
+        records = [
+            {"video": one.get("video_id"), "caption": one.get("caption"), "split": splits.get(one.get("video_id"))}
+            for one in given["sentences"]
+        ]
+        return Table(records, [f"entry {number}" for number in range(1, len(records) + 1)])
+
+    def find_list(self, root: Path) -> Path | None:
+        return next((root / name for name in TABLES if (root / name).is_file()), None)
+
+    def list_folder(self, root: Path) -> SourceListing:
+        listing = list_folder(root, labelled=False)
+        listing.skipped = [one for one in listing.skipped if is_video(one.name)]
+        for video in listing.videos:
+            text = (root / video.name).with_suffix(".txt")
+            video.annotations = _captions(text_lines(read_text(text))) if text.is_file() else []
+            if not video.annotations:
+                reason = f"{text.name} is empty" if text.is_file() else f"there is no {text.name} beside it"
+                listing.skipped.append(Skipped(video.name, reason, "unlabelled"))
+        listing.videos = [video for video in listing.videos if video.annotations]
+        if not listing.videos:
+            raise DataError(f"{root} holds no pair of a video and a caption. {listing.skipped[-1]}")
+        return listing
 
 
-def _captions(given: Any) -> list[str]:
+def _captions(given: object) -> list[str]:
     several = given if isinstance(given, (list, tuple)) else [given]
-    return [text for text in map(clean, several) if text]
+    return [text for text in map(normalize_text, several) if text]
 
 
-def _msrvtt(path: Path) -> list[dict[str, Any]] | None:
-    """The records of MSR-VTT's file (Xu et al. 2016): `videos` with splits, `sentences` with captions; else None."""
-    if path.suffix.lower() != ".json":
-        return None
-    try:
-        given = json.loads(read_text(path))
-    except (DataError, ValueError):
-        return None  # read_table says what is wrong
-    if not (isinstance(given, dict) and {"videos", "sentences"} <= given.keys()):
-        return None
-    splits = {one.get("video_id"): one.get("split") for one in given["videos"]}
-    splits = {name: "validation" if split == "validate" else split for name, split in splits.items()}
-    return [
-        {"video": one.get("video_id"), "caption": one.get("caption"), "split": splits.get(one.get("video_id"))}
-        for one in given["sentences"]
-    ]
-
-
-def _from_folder(root: Path, read: Callable[[Any], SourceListing]) -> SourceListing:
-    """A list in it, or `clip.txt` beside `clip.mp4`, one caption a line."""
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    if table is not None:
-        return read(table)
-    listing = SourceListing(str(root))
-    for name in filter(is_video, walk_files(root)):
-        text = (root / name).with_suffix(".txt")
-        captions = _captions(text_lines(read_text(text))) if text.is_file() else []
-        if not captions:
-            reason = f"{text.name} is empty" if text.is_file() else f"there is no {text.name} beside it"
-            listing.skipped.append(Skipped(name, reason, "unlabelled"))
-            continue
-        first, _, below = name.partition("/")
-        split = SPLIT_NAMES.get(first.lower()) if below else None
-        listing.videos.append(Described(str(root / name), name, None, split, said=captions))
-    if any(video.split for video in listing.videos):
-        beside = [video for video in listing.videos if video.split is None]
-        listing.videos = [video for video in listing.videos if video.split is not None]
-        listing.skipped += [Skipped(video.name, "stands beside the splits", "format") for video in beside]
-    return listing
+def normalize_text(text: object) -> str:
+    """In Unicode's NFC, without spaces around it and doubled ones; "" for what is no text."""
+    return " ".join(unicodedata.normalize("NFC", text).split()) if isinstance(text, str) else ""
 
 
 # -- samples and batches ----------------------------------------------------------------------------------------------

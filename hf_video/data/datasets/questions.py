@@ -14,27 +14,18 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_video.data.datasets.captions import flattened, tokenized
+from hf_video.data.datasets.captions import flattened, normalize_text, tokenized
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
-from hf_video.data.sources.described import (
-    Described,
-    Form,
-    Reader,
-    check_test_size,
-    clean,
-    inspect_and_divide,
-    list_described,
-    rows_by_split,
-)
 from hf_video.data.sources.files import split_name
-from hf_video.data.sources.lists import pick_column
+from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
+from hf_video.data.sources.load import load_listing, rows_by_split
 from hf_video.data.sources.tables import LIST_ENDINGS
 from hf_video.errors import DataError
 
@@ -43,7 +34,7 @@ ANSWER_COLUMNS = ("answer", "label", "target", "a")
 CHOICES_COLUMNS = ("choices", "options", "candidates")
 NUMBERED_CHOICE = re.compile(r"^(?:a|option_?|choice_?)(\d+)$", re.IGNORECASE)  # TGIF-QA: a1 … a5; VIOLET: option_0 …
 TABLES = ("questions", "qa", "metadata")  # in a folder, the list of its questions
-LEFT_OUT = -100  # the label of an answer that the model doesn't know
+IGNORE_INDEX = -100  # the label of an answer that the model doesn't know
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,48 +86,49 @@ def load_questions(
     is no choice, a video that can't be read) is in `.skipped`. Raises DataError where nothing is left, for a source
     that has no videos, questions or answers, and where some questions have choices and others have not.
     """
-    check_test_size(test_size)
-    headers = (question_column, answer_column)
-    form = Form("questions", _reader(*headers), _from_folder, video_column, headers=headers)
-    listing = list_described(source, form, videos)
-    _find_answers(listing)
-    if not listing.videos:
-        why = f" {listing.skipped[0]}" if listing.skipped else ""
-        raise DataError(f"{listing.root or 'The source'} holds no question about a video.{why}")
-    inspect_and_divide(
-        listing,
+    listing = load_listing(
+        source,
+        QuestionReader(video_column, question_column, answer_column),
+        videos=videos,
         split=split,
         test_size=test_size,
         seed=seed,
         group_pattern=group_pattern,
+        prepare=_find_answers,
         inspect=inspect,
         num_frames=num_frames,
         cache_dir=cache_dir,
     )
-    return rows_by_split(listing, _rows)
-
-
-def _rows(video: Described) -> Iterable[QuestionRow]:
-    return (QuestionRow(video.source, None, video.name, video.group, *said) for said in video.said)
+    return rows_by_split(
+        listing, lambda one: (QuestionRow(one.source, None, one.name, one.group, *said) for said in one.annotations)
+    )
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _reader(question_column: str, answer_column: str) -> Callable[[list[str], str], tuple[list[str], Reader]]:
-    def of_columns(names: list[str], owner: str) -> tuple[list[str], Reader]:
-        question = pick_column(names, question_column, QUESTION_COLUMNS)
-        answer = pick_column([name for name in names if name != question], answer_column, ANSWER_COLUMNS)
-        missing = [("questions", "question_column"), ("answers", "answer_column")][question is not None :]
+class QuestionReader(AnnotationReader):
+    """Questions about videos with their answers and choices, (question, answer, choices): columns of them."""
+
+    noun = "questions"
+
+    def __init__(self, video_column: str, question_column: str, answer_column: str):
+        super().__init__(video_column, question_column, answer_column)
+        self.question_column, self.answer_column = question_column, answer_column
+
+    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
+        question = pick_column(columns, self.question_column, QUESTION_COLUMNS, owner)
+        answer = pick_column([c for c in columns if c != question], self.answer_column, ANSWER_COLUMNS, owner)
         if question is None or answer is None:
-            columns = ", ".join(map(str, names))
-            raise DataError(f"{owner} has the columns {columns}, and none of {missing[0][0]}: pass {missing[0][1]}=.")
-        together = pick_column(names, CHOICES_COLUMNS[0], CHOICES_COLUMNS)
-        numbered = sorted(filter(NUMBERED_CHOICE.match, names), key=lambda name: int(NUMBERED_CHOICE.match(name)[1]))
+            what = "question" if question is None else "answer"
+            names = ", ".join(map(str, columns))
+            raise DataError(f"{owner} has the columns {names}, and none of {what}s: pass {what}_column=.")
+        together = pick_column(columns, CHOICES_COLUMNS[0], CHOICES_COLUMNS)
+        numbered = sorted(filter(NUMBERED_CHOICE.match, columns), key=lambda name: int(NUMBERED_CHOICE.match(name)[1]))
         apart = [] if together else [name for name in numbered if name not in (question, answer)]
 
-        def read(record: Mapping[str, Any]) -> list[Any] | str:
-            asked, given = clean(record.get(question)), _text(record.get(answer))
+        def read(record: Mapping[str, Any], place: str) -> list[Any] | str:
+            asked, given = normalize_text(record.get(question)), _text(record.get(answer))
             if not asked or not given:
                 return f"its {question if not asked else answer!r} is empty"
             several = _several(record.get(together)) if together else [_text(record.get(name)) for name in apart]
@@ -144,12 +136,23 @@ def _reader(question_column: str, answer_column: str) -> Callable[[list[str], st
 
         return [question, answer, *([together] if together else apart)], read
 
-    return of_columns
+    def find_list(self, root: Path) -> Path | dict[str, Path]:
+        files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_ENDINGS)
+        table = next((path for name in TABLES for path in files if path.stem.lower() == name), None)
+        if table is not None:
+            return table
+        of_splits = [path for path in files if path.stem.endswith(("_qa", "_questions"))]
+        parts = {split: path for path in of_splits if (split := split_name(path.stem.partition("_")[0]))}
+        if not parts:
+            raise DataError(
+                f"{root} holds no list of questions: give questions.csv, or train_qa.json and test_qa.json."
+            )
+        return parts
 
 
 def _text(value: Any) -> str:
     """Numbers are answers too."""
-    return clean(str(value)) if isinstance(value, (str, int, float)) else ""
+    return normalize_text(str(value)) if isinstance(value, (str, int, float)) and value == value else ""
 
 
 def _several(given: Any) -> list[str]:
@@ -165,16 +168,16 @@ def _several(given: Any) -> list[str]:
 
 def _find_answers(listing: SourceListing) -> None:
     """Makes numbers of choices into their texts, in place, and puts aside questions whose answer can't be chosen."""
-    said = [one for video in listing.videos for one in video.said]
+    said = [one for video in listing.videos for one in video.annotations]
     bare = next((question for question, _, choices in said if not choices), None)
     if bare is None:
         numbered = all(answer.isdecimal() for _, answer, _ in said)
         numbered = numbered and not all(answer in choices for _, answer, choices in said)
         for video in listing.videos:
-            found = [_chosen(*one, numbered) for one in video.said]
-            video.said = [one for one in found if not isinstance(one, str)]
+            found = [_chosen(*one, numbered) for one in video.annotations]
+            video.annotations = [one for one in found if not isinstance(one, str)]
             listing.skipped += [Skipped(video.name, one, "unlabelled") for one in found if isinstance(one, str)]
-        listing.videos = [video for video in listing.videos if video.said]
+        listing.videos = [video for video in listing.videos if video.annotations]
     elif any(choices for _, _, choices in said):
         raise DataError(f"Some questions have choices, and {bare!r} has none: make two lists of them.")
 
@@ -182,30 +185,18 @@ def _find_answers(listing: SourceListing) -> None:
 def _chosen(question: str, answer: str, choices: tuple[str, ...], numbered: bool) -> tuple[Any, ...] | str:
     if numbered and int(answer) < len(choices):
         answer = choices[int(answer)]
-    same = next((choice for choice in choices if plain(choice) == plain(answer)), None)
+    same = next((choice for choice in choices if normalize_answer(choice) == normalize_answer(answer)), None)
     if same is None or len(choices) < 2:
         return f"the answer {answer!r} to {question!r} is none of its {len(choices)} choices"
     return question, same, choices
 
 
-def _from_folder(root: Path, read: Callable[[Any], SourceListing]) -> SourceListing:
-    files = sorted(path for path in root.iterdir() if path.suffix.lower() in LIST_ENDINGS)
-    table = next((path for name in TABLES for path in files if path.stem.lower() == name), None)
-    if table is not None:
-        return read(table)
-    of_splits = [path for path in files if path.stem.endswith(("_qa", "_questions"))]
-    parts = {split: path for path in of_splits if (split := split_name(path.stem.partition("_")[0]))}
-    if not parts:
-        raise DataError(f"{root} holds no list of questions: give questions.csv, or train_qa.json and test_qa.json.")
-    return read(parts)
-
-
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def plain(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """What two spellings of one answer have in common."""
-    return clean(answer).lower()
+    return normalize_text(answer).lower()
 
 
 def most_frequent_answers(rows: Iterable[QuestionRow], *, most: int | None = None, min_count: int = 1) -> list[str]:
@@ -213,16 +204,16 @@ def most_frequent_answers(rows: Iterable[QuestionRow], *, most: int | None = Non
     have; each as it is spelt first."""
     counts, spelling = Counter(), {}
     for row in rows:
-        counts[plain(row.answer)] += 1
-        spelling.setdefault(plain(row.answer), row.answer)
+        counts[normalize_answer(row.answer)] += 1
+        spelling.setdefault(normalize_answer(row.answer), row.answer)
     ordered = sorted((answer for answer in counts if counts[answer] >= min_count), key=lambda one: (-counts[one], one))
     return [spelling[answer] for answer in ordered[:most]]
 
 
 def answered_by(rows: VideoRows, answers: Iterable[str]) -> VideoRows:
     """Those rows whose answer is one of `answers`."""
-    known = set(map(plain, answers))
-    return rows.select(i for i, row in enumerate(rows) if plain(row.answer) in known)
+    known = set(map(normalize_answer, answers))
+    return rows.select(i for i, row in enumerate(rows) if normalize_answer(row.answer) in known)
 
 
 # -- samples and batches ----------------------------------------------------------------------------------------------
@@ -240,12 +231,13 @@ class QuestionDataset(VideoDataset):
         counts = sorted({len(row.choices) for row in rows})
         if len(counts) > 1:
             raise DataError(f"Questions have {counts[0]} to {counts[-1]} choices; a batch needs as many for each.")
-        self.answers = {plain(answer): number for number, answer in enumerate(answers)}
+        self.answers = {normalize_answer(answer): number for number, answer in enumerate(answers)}
         super().__init__(rows, processor, **options)
 
     def _make(self, row: QuestionRow, epoch: int, index: int, view: int = 0) -> Any:
         made = super()._make(row, epoch, index, view)
-        label = row.choices.index(row.answer) if row.choices else self.answers.get(plain(row.answer), LEFT_OUT)
+        known = self.answers.get(normalize_answer(row.answer), IGNORE_INDEX)
+        label = row.choices.index(row.answer) if row.choices else known
         for sample in made if isinstance(made, list) else [made]:
             sample.update(question=row.question, labels=label, **({"choices": row.choices} if row.choices else {}))
         return made

@@ -1,7 +1,7 @@
-"""`datasets` as a source: a Dataset or DatasetDict with a Video column, one saved to disk, or a name on the Hub.
+"""`datasets` as a source: a Dataset or DatasetDict with a column of videos, one saved to disk, or a name on the Hub.
 
-The column is cast to `Video(decode=False)` and our reader reads it, so torchcodec is not needed. Only the cells that
-are read are ever in memory.
+A Video column is cast to `Video(decode=False)` and our reader reads it, so torchcodec is not needed. Only the cells
+that are read are ever in memory.
 """
 
 from __future__ import annotations
@@ -9,21 +9,33 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_video.data.rows import ListedVideo, SourceListing
-from hf_video.data.sources.files import drop_unlabelled, split_name
-from hf_video.data.sources.labels import LABEL_COLUMNS, read_label
-from hf_video.data.sources.lists import pick_column
+from hf_video.data.rows import SourceListing
+from hf_video.data.sources.files import locate, split_name
+from hf_video.data.sources.labels import LABEL_COLUMNS, ClassName, read_label
+from hf_video.data.sources.lists import (
+    AnnotationReader,
+    Missing,
+    RecordCollector,
+    check_usable,
+    find_video_column,
+    pick_column,
+)
 from hf_video.data.sources.tables import VIDEO_COLUMNS
 from hf_video.errors import DataError, VideoSourceError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, IterableDataset
+
+OWNER = "The data set"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """The video of one row of a `datasets` column: read from there when it is needed."""
 
-    column: Any
+    column: Dataset
     index: int
     name: str
 
@@ -36,7 +48,7 @@ class Cell:
         return found
 
 
-def is_dataset(source: Any) -> bool:
+def is_dataset(source: object) -> bool:
     """Whether it is of `datasets`, without importing that."""
     return any(kind.__module__.partition(".")[0] == "datasets" for kind in type(source).__mro__)
 
@@ -48,7 +60,7 @@ def saved_dataset(path: str) -> bool:
     )
 
 
-def load_dataset_from(name: str) -> Any:
+def load_dataset_from(name: str) -> Dataset | DatasetDict:
     """What `save_to_disk` wrote, or a data set of the Hub. Raises DataError."""
     try:
         import datasets
@@ -62,49 +74,60 @@ def load_dataset_from(name: str) -> Any:
         ) from error
 
 
-def list_dataset(source: Any, *, video_column: str = "video", label_column: str = "label") -> SourceListing:
-    """The rows of a Dataset or DatasetDict. Raises DataError for streams and for tables without a video column."""
+def list_dataset(
+    source: Dataset | DatasetDict, annotations: AnnotationReader, videos: str | os.PathLike[str] | None = None
+) -> SourceListing:
+    """The rows of a Dataset or DatasetDict. A column of texts holds paths relative to `videos`, by default the current
+    folder. Raises DataError for streams and for tables without a column of videos."""
     parts = dict(source.items()) if isinstance(source, Mapping) else {None: source}
-    listing = SourceListing("", numbers=True)
+    listing = SourceListing("" if videos is None else os.fspath(videos), numbers=True)
     for split, part in parts.items():
         if not hasattr(part, "select_columns") or not hasattr(part, "__len__"):
             raise DataError("A streaming data set has no rows to number: use hf_video.data.VideoStream.")
-        name = split or getattr(part, "split", None)
-        prefix = f"{split}/" if split is not None else ""
-        kept = None if split is None else split_name(str(name)) or str(name)
-        _add_rows(listing, part, kept, prefix, video_column, label_column)
-    if not listing.videos:
-        raise DataError("The data set has no rows.")
-    drop_unlabelled(listing, "its label is empty")
+        _add_rows(listing, part, annotations, split)
+    check_usable(listing, OWNER, sum(map(len, parts.values())))
     return listing
 
 
-def _add_rows(listing: SourceListing, part: Any, split: str | None, prefix: str, video: str, label: str) -> None:
-    video_at, label_at = columns_of(part, video, label)
-    feature = part.features[label_at] if label_at else None
-    names = getattr(getattr(feature, "feature", feature), "names", None)  # a class, or a list of classes
-    listing.labels = listing.labels if names is None else list(names)
-    labels = part[label_at] if label_at else [None] * len(part)
-    groups = part["group"] if "group" in part.column_names else [None] * len(part)
-    column = undecoded(part.select_columns([video_at]), video_at).rename_columns({video_at: "video"})
-    for number, (path, value, group) in enumerate(zip(_paths(column), labels, groups, strict=True)):
+def _add_rows(listing: SourceListing, part: Dataset, annotations: AnnotationReader, split: str | None) -> None:
+    columns = list(part.column_names)
+    video_column = _video_column(part, columns, annotations.video_column)
+    collector = RecordCollector(listing, annotations, columns, video_column, OWNER)
+    classes = {name: names for name in collector.columns if (names := _class_names(part, name)) is not None}
+    if not annotations.grouped:
+        classes = {**dict.fromkeys(collector.annotation_columns), **classes}
+        listing.labels = next(filter(None, classes.values()), listing.labels)
+    prefix, kept = ("", None) if split is None else (f"{split}/", split_name(str(split)) or str(split))
+    cells = undecoded(part.select_columns([video_column]), video_column).rename_columns({video_column: "video"})
+    are_texts = getattr(cells.features["video"], "dtype", "") == "string"
+    records = part.select_columns(collector.columns).with_format(None) if collector.columns else [{}] * len(part)
+    for number, (path, record) in enumerate(zip(_paths(cells), records, strict=True)):
         name = f"{prefix}{number:06d}" + (f" ({os.path.basename(path)})" if path else "")
-        source = path if path and os.path.exists(path) else Cell(column, number, name)
-        text = label_text(value, names)
-        listing.videos.append(ListedVideo(source, name, text, split, None if group is None else str(group)))
+        source: str | Cell = Cell(cells, number, name)
+        if path and os.path.exists(path):
+            source = path
+        elif path and are_texts:
+            source = locate(listing.root, path) or Missing(os.path.join(listing.root, path))
+        named = {column: _class_name(record[column], names) for column, names in classes.items()}
+        collector.add({**record, **named}, name, source, name, kept)
 
 
-def columns_of(part: Any, video: str, label: str) -> tuple[str, str | None]:
-    """The columns of videos and of labels. Raises DataError where no column is one of videos."""
-    names = list(part.column_names or part.features or ())
+def _video_column(part: Dataset | IterableDataset, columns: list[str], wanted: str) -> str:
+    """The wanted column, else one of `datasets`' type for videos, else one with a usual name. Raises DataError."""
     typed = [name for name, feature in (part.features or {}).items() if type(feature).__name__ == "Video"]
-    at = video if video in names else typed[0] if typed else pick_column(names, video, VIDEO_COLUMNS)
-    if at is None:
-        raise DataError(f"The data set has the columns {', '.join(names)}, and none of videos: pass video_column=.")
+    if typed and wanted not in columns and wanted in VIDEO_COLUMNS:
+        return typed[0]
+    return find_video_column(columns, wanted, OWNER)
+
+
+def columns_of(part: IterableDataset, video: str, label: str) -> tuple[str, str | None]:
+    """The columns of videos and of labels of a stream. Raises DataError where no column is one of videos."""
+    names = list(part.column_names or part.features or ())
+    at = _video_column(part, names, video)
     return at, pick_column([name for name in names if name != at], label, LABEL_COLUMNS)
 
 
-def undecoded(part: Any, column: str) -> Any:
+def undecoded(part: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
     """The same data set with cells `{"bytes", "path"}` instead of frames."""
     from datasets import Video
 
@@ -113,15 +136,26 @@ def undecoded(part: Any, column: str) -> Any:
 
 
 def label_text(value: Any, names: list[str] | None) -> str | tuple[str, ...] | None:
-    """A label's name, or those of a list of labels; -1 is what `datasets` writes where there is none."""
+    """A label's name, or those of a list of labels."""
+    return read_label(_class_name(value, names), OWNER)
+
+
+def _class_name(value: Any, names: list[str] | None) -> Any:
+    """A number of a class as its name, lists of them likewise; -1 is what `datasets` writes where there is none."""
     if isinstance(value, (list, tuple)):
-        return tuple(filter(None, (label_text(one, names) for one in value)))
+        return [found for one in value if (found := _class_name(one, names)) is not None]
     if value is None or value == -1:
         return None
-    return names[value] if names is not None and not isinstance(value, str) else read_label(value, "The data set")
+    return value if names is None or isinstance(value, str) else ClassName(names[value])
 
 
-def _paths(column: Any) -> list[str | None]:
+def _class_names(part: Dataset, column: str) -> list[str] | None:
+    """Of a column of classes, or of lists of classes."""
+    feature = part.features[column]
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+def _paths(column: Dataset) -> list[str | None]:
     """The path of each cell, without loading bytes."""
     flat = column.flatten()
     name = next((name for name in ("video.path", "video") if name in flat.column_names), None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.data.rows import ListedVideo, VideoRow, VideoRows
+from hf_video.data.sources.files import canonical_path
 from hf_video.errors import CheckpointError, DataError
 from hf_video.video.frames.part import VideoPart
 
@@ -104,25 +105,27 @@ def source_name(source: Any) -> str:
 def assign_groups(videos: Sequence[ListedVideo], pattern: str | None) -> None:
     """Fills in `group` where the source gave none: from the name by a regular expression (its first group, or the
     whole match), or by the names of known data sets. Raises DataError for a pattern that is wrong or never matches."""
-    known = KNOWN_GROUPS if pattern is None else (_compiled(pattern),)
+    try:
+        known = KNOWN_GROUPS if pattern is None else (re.compile(pattern),)
+    except re.error as error:
+        raise DataError(f"group_pattern={pattern!r} is no regular expression: {error}.") from None
     for video in videos:
         if video.group is None:
             match = next(filter(None, (expression.search(video.name) for expression in known)), None)
             video.group = None if match is None else match.group(1 if match.re.groups else 0)
-    parts = {video.source.source for video in videos if isinstance(video.source, VideoPart)}
-    for video in videos if parts else ():
-        whole = video.source.source if isinstance(video.source, VideoPart) else video.source
-        if video.group is None and isinstance(whole, str) and whole in parts:
-            video.group = whole
     if pattern is not None and videos and all(video.group is None for video in videos):
         raise DataError(f"group_pattern={pattern!r} matches none of the names, such as {videos[0].name!r}.")
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"group_pattern={pattern!r} is no regular expression: {error}.") from None
+    # What else shares a file: its parts, and rows that name it twice.
+    of_file: dict[str, list[ListedVideo]] = defaultdict(list)
+    for video in videos:
+        path = video.source.source if isinstance(video.source, VideoPart) else video.source
+        if video.group is None and isinstance(path, str):
+            of_file[canonical_path(path)].append(video)
+    for same in of_file.values():
+        if len(same) > 1 or isinstance(same[0].source, VideoPart):
+            first = same[0].source
+            for video in same:
+                video.group = first.source if isinstance(first, VideoPart) else first
 
 
 def choose_test(videos: Sequence[ListedVideo], test_size: float, seed: int) -> list[bool]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
-from hf_video.errors import DataError, near_path
+from hf_video.errors import DataError
 from hf_video.video.frames.addresses import local_path, scheme_of
 
 VIDEO_ENDINGS = (
@@ -115,66 +115,41 @@ def split_name(text: str) -> str | None:
     return SPLIT_NAMES.get(text.lower())
 
 
-def list_folder(root: str | os.PathLike[str]) -> SourceListing:
-    """The videos of a folder. Raises DataError where there is no folder or nothing in it is a video."""
+def list_folder(root: str | os.PathLike[str], *, labelled: bool = True) -> SourceListing:
+    """The videos of a folder; with `labelled` the folder below its split names the class of a video. Raises DataError
+    where nothing in it is a video."""
     root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder (looked in {os.getcwd()}).{near_path(root)} Give a folder of videos.")
     listing = SourceListing(str(root))
-    splits = _splits(root)
+    below = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    splits = {name: split_name(name) for name in below if split_name(name)}
+    if "train" not in splits.values() and len(splits) < len(below):
+        splits = {}  # a label may be called "test"
     for name in walk_files(root):
-        _place(listing, root, name, splits)
+        *folders, _ = name.split("/")
+        split = splits.get(folders[0]) if folders else None
+        if not is_video(name):
+            listing.skipped.append(not_a_video(name))
+        elif splits and split is None:
+            reason = f"stands beside the splits ({', '.join(splits)})"
+            listing.unlabelled.append(ListedVideo(str(root / name), name))
+            listing.skipped.append(Skipped(name, reason, "format"))
+        else:
+            classes = folders[1:] if splits else folders
+            label = classes[0] if labelled and classes else None
+            listing.videos.append(ListedVideo(str(root / name), name, label, split))
     if not listing.videos:
         others = f" There are other files, such as {listing.skipped[0].name}." if listing.skipped else ""
         raise DataError(
             f"{root} holds no video.{others} Give train/<label>/clip.mp4, <label>/clip.mp4, or clips without labels."
         )
-    drop_unlabelled(listing, "stands beside the label folders")
-    _name_empty_classes(listing, root, splits)
+    listing.drop_unlabelled("stands beside the label folders")
+    if any(video.label is not None for video in listing.videos):
+        _name_empty_classes(listing, root, splits)
     return listing
-
-
-def _splits(root: Path) -> dict[str, str]:
-    """Subfolders that are splits, by name: where one is the training split, or where all are splits."""
-    below = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    named = {name: split_name(name) for name in below if split_name(name)}
-    return named if "train" in named.values() or (below and len(named) == len(below)) else {}
-
-
-def _place(listing: SourceListing, root: Path, name: str, splits: dict[str, str]) -> None:
-    parts = name.split("/")
-    split = None
-    if splits:
-        split = splits.get(parts[0]) if len(parts) > 1 else None
-        if split is None and not is_video(name):
-            listing.skipped.append(not_a_video(name))
-            return
-        if split is None:
-            reason = f"stands beside the splits ({', '.join(splits)})"
-            listing.unlabelled.append(ListedVideo(str(root / name), name))
-            listing.skipped.append(Skipped(name, reason, "format"))
-            return
-        parts = parts[1:]
-    if not is_video(name):
-        listing.skipped.append(not_a_video(name))
-        return
-    label = parts[0] if len(parts) > 1 else None
-    listing.videos.append(ListedVideo(str(root / name), name, label, split))
-
-
-def drop_unlabelled(listing: SourceListing, reason: str) -> None:
-    """In a split that has labels, videos without one are not used."""
-    labelled = {video.split for video in listing.videos if video.label is not None}
-    lost = [video for video in listing.videos if video.split in labelled and video.label is None]
-    listing.videos = [video for video in listing.videos if video.split not in labelled or video.label is not None]
-    listing.skipped += [Skipped(video.name, reason, "unlabelled") for video in lost]
-    listing.unlabelled += lost
 
 
 def _name_empty_classes(listing: SourceListing, root: Path, splits: dict[str, str]) -> None:
     """Label folders without any video: perhaps an unfinished download."""
-    if all(video.label is None for video in listing.videos):
-        return
     depth = 2 if splits else 1
     full = {"/".join(video.name.split("/")[:depth]) for video in listing.videos}
     for top in [root / name for name in splits] or [root]:

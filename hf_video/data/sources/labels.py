@@ -7,10 +7,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
-from hf_video.data.sources.files import natural_key
+from hf_video.data.sources.files import list_folder, natural_key
+from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
 from hf_video.errors import DataError, did_you_mean, is_number
 
 LABEL_COLUMNS = (
@@ -19,11 +21,37 @@ LABEL_COLUMNS = (
 _NUMBERS = re.compile(r"\d+(?:\s*[,;\s]\s*\d+)+")
 
 
+class ClassName(str):
+    """The name of a class, which may hold anything: it is not read as a list of labels."""
+
+
+class LabelReader(AnnotationReader):
+    """Labels of videos: a column of them, or the folders that videos lie in."""
+
+    noun = "labels"
+    grouped = False
+
+    def __init__(self, video_column: str = "video", label_column: str = "label"):
+        super().__init__(video_column, label_column)
+        self.label_column = label_column
+
+    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
+        at = pick_column(columns, self.label_column, LABEL_COLUMNS, owner)
+        if at is None:
+            return [], lambda record, place: [None]
+        return [at], lambda record, place: [read_label(record.get(at), place)]
+
+    def list_folder(self, root: Path) -> SourceListing:
+        return list_folder(root)
+
+
 def read_label(value: Any, place: str) -> str | tuple[str, ...] | None:
     """A label as text, None where there is none; a tuple of them where a video has several: a list, "[1, 3]", "1|3",
     "run|jump", and numbers with blanks, commas or semicolons between them. Raises DataError for what is no label."""
     if value is None or (isinstance(value, float) and value != value):
         return None
+    if isinstance(value, ClassName):
+        return str(value)
     if hasattr(value, "tolist"):
         value = value.tolist()  # NumPy's numbers and arrays
     if isinstance(value, str):
@@ -63,7 +91,7 @@ def _several(values: list[Any], place: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def tidy_labels(listing: SourceListing) -> None:
+def normalize_labels(listing: SourceListing) -> None:
     """One spelling for labels that look the same: Unicode's NFC, no blanks around, "3.0" as "3" where all are numbers.
     Where this joins what were two classes it is said in `skipped`, and so are classes that differ only by case or
     blanks, which stay two. Where some videos have several labels, all get a tuple; "-1" everywhere means none."""
@@ -129,7 +157,7 @@ def class_number(video: ListedVideo, names: Sequence[str], number: dict[str, int
     return found[0] if isinstance(video.label, str) else found
 
 
-def numbers_of(names: Sequence[str]) -> dict[str, int]:
+def class_ids(names: Sequence[str]) -> dict[str, int]:
     return {_normal(name): i for i, name in enumerate(names)}
 
 

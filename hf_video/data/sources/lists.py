@@ -1,21 +1,29 @@
-"""Labelled lists of videos, with columns of any usual name; official lists of data sets are in `official`."""
+"""Annotated lists: the records of a table, a file or a `datasets` data set to a listing of videos.
+
+What a record says of its video (a label, captions, a question) is read by an `AnnotationReader`. Everything else is the
+same for all of them: columns of videos, parts, splits and groups, missing files, and several records of one video.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
-from hf_video.data.sources.files import drop_unlabelled, locate, split_name
-from hf_video.data.sources.labels import LABEL_COLUMNS, read_label
-from hf_video.data.sources.tables import VIDEO_COLUMNS, read_table
-from hf_video.errors import DataError
+from hf_video.data.sources.files import canonical_path, locate, split_name
+from hf_video.data.sources.tables import VIDEO_COLUMNS, Table, read_table
+from hf_video.errors import DataError, counted, unknown_name
 from hf_video.video.frames.part import VideoPart
 
+ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
+# Takes a record and its place in the list, for messages. Gives what the record says of its video, or why it says
+# nothing.
+RecordReader = Callable[[Mapping[str, Any], str], "list[Any] | str"]
 # (start, end, unit), the clearer first.
 _WORDS = ("_timestamp", "_time", "_seconds", "_second", "_sec", "_s", "")
 SEGMENT_COLUMNS = (
@@ -27,87 +35,141 @@ Columns = tuple[str | None, str | None, str]
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 
 
+class AnnotationReader:
+    """What a source says of its videos, and how that is read; subclasses read labels, captions and questions.
+
+    `noun` names it in messages. With `grouped` the records of one video in one split are one listed video with several
+    `annotations`, otherwise each record is a video with a `label`. `header_names` are columns that make the first line
+    of a table a header, besides those of videos.
+    """
+
+    noun: str
+    grouped = True
+
+    def __init__(self, video_column: str, *header_names: str):
+        self.video_column = video_column
+        self.header_names = header_names
+
+    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
+        """The columns that are read, of those of `owner` without that of videos, and the reader of their records.
+        Raises DataError where one is missing."""
+        raise NotImplementedError
+
+    def read_file(self, path: Path) -> Table | None:
+        """The records of a list in a form of its own, None for all others."""
+        return None
+
+    def find_list(self, root: Path) -> Path | dict[str, Path] | None:
+        """The list that lies in a folder of videos, or one for each split."""
+        return None
+
+    def list_folder(self, root: Path) -> SourceListing:
+        """The videos of a folder without a list. Raises DataError where there are none."""
+        raise NotImplementedError
+
+
 def list_file(
-    path: str | os.PathLike[str],
-    *,
-    video_column: str = "video",
-    label_column: str = "label",
+    path: Path,
+    annotations: AnnotationReader,
     videos: str | os.PathLike[str] | None = None,
-    form: str | None = None,
+    line_format: str | None = None,
 ) -> SourceListing:
     """The videos that a list names. Paths are relative to `videos`, by default the list's folder, unless they are
     absolute or URLs.
 
-    The columns are `video_column` (or path, file, file_name, url, ...), `label_column` (or class, category, ...), and
-    `split`, `group`, and `start` and `end` of a part of the video (seconds, or `start_frame` and `end_frame`) where
-    there are such. `form`: see `spaced_records`. Raises DataError for a file that is no list, or has no column of
-    videos.
+    The column of videos is the reader's `video_column` (or path, file, file_name, url, ..., or an id that is a file's
+    name), and `split`, `group`, and `start` and `end` of a part of the video (seconds, or `start_frame` and
+    `end_frame`) are read where there are such. `line_format`: see `path_label_records`. Raises DataError for a file
+    that is no list, or has no column of videos.
     """
-    path = Path(path)
-    table = read_table(path, names=(video_column, label_column), form=form)
-    places = [f"{path}, {place}" for place in table.places]
-    root = path.parent if videos is None else videos
-    return list_records(
-        table.records, root=root, owner=str(path), video=video_column, label=label_column, places=places
-    )
-
-
-def list_records(
-    records: Iterable[Mapping[str, Any]],
-    *,
-    root: str | os.PathLike[str],
-    owner: str,
-    video: str,
-    label: str,
-    places: list[str] | None = None,
-) -> SourceListing:
-    """Rows of a table as a listing; see `list_file`."""
-    records = list(records)
-    places = places or [f"{owner}, entry {number + 1}" for number in range(len(records))]
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    at = pick_column(columns, video, VIDEO_COLUMNS)
-    if at is None:
-        names = ", ".join(map(str, columns))
-        raise DataError(f"{owner} has the columns {names}, and none of videos: pass video_column=.")
-    label_at = pick_column([name for name in columns if name != at], label, LABEL_COLUMNS)
-    segment = segment_columns(columns)
-    listing = SourceListing(os.fspath(root), numbers=True)
-    for record, place in zip(records, places, strict=True):
-        _add(listing, record, at, label_at, segment, place)
-    if not listing.videos:
-        raise DataError(f"{owner} has {len(records)} entries and none of them can be used. {listing.skipped[0]}")
-    drop_unlabelled(listing, "its label is empty")
+    names = (annotations.video_column, *ID_COLUMNS, *annotations.header_names)
+    table = annotations.read_file(path) or read_table(path, names=names, line_format=line_format)
+    columns = table.columns
+    video_column = find_video_column(columns, annotations.video_column, str(path))
+    listing = SourceListing(os.fspath(path.parent if videos is None else videos), numbers=True)
+    collector = RecordCollector(listing, annotations, columns, video_column, str(path))
+    located: dict[str, str | None] = {}
+    for record, place in zip(table.records, table.places, strict=True):
+        given, place = record.get(video_column), f"{path}, {place}"
+        if given is None or given == "" or given != given:
+            listing.skipped.append(Skipped(place, f"its {video_column!r} is empty", "format"))
+        elif isinstance(given, (str, os.PathLike, int, float)):
+            name = str(int(given) if isinstance(given, float) and given.is_integer() else given)
+            if name not in located:
+                located[name] = locate(listing.root, name)
+            collector.add(record, name, located[name] or Missing(os.path.join(listing.root, name)), place)
+        else:
+            collector.add(record, place, given, place)
+    check_usable(listing, str(path), len(table.records))
     return listing
 
 
-def _add(
-    listing: SourceListing,
-    record: Mapping[str, Any],
-    at: str,
-    label_at: str | None,
-    segment: Columns | None,
-    place: str,
-) -> None:
-    given = record.get(at)
-    if given is None or given == "":
-        listing.skipped.append(Skipped(place, f"its {at!r} is empty", "format"))
-        return
-    is_path = isinstance(given, (str, os.PathLike))
-    name = os.fspath(given) if is_path else place
-    source = locate(listing.root, name) if is_path else given
-    if source is None:
-        listing.skipped.append(Skipped(name, f"{os.path.join(listing.root, name)} does not exist", "missing"))
-        return
-    source = part_of(source, record, segment, place)
-    listing.videos.append(
-        ListedVideo(
-            source,
-            named_part(name, source),
-            read_label(record.get(label_at), place) if label_at else None,
-            split_of(record),
-            text_of(record.get("group")),
-        )
-    )
+def check_usable(listing: SourceListing, owner: str, records: int) -> None:
+    """Raises DataError for a list of which not one record can be used, and leaves out the videos without a label in
+    splits that have labels."""
+    if not listing.videos:
+        why = f" {listing.skipped[0]}" if listing.skipped else ""
+        entries = counted(records, "entry", "entries")
+        raise DataError(f"{owner} has {entries} and none of them can be used.{why}")
+    listing.drop_unlabelled("its label is empty")
+
+
+class Missing(str):
+    """The path of a video that is not there."""
+
+
+class RecordCollector:
+    """Records, one after the other, to the videos of a listing."""
+
+    def __init__(
+        self,
+        listing: SourceListing,
+        annotations: AnnotationReader,
+        columns: list[str],
+        video_column: str,
+        owner: str,
+    ):
+        self._listing = listing
+        self._grouped = annotations.grouped
+        self.annotation_columns, self._read = annotations.bind([c for c in columns if c != video_column], owner)
+        self._part_columns = segment_columns(columns)
+        self._videos: dict[Any, ListedVideo | None] = {}
+        parts = self._part_columns[:2] if self._part_columns else ()
+        used = [*self.annotation_columns, *filter(None, parts), "split", "group"]
+        self.columns = [name for name in dict.fromkeys(used) if name in columns]
+
+    def add(self, record: Mapping[str, Any], name: str, source: Any, place: str, split: str | None = None) -> None:
+        """One record of the video `source` (`Missing` for one that is not there), which is called `name`; its `split`
+        is the record's own where None. Raises DataError for a label or a time that is none."""
+        said = self._read(record, place)
+        if isinstance(said, str):
+            entry = name if name == place else f"{name} ({place})"
+            self._listing.skipped.append(Skipped(entry, said, "unlabelled"))
+            return
+        split = split or split_of(record)
+        part = part_of(source, record, self._part_columns, place)
+        name = named_part(name, part)
+        key = (_identity(part, name), split)
+        video = self._videos.get(key) if self._grouped else None
+        if isinstance(source, Missing):
+            if not self._grouped or key not in self._videos:
+                self._listing.skipped.append(Skipped(name, f"{source} does not exist", "missing"))
+            self._videos[key] = None
+            return
+        if video is None:
+            group = text_of(record.get("group"))
+            video = ListedVideo(part, name, None if self._grouped else said[0], split, group)
+            self._videos[key] = video
+            self._listing.videos.append(video)
+        if self._grouped:
+            video.annotations += said
+
+
+def _identity(source: Any, name: str) -> Any:
+    """What two records of one video have in common: the file, whatever its spelling, or the name of what is none."""
+    if isinstance(source, VideoPart):
+        return replace(source, source=_identity(source.source, name))
+    return canonical_path(source) if isinstance(source, str) else name
 
 
 def named_part(name: str, source: Any) -> str:
@@ -120,14 +182,32 @@ def split_of(record: Mapping[str, Any]) -> str | None:
     return None if given is None else split_name(given) or given
 
 
-def text_of(value: Any) -> str | None:
+def text_of(value: object) -> str | None:
+    """A cell as text, None for an empty one."""
     return None if value is None or value == "" else str(value)
 
 
-def pick_column(columns: list[str], wanted: str, usual: tuple[str, ...]) -> str | None:
-    """The column of that name, whatever its case; else the first of the usual names; else None."""
+# -- columns ----------------------------------------------------------------------------------------------------------
+
+
+def find_video_column(columns: list[str], wanted: str, owner: str) -> str:
+    """The column of videos. Raises DataError where there is none."""
+    found = pick_column(columns, wanted, (*VIDEO_COLUMNS, *ID_COLUMNS), owner)
+    if found is None:
+        raise DataError(
+            f"{owner} has the columns {', '.join(map(str, columns))}, and none of videos: pass video_column=."
+        )
+    return found
+
+
+def pick_column(columns: Iterable[str], wanted: str, usual: tuple[str, ...], owner: str | None = None) -> str | None:
+    """The column of that name, whatever its case; else the first of the usual names; else None. Where an `owner` is
+    named, raises DataError for a `wanted` column that is none of the usual ones and is not there."""
     lower = {str(name).strip().lower(): name for name in columns}
-    return next((lower[name] for name in (wanted.lower(), *usual) if name in lower), None)
+    key = wanted.strip().lower()
+    if owner is not None and key not in lower and key not in usual:
+        raise DataError(unknown_name(f"{owner} has no column", wanted, map(str, columns)))
+    return next((lower[name] for name in (key, *usual) if name in lower), None)
 
 
 # -- parts of videos ---------------------------------------------------------------------------------------------------

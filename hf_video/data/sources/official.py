@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
-from hf_video.data.sources.files import drop_unlabelled, is_video, locate, split_name, walk_files
+from hf_video.data.sources.files import is_video, locate, split_name, walk_files
 from hf_video.data.sources.lists import named_part, part_of, split_of
 from hf_video.data.sources.tables import read_table, read_text, text_lines
 from hf_video.errors import DataError, HFVideoError
@@ -114,7 +114,7 @@ def list_official(
             f"None of the {len(listing.skipped)} videos of {path} is below {root} ({len(lookup.by_stem)} videos "
             f"there): pass videos= (--videos), the folder they lie in.{first}"
         )
-    drop_unlabelled(listing, "has no label in the list")
+    listing.drop_unlabelled("has no label in the list")
     return listing
 
 

@@ -1,5 +1,6 @@
-"""Annotated lists as records, for labels, captions and questions alike: CSV, TSV, JSON, JSON lines, and the lines of
-"path label" of official repositories.
+"""Annotated lists as records, for labels, captions and questions alike: CSV, TSV, JSON, JSON lines, Parquet, and the
+lines of official repositories: "path label", "path frames label" for folders of frames, "path label label …" where a
+video shows several classes.
 
 Every row becomes a record, or the list is refused with the number of the line. Left out are only empty lines and
 comments, which are lines that begin with "#" followed by a blank, in lists of "path label" lines and above the header
@@ -21,7 +22,7 @@ from typing import Any
 from hf_video.data.sources.files import VIDEO_ENDINGS, is_video, split_name
 from hf_video.errors import DataError
 
-LIST_ENDINGS = (".csv", ".tsv", ".txt", ".list", ".json", ".jsonl", ".ndjson")
+LIST_ENDINGS = (".csv", ".tsv", ".txt", ".list", ".json", ".jsonl", ".ndjson", ".parquet")
 VIDEO_COLUMNS = ("video", "path", "file", "file_name", "filename", "video_path", "clip", "url", "mp4", "webm")
 SEPARATORS = ("\t", ",", ";")
 _MARKS = (
@@ -30,7 +31,7 @@ _MARKS = (
 )  # fmt: skip
 _COMMENT = re.compile(r"#\s")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-SPACED_FORMS = ("path-labels", "path-frames-labels")
+LINE_FORMATS = ("path-labels", "path-frames-labels")
 _ENDING = "|".join(re.escape(ending) for ending in VIDEO_ENDINGS)
 _VIDEO = re.compile(rf"^(?P<path>.+?(?:{_ENDING}))(?:\s+(?P<rest>\S.*))?$", re.IGNORECASE)
 _OTHER = re.compile(r"^(?P<path>.*?\S)(?P<rest>(?:\s+-?\d+)+)$")  # a folder of frames, or an id, and numbers
@@ -50,15 +51,17 @@ class Table:
         return list(dict.fromkeys(name for record in self.records for name in record))
 
 
-def read_table(path: Path, *, names: Iterable[str] = (), form: str | None = None) -> Table:
+def read_table(path: Path, *, names: Iterable[str] = (), line_format: str | None = None) -> Table:
     """The entries of a list as they stand there. A first line is a header where it names a usual column of videos, or
-    one of `names`. `form` tells how lines of several numbers are meant, see `spaced_records`. Raises DataError."""
-    text = read_text(path)
+    one of `names`. `line_format` tells how lines of several numbers are meant, see `path_label_records`. Raises
+    DataError."""
     ending = path.suffix.lower()
-    if ending in (".json", ".jsonl", ".ndjson"):
-        table = _from_json(path, text)
+    if ending == ".parquet":
+        table = _from_parquet(path)
+    elif ending in (".json", ".jsonl", ".ndjson"):
+        table = _from_json(path, read_text(path))
     else:
-        table = _from_lines(path, text, {*VIDEO_COLUMNS, *(name.lower() for name in names)}, form)
+        table = _from_lines(path, read_text(path), {*VIDEO_COLUMNS, *(name.lower() for name in names)}, line_format)
     if not table.records:
         raise DataError(f"{path} names no video. Give one a line: a header such as video,label, or `path label`.")
     return table
@@ -86,6 +89,19 @@ def read_text(path: Path) -> str:
 def text_lines(text: str) -> list[str]:
     """Cut at line ends of Unix, Windows and old Macs alone: `str.splitlines` also cuts at U+2028, form feeds, …"""
     return _NEWLINE.split(text)
+
+
+def _from_parquet(path: Path) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(f"{path} needs the package pyarrow: pip install 'hf_video[train]'.") from None
+    try:
+        records = parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} can't be read as Parquet: {error}") from None
+    return Table(records, [f"row {number}" for number in range(1, len(records) + 1)])
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
@@ -163,7 +179,7 @@ def _entries(path: Path, given: Any) -> list[Any]:
 # -- lines ------------------------------------------------------------------------------------------------------------
 
 
-def _from_lines(path: Path, text: str, known: set[str], form: str | None) -> Table:
+def _from_lines(path: Path, text: str, known: set[str], line_format: str | None) -> Table:
     numbered = [(number, line) for number, line in enumerate(text_lines(text), start=1) if line.strip()]
     above = next((i for i, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
     if above == len(numbered):
@@ -175,10 +191,10 @@ def _from_lines(path: Path, text: str, known: set[str], form: str | None) -> Tab
         rows = list(_rows(path, text, separator, begin))
         return _headed(path, rows)
     separator = _separator(first)
-    if form is None and separator is not None:
+    if line_format is None and separator is not None:
         return _headless(path, list(_rows(path, text, separator, 1)))
     lines = [(number, line.strip()) for number, line in numbered if not _COMMENT.match(line)]
-    return Table(spaced_records(path, lines, form), [f"line {number}" for number, _ in lines])
+    return Table(path_label_records(path, lines, line_format), [f"line {number}" for number, _ in lines])
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -186,11 +202,12 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _header_separator(line: str, known: set[str]) -> str | None:
-    """The separator by which a line is a header: that of which most cells come out, one being a column of videos."""
+    """The separator by which a line is a header: that of which most cells come out, one being a column of videos
+    and none the name of one."""
     found = []
     for separator in SEPARATORS:
         cells = _cells(line, separator)
-        if any(cell.lower() in known for cell in cells):
+        if any(cell.lower() in known for cell in cells) and not any(map(is_video, cells)):
             found.append((len(cells), separator))
     return max(found, key=lambda one: one[0])[1] if found else None
 
@@ -271,19 +288,21 @@ def _headless(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Table:
 # -- lines of a path and numbers ---------------------------------------------------------------------------------------
 
 
-def spaced_records(path: Path, lines: Sequence[tuple[int, str]], form: str | None = None) -> list[dict[str, Any]]:
+def path_label_records(
+    path: Path, lines: Sequence[tuple[int, str]], line_format: str | None = None
+) -> list[dict[str, Any]]:
     """`video` and, where there are any, `label` (a text, or a list of them where videos have several) of each line.
 
     Numbers are read alike in the whole list. "path-labels": all of them are labels. "path-frames-labels": the first is
-    a count of frames. Where `form` names neither: one number is the label; two in every line are frames and label; of
-    more, the first is a count of frames after a folder, and after the name of a video only `form` can tell. Raises
-    DataError where that is needed, and for a line without what its form asks for.
+    a count of frames. Where `line_format` names neither: one number is the label; two in every line are frames and
+    label; of more, the first is a count of frames after a folder, and after the name of a video only `line_format` can
+    tell. Raises DataError where that is needed, and for a line without what its format asks for.
     """
     found = [_parts(line) for _, line in lines]
     numbers = [rest.split() if rest and _NUMBERS.fullmatch(rest) else None for _, rest, _ in found]
     counted = [len(one) for one in numbers if one]
     if all(one is not None or rest is None for one, (_, rest, _) in zip(numbers, found, strict=True)):
-        skip = _frames_first(path, lines, found, counted, form)
+        skip = _frames_first(path, lines, found, counted, line_format)
         several = bool(counted) and max(counted) - skip > 1
         records = []
         for (number, _), (name, _, _), given in zip(lines, found, numbers, strict=True):
@@ -296,7 +315,7 @@ def spaced_records(path: Path, lines: Sequence[tuple[int, str]], form: str | Non
         return records
     # Names of classes; a number before each of them is a count of frames.
     heads = [re.match(r"-?\d+\s+(?=\S)", rest or "") for _, rest, _ in found]
-    skip = form == "path-frames-labels" or (form is None and all(heads))
+    skip = line_format == "path-frames-labels" or (line_format is None and all(heads))
     return [
         {"video": name, **({"label": rest[head.end() :] if skip and head else rest} if rest else {})}
         for (name, rest, _), head in zip(found, heads, strict=True)
@@ -312,10 +331,10 @@ def _parts(line: str) -> tuple[str, str | None, bool]:
     return (line, None, False) if match is None else (match["path"], match["rest"].strip(), False)
 
 
-def _frames_first(path: Path, lines: Any, found: Any, counted: list[int], form: str | None) -> int:
+def _frames_first(path: Path, lines: Any, found: Any, counted: list[int], line_format: str | None) -> int:
     """How many numbers before the labels are counts of frames: 1 or 0."""
-    if form is not None:
-        return int(form == "path-frames-labels")
+    if line_format is not None:
+        return int(line_format == "path-frames-labels")
     if not counted or min(counted) < 2:
         return 0
     if max(counted) == 2 or not any(is_video for _, _, is_video in found):

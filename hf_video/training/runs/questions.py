@@ -22,7 +22,7 @@ from hf_video.data.datasets.questions import (
     answered_by,
     load_questions,
     most_frequent_answers,
-    plain,
+    normalize_answer,
 )
 from hf_video.data.rows import VideoRows
 from hf_video.errors import CheckpointError, ConfigError, DataError, check_choice, check_count
@@ -190,7 +190,7 @@ def _load(kind: type[nn.Module], name: str, processor: Any, fields: Mapping[str,
 
 def set_answers(model: VioletForQuestionAnswering, answers: Sequence[str]) -> None:
     """Makes `answers` those of the model, with a new head where it has others. Those that it has keep their order."""
-    if sorted(map(plain, model.config.id2label.values())) == sorted(map(plain, answers)):
+    if sorted(map(normalize_answer, model.config.id2label.values())) == sorted(map(normalize_answer, answers)):
         return
     model.config.id2label = dict(enumerate(answers))
     model.config.label2id = {answer: number for number, answer in enumerate(answers)}
