@@ -17,7 +17,7 @@ from typing import Any
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import canonical_path, locate, split_name
 from hf_video.data.sources.tables import VIDEO_COLUMNS, Table, read_table
-from hf_video.errors import DataError, counted, unknown_name
+from hf_video.errors import DataError, pluralize, unknown_name
 from hf_video.video.frames.part import VideoPart
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
@@ -109,7 +109,7 @@ def check_usable(listing: SourceListing, owner: str, records: int) -> None:
     splits that have labels."""
     if not listing.videos:
         why = f" {listing.skipped[0]}" if listing.skipped else ""
-        entries = counted(records, "entry", "entries")
+        entries = pluralize(records, "entry", "entries")
         raise DataError(f"{owner} has {entries} and none of them can be used.{why}")
     listing.drop_unlabelled("its label is empty")
 

@@ -18,7 +18,7 @@ from hf_video.data.sources.lists import AnnotationReader, list_file
 from hf_video.data.sources.official import OFFICIAL, list_official, official_format
 from hf_video.data.sources.tables import LINE_FORMATS, LIST_ENDINGS
 from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards
-from hf_video.errors import DataError, check_choice, check_number, counted, near_path, unknown_name
+from hf_video.errors import DataError, check_choice, check_number, near_path, pluralize, unknown_name
 from hf_video.video.frames.addresses import local_path
 
 SPLITS = ("train", "validation", "test")
@@ -311,7 +311,7 @@ def inspect_listing(
         video.inspection = one
         kind, reason, used = one.kind, plain_reason(one.reason, video.source, video.name), one.usable
         if kind is None and one.frames < max(num_frames, min_frames):
-            kind, reason, used = "short", f"{counted(one.frames, 'frame')} only", one.frames >= min_frames
+            kind, reason, used = "short", f"{pluralize(one.frames, 'frame')} only", one.frames >= min_frames
         if kind is not None:
             listing.skipped.append(Skipped(video.name, reason, kind, used))
         if not used:

@@ -54,7 +54,7 @@ def test_folders_of_splits_by_all_their_names(folder, tmp_path):
     assert splits["test"][0].label == 1
     assert kinds(splits["train"]) == {"beside.mp4": "format"}
     assert list(load_videos(root, split="test")) == ["test"]
-    with pytest.raises(DataError, match="no split 'dev'; it has test, train, validation"):
+    with pytest.raises(DataError, match="no split 'dev'. Known: test, train, validation"):
         load_videos(root, split="dev")
 
 
@@ -118,7 +118,7 @@ def test_wrong_sources_say_what_is_allowed(tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the 1 videos .* can be used"):
         load_videos(tmp_path)
-    with pytest.raises(DataError, match="one of folder, list, datasets, webdataset"):
+    with pytest.raises(DataError, match="one of 'folder', 'list', 'datasets', 'webdataset'"):
         load_videos(tmp_path, data_format="zip")
     with pytest.raises(VideoOptionError, match="inspect='closely' must be one of 'open', 'full', or None"):
         load_videos(tmp_path, inspect="closely")
