@@ -31,12 +31,8 @@ def matrix(session: nox.Session, versions: str) -> None:
     wheels = session.create_tmp()
     session.run("uv", "build", "--wheel", "--out-dir", wheels, external=True, silent=True)
     # Only releases with a binary for this Python count: the lowest of them is the lowest that is supported.
-    session.install(
-        "--only-binary=:all:",
-        f"--resolution={RESOLUTIONS[versions]}",
-        "hf_video",
-        "pytest>=8",
-        f"--find-links={wheels}",
-    )
+    options = "--only-binary=:all:", f"--resolution={RESOLUTIONS[versions]}"
+    session.install(*options, "--requirements=pyproject.toml", "--extra=train", "pytest>=8")
+    session.install("--no-deps", "--no-index", f"--find-links={wheels}", "hf_video")
     session.run("uv", "pip", "list", external=True)
     session.run("pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or TESTS))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from hf_video.cli.arguments import Parser
 from hf_video.cli.verbs.evaluate import add_run_arguments, evaluate_rows
 from hf_video.errors import HFVideoError
 from hf_video.evaluation import kinetics_rows
@@ -20,7 +21,7 @@ TARGET = 0.70
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", metavar="VIDEOS", help="folder of the validation videos")
     parser.add_argument("--annotations", metavar="CSV", help="the official list")
     parser.add_argument("--model", "-m", default="MCG-NJU/videomae-base-finetuned-kinetics")

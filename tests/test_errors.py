@@ -15,7 +15,7 @@ import torch
 from hf_video import errors
 from hf_video.base.convert import load_official_file
 from hf_video.base.output_paths import check_output_file, check_output_folder
-from hf_video.cli.faults import told
+from hf_video.cli.error_messages import error_message
 from hf_video.cli.verbs import info
 from hf_video.clips.views import parse_views
 from hf_video.data import load_videos
@@ -155,7 +155,7 @@ def test_a_missing_file_of_a_list_is_missing(tmp_path):
 
 @pytest.mark.parametrize("kind", [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)])
 def test_our_errors_are_no_bugs(kind):
-    assert told(kind("what came")) == "what came"
+    assert error_message(kind("what came")) == "what came"
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_our_errors_are_no_bugs(kind):
     ],
 )
 def test_ordinary_conditions_are_no_bugs(error, said):
-    assert said in told(error, "here")
+    assert said in error_message(error, "here")
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("x"), RuntimeError("x"), ImportError("x", name="hf_video.x"), KeyError(1)]
 )
 def test_bugs_stay_bugs(error):
-    assert told(error) is None
+    assert error_message(error) is None
 
 
 def test_folders_to_write(tmp_path):

@@ -1,12 +1,13 @@
 """The command `hf-video`: one file per verb, imported when its verb is used, so that help answers at once.
 
-Exit codes: 0 all is well; 1 some of the files failed (each is named on stderr); 2 wrong usage, or a model, checkpoint
-or option that doesn't work; 3 a bug in here; 130 interrupted; 141 whoever read our output went away.
+Exit codes: 0 success; 1 some of the files failed (each is named on stderr); 2 wrong usage, or a model, checkpoint or
+option that doesn't work; 3 a bug in this package; 130 interrupted; 141 the reader of our output closed it.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import shlex
@@ -18,7 +19,7 @@ from importlib import import_module
 from hf_video.auto import register_auto_classes
 from hf_video.base.version import __version__
 from hf_video.cli.arguments import Parser
-from hf_video.cli.faults import told
+from hf_video.cli.error_messages import error_message
 from hf_video.errors import HFVideoError
 
 DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
@@ -42,7 +43,7 @@ VERBS = {
 }
 
 
-# Verbs that load no model and needn't wait for transformers; before all others every model is registered.
+# Verbs that load no model and needn't wait for transformers; for all others every model is registered first.
 WITHOUT_MODEL = {"check", "info", "preview", "push"}
 
 
@@ -51,13 +52,20 @@ class CommandError(HFVideoError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `hf-video` with these arguments (default: the process's own) and returns the exit code.
+    """Runs `hf-video`. Errors become a line on stderr, with a traceback only under `--debug`.
 
-    Nothing is raised: faults become a line on stderr, a traceback only with `--debug`.
+    Args:
+        argv: The arguments after the command's name (default: the process's own).
+
+    Returns:
+        The exit code: see the module.
     """
-    _print_any_name()
+    # The name of a file may hold bytes or letters that the terminal's encoding lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace")
     try:
-        options = _parser().parse_args(_hyphens(sys.argv[1:] if argv is None else argv))
+        options = _parser().parse_args(_normalize_option_names(sys.argv[1:] if argv is None else argv))
     except SystemExit as exit_of_argparse:
         return int(exit_of_argparse.code or 0)
     try:
@@ -76,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        what = told(error, getattr(options, "output", None))
+        what = error_message(error, getattr(options, "output", None))
         bug = f"unexpected {type(error).__name__}: {error}{'' if options.debug else ' (--debug shows where)'}"
         print(f"hf-video: error: {what or bug}", file=sys.stderr)
         return WRONG if what else BUG
@@ -84,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.debug:
-        _say_what_is_loaded()
+        _log_to_stderr()
     if options.verb not in WITHOUT_MODEL:
         register_auto_classes()
     if getattr(options, "device", None) is not None:
@@ -94,15 +102,8 @@ def _run(options: argparse.Namespace) -> int:
     return import_module(f"hf_video.cli.verbs.{options.verb}").run(options)
 
 
-def _print_any_name() -> None:
-    """A file's name may hold bytes that are no text, or letters that the terminal has not."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "backslashreplace")
-
-
-def _say_what_is_loaded() -> None:
-    """Lines of the package's logger on stderr, such as the class that each model is loaded as."""
+def _log_to_stderr() -> None:
+    """Writes the package's log to stderr, such as the class that each model is loaded as."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("hf-video: %(message)s"))
     logger = logging.getLogger("hf_video")
@@ -110,8 +111,8 @@ def _say_what_is_loaded() -> None:
     logger.setLevel(logging.DEBUG)
 
 
-def _hyphens(argv: Sequence[str]) -> list[str]:
-    """Options as they are declared: transformers' scripts write --push_to_hub, and so may people here."""
+def _normalize_option_names(argv: Sequence[str]) -> list[str]:
+    """Writes options with hyphens: --push_to_hub, as in transformers' scripts, is accepted too."""
     named = (argument.partition("=") if argument.startswith("--") else (argument, "", "") for argument in argv)
     return [
         (name.replace("_", "-") if name.startswith("--") else name) + equals + value for name, equals, value in named
@@ -128,7 +129,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hf-video",
         description="Video models from the command line.",
-        epilog="exit codes: 0 all is well, 1 some files failed, 2 wrong usage or model, 3 a bug, 130 interrupted",
+        epilog="exit codes: 0 success, 1 some files failed, 2 wrong usage or model, 3 a bug, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"hf-video {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

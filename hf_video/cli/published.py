@@ -1,16 +1,19 @@
 """The published configurations that our models have, with the accuracy that their authors report for them.
 
-Accuracies are quoted, each with the file it was read in; None where that could not be done. All else is counted.
+Accuracies are quoted with their source; `top1` is None where no source could be read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedModel:
     """One published model. `stride`: frames from one to the next in the video, None where they are spread over the
     whole of it; `top1` in percent; `views`: clips x crops whose scores are averaged."""
 
@@ -25,8 +28,8 @@ class Published:
     preset: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
 
-    def config(self):
-        """The configuration, of our own class."""
+    def config(self) -> PretrainedConfig:
+        """Builds the configuration, of our own class."""
         from hf_video.registry import MODELS
 
         row = MODELS[self.model_type]
@@ -42,19 +45,23 @@ SLOWFAST, PYTORCHVIDEO = "facebookresearch/SlowFast MODEL_ZOO", "facebookresearc
 SWIN, DEEPMIND = "SwinTransformer/Video-Swin-Transformer README", "google-deepmind/kinetics-i3d README"
 MMACTION, TWO_STREAM = "open-mmlab/mmaction2 model zoo", "bryanyzhu/two-stream-pytorch README"
 
-_FE = {"attention_type": "factorized_encoder"}
-_VIVIT_L = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-_RGB = {"num_frames": 1, "temporal_config": None}
-_FLOW = {"num_frames": 1, "spatial_config": None}
-_I3D_PAIR = {
-    "spatial_config": {"model_type": "i3d"},
-    "temporal_config": {"model_type": "i3d"},
-    "fusion": "sum_logits",
-    "num_frames": 64,
-    "flow_length": 1,
+_FE: dict[str, Any] = {"attention_type": "factorized_encoder"}
+_VIVIT_L: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
 }
+_RGB: dict[str, Any] = {"num_frames": 1, "temporal_config": None}
+_FLOW: dict[str, Any] = {"num_frames": 1, "spatial_config": None}
+_UCF101_RESNET_RGB: dict[str, Any] = {"data": UCF101, "classes": 101, "spatial_config": "resnet152", **_RGB}
+_UCF101_RESNET_FLOW: dict[str, Any] = {"data": UCF101, "classes": 101, "temporal_config": "resnet152", **_FLOW}
+_I3D = {"model_type": "i3d"}
+_I3D_PAIR: dict[str, Any] = {
+    "spatial_config": _I3D, "temporal_config": _I3D, "fusion": "sum_logits", "num_frames": 64, "flow_length": 1
+}  # fmt: skip
 
-# Types without a row: they have no class of a fixed set to be right about, and top-1 on Kinetics says nothing of them.
+# Types without a row: they have no fixed set of classes, so that top-1 on Kinetics does not apply.
 NOT_LISTED = {
     "s3d": "it is the video encoder of Facebook's VideoCLIP, whose published weights have no classifier",
     "videoclip": "it is judged by retrieval; model_cards/videoclip.md has the recalls that its authors report",
@@ -62,12 +69,15 @@ NOT_LISTED = {
 }
 
 
-def _row(name, model_type, stride, top1=None, views="", source="", preset=None, *, data=K400, classes=400, **fields):
+def _row(
+    name: str, model_type: str, stride: int | None, top1: float | None = None, views: str = "", source: str = "",
+    preset: str | None = None, *, data: str = K400, classes: int = 400, **fields: Any,
+) -> PublishedModel:  # fmt: skip
     data, views, source = (data, views, source) if top1 is not None else ("", "", "")
-    return Published(name, model_type, stride, classes, top1, data, views, source, preset, fields)
+    return PublishedModel(name, model_type, stride, classes, top1, data, views, source, preset, fields)
 
 
-PUBLISHED: tuple[Published, ...] = (
+PUBLISHED: tuple[PublishedModel, ...] = (
     _row("C3D Sports-1M", "c3d", 1, preset="sports1m", classes=487),
     _row("C3D UCF101", "c3d", 1, 83.08, "10x1", MMACTION, "ucf101", data=UCF101, classes=101),
     _row("I3D RGB", "i3d", 1, 71.1, "whole video x1", DEEPMIND, "rgb", data=f"{K400} test"),
@@ -87,14 +97,8 @@ PUBLISHED: tuple[Published, ...] = (
     _row("TimeSformer-L", "timesformer", 4, 80.6, "1x3", TIMESFORMER, num_frames=96),
     _row("Two-stream VGG16, RGB", "two_stream", None, 78.5, "25x10", TWO_STREAM, data=UCF101, classes=101, **_RGB),
     _row("Two-stream VGG16, flow", "two_stream", None, 80.4, "25x10", TWO_STREAM, data=UCF101, classes=101, **_FLOW),
-    _row(
-        *("Two-stream ResNet-152, RGB", "two_stream", None, 85.6, "25x10", TWO_STREAM),
-        **{"data": UCF101, "classes": 101, "spatial_config": "resnet152", **_RGB},
-    ),
-    _row(
-        *("Two-stream ResNet-152, flow", "two_stream", None, 85.71, "25x10", TWO_STREAM),
-        **{"data": UCF101, "classes": 101, "temporal_config": "resnet152", **_FLOW},
-    ),
+    _row("Two-stream ResNet-152, RGB", "two_stream", None, 85.6, "25x10", TWO_STREAM, **_UCF101_RESNET_RGB),
+    _row("Two-stream ResNet-152, flow", "two_stream", None, 85.71, "25x10", TWO_STREAM, **_UCF101_RESNET_FLOW),
     _row("Two-stream I3D", "two_stream", 1, 74.2, "whole video x1", DEEPMIND, data=f"{K400} test", **_I3D_PAIR),
     _row("Video Swin-T", "video_swin", 2, 78.8, "4x3", SWIN, "tiny"),
     _row("Video Swin-S", "video_swin", 2, 80.6, "4x3", SWIN, "small"),

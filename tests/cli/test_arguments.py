@@ -9,11 +9,11 @@ import pytest
 
 from hf_video import cli
 from hf_video.cli import VERBS
-from hf_video.cli.arguments import OLD, SHARED, SHORT
+from hf_video.cli.arguments import FORMER_NAMES, SHARED_OPTIONS, SHORT_NAMES
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "model_cards/*.md", "examples/*.py", "hf_video/**/*.py")
-OLD_NAMES = sorted(old for names in OLD.values() for old in names)
+OLD_NAMES = sorted(old for names in FORMER_NAMES.values() for old in names)
 
 
 def actions(verb):
@@ -38,14 +38,15 @@ def test_one_meaning_has_one_name():
             stems.setdefault(re.sub(r"^--(num-)?|s$|-", "", name), set()).add(name)
             if name not in ("--no-private", "--debug"):
                 words.setdefault(action.help.partition("(")[0].strip(), set()).add(name)
-            assert action.option_strings[1:2] == ([SHORT[name]] if name in SHORT else action.option_strings[1:2])
+            if name in SHORT_NAMES:
+                assert action.option_strings[1:2] == [SHORT_NAMES[name]]
     two_meanings = {"video": {"--video", "--videos"}}  # the example to search by; the folder of a list's videos
     assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
 
 
 def test_what_verbs_share_is_taken_from_one_place():
-    for name, shared in SHARED.items():
+    for name, shared in SHARED_OPTIONS.items():
         found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
         assert len(found) > 1, f"{name} is shared by nobody"
         for verb, action in found.items():
@@ -53,7 +54,7 @@ def test_what_verbs_share_is_taken_from_one_place():
                 assert action.type is shared["type"], (verb, name)
 
 
-@pytest.mark.parametrize(("new", "old"), [(new, old) for new, names in OLD.items() for old in names])
+@pytest.mark.parametrize(("new", "old"), [(new, old) for new, names in FORMER_NAMES.items() for old in names])
 def test_old_names_are_accepted_and_not_shown(new, old):
     parser = cli._parser()
     given = {"--windows": "3s", "--processes": "3"}[new]
@@ -127,11 +128,11 @@ def test_counts(capsys, option, number):
 
 @pytest.mark.parametrize("number", ["1", "-0.1", "nan", "inf", "a fifth"])
 @pytest.mark.parametrize("line", ["train --test-size", "evaluate --test-size", "pretrain --held-out"])
-def test_shares(capsys, line, number):
+def test_fractions(capsys, line, number):
     verb, option = line.split()
     code, err = run(capsys, verb, "videos", "--model", "m", f"{option}={number}")
     assert code == cli.WRONG
-    assert f"{number!r} came, and it must be a share" in err
+    assert f"{number!r} came, and it must be a fraction" in err
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ FILES = {"preview": "preview videos --output {}", "search": "search library.inde
 
 def test_no_output_is_left_out():
     """Every option that names a place to write is in one of the two tables."""
-    writing = {verb for verb in VERBS for a in actions(verb) if a.type in (SHARED["--output"]["type"],)}
+    writing = {verb for verb in VERBS for a in actions(verb) if a.type in (SHARED_OPTIONS["--output"]["type"],)}
     assert writing == set(FOLDERS)
     assert {verb for verb in VERBS if any(a.dest in ("output", "sheet", "reencode") for a in actions(verb))} == {
         *FOLDERS,

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForVideoClassification, pipeline
 
 from hf_video import cli
-from hf_video.cli.files import expand
+from hf_video.cli.files import expand_paths
 
 
 @pytest.fixture(scope="session")
@@ -144,9 +144,9 @@ def test_interrupts_bugs_and_debug(capsys, monkeypatch, model):
 
 
 def test_folders_stand_for_their_videos(folder, tmp_path):
-    assert [os.path.basename(f) for f in expand([str(folder)])] == ["clip3.mkv", "clip2.mp4", "clip10.mp4"]
+    assert [os.path.basename(f) for f in expand_paths([str(folder)])] == ["clip3.mkv", "clip2.mp4", "clip10.mp4"]
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
-    assert expand([str(tmp_path), "http://example.org/a.mp4"]) == [str(tmp_path), "http://example.org/a.mp4"]
+    assert expand_paths([str(tmp_path), "http://example.org/a.mp4"]) == [str(tmp_path), "http://example.org/a.mp4"]
 
 
 # --- info ------------------------------------------------------------------------------------------------------------

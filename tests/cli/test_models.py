@@ -8,7 +8,7 @@ import pytest
 
 from hf_video import cli
 from hf_video.cli.published import NOT_LISTED, PUBLISHED
-from hf_video.cli.verbs.models import describe
+from hf_video.cli.verbs.models import model_row
 from hf_video.registry import MODELS
 
 BY_NAME = {row.name: row for row in PUBLISHED}
@@ -34,25 +34,25 @@ def run(capsys, *arguments):
 )
 def test_counts_are_the_published_ones(name, parameters, gflops):
     """One multiply-add is one: the authors' tables say the same within 1 %."""
-    row = describe(BY_NAME[name])
+    row = model_row(BY_NAME[name])
     assert row["parameters"] == parameters
     assert row["gflops"] == pytest.approx(gflops, rel=0.01)
 
 
 def test_attention_is_counted():
     """Joint attention over 1 + 8·196 tokens, by hand: projections, both products, MLP, patches, classifier."""
-    from hf_video.cli.verbs.models import count
+    from hf_video.cli.verbs.models import count_cost
     from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 
     tokens, width = 1569, 768
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
     expected = 2 * block + 1568 * width**2 + 400 * width
     config = TimesformerConfig(attention_type="joint_space_time", num_hidden_layers=2, num_labels=400)
-    assert count("timesformer", config)[1] == expected
+    assert count_cost("timesformer", config)[1] == expected
 
 
 def test_two_streams_cost_what_both_cost():
-    both, rgb, flow = (describe(BY_NAME[name]) for name in ("Two-stream I3D", "I3D RGB", "I3D flow"))
+    both, rgb, flow = (model_row(BY_NAME[name]) for name in ("Two-stream I3D", "I3D RGB", "I3D flow"))
     for number in ("parameters", "gflops"):
         assert both[number] == pytest.approx(rgb[number] + flow[number], rel=1e-4)
 

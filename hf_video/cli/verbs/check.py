@@ -14,30 +14,33 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import adder, count, folder_to_write
+from hf_video.cli.arguments import Parser, output_folder, positive_int
 from hf_video.errors import pluralize, without_name
+
+if TYPE_CHECKING:
+    from hf_video.data.rows import Skipped
 
 SHOWN = 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("source", metavar="DIR", help="a folder, a list (csv, json, jsonl), tar shards, or a name on the Hub")
     add("--format")
     add("--videos")
     add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
     add("--no-content", action="store_true", help="compare bytes only, not what videos show")
-    add("--num-frames", type=count, default=4, metavar="T", help="name videos with fewer frames (default 4)")
+    add("--num-frames", type=positive_int, default=4, metavar="T", help="name videos with fewer frames (default 4)")
     add(
         "--reencode",
-        type=folder_to_write,
+        type=output_folder,
         metavar="OUT",
         help="write the good videos there at a small size; can be stopped and resumed",
     )
-    add("--short-side", type=count, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
+    add("--short-side", type=positive_int, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
     add("--json", action="store_true", help="as JSON on stdout")
 
 
@@ -53,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         videos=options.videos,
     )
     found = report.as_dict()
-    failed = []
+    failed: list[Skipped] = []
     if options.reencode:
         from hf_video.data.check.transcoding import transcode_videos
 
@@ -72,9 +75,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         for split, counts in found["classes"].items()
     ]
     low, middle, high = found["seconds"]
-    lines += [
-        f"  {name:<12}{_most(found[key])}" for name, key in (("size", "sizes"), ("fps", "rates"), ("codec", "codecs"))
-    ]
+    for name, key in (("size", "sizes"), ("fps", "rates"), ("codec", "codecs")):
+        shown = ", ".join(f"{value} ({count})" for value, count in list(found[key].items())[:SHOWN])
+        more = f" and {len(found[key]) - SHOWN} more" if len(found[key]) > SHOWN else ""
+        lines.append(f"  {name:<12}{shown}{more}")
     lines += [f"  {'seconds':<12}{low:g} to {high:g}, median {middle:g}"]
     for fault in found["faults"]:
         reason = without_name(fault["reason"], fault["name"])
@@ -98,10 +102,5 @@ def _split_line(split: str, videos: int, counts: dict[str, int], imbalance: floa
     text = f"  {split:<12}{pluralize(videos, 'video')} of {pluralize(len(counts), 'class', 'classes')}"
     if imbalance is None or imbalance == 1:
         return text
-    largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     return f"{text}, from {counts[smallest]} ({smallest}) to {counts[largest]} ({largest}): {imbalance:g} times as many"
-
-
-def _most(counts: dict[str, int]) -> str:
-    shown = ", ".join(f"{value} ({count})" for value, count in list(counts.items())[:SHOWN])
-    return shown + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "")

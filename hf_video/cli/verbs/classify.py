@@ -14,27 +14,32 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import adder, count, whole
-from hf_video.cli.files import expand
-from hf_video.cli.printing import fault, json_result, table
+from hf_video.cli.arguments import Parser, non_negative_int, positive_int
+from hf_video.cli.files import expand_paths
+from hf_video.cli.printing import error_line, format_result, json_result
 from hf_video.errors import pluralize
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from hf_video.pipelines.video_classification import VideoClassificationPipeline
 
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("files", nargs="+", metavar="FILE", help="video files, http(s) URLs, or folders")
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--revision")
-    add("--top-k", type=whole, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
-    add("--num-frames", type=count, metavar="T", help="frames of a clip (default: the model's)")
+    add("--top-k", type=non_negative_int, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
+    add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
     add(
         "--stride",
-        type=count,
+        type=positive_int,
         metavar="N",
         help="frames from one to the next (default: a clip spans the whole video)",
     )
@@ -54,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    files = expand(options.files)
+    files = expand_paths(options.files)
     classify = load_pipeline(options)
     calls = {
         "views": options.views,
@@ -68,13 +73,12 @@ def run(options: argparse.Namespace) -> int:
         "num_workers": options.num_workers,
     }
     calls = {name: value for name, value in calls.items() if value is not None}
-    # A list would be answered all at once; of a dataset the results come one by one.
-    results = classify(_Files(files), bad_files="report", top_k=options.top_k or None, **calls)
-    return show(files, results, options)
+    results = classify(_FileDataset(files), bad_files="report", top_k=options.top_k or None, **calls)
+    return print_results(files, results, options)
 
 
-class _Files:
-    """A list that the pipeline streams."""
+class _FileDataset:
+    """A list as a data set, whose results the pipeline yields one by one."""
 
     def __init__(self, files: list[str]):
         self._files = files
@@ -86,20 +90,20 @@ class _Files:
         return self._files[index]
 
 
-def show(files: list[str], results: Iterator[Any], options: argparse.Namespace) -> int:
+def print_results(files: list[str], results: Iterator[Any], options: argparse.Namespace) -> int:
     """Prints every result as it comes (one array with `--json`), and returns the exit code."""
-    failed, collected = 0, []
+    failed, collected = 0, list[dict[str, Any]]()
     progress = _progress(len(files), options)
     for file, result in zip(files, results, strict=True):
         if isinstance(result, dict) and "error" in result:
             failed += 1
-            progress.write(fault(file, result["message"]))
+            progress.write(error_line(file, result["message"]))
         if options.json:
             collected.append(json_result(file, result))
         elif options.jsonl:
             print(json.dumps(json_result(file, result), ensure_ascii=False), flush=True)
         elif not (isinstance(result, dict) and "error" in result):
-            print(table(file, result), flush=True)
+            print(format_result(file, result), flush=True)
         progress.update()
     progress.close()
     if options.json:
@@ -109,7 +113,7 @@ def show(files: list[str], results: Iterator[Any], options: argparse.Namespace) 
     return SOME_FAILED if failed else DONE
 
 
-def _progress(total: int, options: argparse.Namespace) -> Any:
+def _progress(total: int, options: argparse.Namespace) -> tqdm:
     from tqdm import tqdm
 
     class Progress(tqdm):
@@ -120,8 +124,8 @@ def _progress(total: int, options: argparse.Namespace) -> Any:
     return Progress(total=total, unit="video", file=sys.stderr, disable=hidden)
 
 
-def load_pipeline(options: argparse.Namespace) -> Any:
-    """The pipeline; raises CheckpointError for a model that can't be loaded, with the reason in one or two lines."""
+def load_pipeline(options: argparse.Namespace) -> VideoClassificationPipeline:
+    """The pipeline of `--model`. Raises CheckpointError for a model that can't be loaded."""
     import transformers
 
     from hf_video.base.loading import loading

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.cli import DONE, CommandError
-from hf_video.cli.arguments import adder
+from hf_video.cli.arguments import Parser
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     kinds = "(.safetensors, .pth, .pyth, .pt, .bin)"
     add("file", metavar="FILE", help=f"a checkpoint file {kinds}, or a folder or Hub name with pytorch_model.bin")
     add("--model-type", help="of a checkpoint file: videomae, timesformer, ...: see hf-video info")
@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
-    _check_output(output, options.overwrite)
+    if output.is_dir() and os.listdir(output) and not options.overwrite:
+        raise CommandError(f"the folder {output} is not empty; choose another, or add --overwrite")
     _check_kind(options)
     values = parse_values(options.set, "--set")
     processor = parse_values(options.processor, "--processor")
@@ -62,11 +63,6 @@ def run(options: argparse.Namespace) -> int:
     print(f"{output}: {type(model).__name__}, {parameters:,} parameters", file=sys.stderr)
     print(output)
     return DONE
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.is_dir() and os.listdir(output) and not overwrite:
-        raise CommandError(f"the folder {output} is not empty; choose another, or add --overwrite")
 
 
 def _check_kind(options: argparse.Namespace) -> None:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_video.cli.arguments import accept_also, adder, count
+from hf_video.cli.arguments import Parser, positive_int
 from hf_video.errors import pluralize
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--revision")
@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="safetensors",
         help="of the shards (default safetensors)",
     )
-    accept_also(parser, "--format", "--shard-format")  # as it was before --format was that of the data
+    parser.add_alias("--format", "--shard-format")  # as it was before --format was that of the data
     add("--windows")
     add("--views")
-    add("--shard-size", type=count, default=512, metavar="N", help="videos of a shard (default 512)")
+    add("--shard-size", type=positive_int, default=512, metavar="N", help="videos of a shard (default 512)")
     add("--processes")
     add("--num-workers", help="processes that decode for each of them (default 0: itself)")
     add("--batch-size", default=8)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_video.cli import DONE, SOME_FAILED
-    from hf_video.cli.files import left_out
+    from hf_video.cli.files import skipped_message
     from hf_video.data.rows import VideoRows
     from hf_video.data.sources.load import load_videos
     from hf_video.features.embed import ModelLoader, embed_videos
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     splits = load_videos(options.data, test_size=0.0, need_labels=False, inspect=None)
     others = [one for part in splits.values() for one in part.skipped]
     if others:
-        print(left_out(others), file=sys.stderr)
+        print(skipped_message(others), file=sys.stderr)
     rows = VideoRows([row for part in splits.values() for row in part], next(iter(splits.values())).labels)
     hidden = options.quiet or len(rows) < 2 or not sys.stderr.isatty()
     with tqdm(total=len(rows), unit="video", file=sys.stderr, disable=hidden) as bar:

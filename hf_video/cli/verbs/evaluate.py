@@ -21,15 +21,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import adder, share
+from hf_video.cli.arguments import Parser, fraction
 from hf_video.cli.verbs.classify import DTYPES, load_pipeline
 
+if TYPE_CHECKING:
+    from hf_video.data.rows import VideoRows
+    from hf_video.evaluation.multi_label_report import MultiLabelReport
+    from hf_video.evaluation.report import Report
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
@@ -38,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="test", help="train, validation, test (default), or all")
     add(
         "--test-size",
-        type=share,
-        metavar="SHARE",
+        type=fraction,
+        metavar="FRACTION",
         help="kept for the test, of unsplit data (default: as MODEL was trained)",
     )
     add("--group-pattern", help="clips of one recording stay on one side (default: as MODEL was trained)")
@@ -47,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that an evaluation of any data has."""
-    add = adder(parser)
+def add_run_arguments(parser: Parser) -> None:
+    """Adds the options that every evaluation has, whatever its data."""
+    add = parser.add_option
     add("--output", help="folder for the report, tables, pictures and kept predictions")
     add("--revision")
     add("--batch-size")
@@ -81,8 +86,8 @@ def run(options: argparse.Namespace) -> int:
     return DONE if report.found == report.total else SOME_FAILED
 
 
-def evaluate_rows(rows: Any, options: argparse.Namespace) -> Any:
-    """The report on these rows, saved where `--output` says."""
+def evaluate_rows(rows: VideoRows, options: argparse.Namespace) -> Report | MultiLabelReport:
+    """Evaluates these rows and saves the report in `--output`."""
     from hf_video.evaluation.classification import evaluate_videos
 
     pipe = load_pipeline(options)

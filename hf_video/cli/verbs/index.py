@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_video.cli.arguments import adder
+from hf_video.cli.arguments import Parser
 from hf_video.errors import pluralize
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("folder", metavar="DIR", help="a folder of videos, with those in the folders below it")
     add("--model", help='a folder, a name on the Hub, or "fingerprint" (default: the index\'s own)')
     add("--revision")
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_video.cli import DONE, SOME_FAILED
-    from hf_video.cli.files import left_out
+    from hf_video.cli.files import skipped_message
     from hf_video.retrieval import VideoIndex
 
     hidden = options.quiet or not sys.stderr.isatty()
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         f"{report.removed} removed)"
     )
     if report.left_out:
-        print(left_out(report.left_out), file=sys.stderr)
+        print(skipped_message(report.left_out), file=sys.stderr)
     for one in report.skipped:
         print(one, file=sys.stderr)
     return SOME_FAILED if report.skipped else DONE

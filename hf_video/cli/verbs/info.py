@@ -18,8 +18,8 @@ from typing import Any
 
 from hf_video.base.version import __version__
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.files import expand
-from hf_video.cli.printing import fault
+from hf_video.cli.files import expand_paths
+from hf_video.cli.printing import error_line
 from hf_video.errors import HFVideoError, pluralize
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.files:
-        return describe_files(expand(options.files), as_json=options.json, stream=options.stream)
-    found = gather()
+        return describe_files(expand_paths(options.files), as_json=options.json, stream=options.stream)
+    found = collect_environment()
     if options.json:
         print(json.dumps(found, indent=2))
     else:
@@ -43,19 +43,24 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def gather() -> dict[str, Any]:
-    """What is installed and what works, as plain JSON values. Every backend is tried, not looked up."""
+def collect_environment() -> dict[str, Any]:
+    """What is installed and what works, as plain JSON values. Each backend is imported to find out."""
+    try:
+        from av import library_versions as libraries
+    except Exception:
+        libraries = {}
+    torchvision = _try("torchvision", "")
     return {
         "hf_video": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES} | {"torch": _torch()},
-        "ffmpeg": _ffmpeg(),
+        "ffmpeg": {name: ".".join(map(str, version)) for name, version in libraries.items()},
         "optional": {name: _version(name) for name in OPTIONAL},
         "backends": {
             "pyav": _try("av", "reads every file"),
             "torchcodec": _try("torchcodec.decoders", 'the same frames; only used with backend="torchcodec"'),
-            "torchvision": _torchvision(),
+            "torchvision": {**torchvision, "why": f"never used ({torchvision['why']})".removesuffix(" ()")},
             **_devices(),
             "flash-attn": _try("flash_attn", 'usable with attn_implementation="flash_attention_2"'),
         },
@@ -71,20 +76,12 @@ def _version(name: str) -> str | None:
 
 
 def _torch() -> str | None:
-    """With its build, such as 2.14.1+cu130, which the installed package's version may leave out."""
+    """The version with its build, such as 2.14.1+cu130, which the package's metadata may leave out."""
     try:
         import torch
     except Exception:
         return _version("torch")
     return str(torch.__version__)
-
-
-def _ffmpeg() -> dict[str, str]:
-    try:
-        import av
-    except Exception:
-        return {}
-    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
 
 
 def _try(module: str, use: str) -> dict[str, Any]:
@@ -97,31 +94,22 @@ def _try(module: str, use: str) -> dict[str, Any]:
     return {"works": True, "why": use}
 
 
-def _torchvision() -> dict[str, Any]:
-    tried = _try("torchvision", "")
-    return {"works": tried["works"], "why": "never used" + ("" if tried["works"] else f" ({tried['why']})")}
-
-
 def _devices() -> dict[str, dict[str, Any]]:
     try:
         import torch
     except Exception as error:
         return {"cuda": {"works": False, "why": _reason(error)}}
+    no_cuda = "torch is a CPU build" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
+    gpus = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     mps = torch.backends.mps
     no_mps = "not a Mac, or macOS too old" if mps.is_built() else "torch is built without MPS"
     return {
-        "cuda": {"works": torch.cuda.is_available(), "why": _cuda(torch)},
+        "cuda": {"works": torch.cuda.is_available(), "why": gpus if torch.cuda.is_available() else no_cuda},
         "mps": {
             "works": mps.is_available(),
             "why": "" if mps.is_available() else no_mps,
         },
     }
-
-
-def _cuda(torch: Any) -> str:
-    if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return "torch is a CPU build" if torch.version.cuda is None else "no usable NVIDIA GPU or driver"
 
 
 def _models() -> dict[str, Any]:
@@ -136,12 +124,12 @@ def _models() -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """The reason without what led to it. A first line that announces others ("Likely causes:") is nothing without them,
-    and libraries that the system doesn't find are the cause whatever is said before."""
+    """The type and first line of an error, with the lines that follow a first line such as "Likely causes:", and with
+    the shared libraries that the system doesn't find."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[:4] if lines and lines[0].endswith(":") else lines[:1])[:300]
+    first = " ".join(lines[:4] if lines and lines[0].endswith(":") else lines[:1])[:300]
     absent = dict.fromkeys(re.findall(r"[\w.+-]+\.(?:so|dylib|dll)[\w.]*: cannot open shared object file", str(error)))
-    found = "; ".join(filter(None, (said, *list(absent)[:2])))
+    found = "; ".join(filter(None, (first, *list(absent)[:2])))
     return f"{type(error).__name__}: {found}" if found else type(error).__name__
 
 
@@ -157,7 +145,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def describe_files(files: list[str], *, as_json: bool, stream: int | None = None) -> int:
-    """Prints the metadata of each file. Exit code 1 if some can't be read; those are named on stderr."""
+    """Prints the metadata of each file and returns the exit code; files that can't be read are named on stderr."""
     from hf_video.video.reader import VideoReader
 
     rows: list[dict[str, Any]] = []
@@ -167,7 +155,7 @@ def describe_files(files: list[str], *, as_json: bool, stream: int | None = None
                 about = dataclasses.asdict(reader.metadata)
             rows.append({"file": file, **about, "sample_aspect_ratio": str(about["sample_aspect_ratio"])})
         except HFVideoError as error:
-            print(fault(file, str(error)), file=sys.stderr)
+            print(error_line(file, str(error)), file=sys.stderr)
             rows.append({"file": file, "error": type(error).__name__, "message": str(error)})
     if as_json:
         print(json.dumps(rows, indent=2))

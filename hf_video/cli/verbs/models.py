@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, CommandError
-from hf_video.cli.published import NOT_LISTED, PUBLISHED, Published
+from hf_video.cli.published import NOT_LISTED, PUBLISHED, PublishedModel
 from hf_video.errors import did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
 
 HEADER = ("model", "type", "parameters", "GFLOPs", "input", "stride", "top-1", "data", "views")
 
@@ -30,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    rows = [describe(row) for row in chosen(options.types)]
+    rows = [model_row(row) for row in select_models(options.types)]
     print(json.dumps(rows, indent=2) if options.json else "\n".join(_lines(rows)))
     return DONE
 
 
-def chosen(types: list[str]) -> list[Published]:
-    """The rows of these model types, or all. Raises CommandError for a type that has none."""
+def select_models(types: list[str]) -> list[PublishedModel]:
+    """The published models of these types, or all. Raises CommandError for a type that has none."""
     known = sorted({row.model_type for row in PUBLISHED})
     for name in types:
         if name in NOT_LISTED:
@@ -47,12 +51,12 @@ def chosen(types: list[str]) -> list[Published]:
     return [row for row in PUBLISHED if not types or row.model_type in types]
 
 
-def describe(row: Published) -> dict[str, Any]:
-    """A row as plain JSON values. `parameters` and `gflops` are counted on a model without memory."""
+def model_row(row: PublishedModel) -> dict[str, Any]:
+    """A published model as plain JSON values. `parameters` and `gflops` are counted on the meta device."""
     from hf_video.base.configuration import pair
 
     config = row.config()
-    parameters, multiply_adds = count(row.model_type, config)
+    parameters, multiply_adds = count_cost(row.model_type, config)
     return {
         "model": row.name,
         "model_type": row.model_type,
@@ -68,8 +72,8 @@ def describe(row: Published) -> dict[str, Any]:
     }
 
 
-def count(model_type: str, config) -> tuple[int, int]:
-    """Parameters, and multiply-adds for one clip of the configuration's size, of a classifier on the meta device."""
+def count_cost(model_type: str, config: PretrainedConfig) -> tuple[int, int]:
+    """Counts the parameters of a classifier, and the multiply-adds for one clip of the configuration's size."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,12 +89,12 @@ def count(model_type: str, config) -> tuple[int, int]:
     # How PyTorch runs fused attention, and so whether it is counted, depends on the device: spell the products out.
     model.set_attn_implementation("eager")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(**_inputs(config), output_hidden_states=True)  # all tokens to the end
+        model(**_meta_inputs(config), output_hidden_states=True)  # all tokens to the end
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-def _inputs(config) -> dict[str, Any]:
-    """A clip without memory, and its flow, for the streams that the model has."""
+def _meta_inputs(config: PretrainedConfig) -> dict[str, torch.Tensor]:
+    """A clip, and its flow where the model has a stream for it, on the meta device."""
     import torch
 
     from hf_video.base.configuration import pair
@@ -104,7 +108,7 @@ def _inputs(config) -> dict[str, Any]:
 
 
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns wide enough for what is in them, numbers to the right."""
+    """The table, with columns as wide as their cells and numbers to the right."""
     cells = [HEADER, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = {"parameters", "GFLOPs", "stride", "top-1"}

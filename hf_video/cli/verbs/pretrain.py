@@ -1,4 +1,4 @@
-"""Train a VideoMAE without labels: hide most of each clip, learn to paint it in.
+"""Train a VideoMAE without labels: most of each clip is masked, and the model learns to reconstruct it.
 
   hf-video pretrain clips/ --model videomae:small --output my-encoder
   hf-video pretrain clips/ --model tiny.json --set training.num_train_epochs=100 --resume
@@ -7,9 +7,9 @@
 
 DATA is a folder of videos, a list of them, or tar shards; labels are not used. --model is a size with random weights, a
 JSON or YAML file of configuration fields with "model_type", or a checkpoint to go on from. A part of the videos is held
-out (a test split, where there is one); on these the masked loss is compared with two predictors that know nothing: the
-mean of each patch, and a copy of the nearest visible tube. Without --recipe, fewer than 100 videos are cropped,
-mirrored and coloured anew for each clip (videomae_pretrain_small:few_videos), or they would be learnt by heart.
+out (a test split, where there is one); on these the masked loss is compared with two trivial predictors: the mean of
+each patch, and a copy of the nearest visible tube. Without --recipe, fewer than 100 videos are cropped,
+mirrored and coloured at random for each clip (videomae_pretrain_small:few_videos), against overfitting.
 
 The output folder holds the model for `hf-video train` and `hf-video probe`, its card, training_summary.json, and
 figures/: reconstructions while it learns, and the loss curve.
@@ -22,11 +22,11 @@ import sys
 from typing import Any
 
 from hf_video.cli import DONE
-from hf_video.cli.arguments import adder, count, share
+from hf_video.cli.arguments import Parser, fraction, positive_int
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
     add("--model", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
     add("--recipe", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
     add(
         "--held-out",
-        type=share,
-        metavar="SHARE",
+        type=fraction,
+        metavar="FRACTION",
         help="of the videos (default 0.1, of fewer than 100 videos 0.25; 0: none)",
     )
     add("--group-pattern")
     add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
-    add("--probe-every", type=count, default=10, metavar="N", help="epochs between probes (default 10)")
+    add("--probe-every", type=positive_int, default=10, metavar="N", help="epochs between probes (default 10)")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
     add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
@@ -70,17 +70,17 @@ def run(options: argparse.Namespace) -> int:
         revision=options.revision,
     )
     if summary:  # of several processes, the first one's
-        print(told(summary))
+        print(format_summary(summary))
     return DONE
 
 
-def told(summary: dict[str, Any]) -> str:
+def format_summary(summary: dict[str, Any]) -> str:
     from hf_video.data.rows import Skipped
 
     lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
     held_out = summary["held_out"]
     if held_out:
-        lines += _compared(held_out)
+        lines += _held_out_lines(held_out)
     if summary["probe_top1"]:
         probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
         lines.append(f"Linear probe, top-1: {', '.join(probes)}")
@@ -90,8 +90,8 @@ def told(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _compared(held_out: dict[str, Any]) -> list[str]:
-    """The loss beside what it has to beat, and in a sentence whether it does."""
+def _held_out_lines(held_out: dict[str, Any]) -> list[str]:
+    """The loss on held-out videos beside those of two trivial predictors, and whether it is lower than both."""
     clips, videos = held_out["clips"], held_out["videos"]
     rows = (
         ("this model", "masked_loss"),

@@ -14,14 +14,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
-from hf_video.cli.arguments import adder, count, picture_to_write
-from hf_video.cli.files import expand
-from hf_video.cli.printing import fault
+from hf_video.cli.arguments import Parser, output_picture, positive_int
+from hf_video.cli.files import expand_paths
+from hf_video.cli.printing import error_line
 from hf_video.errors import VideoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from hf_video.video.augment.preview import PreviewClip
 
 # Every augmentation, each strong enough to be seen.
 EVERYTHING: dict[str, Any] = {
@@ -34,13 +41,13 @@ EVERYTHING: dict[str, Any] = {
 SHORTEST = 256  # frames of the preview are read at no more than this short side, in pixels
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("source", metavar="DIR_OR_FILE", help="a video, or a folder of videos")
     add(
         "--output",
         required=True,
-        type=picture_to_write,
+        type=output_picture,
         metavar="SHEET.png",
         help="where the picture goes (.png or .jpg)",
     )
@@ -48,11 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--augmentation", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Augmentation to change")
     add("--mixing", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Mixing, or null for none")
     add("--temporal", nargs="+", default=[], metavar="NAME=VALUE", help="fields of TemporalAugmentation, or null")
-    add("--size", type=count, metavar="PIXELS", help="of the clips that come out (default: the recipe's, else 224)")
-    add("--num-frames", type=count, metavar="T", help="frames of a clip (default: the recipe's, else 16)")
+    add(
+        "--size",
+        type=positive_int,
+        metavar="PIXELS",
+        help="of the augmented clips (default: the recipe's, or 224)",
+    )
+    add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the recipe's, else 16)")
     add(
         "--clips",
-        type=count,
+        type=positive_int,
         default=4,
         metavar="N",
         help="videos of a folder to show (default 4, of different classes)",
@@ -67,16 +79,16 @@ def run(options: argparse.Namespace) -> int:
     from hf_video.video.augment.preview import preview_sheet
     from hf_video.video.augment.temporal import TemporalAugmentation
 
-    recipe = settled(options)
+    recipe = resolve_recipe(options)
     size = options.size or recipe["model"].get("image_size") or 224
     data, mixing = recipe["data"], recipe["mixing"]
     augmentation = from_options(Augmentation, recipe["augmentation"], size=size)
     temporal = from_options(TemporalAugmentation, data["temporal"]) if data.get("temporal") else None
     mixing = from_options(Mixing, mixing) if mixing is not None else None
-    files = expand([options.source])
-    labels = sorted({label for file in files if (label := label_of(file, options.source)) is not None})
+    files = expand_paths([options.source])
+    labels = sorted({label for file in files if (label := folder_label(file, options.source)) is not None})
     with ExitStack() as readers:
-        clips, failed = read_clips(files, data, options, readers)
+        clips, failed = load_preview_clips(files, data, options, readers)
         sheet = preview_sheet(
             clips, augmentation=augmentation, temporal=temporal, mixing=mixing, labels=labels, seed=options.seed,
             title=f"Augmentation: {':'.join(filter(None, (recipe['name'], recipe.get('variant'))))}",
@@ -86,23 +98,23 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if failed else DONE
 
 
-def settled(options: argparse.Namespace) -> dict[str, Any]:
-    """The sections of the recipe, or everything, with what was changed on the command line."""
+def resolve_recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe's sections, or every augmentation, with the changes of the command line."""
     from hf_video.training.recipes import load_recipe
 
     recipe = load_recipe(options.recipe) if options.recipe else EVERYTHING
     data = dict(recipe["data"])
-    data["temporal"] = changed(data.get("temporal"), options.temporal)
+    data["temporal"] = apply_settings(data.get("temporal"), options.temporal)
     return {
         **recipe,
         "data": data,
-        "augmentation": changed(recipe["augmentation"], options.augmentation) or {},
-        "mixing": changed(recipe["mixing"], options.mixing),
+        "augmentation": apply_settings(recipe["augmentation"], options.augmentation) or {},
+        "mixing": apply_settings(recipe["mixing"], options.mixing),
     }
 
 
-def changed(section: dict[str, Any] | None, settings: list[str]) -> dict[str, Any] | None:
-    """A section with NAME=VALUE settings, read as YAML; `null` alone switches it off. Raises CommandError for another
+def apply_settings(section: dict[str, Any] | None, settings: list[str]) -> dict[str, Any] | None:
+    """A section with NAME=VALUE settings, read as YAML; `null` alone switches it off. Raises CommandError for any other
     form."""
     import yaml
 
@@ -116,73 +128,73 @@ def changed(section: dict[str, Any] | None, settings: list[str]) -> dict[str, An
             equals = ""
         if not equals:
             raise CommandError(
-                f"{setting!r} is no setting: write NAME=VALUE, as flip=0 or scale=[0.5,1], or null alone"
+                f"{setting!r} can't be read: write NAME=VALUE, such as flip=0 or scale=[0.5,1], or null alone"
             )
         section = {**(section or {}), name: value}
     return section
 
 
-def label_of(file: str, source: str) -> str | None:
-    """The folder that a file of a folder lies in; None for one that was given by itself or lies at the top."""
+def folder_label(file: str, source: str) -> str | None:
+    """The name of a file's folder, which is its class; None for a file given by itself or at the top of `source`."""
     folder = os.path.dirname(file)
     return os.path.basename(folder) if os.path.isdir(source) and not os.path.samefile(folder, source) else None
 
 
-def in_turn(files: list[str], source: str) -> list[str]:
-    """The files so that one of each class comes first, then a second one of each: those of a class that can't be read
-    are made up for by its next ones."""
+def interleave_classes(files: list[str], source: str) -> list[str]:
+    """The files in rounds of one file per class, so that a damaged file is replaced by the next one of its class."""
     classes: dict[str | None, list[str]] = {}
     for file in files:
-        classes.setdefault(label_of(file, source), []).append(file)
+        classes.setdefault(folder_label(file, source), []).append(file)
     turns = max(map(len, classes.values()))
     return [of_class[turn] for turn in range(turns) for of_class in classes.values() if turn < len(of_class)]
 
 
-def read_clips(
+def load_preview_clips(
     files: list[str], data: dict[str, Any], options: argparse.Namespace, readers: ExitStack
-) -> tuple[list[Any], int]:
-    """A `PreviewClip` each of `--clips` videos of different classes as far as there are, and how many files can't be
-    read; these are named on stderr. Raises CommandError if none can."""
-    clips, failed, seen = [], 0, set()
-    waiting = in_turn(files, options.source)
+) -> tuple[list[PreviewClip], int]:
+    """The clips of `--clips` videos, of different classes where possible, and the number of files that can't be read;
+    these are named on stderr. Raises CommandError if no file can be read."""
+    clips: list[PreviewClip] = []
+    failed, seen = 0, set()
+    waiting = interleave_classes(files, options.source)
     while waiting and len(clips) < options.clips:
         # A class whose file was damaged still comes before the second clip of another.
-        new = (file for file in waiting if label_of(file, options.source) not in seen)
+        new = (file for file in waiting if folder_label(file, options.source) not in seen)
         file = next(new, waiting[0])
         waiting.remove(file)
         try:
             clips.append(_clip(file, data, options, readers))
-            seen.add(label_of(file, options.source))
+            seen.add(folder_label(file, options.source))
         except VideoError as error:
             failed += 1
-            print(fault(file, str(error)), file=sys.stderr)
+            print(error_line(file, str(error)), file=sys.stderr)
     if not clips:
         raise CommandError("none of the videos could be read")
     return clips, failed
 
 
-def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers: ExitStack) -> Any:
+def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers: ExitStack) -> PreviewClip:
     import torch
 
     from hf_video.video.augment.preview import PreviewClip
     from hf_video.video.reader import VideoReader
     from hf_video.video.sampling.sample_reader import sample_video
 
-    reader = readers.enter_context(VideoReader(file, **_reading(file, data.get("resize"))))
+    reader = readers.enter_context(VideoReader(file, **_resize_options(file, data.get("resize"))))
     num_frames, total = options.num_frames or data.get("num_frames") or 16, reader.metadata.num_frames
     sampler = {"sampler": data.get("sampler"), **(data.get("sampler_options") or {})}
-    if sampler["sampler"] is None:  # training takes the model's; show motion, and no frame twice
+    if sampler["sampler"] is None:  # training uses the model's; here motion is shown, and no frame twice
         sampler = {"sampler": "dense", "stride": 4} if total >= 4 * num_frames else {"sampler": "uniform"}
     indices = sample_video(reader, num_frames, **sampler).indices[0]
 
-    def read(wanted: Any) -> Any:
+    def read(wanted: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(reader.get_frames(wanted).data)
 
-    return PreviewClip(read(indices), indices, total, read, os.path.basename(file), label_of(file, options.source))
+    return PreviewClip(read(indices), indices, total, read, os.path.basename(file), folder_label(file, options.source))
 
 
-def _reading(file: str, resize: Any) -> dict[str, Any]:
-    """As training reads frames; without a size of its own, small enough to be quick."""
+def _resize_options(file: str, resize: int | Sequence[int] | None) -> dict[str, Any]:
+    """The reader's options for the recipe's `resize`; without one, large frames are reduced to `SHORTEST`."""
     from hf_video.video.reader import VideoReader
 
     if resize is not None:

@@ -16,12 +16,12 @@ import json
 import sys
 from typing import Any
 
-from hf_video.cli.arguments import adder
+from hf_video.cli.arguments import Parser
 from hf_video.errors import pluralize
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("data", metavar="DATA", help="labelled videos: a folder, a list, or tar shards")
     add("--model", required=True, help="a folder, or a name on the Hub; pretrained or fine-tuned")
     add("--revision")
@@ -59,13 +59,13 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        show(report)
+        print_report(report)
     for one in report["skipped"]:
         print(Skipped(**one), file=sys.stderr)
     return SOME_FAILED if any(not one["used"] for one in report["skipped"]) else DONE
 
 
-def show(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any]) -> None:
     print(
         f"{pluralize(report['train_found'], 'training video')}, {pluralize(report['test_found'], 'test video')}, "
         f"{pluralize(len(report['labels']), 'class', 'classes')}"

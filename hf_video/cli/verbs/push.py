@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 from hf_video.cli import DONE
-from hf_video.cli.arguments import adder
+from hf_video.cli.arguments import Parser
 from hf_video.errors import pluralize
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("folder", metavar="FOLDER", help="the folder that training wrote")
     add("repo", metavar="REPO", help="owner/name on the Hub, or a name of your own account")
     add(

@@ -15,23 +15,27 @@ import argparse
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from hf_video.cli.arguments import adder, count, picture_to_write
+from hf_video.cli.arguments import Parser, output_picture, positive_int
+
+if TYPE_CHECKING:
+    from hf_video.retrieval.moments import Moment
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("index", metavar="INDEX", help="folder of the index")
     add("text", nargs="?", metavar="TEXT", help="what is to be seen, in words")
     add("--video", metavar="FILE", help="an example instead of words")
     add("--image", metavar="FILE", help="a picture instead of words")
     add("--model", help="the model of the index, if it lies elsewhere by now")
-    add("--top-k", type=count, default=10, metavar="K", help="moments (default 10)")
+    add("--top-k", type=positive_int, default=10, metavar="K", help="moments (default 10)")
     add("--merge", action=argparse.BooleanOptionalAction, default=True, help="join moments that overlap (default)")
-    add("--per-video", type=count, metavar="N", help="at most so many moments of one video")
+    add("--per-video", type=positive_int, metavar="N", help="at most so many moments of one video")
     add("--threshold", type=float, metavar="SCORE", help="only moments of at least this score")
     add("--json", action="store_true", help="a JSON array on stdout")
-    add("--sheet", type=picture_to_write, metavar="FILE.png", help="also write a picture of the moments")
+    add("--sheet", type=output_picture, metavar="FILE.png", help="also write a picture of the moments")
     add("--device")
 
 
@@ -70,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _save_sheet(moments: list, options: argparse.Namespace) -> None:
+def _save_sheet(moments: list[Moment], options: argparse.Namespace) -> None:
     from hf_video.cli import CommandError
     from hf_video.retrieval.moments import sheet
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 
-from hf_video.cli.arguments import adder, port
+from hf_video.cli.arguments import Parser, port
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("index", metavar="INDEX", help="folder of the index")
     add("--model", help="the model of the index, if it lies elsewhere by now")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")

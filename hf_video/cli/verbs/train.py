@@ -16,17 +16,17 @@ import argparse
 import sys
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import adder, share
+from hf_video.cli.arguments import Parser, fraction
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = adder(parser)
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
     add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
     add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
     add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
     add("--output", help="folder of the run (default: named after data and model)")
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
-    add("--test-size", type=share, metavar="SHARE", help="kept for the test, of unsplit data (default 0.2)")
+    add("--test-size", type=fraction, metavar="FRACTION", help="kept for the test, of unsplit data (default 0.2)")
     add("--group-pattern")
     add("--format")
     add("--videos")

@@ -320,7 +320,7 @@ class MViTModel(MViTPreTrainedModel):
 class MViTForVideoClassification(VideoClassifier, MViTPreTrainedModel):
     """Dropout and a linear classifier on the class token."""
 
-    encoder_options: ClassVar = {"cls_only": True}
+    encoder_options: ClassVar[dict[str, bool]] = {"cls_only": True}
 
     def __init__(self, config: MViTConfig) -> None:
         super().__init__(config)

@@ -247,7 +247,7 @@ class TimesformerModel(TimesformerPreTrainedModel):
 class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedModel):
     """A linear classifier on the class token."""
 
-    encoder_options: ClassVar = {"cls_only": True}
+    encoder_options: ClassVar[dict[str, bool]] = {"cls_only": True}
 
     def __init__(self, config: TimesformerConfig) -> None:
         super().__init__(config)

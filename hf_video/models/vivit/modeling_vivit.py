@@ -290,7 +290,7 @@ class VivitModel(VivitPreTrainedModel):
 class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
     """A linear classifier on the class token or the mean of tokens."""
 
-    encoder_options: ClassVar = {"cls_only": True}
+    encoder_options: ClassVar[dict[str, bool]] = {"cls_only": True}
 
     def __init__(self, config: VivitConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Errors that are ordinary conditions, and no bug of ours: a full disk, no permission, no memory, a missing package."""
+"""Messages for errors that are no bugs: a full disk, no permission, no memory, a missing package."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate mem
 KILLED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)
 
 
-def told(error: BaseException, output: str | None = None) -> str | None:
-    """What to say of an error that isn't a bug in here, in one or two sentences; None for a bug. `output` is where the
-    command writes."""
+def error_message(error: BaseException, output: str | None = None) -> str | None:
+    """One or two sentences for an error that isn't a bug of this package; None for a bug. `output` is where the command
+    writes."""
     if isinstance(error, HFVideoError):
         return str(error)
     text = " ".join(str(error).split())
@@ -32,8 +32,11 @@ def told(error: BaseException, output: str | None = None) -> str | None:
         )
     if isinstance(error, ImportError):
         return _missing_package(error, text)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or output or "an output"
+        return f"{where} can't be written: no space is left on the disk. Free some, and run this again."
     if isinstance(error, OSError):
-        return _of_the_system(error, text, output)
+        return f"{error.filename}: {error.strerror}" if error.strerror and error.filename is not None else text
     if type(error).__module__.startswith("safetensors"):
         return f"a file of weights or vectors is damaged: {text}. Copy or make it again."
     return None
@@ -46,10 +49,3 @@ def _missing_package(error: ImportError, text: str) -> str | None:
     extra = EXTRAS.get(name) or next((extra for module, extra in EXTRAS.items() if f"`{module}" in text), None)
     install = f'pip install "hf_video[{extra}]"' if extra else f"pip install {name}" if name else "see hf-video info"
     return f"{text}: {install}"
-
-
-def _of_the_system(error: OSError, text: str, output: str | None) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = error.filename or output
-        return f"{where or 'an output'} can't be written: no space is left on the disk. Free some, and run this again."
-    return f"{error.filename}: {error.strerror}" if error.strerror and error.filename is not None else text
