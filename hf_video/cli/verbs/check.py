@@ -34,12 +34,7 @@ def add_arguments(parser: Parser) -> None:
     add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
     add("--no-content", action="store_true", help="compare bytes only, not what videos show")
     add("--num-frames", type=positive_int, default=4, metavar="T", help="name videos with fewer frames (default 4)")
-    add(
-        "--reencode",
-        type=output_folder,
-        metavar="OUT",
-        help="write the good videos there at a small size; can be stopped and resumed",
-    )
+    add("--reencode", type=output_folder, metavar="OUT", help="write small copies of the good videos there; resumable")
     add("--short-side", type=positive_int, default=256, metavar="PIXELS", help="of re-encoded videos (default 256)")
     add("--json", action="store_true", help="as JSON on stdout")
 

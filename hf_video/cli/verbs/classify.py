@@ -37,12 +37,7 @@ def add_arguments(parser: Parser) -> None:
     add("--revision")
     add("--top-k", type=non_negative_int, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
-    add(
-        "--stride",
-        type=positive_int,
-        metavar="N",
-        help="frames from one to the next (default: a clip spans the whole video)",
-    )
+    add("--stride", type=positive_int, metavar="N", help="frames from one to the next (default: spread over the video)")
     add("--sampler", help="uniform, dense, center, at_fps, uniform_views, adaptive, random (default: the processor's)")
     add("--views")
     add("--windows")

@@ -24,12 +24,7 @@ def add_arguments(parser: Parser) -> None:
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--revision")
     add("--output", required=True, help="folder for the shards and manifest.json")
-    add(
-        "--shard-format",
-        choices=("safetensors", "parquet"),
-        default="safetensors",
-        help="of the shards (default safetensors)",
-    )
+    add("--shard-format", choices=("safetensors", "parquet"), default="safetensors", help="default safetensors")
     parser.add_alias("--format", "--shard-format")  # as it was before --format was that of the data
     add("--windows")
     add("--views")

@@ -41,12 +41,7 @@ def add_arguments(parser: Parser) -> None:
     add("--format")
     add("--videos")
     add("--split", default="test", help="train, validation, test (default), or all")
-    add(
-        "--test-size",
-        type=fraction,
-        metavar="FRACTION",
-        help="kept for the test, of unsplit data (default: as MODEL was trained)",
-    )
+    add("--test-size", type=fraction, metavar="FRACTION", help="kept for the test, of unsplit data (default: MODEL's)")
     add("--group-pattern", help="clips of one recording stay on one side (default: as MODEL was trained)")
     add_run_arguments(parser)
     add("--json", action="store_true", help="the report as JSON on stdout")

@@ -32,12 +32,7 @@ def add_arguments(parser: Parser) -> None:
     add("--recipe", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
     add("--output", help="folder of the run (default: named after data and model)")
     add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
-    add(
-        "--held-out",
-        type=fraction,
-        metavar="FRACTION",
-        help="of the videos (default 0.1, of fewer than 100 videos 0.25; 0: none)",
-    )
+    add("--held-out", type=fraction, metavar="FRACTION", help="of the videos (default 0.1, below 100 videos 0.25)")
     add("--group-pattern")
     add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
     add("--probe-every", type=positive_int, default=10, metavar="N", help="epochs between probes (default 10)")

@@ -44,31 +44,14 @@ SHORTEST = 256  # frames of the preview are read at no more than this short side
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
     add("source", metavar="DIR_OR_FILE", help="a video, or a folder of videos")
-    add(
-        "--output",
-        required=True,
-        type=output_picture,
-        metavar="SHEET.png",
-        help="where the picture goes (.png or .jpg)",
-    )
+    add("--output", required=True, type=output_picture, metavar="SHEET.png", help="the picture (.png or .jpg)")
     add("--recipe", metavar="NAME", help="a recipe of the package, name[:variant], or a YAML file")
     add("--augmentation", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Augmentation to change")
     add("--mixing", nargs="+", default=[], metavar="NAME=VALUE", help="fields of Mixing, or null for none")
     add("--temporal", nargs="+", default=[], metavar="NAME=VALUE", help="fields of TemporalAugmentation, or null")
-    add(
-        "--size",
-        type=positive_int,
-        metavar="PIXELS",
-        help="of the augmented clips (default: the recipe's, or 224)",
-    )
+    add("--size", type=positive_int, metavar="PIXELS", help="of augmented clips (default: the recipe's, or 224)")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the recipe's, else 16)")
-    add(
-        "--clips",
-        type=positive_int,
-        default=4,
-        metavar="N",
-        help="videos of a folder to show (default 4, of different classes)",
-    )
+    add("--clips", type=positive_int, default=4, metavar="N", help="videos to show, of different classes (default 4)")
     add("--seed")
 
 
