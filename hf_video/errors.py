@@ -144,7 +144,8 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether this is a finite real number, Python's or NumPy's; True and False are not."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(-float("inf") < value < float("inf"))
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and bool(-float("inf") < value < float("inf"))  # type: ignore[operator]
 
 
 def check_choice(
@@ -181,7 +182,7 @@ def check_count(
     if optional and value is None:
         return value
     if is_whole(value) and least <= value and (most is None or value <= most):  # type: ignore[operator]
-        return int(value)  # type: ignore[call-overload, return-value]
+        return int(value)  # type: ignore[call-overload]
     of, span = f" of {unit}" if unit else "", f"{least} or more" if most is None else f"from {least} to {most}"
     raise error(f"{name}={value!r} must be a whole number{of}, {span}{', or None' if optional else ''}.{hint}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ModelEntry:
         names = [self.config, *self.auto.values(), *(self.prefix + end for end in self.by_name)]
         return [*names, self.image_processor, self.video_processor, *([self.processor] if self.processor else [])]
 
-    def load(self, name: str) -> type:
+    def load(self, name: str) -> type[Any]:
         """Imports the class of that name from the model's folder."""
         files = {
             **{self.config: "configuration", self.processor: "processing"},

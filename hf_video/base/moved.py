@@ -79,6 +79,7 @@ _MOVES = (
         "optimizer:optim schedule:optim ema:optim order:samplers pair_order:samplers interruption:callbacks "
         "log_lines:callbacks resume:run_folder reporting:measurement",
     ),
+    ("cli", "cli", "faults:error_messages"),
     ("training", "hub", "card_facts card_results card_words:markdown model_card publish"),
     (
         "cli",
