@@ -1,11 +1,11 @@
-"""A folder of videos to shards of features that can be killed at any moment and go on where they stopped.
+"""Writes the features of videos as shards; when it is interrupted, the next call makes what is missing.
 
     output/
       manifest.json                what was asked for, of which videos, by which model; at the end the counts
       features-00000.safetensors   (or .parquet) the vectors of the first `shard_size` videos, the next ones, ...
 
 A shard is written under another name and moved into place, so one that is there is whole; it holds the names of its
-videos and of those that could not be read. Running again makes what is missing. `load_features` reads them back.
+videos and of those that could not be read. `load_features` reads them back.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,24 +27,32 @@ from hf_video.base.written_files import crc32_of, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
 from hf_video.features.extraction import extract_features
+from hf_video.features.processes import process_pool, run_prepared
 from hf_video.features.shards import (
     FORMATS,
     complete_manifest,
+    import_pyarrow,
     load_features,
     open_manifest,
-    pyarrow,
     read_shard,
     record_checksums,
     shard_path,
     write_shard,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_video.features.types import FrameProcessor
+
+    Load = Callable[[int], tuple[PreTrainedModel, FrameProcessor]]
+
 
 @dataclass
 class EmbedReport:
-    """What an output folder holds: `videos` asked for, `vectors` made of them, `found` videos that gave any, the width
-    `dim` of a vector, what was `skipped`, how many shards this call made and found, and which files were `damaged` and
-    are made again."""
+    """The content of an output folder: `videos` asked for, `vectors` made of them, `found` videos that gave any, the
+    width `dim` of a vector, what was `skipped`, how many shards this call `made` and `kept`, and which files were
+    `damaged` and are made again."""
 
     videos: int
     found: int
@@ -55,7 +65,7 @@ class EmbedReport:
 
 
 def embed_videos(
-    load: Callable[[int], tuple[Any, Any]],
+    load: Load,
     rows: VideoRows,
     output: str | os.PathLike[str],
     *,
@@ -66,25 +76,32 @@ def embed_videos(
     on_videos: Callable[[int], None] | None = None,
     **options: Any,
 ) -> EmbedReport:
-    """Writes the features of all `rows` to `output` as shards of `shard_size` videos, those already there excepted.
+    """Writes the features of all videos to a folder as shards. Those already there are kept; one that is damaged, by
+    its checksum, is made again, and named in the report.
 
-    `load(number)` gives the model and its processor in process `number`, such as `ModelLoader(folder)`: with
-    `processes` above 1 it is called in each, so it must be picklable, and shards are handed out as processes become
-    free. `options` are those of `extract_features`; what decides the vectors is part of the manifest. `on_shard(done,
-    all)` is called after each shard, `on_videos(number)` whenever so many more videos are done.
+    Args:
+        load: Called with the number of a process, it returns the model and its processor, as `ModelLoader(folder)`
+            does. With `processes` above 1 it is called in each, so it must be picklable.
+        rows: The videos.
+        output: The folder.
+        data_format: "safetensors" or "parquet".
+        shard_size: Videos of a shard.
+        processes: How many, each with a model of its own; shards are handed out as processes become free.
+        on_shard: Called with (done, all) after each shard.
+        on_videos: Called with a number whenever so many more videos are done.
+        **options: Of `extract_features`. Those that decide the vectors are part of the manifest.
 
-    A shard that is damaged, by its checksum, is made again, and named in the report.
-
-    Raises DataError where `output` holds features of other videos, another model or other options, or can't be written,
-    and BackendError for Parquet without pyarrow.
+    Raises:
+        DataError: `output` holds features of other videos, another model or other options, or can't be written.
+        BackendError: Parquet without pyarrow.
     """
     check_choice("data_format", data_format, FORMATS)
-    check_count("shard_size", shard_size, unit="clips")
+    check_count("shard_size", shard_size, unit="videos")
     check_count("processes", processes)
     if not len(rows):
         raise DataError("There are no videos to make features of.")
     if data_format == "parquet":
-        pyarrow()
+        import_pyarrow("Parquet", "train")
     check_output_folder(output)
     folder = Path(output)
     with writing_into(folder, DataError):
@@ -122,13 +139,19 @@ def embed_videos(
 
 
 class ModelLoader:
-    """`load(number)` for a model's folder or name on the Hub: an encoder and its processor, on the device `number` of
-    those there are. Without a `device` accelerators are used where there are any."""
+    """Loads an encoder and its processor, when it is called with the number of a process.
+
+    Args:
+        model: A folder or a name on the Hub.
+        revision: Of the model on the Hub.
+        device: Where the model is put; None takes the accelerator of the process's number, where there are any.
+        dtype: As in `from_pretrained`.
+    """
 
     def __init__(self, model: str, *, revision: str | None = None, device: str | None = None, dtype: str = "auto"):
         self.model, self.revision, self.device, self.dtype = model, revision, device, dtype
 
-    def __call__(self, number: int = 0) -> tuple[Any, Any]:
+    def __call__(self, number: int = 0) -> tuple[PreTrainedModel, FrameProcessor]:
         import transformers
 
         from hf_video.base.loading import loading
@@ -141,9 +164,10 @@ class ModelLoader:
             auto = transformers.AutoModelForVideoClassification if labelled else transformers.AutoModel
             model = auto.from_pretrained(self.model, dtype=self.dtype, **where).eval()
         image, video = find_processors(model, None, None)
-        return model.to(self._place(number)), image if image is not None else video
+        return model.to(self.device_of(number)), image if image is not None else video
 
-    def _place(self, number: int) -> str:
+    def device_of(self, number: int) -> str:
+        """The device of the process with this number."""
         if self.device is not None:
             return self.device
         return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
@@ -153,14 +177,14 @@ class ModelLoader:
 class _Worker:
     """Makes shards; the model is loaded when the first one is asked for."""
 
-    load: Callable[[int], tuple[Any, Any]]
+    load: Load
     rows: VideoRows
     folder: Path
     data_format: str
     shard_size: int
     options: dict[str, Any]
     number: int = 0
-    loaded: Any = None
+    loaded: tuple[PreTrainedModel, FrameProcessor] | None = None
     on_video: Callable[[], None] | None = None
 
     def part(self, shard: int) -> VideoRows:
@@ -168,7 +192,7 @@ class _Worker:
         return self.rows[shard * self.shard_size : (shard + 1) * self.shard_size]
 
     def settings(self) -> dict[str, Any]:
-        """All that a vector depends on, and how the videos are dealt out."""
+        """All that a vector depends on, and how the videos are split into shards."""
         speed = ("batch_size", "num_workers", "device", "on_error")
         names = hashlib.sha256("\0".join(row.name for row in self.rows).encode()).hexdigest()[:16]
         return {
@@ -181,7 +205,11 @@ class _Worker:
             "options": {k: v for k, v in sorted(self.options.items()) if v is not None and k not in speed},
         }
 
-    def ready(self) -> tuple[Any, Any]:
+    def numbered(self, number: int) -> _Worker:
+        self.number = number
+        return self
+
+    def ready(self) -> tuple[PreTrainedModel, FrameProcessor]:
         if self.loaded is None:
             self.loaded = self.load(self.number)
         return self.loaded
@@ -200,33 +228,21 @@ def _run(worker: _Worker, shards: Sequence[int], processes: int) -> Iterator[tup
     if processes == 1 or len(shards) < 2:
         yield from map(worker, shards)
         return
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    count = min(processes, len(shards))
-    numbers = context.Queue()
-    for number in range(count):
-        numbers.put(number)
-    threads = max(torch.get_num_threads() // count, 1)
-    with context.Pool(count, initializer=_start, initargs=(worker, numbers, threads)) as pool:
-        yield from pool.imap_unordered(_make, shards)
-
-
-_HERE: list[_Worker] = []
+    pool = process_pool(min(processes, len(shards)), worker.numbered)
+    try:
+        for done in as_completed([pool.submit(run_prepared, shard) for shard in shards]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that made features died; it may have run out of memory. The shards that are complete stay: run "
+            "the same again, with fewer processes."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _start(worker: _Worker, numbers: Any, threads: int) -> None:
-    torch.set_num_threads(threads)
-    worker.number = numbers.get()
-    _HERE[:] = [worker]
-
-
-def _make(shard: int) -> tuple[int, int]:
-    return _HERE[0](shard)
-
-
-def weights_digest(model: Any) -> str:
-    """16 hex digits that tell weights apart: of every tensor's name and bytes."""
+def weights_digest(model: torch.nn.Module) -> str:
+    """Computes 16 hex digits from every tensor's name and bytes, which tell weights apart."""
     seen = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         seen.update(name.encode())

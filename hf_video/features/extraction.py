@@ -1,4 +1,4 @@
-"""One vector per clip from any video model, ours or stock: what a linear probe, a search index or a clustering reads.
+"""Extracts one vector per clip with any video model, ours or stock, as a probe, a search index or a clustering needs.
 
     features = extract_features(model, processor, rows, windows="2s/1s")
     features.embeddings     # float32 (vectors, D)
@@ -12,14 +12,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing import ClipProcessing
-from hf_video.clips.batching import run_jobs
+from hf_video.clips.batching import Job, run_jobs
 from hf_video.clips.processors import clip_processor, decode_options, frames_needed
 from hf_video.clips.read import Reading, read_events
 from hf_video.clips.views import Sampling, Views, parse_views
@@ -29,14 +29,23 @@ from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.errors import VideoError, VideoOptionError, check_choice, fault_kind
 from hf_video.features.vectors import clip_vectors
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_video.clips.windows import Windows
+    from hf_video.features.types import FrameProcessor
+
 
 @dataclass(frozen=True)
 class Features:
-    """Vectors of clips, one row each, in the order of the videos and, within one, of its windows.
+    """Vectors of clips, in the order of the videos and, within one, of its windows.
 
-    `embeddings` float32 (N, D); `names` of the videos; `labels` int64 (N,), -1 where there is none or several;
-    `seconds` float64 (N, 2), the start and end of the stretch that a vector stands for; `skipped` names what could not
-    be read.
+    Args:
+        embeddings: (N, D) float32.
+        names: The N names of the videos.
+        labels: (N,) int64, -1 where a video has no label or several.
+        seconds: (N, 2) float64, the start and end that a vector stands for.
+        skipped: The videos that could not be read.
     """
 
     embeddings: np.ndarray
@@ -50,7 +59,7 @@ class Features:
 
     @classmethod
     def join(cls, parts: Sequence[Features]) -> Features:
-        """Several as one, in this order."""
+        """Concatenates several, in this order."""
         return cls(
             embeddings=np.concatenate([part.embeddings for part in parts]),
             names=[name for part in parts for name in part.names],
@@ -61,14 +70,14 @@ class Features:
 
 
 def extract_features(
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: FrameProcessor,
     rows: Iterable[VideoRow],
     *,
     windows: float | str | tuple[float, float] | None = None,
     views: str | tuple[int, int] | None = None,
     num_frames: int | None = None,
-    sampler: str | None = None,
+    sampler: str | Callable[..., Any] | None = None,
     sampler_options: dict[str, Any] | None = None,
     batch_size: int = 8,
     num_workers: int = 0,
@@ -77,14 +86,26 @@ def extract_features(
     on_error: str = "skip",
     on_video: Callable[[], None] | None = None,
 ) -> Features:
-    """Vectors of all clips of `rows` (see `Features`); several views of a stretch are averaged.
+    """Extracts the vectors of all clips of videos; several views of a window are averaged.
 
-    `windows`, `views`, `num_frames`, `sampler` and `backend` mean what they mean in `VideoClassificationPipeline`;
-    without windows a video gives one vector. `num_workers` processes decode. The model is used where it stands, or on
-    `device`, in eval mode, and its mode is put back. `on_error`: "skip" names files that can't be read in `skipped`,
-    "raise" raises. `on_video()` is called after each video.
+    Args:
+        model: It is set to eval mode and back.
+        processor: Its image or video processor.
+        rows: The videos.
+        windows: Length and step in seconds, such as "2s/1s"; without it a video gives one vector.
+        views: Clips x crops of a window, such as "3x1".
+        num_frames: Frames of a clip.
+        sampler: What chooses the frames; `sampler_options` are its options.
+        batch_size: Views in one forward, filled from several videos.
+        num_workers: Processes that decode; 0 decodes in this one.
+        device: Where the model is moved to; None leaves it where it is.
+        backend: Of `VideoReader`.
+        on_error: "skip" names videos that can't be read in `skipped`; "raise" raises.
+        on_video: Called after each video.
 
-    Raises VideoOptionError and SamplingError for options, CheckpointError for a model without features.
+    Raises:
+        VideoOptionError, SamplingError: For options.
+        CheckpointError: For a model without features.
     """
     check_choice("on_error", on_error, ("skip", "raise"))
     reading = reading_of(
@@ -122,7 +143,7 @@ class _Collected:
         self.seconds: list[tuple[float, float]] = []
         self.skipped: list[Skipped] = []
 
-    def add(self, row: VideoRow, job: Any) -> None:
+    def add(self, row: VideoRow, job: Job) -> None:
         if job.error is not None:
             self.skipped.append(skipped_video(row.name, job.error, row.source))
             return
@@ -142,23 +163,23 @@ class _Collected:
         )
 
 
-def skipped_video(name: str, error: VideoError, source: Any = None) -> Skipped:
-    """The record of a video that could not be read from `source`."""
+def skipped_video(name: str, error: VideoError, source: object = None) -> Skipped:
+    """Returns the record of a video that could not be read from `source`."""
     return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
 
 
 def reading_of(
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: FrameProcessor,
     *,
-    windows: Any = None,
-    views: Any = None,
+    windows: float | str | tuple[float, float] | Windows | None = None,
+    views: str | tuple[int, int] | Views | None = None,
     num_frames: int | None = None,
-    sampler: Any = None,
+    sampler: str | Callable[..., Any] | None = None,
     sampler_options: dict[str, Any] | None = None,
     backend: str = "auto",
 ) -> Reading:
-    """How videos are read for this model: what was asked for, the rest from the processor and the model's config."""
+    """Returns how videos are read for this model: as the arguments say, else its processor, else its config."""
     check_pair(model, processor, num_frames=num_frames)
     options = dict(sampler_options or {})
     views = None if views is None else parse_views(views)
@@ -179,20 +200,17 @@ def reading_of(
     )
 
 
-def _takes_images(processor: Any) -> bool:
+def _takes_images(processor: FrameProcessor) -> bool:
     from transformers.image_processing_utils import BaseImageProcessor
 
     return isinstance(processor, (ClipProcessing, BaseImageProcessor))
 
 
 class ClipVectors:
-    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, the model in eval
-    mode meanwhile.
+    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, see
+    `clip_vectors`, the model in eval mode meanwhile."""
 
-    See `clip_vectors` for what a model's vector is, and for what it raises.
-    """
-
-    def __init__(self, model: Any, device: str | torch.device | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, device: str | torch.device | None = None) -> None:
         self.model = model if device is None else model.to(device)
         self._training = model.training
 
@@ -200,14 +218,11 @@ class ClipVectors:
         self.model.eval()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.model.train(self._training)
 
     @torch.inference_mode()
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        place = {"device": self.model.device}
-        inputs = {
-            k: v.to(**place, **({"dtype": self.model.dtype} if v.is_floating_point() else {}))
-            for k, v in inputs.items()
-        }
+        device, dtype = self.model.device, self.model.dtype
+        inputs = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
         return clip_vectors(self.model, inputs).float().cpu()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ def shard_path(folder: Path, number: int, data_format: str) -> Path:
 
 
 def write_shard(path: Path, features: Features) -> int:
-    """One shard; the suffix of `path` says which format. Returns its checksum. Raises DataError where the disk is full
-    or may not be written."""
+    """Writes a shard in the format of the path's suffix, and returns its checksum. Raises DataError where the disk is
+    full or may not be written."""
     skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
     with writing_into(path, DataError), replacing(path) as name:
         if path.suffix == ".parquet":
@@ -45,41 +45,37 @@ def write_shard(path: Path, features: Features) -> int:
 
 
 def read_shard(path: Path, checksum: int | None = None) -> Features:
-    """A shard of either format. Raises DataError, with its name, where it is damaged or not the one of the checksum."""
+    """Reads a shard. Raises DataError, with its name, where it is damaged or not the one of the checksum."""
     try:
         if checksum is not None:
             check_sum(path, checksum)
-        return _read_parquet(path) if path.suffix == ".parquet" else _read_safetensors(path)
+        if path.suffix == ".parquet":
+            return _read_parquet(path)
+        with safe_open(path, framework="np") as file:
+            facts = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in ("embeddings", "labels", "seconds")}
+        return Features(**arrays, names=json.loads(facts["names"]), skipped=_skipped(facts["skipped"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path} is damaged ({reason}): delete it and run hf-video embed again.") from error
-
-
-def _read_safetensors(path: Path) -> Features:
-    with safe_open(path, framework="np") as file:
-        facts = file.metadata()
-        arrays = {name: file.get_tensor(name) for name in ("embeddings", "labels", "seconds")}
-    return Features(**arrays, names=json.loads(facts["names"]), skipped=_skipped(facts["skipped"]))
 
 
 def _skipped(text: str) -> list[Skipped]:
     return [Skipped(**one) for one in json.loads(text)]
 
 
-def pyarrow() -> SimpleNamespace:
-    """pyarrow and its Parquet module; raises BackendError where it is not installed."""
+def import_pyarrow(user: str, extra: str) -> ModuleType:
+    """Imports pyarrow with its Parquet module. Raises BackendError that names its `user` and the extra of hf_video that
+    installs it."""
     try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise BackendError(
-            'Parquet needs pyarrow, which is not installed: pip install "hf_video[train]", or use safetensors.'
-        ) from error
-    return SimpleNamespace(arrow=pyarrow, parquet=pyarrow.parquet)
+        raise BackendError(f'{user} needs pyarrow, which is not installed: pip install "hf_video[{extra}]".') from error
+    return pyarrow
 
 
 def _write_parquet(name: str, features: Features, facts: dict[str, str]) -> None:
-    arrow, parquet = vars(pyarrow()).values()
+    arrow = import_pyarrow("Parquet", "train")
     width = features.embeddings.shape[1] if len(features) else 0
     flat = arrow.array(features.embeddings.reshape(-1), type=arrow.float32())
     vectors = (
@@ -94,11 +90,11 @@ def _write_parquet(name: str, features: Features, facts: dict[str, str]) -> None
             "embedding": vectors,
         }
     )
-    parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts}), name)
+    arrow.parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts}), name)
 
 
 def _read_parquet(path: Path) -> Features:
-    table = pyarrow().parquet.read_table(path)
+    table = import_pyarrow("Parquet", "train").parquet.read_table(path)
     vectors = table["embedding"].combine_chunks()
     count = len(table)
     flat = np.asarray(vectors.flatten(), dtype=np.float32)
@@ -146,7 +142,7 @@ def open_manifest(folder: Path, settings: dict[str, Any], labels: list[str]) -> 
 
 
 def record_checksums(folder: Path, checksums: dict[str, int]) -> None:
-    """Keeps the checksums of shards that were just written, by file name."""
+    """Adds the checksums of shards, by file name, to the manifest."""
     facts = read_json(folder / MANIFEST)
     facts["checksums"] = {**(facts.get("checksums") or {}), **checksums}
     with writing_into(folder, DataError):
@@ -175,8 +171,14 @@ def complete_manifest(folder: Path, count: int, data_format: str) -> dict[str, A
 
 
 def load_features(folder: str | os.PathLike[str]) -> Features:
-    """All features of a folder that `embed_videos` wrote, whole or in part. Raises DataError where there are none, and
-    for a file that is damaged, with its name."""
+    """Loads all features of a folder that `embed_videos` wrote, also of one that is not complete.
+
+    Args:
+        folder: The folder of the shards.
+
+    Raises:
+        DataError: There are no features, or a file is damaged.
+    """
     folder = Path(folder)
     checksums: dict[str, int] = {}
     if (folder / MANIFEST).exists():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.errors import CheckpointError
 
 
-def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Model inputs of B clips -> (B, D).
+def clip_vectors(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Computes the vectors (B, D) of B clips from model inputs.
 
     Our models give `get_video_features(...).embedding`. Of a stock model with a classifier it is what the classifier
     reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
@@ -29,7 +29,13 @@ def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         return features if isinstance(features, torch.Tensor) else features.pooler_output
     classifier = getattr(model, "classifier", None)
     if isinstance(classifier, nn.Linear):
-        return _input_of(classifier, lambda: model(**inputs))
+        taken: list[torch.Tensor] = []
+        hook = classifier.register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+        try:
+            model(**inputs)
+        finally:
+            hook.remove()
+        return taken[-1]
     output = model.base_model(**inputs)
     pooled = getattr(output, "pooler_output", None)
     if pooled is None and getattr(output, "last_hidden_state", None) is None:
@@ -37,12 +43,6 @@ def clip_vectors(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return output.last_hidden_state.mean(1) if pooled is None else pooled
 
 
-def _input_of(layer: nn.Module, run: Any) -> torch.Tensor:
-    """What `layer` is given while `run()` runs."""
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        run()
-    finally:
-        handle.remove()
-    return seen[-1]
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Scales vectors (N, D) to length 1; zeros stay zeros."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

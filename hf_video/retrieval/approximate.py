@@ -1,4 +1,4 @@
-"""Search among millions of vectors: FAISS finds candidates, the stored vectors themselves decide.
+"""Approximate nearest-neighbour search: FAISS finds candidates, which are scored by the stored vectors.
 
 Inverted lists (IVF) of codes of 4 bits for two or more dimensions (PQ, scanned by SIMD: André et al. 2015, VLDB,
 "Cache locality is not enough"). A code is a sixteenth of a vector, so that even all lists together are scanned in
@@ -12,11 +12,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_video.retrieval.store import IndexSegment
+
+if TYPE_CHECKING:
+    from faiss import IndexIVFPQFastScan, IndexPreTransform
 
 THRESHOLD = 200_000  # moments; exact search takes some tens of milliseconds there
 RECALL, TOP = 0.98, 10  # to reach on sample queries, of the exact best TOP
@@ -27,7 +31,7 @@ SLACK = 16  # more than asked for, as products of matrices round
 _BLOCK = 65536
 
 
-def faiss_module() -> Any | None:
+def faiss_module() -> ModuleType | None:
     """FAISS, or None where it is not installed: search is exact then."""
     try:
         import faiss
@@ -44,7 +48,8 @@ def build_faiss_index(segments: Sequence[IndexSegment], path: Path, *, seed: int
     lists = 2 ** round(np.log2(np.sqrt(total)))
     random = np.random.default_rng(seed)
     sample = gather_vectors(segments, np.sort(random.choice(total, min(total, 64 * lists), replace=False)))
-    width, codes = _widths(dim)
+    width = -(-dim // 64) * 64  # after rotation
+    codes = width // next(n for n in (2, 4, 8, 16, 32, 64) if width // n <= MOST_CODES or n == 64)
     rotation = faiss.RandomRotationMatrix(dim, width)  # spreads the variance over all codes, and fills up to `width`
     rotation.init(seed)
     inner = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(width), width, lists, codes, 4, faiss.METRIC_INNER_PRODUCT)
@@ -60,18 +65,15 @@ def build_faiss_index(segments: Sequence[IndexSegment], path: Path, *, seed: int
     return {"file": path.name, "segments": covered, "lists": lists, "probes": probes, "recall": round(recall, 4)}
 
 
-def _widths(dim: int) -> tuple[int, int]:
-    """Dimensions after rotation, and codes of a vector."""
-    width = -(-dim // 64) * 64
-    per_code = next(n for n in (2, 4, 8, 16, 32, 64) if width // n <= MOST_CODES or n == 64)
-    return width, width // per_code
-
-
 def _tune(
-    index: Any, inner: Any, segments: Sequence[IndexSegment], sample: np.ndarray, random: Any
+    index: IndexPreTransform,
+    inner: IndexIVFPQFastScan,
+    segments: Sequence[IndexSegment],
+    sample: np.ndarray,
+    random: np.random.Generator,
 ) -> tuple[int, float]:
-    """The fewest lists with which both kinds of sample queries reach RECALL: vectors of the index with as much noise,
-    and random directions of the same spread, which belong to no cluster (as sentences may, among videos)."""
+    """Finds the fewest lists with which both kinds of sample queries reach RECALL: vectors of the index with as much
+    noise, and random directions of the same spread, which belong to no cluster (as sentences may, among videos)."""
     count = SAMPLES // 2
     near = sample[random.choice(len(sample), count, replace=len(sample) < count)]
     near = near + random.standard_normal(near.shape).astype(np.float32) * np.linalg.norm(near) / near.size**0.5

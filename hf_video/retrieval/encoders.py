@@ -1,4 +1,4 @@
-"""What turns moments, examples and sentences into vectors: any model with features, or the fingerprint.
+"""Encoders of moments, examples and sentences: any model with features, or the fingerprint.
 
 An index remembers the `identity` of its encoder, and only the same one may add to it or ask it.
 """
@@ -12,10 +12,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from hf_video.base.loading import loading
 from hf_video.base.processing import ClipProcessing
@@ -26,51 +27,79 @@ from hf_video.clips.windows import Windows
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.embed import ModelLoader, weights_digest
 from hf_video.features.extraction import ClipVectors, reading_of
+from hf_video.features.vectors import unit_length
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.retrieval import fingerprint
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from hf_video.features.types import FrameProcessor, VideoSource
+
+    Model = PreTrainedModel | str | os.PathLike[str]
+    Processor = FrameProcessor | ProcessorMixin
 
 FINGERPRINT = "fingerprint"
 
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for: `vectors` (n, D) of length 1, of which a moment's best product counts; with `compare`, the best
-    moments are scored anew by it, from their vectors (N, D) to scores (N,)."""
+    """A query: `vectors` (n, D) of length 1, of which a moment's best product counts. With `compare` the best moments
+    are scored anew by it, from their vectors (N, D) to scores (N,)."""
 
     vectors: np.ndarray
     compare: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-class FingerprintEncoder:
-    """See `hf_video.retrieval.fingerprint`: no model, no weights, examples but no sentences."""
+class Encoder:
+    """What an index needs of its encoder: `identity`, which tells encoders apart, whether it `reads_text`, and whether
+    it `uses_device` (an accelerator)."""
 
-    reads_text = False
-    uses_device = False  # an accelerator
+    identity: dict[str, Any]
+    reads_text: bool = False
+    uses_device: bool = False
+
+    def prepare(self, number: int = 0) -> None:
+        """Loads what is needed, in process `number`."""
+
+    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+        """Returns vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows. Damaged
+        frames are replaced by their neighbours. Raises what reading raises."""
+        raise NotImplementedError
+
+    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
+        """Returns the queries of an example."""
+        return [Query(self.embed(source, windows)[0])]
+
+    def text_query(self, text: str) -> Query:
+        """Returns the query of a sentence. Raises VideoOptionError without `reads_text`."""
+        raise NotImplementedError
+
+
+class FingerprintEncoder(Encoder):
+    """See `hf_video.retrieval.fingerprint`: no model, no weights, examples but no sentences."""
 
     @property
     def identity(self) -> dict[str, Any]:
         return {"name": FINGERPRINT, "config": f"{fingerprint.STEPS}x{fingerprint.SIDE}x{fingerprint.SIDE}"}
 
-    def prepare(self, number: int = 0) -> None:
-        """Nothing to load."""
-
-    def embed(self, source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows."""
+    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
         prints, seconds = fingerprint.window_prints(source, windows)
         return fingerprint.unit(prints), seconds
 
-    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
+    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
         prints = fingerprint.query_prints(source, windows)
         return [Query(fingerprint.search_vectors(one), functools.partial(fingerprint.compare, one)) for one in prints]
 
     def text_query(self, text: str) -> Query:
         raise VideoOptionError(
-            "This index was made with fingerprints, which know no words: search it by an example video, or index the "
-            "folder with a model of video and text (--model)."
+            "This index was made with fingerprints, which can't read text: search it by an example video, or index "
+            "the folder with a model of video and text (--model)."
         )
 
 
-class ModelEncoder:
+class ModelEncoder(Encoder):
     """A model's vectors of clips, and of sentences where it has `get_text_features`.
 
     `model` is a name or folder, loaded when first needed and again in each process that embeds, or a loaded model with
@@ -81,8 +110,8 @@ class ModelEncoder:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any = None,
+        model: Model,
+        processor: Processor | None = None,
         *,
         revision: str | None = None,
         device: str | None = None,
@@ -102,12 +131,12 @@ class ModelEncoder:
             self._loaded = self._loader(number)
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         self.prepare()
         return self._loaded[0]
 
     @property
-    def processor(self) -> Any:
+    def processor(self) -> Processor | _Both:
         self.prepare()
         return self._loaded[1]
 
@@ -132,7 +161,7 @@ class ModelEncoder:
         return is_dual_encoder(self.model) and self._tokenizer is not None
 
     @property
-    def _pixels(self) -> Any:
+    def _pixels(self) -> FrameProcessor:
         """The half of the processor that makes pixel values."""
         for part in ("image_processor", "video_processor"):
             if getattr(self.processor, part, None) is not None:
@@ -140,12 +169,10 @@ class ModelEncoder:
         return self.processor
 
     @property
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         return getattr(self.processor, "tokenizer", None)
 
-    def embed(self, source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows. Damaged frames
-        are replaced by their neighbours. Raises what reading raises."""
+    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
         processor = self._pixels
         reading = dataclasses.replace(reading_of(self.model, processor, windows=windows), on_error="repeat")
         process = clip_processor(*((processor, None) if _takes_images(processor) else (None, processor)))
@@ -155,29 +182,24 @@ class ModelEncoder:
         if job.error is not None:
             raise job.error
         vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
-        return _unit(vectors), np.array([seen.seconds for seen in job.seen], dtype=np.float64)
-
-    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
-        return [Query(self.embed(source, windows)[0])]
+        return unit_length(vectors), np.array([seen.seconds for seen in job.seen], dtype=np.float64)
 
     def text_query(self, text: str) -> Query:
         if not self.reads_text:
             raise VideoOptionError(
-                f"{type(self.model).__name__} knows no words: search by an example (--video, --image), or "
+                f"{type(self.model).__name__} can't read text: search by an example (--video, --image), or "
                 "index the folder with a model of video and text, saved with its tokenizer."
             )
         padding = getattr(self.model, "text_padding", True)
         tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device, padding=padding)
-        return Query(_unit(text_vectors(self.model, tokens).float().cpu().numpy()))
+        return Query(unit_length(text_vectors(self.model, tokens).float().cpu().numpy()))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self._loader is None else {**self.__dict__, "_loaded": None}
 
 
-class VectorEncoder:
-    """Of an index of ready-made vectors: it is asked by vectors."""
-
-    reads_text = False
+class VectorEncoder(Encoder):
+    """The encoder of an index of ready-made vectors, which can only be searched by vectors."""
 
     def __init__(self, name: str = "vectors"):
         self.identity = {"name": name, "config": "ready-made"}
@@ -185,13 +207,30 @@ class VectorEncoder:
     def text_query(self, text: str) -> Query:
         raise VideoOptionError("This index holds ready-made vectors of a model that it doesn't know: search by vector.")
 
-    def video_queries(self, source: Any, windows: Windows) -> list[Query]:
+    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
         return [self.text_query("")]
 
 
-def find_encoder(model: Any, processor: Any = None, **options: Any) -> Any:
-    """The encoder of a name ("fingerprint", a folder, a name on the Hub), of a loaded model with its processor, or an
-    encoder itself. `options` are those of `ModelEncoder`."""
+def kind_of_query(
+    query: VideoSource | ArrayLike | None, **given: VideoSource | ArrayLike | None
+) -> tuple[str, VideoSource | ArrayLike]:
+    """Returns the one query that was given, and its kind: "text", "video", "vector" or "image". Raises VideoOptionError
+    for none or several."""
+    found = [(kind, value) for kind, value in {"query": query, **given}.items() if value is not None]
+    if len(found) != 1:
+        raise VideoOptionError("Give one query: a text, an example video, an image or a vector.")
+    if query is None:
+        return found[0]
+    if isinstance(query, str) and not os.path.isfile(query):
+        return "text", query
+    if getattr(query, "ndim", None) in (1, 2):
+        return "vector", query
+    return "image" if isinstance(query, Image.Image) else "video", query
+
+
+def find_encoder(model: Model | Encoder, processor: Processor | None = None, **options: Any) -> Encoder:
+    """Returns the encoder of a name ("fingerprint", a folder, a name on the Hub) or of a loaded model with its
+    processor; an encoder is returned as it is. `options` are those of `ModelEncoder`."""
     if isinstance(model, str) and model == FINGERPRINT:
         return FingerprintEncoder()
     if hasattr(model, "video_queries"):
@@ -205,51 +244,43 @@ class _Loader:
     revision: str | None = None
     device: str | None = None
 
-    def __call__(self, number: int) -> tuple[Any, Any]:
+    def __call__(self, number: int) -> tuple[PreTrainedModel, Processor | _Both]:
         name = os.fspath(self.model)
-        with loading(name, words=("fingerprint",)):
-            return self._load(name, number)
-
-    def _load(self, name: str, number: int) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoTokenizer
 
         from hf_video.models.videoclip.from_image_text import video_clip
         from hf_video.registry import MODELS
 
-        where = {"revision": self.revision}
-        config = AutoConfig.from_pretrained(name, **where)
         loader = ModelLoader(name, revision=self.revision, device=self.device)
-        if config.model_type not in MODELS and hasattr(config, "vision_config") and hasattr(config, "text_config"):
-            model, processor = video_clip(name, **where)
-            return model.to(loader._place(number)), processor
-        model, pixels = loader(number)
-        reads = hasattr(model, "get_text_features")
-        return model, _Both(pixels, AutoTokenizer.from_pretrained(name, **where) if reads else None)
+        with loading(name, words=("fingerprint",)):
+            config = AutoConfig.from_pretrained(name, revision=self.revision)
+            if config.model_type not in MODELS and hasattr(config, "vision_config") and hasattr(config, "text_config"):
+                model, processor = video_clip(name, revision=self.revision)
+                return model.to(loader.device_of(number)), processor
+            model, pixels = loader(number)
+            reads = hasattr(model, "get_text_features")
+            return model, _Both(pixels, AutoTokenizer.from_pretrained(name, revision=self.revision) if reads else None)
 
 
 @dataclass(frozen=True)
 class _Both:
-    image_processor: Any
-    tokenizer: Any
+    image_processor: FrameProcessor
+    tokenizer: PreTrainedTokenizerBase | None
 
 
-def _takes_images(processor: Any) -> bool:
+def _takes_images(processor: FrameProcessor) -> bool:
     from transformers.image_processing_utils import BaseImageProcessor
 
     return isinstance(processor, (ClipProcessing, BaseImageProcessor))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
 def _hash(facts: dict[str, Any]) -> str:
-    """16 hex digits of what a file says, without where it came from and who wrote it."""
+    """Computes 16 hex digits of a file's content, without where it came from and who wrote it."""
     text = json.dumps(_lasting(facts), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _lasting(value: Any) -> Any:
+def _lasting(value: object) -> object:
     if isinstance(value, dict):
         passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
         return {str(k): _lasting(v) for k, v in value.items() if k not in passing}

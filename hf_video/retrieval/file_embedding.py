@@ -1,25 +1,30 @@
-"""Files to vectors: in this process, in several on one machine, or on a cluster. Results come in any order, and a
-process that dies takes nothing with it but the file that killed it."""
+"""Embeds files in this process, in several on one machine, or on a cluster. Results come in any order, and where a
+process dies only the file that killed it is lost."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from hf_video.clips.windows import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError, check_choice, check_count
 from hf_video.features.extraction import skipped_video
+from hf_video.features.processes import process_pool, run_prepared
 from hf_video.retrieval.store import FileRecord, IndexedVideo
+
+if TYPE_CHECKING:
+    from hf_video.retrieval.encoders import Encoder
 
 ENGINES = ("local", "ray")
 RAY_BLOCK = 8  # files that go to a process of the cluster at once
@@ -27,7 +32,7 @@ RAY_TRIES = 5  # for files whose process died
 
 
 def embed_files(
-    encoder: Any, paths: Sequence[str], windows: Windows, *, workers: int = 1, engine: str = "local"
+    encoder: Encoder, paths: Sequence[str], windows: Windows, *, workers: int = 1, engine: str = "local"
 ) -> Iterator[IndexedVideo | Skipped]:
     """An `IndexedVideo` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or
     that killed the process that read it: these are not remembered, and tried again by the next update."""
@@ -49,8 +54,8 @@ def check_engine(workers: int, engine: str) -> None:
         _ray()
 
 
-def embed_file(encoder: Any, path: str, windows: Windows) -> IndexedVideo | Skipped:
-    """One file. What it was is noted before it is read: a change meanwhile is a change for the next update."""
+def embed_file(encoder: Encoder, path: str, windows: Windows) -> IndexedVideo | Skipped:
+    """Embeds one file, whose size and times are taken before it is read: later changes are for the next update."""
     try:
         record = file_record(path)
     except OSError as error:
@@ -61,39 +66,26 @@ def embed_file(encoder: Any, path: str, windows: Windows) -> IndexedVideo | Skip
         raise
     except VideoError as error:
         why = skipped_video(path, error)
-        return _entry(record, np.zeros((0, 0), np.float32), np.zeros((0, 2)), kind=why.kind, reason=why.reason)
-    return _entry(record, vectors, seconds)
+        record = replace(record, kind=why.kind, reason=why.reason)
+        return IndexedVideo(record, np.zeros((0, 0), np.float32), np.zeros((0, 2)))
+    return IndexedVideo(replace(record, moments=len(vectors)), vectors, seconds)
 
 
 def file_record(path: str) -> FileRecord:
-    """The file as it is now. Raises OSError."""
+    """Takes size, times and digest of a file. Raises OSError."""
     status = os.stat(path)
+    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, _blake) if hasattr(hashlib, "file_digest") else _digest(file)
+        while part := file.read(2**20):
+            digest.update(part)
     return FileRecord(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, digest.hexdigest())
-
-
-def _blake() -> Any:
-    return hashlib.blake2b(digest_size=16)
-
-
-def _digest(file: Any) -> Any:
-    """Python 3.10 has no `file_digest`."""
-    whole = _blake()
-    while part := file.read(2**20):
-        whole.update(part)
-    return whole
-
-
-def _entry(record: FileRecord, vectors: np.ndarray, seconds: np.ndarray, **more: Any) -> IndexedVideo:
-    return IndexedVideo(FileRecord(**{**vars(record), "moments": len(vectors), **more}), vectors, seconds)
 
 
 # --- several processes ---------------------------------------------------------------------------------------------
 
 
 def _in_processes(
-    encoder: Any, paths: Iterable[str], windows: Windows, workers: int
+    encoder: Encoder, paths: Iterable[str], windows: Windows, workers: int
 ) -> Iterator[IndexedVideo | Skipped]:
     """Where a process dies all of its pool is lost: those that were in work are then suspects, read again one at a
     time, so that the one to blame is found and the others are not lost with it."""
@@ -103,25 +95,18 @@ def _in_processes(
 
 
 def _pool(
-    encoder: Any, todo: deque[tuple[str, bool]], windows: Windows, workers: int
-) -> Generator[IndexedVideo | Skipped, None, None]:
+    encoder: Encoder, todo: deque[tuple[str, bool]], windows: Windows, workers: int
+) -> Iterator[IndexedVideo | Skipped]:
     """Works on `todo` until it is empty, a process dies, or the kind of its first changes (suspect or not)."""
-    import multiprocessing
-
     alone = todo[0][1]
     count = 1 if alone else min(workers, len(todo))
-    context = multiprocessing.get_context("spawn")
-    numbers = context.Queue()
-    for number in range(count):
-        numbers.put(number)
-    threads = max(torch.get_num_threads() // count, 1)
     running: dict[Future, str] = {}
-    with ProcessPoolExecutor(count, context, _start, (encoder, windows, numbers, threads)) as pool:
+    with process_pool(count, functools.partial(_prepared, encoder, windows)) as pool:
         try:
             while running or (todo and todo[0][1] == alone):
                 while todo and todo[0][1] == alone and len(running) < (1 if alone else 2 * count):
-                    path, _ = todo.popleft()
-                    running[_submitted(pool, path, running, todo)] = path
+                    future = pool.submit(run_prepared, todo[0][0])  # a pool that is broken raises here too
+                    running[future] = todo.popleft()[0]
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     result = done.result()
                     del running[done]
@@ -134,35 +119,9 @@ def _pool(
                 todo.extendleft((path, True) for path in running.values())
 
 
-def _submitted(pool: ProcessPoolExecutor, path: str, running: dict[Future, str], todo: deque) -> Future:
-    try:
-        return pool.submit(_work, path)
-    except BrokenProcessPool:
-        todo.appendleft((path, False))  # it never ran
-        raise
-
-
-_HERE: list[tuple[Any, Windows]] = []
-
-
-def _start(encoder: Any, windows: Windows, numbers: Any, threads: int) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    encoder.prepare(numbers.get())
-    _HERE[:] = [(encoder, windows)]
-
-
-def _end_with_parent() -> None:
-    """A killed parent tells its children nothing; without this they would wait for work for ever."""
-    import multiprocessing
-
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _work(path: str) -> IndexedVideo | Skipped:
-    encoder, windows = _HERE[0]
-    return embed_file(encoder, path, windows)
+def _prepared(encoder: Encoder, windows: Windows, number: int) -> Callable[[str], IndexedVideo | Skipped]:
+    encoder.prepare(number)
+    return functools.partial(embed_file, encoder, windows=windows)
 
 
 # --- a cluster -----------------------------------------------------------------------------------------------------
@@ -171,7 +130,7 @@ def _work(path: str) -> IndexedVideo | Skipped:
 class _RayEncoder:
     """An actor of Ray Data: a batch of paths to a batch of pickled results."""
 
-    def __init__(self, encoder: Any, windows: Windows):
+    def __init__(self, encoder: Encoder, windows: Windows):
         encoder.prepare()
         self.encoder, self.windows = encoder, windows
 
@@ -181,7 +140,7 @@ class _RayEncoder:
         return {"result": [pickle.dumps(embed_file(self.encoder, os.fsdecode(p), self.windows)) for p in batch["path"]]}
 
 
-def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[IndexedVideo | Skipped]:
+def _on_ray(encoder: Encoder, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[IndexedVideo | Skipped]:
     """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
     import pickle
 
@@ -211,7 +170,7 @@ def _on_ray(encoder: Any, paths: Sequence[str], windows: Windows, workers: int) 
         ) from error
 
 
-def _ray() -> Any:
+def _ray() -> ModuleType:
     try:
         import ray
         import ray.data

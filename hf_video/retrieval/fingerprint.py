@@ -1,26 +1,27 @@
-"""What a moment looks like, without a model: finds a piece of a video again after cropping, re-encoding and resampling.
+"""Fingerprints of moments, without a model: they find a part of a video after cropping, re-encoding and resampling.
 
-The print of a window is `STEPS` grey pictures of `SIDE` x `SIDE` pixels, evenly spread in time: block means, which
-encoders, sizes and frame rates hardly touch, without their mean and at length 1, so that brightness and contrast don't
-count either. That alone is a vector to search with. What it can't stand is a crop: everything moves by a pixel or two.
-So a query is searched as it is and as if it had been cut out of nine places of a picture, and what comes back is
-compared anew: the stored pictures are cut as the query may have been (scales and places, first on their mean over
-time, then finer around the best), laid over it with a shift in time, and scored by two correlations, of the pictures
-and of what changes in them. The latter tells apart the moments of one video, which all show the same place.
-
-It knows nothing of meaning: another recording of the same action is as strange to it as any.
+The print of a window is `STEPS` grey pictures of `SIDE` x `SIDE` pixels, evenly spread in time. They are block means,
+which encoders, sizes and frame rates hardly change, without their mean and at length 1, so that brightness and contrast
+don't count either; this is the vector that is searched. A crop moves everything by a pixel or two. So a query is
+searched as it is and as if it had been cut out at nine places of a picture, and the candidates are compared anew: the
+stored pictures are cut as the query may have been (scales and places, first on their mean over time, then finer around
+the best), shifted in time, and scored by two correlations, of the pictures and of their changes, which tell apart the
+moments of one video that show the same place. Another recording of the same action is not found.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hf_video.clips.windows import Windows, window_spans
 from hf_video.video.frames.times import frames_at
 from hf_video.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from hf_video.features.types import VideoSource
 
 STEPS, SIDE = 8, 16
 DIM = STEPS * SIDE * SIDE
@@ -32,7 +33,7 @@ FAR = 0.02  # taken off the score for each step in time between query and moment
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def window_prints(source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+def window_prints(source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """Prints (windows, STEPS, SIDE, SIDE) float32, grey levels from 0 to 255, and the windows' (start, end) in seconds,
     float64 (windows, 2). Damaged frames are replaced by their neighbours. Raises what `VideoReader` raises."""
     with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
@@ -44,7 +45,7 @@ def window_prints(source: Any, windows: Windows) -> tuple[np.ndarray, np.ndarray
         return _grey(reader, starts[:, None] + (np.arange(STEPS) + 0.5) * windows.length / STEPS), spans
 
 
-def query_prints(source: Any, windows: Windows) -> list[np.ndarray]:
+def query_prints(source: VideoSource, windows: Windows) -> list[np.ndarray]:
     """Prints of an example, (2 * steps - 1, SIDE, SIDE) for each of its windows, at twice the rhythm of an index of
     `windows`, so that they can be laid over moments with shifts of half a step. An example shorter than a window has
     fewer steps than `STEPS`."""

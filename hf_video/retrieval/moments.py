@@ -1,4 +1,4 @@
-"""What a search finds, and how it is shown."""
+"""Moments, the results of a search, and how they are shown."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
     return [Moment(*one) for one in join_overlapping([Stretch(m.path, m.start, m.end, m.score) for m in moments])]
 
 
-def image_as_video(image: Any) -> np.ndarray:
+def image_as_video(image: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     """An image, a path or one of PIL, as a video of one frame, uint8 (1, height, width, 3). Raises VideoOptionError for
     a video, and what `VideoReader` raises."""
     with VideoReader([image] if isinstance(image, Image.Image) else image) as reader:
@@ -62,8 +62,8 @@ def moment_frames(moment: Moment, *, count: int = 4, shortest_edge: int = 160) -
         return reader.get_frames_at(np.clip(times, reader.timestamps[0], reader.timestamps[-1])).data
 
 
-def sheet(moments: Sequence[Moment], *, title: str = "", columns: int = 2) -> Any:
-    """A PIL image of four frames of each moment, ranked, with name, seconds and score; grey where the file is gone."""
+def sheet(moments: Sequence[Moment], *, title: str = "", columns: int = 2) -> Image.Image:
+    """Draws of four frames of each moment, ranked, with name, seconds and score; grey where the file is gone."""
     clips = []
     for rank, moment in enumerate(moments, start=1):
         try:

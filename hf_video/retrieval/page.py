@@ -6,13 +6,17 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError, pluralize
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
+
+if TYPE_CHECKING:
+    from gradio import Blocks, SelectData
 
 SHOWN = 12
 NAMES = {"text": "words", "video": "an example video", "image": "an example image"}
@@ -42,7 +46,7 @@ def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> No
             gradio.close_all()
 
 
-def page(index: VideoIndex, folder: str) -> Any:
+def page(index: VideoIndex, folder: str) -> Blocks:
     """The page as `gradio.Blocks`; clips that are played are written to `folder`."""
     gradio = _gradio()
     reads_text = index.encoder.reads_text
@@ -73,7 +77,7 @@ def page(index: VideoIndex, folder: str) -> Any:
         buttons = gradio.update(interactive=number > 0), gradio.update(interactive=more)
         return pictures, moments, message, None, number, *buttons
 
-    def play(moments: list[Moment], event: Any) -> tuple[str | None, str]:
+    def play(moments: list[Moment], event: SelectData) -> tuple[str | None, str]:
         moment = moments[event.index]
         path = Path(folder) / f"{abs(hash(moment)):x}.mp4"
         try:
@@ -128,7 +132,7 @@ def _caption(moment: Moment) -> str:
     return f"{moment.score:.2f}  {moment.start:.0f}-{moment.end:.0f} s  {os.path.basename(moment.path)}"
 
 
-def _gradio() -> Any:
+def _gradio() -> ModuleType:
     try:
         import gradio
     except ImportError as error:

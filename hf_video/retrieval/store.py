@@ -1,4 +1,4 @@
-"""A search index on disk: what can be killed at any moment and is then as it was, or one step further.
+"""A search index on disk, which a killed writer leaves as it was, or one step further.
 
     index/
       manifest.json             the encoder, the windows, which segments count and which of their files are gone
@@ -23,14 +23,18 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from hf_video.base.version import __version__
 from hf_video.base.written_files import UNFINISHED, check_sum, crc32_of, read_json, write_json, writing_into
-from hf_video.errors import BackendError, VideoIndexError
+from hf_video.errors import VideoIndexError, VideoOptionError
+from hf_video.features.shards import import_pyarrow
+from hf_video.features.vectors import unit_length
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no checksums
 MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", ".lock"
@@ -62,6 +66,18 @@ class IndexedVideo:
     record: FileRecord
     vectors: np.ndarray
     seconds: np.ndarray
+
+    @classmethod
+    def ready_made(cls, path: str | os.PathLike[str], vectors: ArrayLike, seconds: ArrayLike) -> IndexedVideo:
+        """A video of which only vectors, not yet of length 1, and seconds are known. Raises VideoOptionError for other
+        shapes and numbers that are not finite."""
+        vectors, seconds = np.asarray(vectors, np.float32), np.asarray(seconds, np.float64)
+        if vectors.ndim != 2 or seconds.shape != (len(vectors), 2) or not np.isfinite(vectors).all():
+            raise VideoOptionError(
+                f"Vectors of shape {vectors.shape} and seconds of shape {seconds.shape} came; finite (N, D) and (N, 2) "
+                "are needed."
+            )
+        return cls(FileRecord(os.fspath(path), 0, 0, 0, "", moments=len(vectors)), unit_length(vectors), seconds)
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,21 @@ class IndexStore:
                 raise
             raise VideoIndexError(f"{path} can't be read ({error}): the index is damaged; build it again.") from error
 
+    def check_encoder(self, known: dict[str, Any] | None, identity: dict[str, Any]) -> None:
+        """Raises VideoIndexError where an index was made by another encoder. A model's name may change, its hashes may
+        not."""
+        if known is None:
+            return
+        ready = "ready-made" in (known["config"], identity["config"])
+        changed = [name for name in {*known, *identity} if known.get(name) != identity.get(name)]
+        changed = changed if ready else [name for name in changed if name != "name"]
+        if changed:
+            raise VideoIndexError(
+                f"{self.folder} was made with {known['name']!r} and {identity['name']!r} came, whose "
+                f"{', '.join(sorted(changed))} differ: vectors of two models can't be compared. Use the same model, or "
+                "another folder for the index. Nothing was changed."
+            )
+
     def commit(self, manifest: Manifest) -> None:
         """The step that makes everything written before it count, at once. Raises VideoIndexError where the disk is
         full or may not be written."""
@@ -165,7 +196,7 @@ class IndexStore:
 
     def read_segment(self, name: str, manifest: Manifest) -> IndexSegment:
         """Raises VideoIndexError for files that are missing, damaged, or don't belong together."""
-        parquet = pyarrow().parquet
+        parquet = import_pyarrow("A search index", "retrieval").parquet
         folder = self.folder / SEGMENTS / name
         file = folder
         removed = manifest.removed.get(name, ())
@@ -225,7 +256,7 @@ class IndexStore:
 
 def _write_files(folder: Path, entries: Sequence[IndexedVideo], dim: int) -> None:
     """The three files of a segment; of the vectors only one video's are in memory at once."""
-    arrow, parquet = vars(pyarrow()).values()
+    arrow = import_pyarrow("A search index", "retrieval")
     records = [entry.record for entry in entries]
     header = {"descr": "<f4", "fortran_order": False, "shape": (sum(len(entry.vectors) for entry in entries), dim)}
     with open(folder / "vectors.npy", "wb") as file:
@@ -236,10 +267,10 @@ def _write_files(folder: Path, entries: Sequence[IndexedVideo], dim: int) -> Non
     owner = np.repeat(np.arange(len(records), dtype=np.int32), [record.moments for record in records])
     paths = arrow.array([os.fsencode(record.path) for record in records], arrow.binary())  # any bytes name a file
     moments = {"file": owner, "path": paths.take(arrow.array(owner)), "start": seconds[:, 0], "end": seconds[:, 1]}
-    parquet.write_table(arrow.table(moments), folder / "moments.parquet")
+    arrow.parquet.write_table(arrow.table(moments), folder / "moments.parquet")
     columns = {name: [getattr(record, name) for record in records] for name in _COLUMNS}
     schema = arrow.schema([("path", arrow.binary()), *((n, getattr(arrow, t)()) for n, t in _COLUMNS.items())])
-    parquet.write_table(arrow.table({"path": paths, **columns}, schema=schema), folder / "files.parquet")
+    arrow.parquet.write_table(arrow.table({"path": paths, **columns}, schema=schema), folder / "files.parquet")
 
 
 _COLUMNS = {
@@ -248,17 +279,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def pyarrow() -> SimpleNamespace:
-    """pyarrow and its Parquet module; raises BackendError where it is not installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise BackendError('A search index needs pyarrow: pip install "hf_video[retrieval]".') from error
-    return SimpleNamespace(arrow=pyarrow, parquet=pyarrow.parquet)
-
-
-def _lock(file: Any) -> bool:
+def _lock(file: BinaryIO) -> bool:
     """A lock that ends with the process, however that ends."""
     try:
         try:

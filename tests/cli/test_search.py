@@ -62,7 +62,7 @@ def test_a_sheet_of_files_that_are_gone(capsys, index, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["{index}", "a sentence"], "no words"),
+        (["{index}", "a sentence"], "can't read text"),
         (["{index}"], "one query"),
         (["{index}", "words", "--video", "{clip}"], "one query"),
         (["{index}", "--video", "/no/file.mp4"], "/no/file.mp4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -269,3 +270,22 @@ def test_every_video_below_a_folder_is_embedded_and_what_is_left_out_is_named(fo
     assert set(load_features(tmp_path / "out").names) == wanted
     splits = read_splits(root, held_out=0)
     assert {row.name for rows in splits.values() for row in rows} == wanted
+
+
+class Dying:
+    """Loads a model whose processes are killed when they load it, but for the first one's."""
+
+    def __init__(self, folder):
+        self.load = ModelLoader(folder, device="cpu")
+
+    def __call__(self, number):
+        if multiprocessing.parent_process() is not None:
+            os._exit(9)
+        return self.load(number)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told(folder, rows, tmp_path):
+    with pytest.raises(DataError, match="process that made features died"):
+        embed_videos(Dying(str(folder)), rows, tmp_path / "out", shard_size=2, processes=2)
+    assert not list((tmp_path / "out").glob("features-*"))

@@ -95,7 +95,7 @@ def test_bad_files_are_named(model, processor, rows, tmp_path):
 
 
 def test_options_are_checked(model, processor, rows):
-    with pytest.raises(VideoOptionError, match='"skip" or "raise"'):
+    with pytest.raises(VideoOptionError, match="'skip', 'raise'"):
         extract_features(model, processor, rows, on_error="ignore")
 
 
