@@ -67,6 +67,11 @@ class EvaluationReport:
         """The number of videos that were looked for: scored, missing, unreadable and unlabelled ones."""
         return self.found + sum(entry.kind not in NOT_VIDEOS for entry in self.skipped)
 
+    @property
+    def classes_seen(self) -> int:
+        """The number of classes that have videos."""
+        return int(self.truth.any(0).sum()) if self.truth.ndim == 2 else len(np.unique(self.truth))
+
     @cached_property
     def probabilities(self) -> np.ndarray:
         """(N, C) float64."""
@@ -92,7 +97,6 @@ class EvaluationReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON values, None for undefined ones."""
         measures = {name: json_number(value) for name, value in self._measures().items()}
-        seen = self.truth.any(0).sum() if self.truth.ndim == 2 else len(np.unique(self.truth))
         return {
             "model": self.model,
             "protocol": self.protocol.to_dict(),
@@ -100,7 +104,7 @@ class EvaluationReport:
             "total": self.total,
             **measures,
             "classes": len(self.labels),
-            "classes_seen": int(seen),
+            "classes_seen": self.classes_seen,
             "seconds": self.seconds,
             "resumed": self.resumed,
             "per_class": self.per_class,
@@ -140,6 +144,9 @@ class EvaluationReport:
             more = len(self.skipped) - SHOWN
             lines.append(f"    … {more} more: --json, or report.json in the folder of --output, names all")
         return "\n".join(lines)
+
+    def _classes_in_words(self) -> str:
+        return f"mean of {self.classes_seen} of {pluralize(len(self.labels), 'class', 'classes')}"
 
     def _class_lines(self) -> list[str]:
         """The classes, the hardest first, or the hardest of many."""

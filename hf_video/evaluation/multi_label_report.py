@@ -104,9 +104,8 @@ class MultiLabelReport(EvaluationReport):
         return ["video", "labels", "predicted", *self.labels], rows
 
     def _measure_lines(self) -> list[str]:
-        seen = int(self.truth.any(0).sum())
         return [
-            f"  mAP        {self.mean_average_precision:7.2%}   mean of {seen} of {len(self.labels)} classes",
+            f"  mAP        {self.mean_average_precision:7.2%}   {self._classes_in_words()}",
             f"  F1         {self.micro_f1:7.2%}   at the thresholds, all together; mean of classes {self.macro_f1:.1%}",
             f"  labels     {self.truth.sum(1).mean():7.2f}   a video; {self.predicted.sum(1).mean():.2f} answered",
         ]

@@ -156,12 +156,10 @@ class Report(EvaluationReport):
 
     def _measure_lines(self) -> list[str]:
         low, high = self.top1_interval
-        seen = len(np.unique(self.truth))
         return [
             f"  top-1      {self.top1:7.2%}   (95 % interval {low:.1%} to {high:.1%})",
             *([f"  top-5      {self.top5:7.2%}"] if len(self.labels) > 5 else []),
-            f"  per class  {self.mean_class_accuracy:7.2%}   mean of {seen} of {len(self.labels)} classes, "
-            f"macro F1 {self.macro_f1:.3f}",
+            f"  per class  {self.mean_class_accuracy:7.2%}   {self._classes_in_words()}, macro F1 {self.macro_f1:.3f}",
             f"  log loss   {self.log_loss:7.3f}   calibration error {self.calibration.error:.1%}",
         ]
 

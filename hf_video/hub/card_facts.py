@@ -1,8 +1,8 @@
-"""What the files of a trained model's folder say about it: the facts that its card is made from.
+"""Reads the facts that a model card is made from.
 
-Read are `config.json`, the processor's file, the headers of the weights, `training_summary.json` (written by training)
-and `evaluation/<split>/report.json` (written by evaluation). What none of them says is None here, and said to be
-missing in the card.
+They come from `config.json`, the processor's file, the headers of the weights, `training_summary.json` (written by
+training) and `evaluation/<split>/report.json` (written by evaluation). What none of them says is None here, and named
+as missing in the card.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hf_video.errors import CheckpointError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# Who may use what: names on the Hub of weights whose licence is known, from the pages of their authors.
+# Names on the Hub of weights whose licence is known, from the pages of their authors.
 BASE_LICENSES = (
     (r"MCG-NJU/videomae-", "cc-by-nc-4.0"),
     (r"facebook/timesformer-", "cc-by-nc-4.0"),
@@ -32,8 +32,8 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass
 class ModelFacts:
-    """See the module. `reports` by split; `parameters` counted in the files; `base_model` a name on the Hub, or the
-    last part of a local path (`base_is_local`)."""
+    """The facts of a folder: `reports` by split; `parameters` counted in the files; `base_model` a name on the Hub, or
+    the last part of a local path (`base_is_local`)."""
 
     folder: Path
     config: dict[str, Any]
@@ -98,7 +98,7 @@ def read_facts(folder: str | Path) -> ModelFacts:
 
 
 def read_json_object(file: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no such file. Raises CheckpointError for what is no JSON object."""
+    """Reads a JSON object, None without such a file. Raises CheckpointError for anything else."""
     if not file.is_file():
         return None
     try:
@@ -106,13 +106,13 @@ def read_json_object(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} can't be read as JSON ({error}); it was cut off or edited.") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{file} holds no JSON object; it is not what was written there.")
+        raise CheckpointError(f"{file} holds {type(found).__name__}, and a JSON object was written there.")
     return found
 
 
 def count_weights(files: list[Path]) -> tuple[int, list[str]]:
-    """Numbers in all tensors, and their types ("F32"), from the headers alone. Raises CheckpointError for a file that
-    is cut off or no safetensors."""
+    """Counts the numbers in all tensors, and lists their types ("F32"), from the headers alone. Raises CheckpointError
+    for a file that is cut off or no safetensors."""
     from safetensors import SafetensorError, safe_open
 
     count, dtypes = 0, set()
@@ -165,7 +165,7 @@ def look_up_base_license(facts: ModelFacts, api: HfApi) -> None:
 
 
 def shareable_files(facts: ModelFacts) -> dict[str, bytes]:
-    """The summary, the reports and their tables as others may see them: without a path of somebody's machine."""
+    """Returns the summary, the reports and their tables by name, without paths of this machine."""
     tables = (facts.folder / "evaluation").glob("*/*.csv")
     files = {path.relative_to(facts.folder).as_posix(): path.read_bytes().decode("utf-8", "replace") for path in tables}
     if facts.summary is not None:
@@ -178,13 +178,13 @@ def shareable_files(facts: ModelFacts) -> dict[str, bytes]:
     return {name: strip_local_paths(text).encode() for name, text in files.items()}
 
 
-def _json(value: Any) -> str:
+def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def strip_local_paths(text: str) -> str:
-    """A text with the last parts of the absolute paths that it names: `/home/me/clips/a.mp4` becomes `a.mp4`. What
-    begins with a folder that this machine doesn't have is no path of it (`/m/04rlf` is a class of AudioSet)."""
+    """Shortens the absolute paths in a text to their last parts: `/home/me/clips/a.mp4` becomes `a.mp4`. What begins
+    with a folder that this machine doesn't have is not a path of it (`/m/04rlf` is a class of AudioSet)."""
 
     def last(found: re.Match) -> str:
         parts = re.split(r"[/\\]+", found[0].rstrip("/\\"))

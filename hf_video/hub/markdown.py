@@ -1,20 +1,21 @@
-"""Words and tables in Markdown, as the Hub shows them."""
+"""Text and tables in Markdown, as the Hub shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 FOLDED_FROM = 12  # rows of a table that are still shown at once
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines)
 
 
-def collapsible(title: str, table: str, rows: int) -> str:
-    if rows <= FOLDED_FROM:
+def collapsible(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table, folded up under its title where it has more than `FOLDED_FROM` rows."""
+    table = markdown_table(head, rows)
+    if len(rows) <= FOLDED_FROM:
         return table
     return f"<details>\n<summary>{title}</summary>\n\n{table}\n\n</details>"
 
@@ -23,8 +24,8 @@ def bullet_list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def escape_markdown(text: Any) -> str:
-    """A name that can break neither a table nor the page."""
+def escape_markdown(text: object) -> str:
+    """Escapes what would break a table or the page."""
     swaps = (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_"), ("\n", " "))
     text = str(text)
     for old, new in swaps:
@@ -36,7 +37,7 @@ def format_percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def format_number(value: Any) -> str:
+def format_number(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):

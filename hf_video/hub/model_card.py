@@ -1,4 +1,4 @@
-"""The model card of a folder, made from the files that lie in it.
+"""Makes the model card of a folder from the files that lie in it.
 
     write_card("runs/my-model", repo_id="me/my-model")
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_video.base.version import __version__
+from hf_video.errors import pluralize
 from hf_video.hub.card_facts import ModelFacts, read_facts
 from hf_video.hub.card_results import picture, protocol, results_section
 from hf_video.hub.markdown import (
@@ -28,7 +29,7 @@ from hf_video.hub.markdown import (
 )
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 MARK = (
     "<!-- Made by hf-video from the files of this folder, and made anew from them; without this line it is yours. -->"
@@ -48,10 +49,18 @@ PAPERS = {
 
 
 def write_card(folder: str | Path, *, repo_id: str | None = None, license: str | None = None) -> Path:
-    """Writes `README.md` into a folder, unless one is there that a person wrote (without our mark). Returns its path.
+    """Writes the model card, `README.md`, of a saved model, unless a person wrote one (without our mark).
 
-    `repo_id` is the name that the usage example loads; `license` a licence of the Hub's list ("apache-2.0"), by default
-    that of the weights it started from. Raises CheckpointError for a folder that is no saved model.
+    Args:
+        folder: The model's.
+        repo_id: The name that the usage example loads.
+        license: A licence of the Hub's list, such as "apache-2.0"; default that of the weights it started from.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        CheckpointError: The folder is no saved model.
     """
     path = Path(folder) / "README.md"
     if not path.exists() or is_generated_card(path):
@@ -85,7 +94,7 @@ def make_card(facts: ModelFacts, *, repo_id: str | None = None, license: str | N
     return ModelCard(f"---\n{_metadata(facts, name, license).to_yaml()}\n---\n\n{body}\n")
 
 
-def _metadata(facts: ModelFacts, name: str, license: str | None) -> Any:
+def _metadata(facts: ModelFacts, name: str, license: str | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     model_type = facts.config.get("model_type", "")
@@ -104,7 +113,7 @@ def _metadata(facts: ModelFacts, name: str, license: str | None) -> Any:
     )
 
 
-def _eval_results(facts: ModelFacts) -> list[Any]:
+def _eval_results(facts: ModelFacts) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     data = _data_facts(facts)
@@ -143,8 +152,8 @@ def _what(facts: ModelFacts) -> str:
     if facts.is_classifier:
         shown = ", ".join(f"*{escape_markdown(label)}*" for label in facts.labels[:8])
         more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
-        count = f"any number of {len(facts.labels)}" if facts.is_multi_label else f"one of {len(facts.labels)}"
-        task = f"gives a video clip {count} labels: {shown}{more}"
+        labels = pluralize(len(facts.labels), "label")
+        task = f"gives a video clip {'any number' if facts.is_multi_label else 'one'} of {labels}: {shown}{more}"
     elif facts.is_pretraining:
         task = "was pretrained on unlabelled clips by filling in what was masked; it is a start for fine-tuning"
     begun = {True: "trained from random weights", False: f"trained from {_base(facts)}"}
@@ -196,7 +205,7 @@ def _input(facts: ModelFacts) -> str:
     return f"It sees {frames}, sampled `{sampler}`{f' ({options})' if options else ''}, {sizes} pixels; RGB."
 
 
-def _size(size: Any) -> str:
+def _size(size: dict[str, int] | int | None) -> str:
     if not isinstance(size, dict):
         return str(size)
     return f"{size['shortest_edge']} (short side)" if "shortest_edge" in size else f"{size['height']} x {size['width']}"
@@ -212,12 +221,10 @@ def _data(facts: ModelFacts) -> Iterable[str]:
     yield f"Videos{where}: " + ", ".join(f"{split['videos']} for {name}" for name, split in splits.items()) + "."
     labels = list(dict.fromkeys(label for split in splits.values() for label in split["classes"]))
     if labels:
-        rows = [
-            (escape_markdown(label), *(split["classes"].get(label, 0) for split in splits.values())) for label in labels
-        ]
-        yield collapsible(
-            f"Videos of each class, {len(labels)} classes", markdown_table(("class", *splits), rows), len(rows)
-        )
+        counts = [split["classes"] for split in splits.values()]
+        rows = [(escape_markdown(label), *(one.get(label, 0) for one in counts)) for label in labels]
+        title = f"Videos of each class, {pluralize(len(labels), 'class', 'classes')}"
+        yield collapsible(title, ("class", *splits), rows)
     yield _skipped(data["skipped"])
 
 
@@ -267,32 +274,30 @@ def _training(facts: ModelFacts) -> Iterable[str]:
     yield picture(facts, "figures/loss_curve.png", "Loss curve") or picture(
         facts, "training_curve.png", "Loss, measurements and learning rate over the steps"
     )
-    rows = [
-        (f"`{key}`", format_number(value)) for key, value in sorted((summary.get("hyper_parameters") or {}).items())
-    ]
+    values = sorted((summary.get("hyper_parameters") or {}).items())
+    rows = [(f"`{key}`", format_number(value)) for key, value in values]
     if rows:
-        yield collapsible(
-            f"{len(rows)} hyper-parameters", markdown_table(("hyper-parameter", "value"), rows), len(rows)
-        )
+        yield collapsible(pluralize(len(rows), "hyper-parameter"), ("hyper-parameter", "value"), rows)
     else:
         yield "Its hyper-parameters are not recorded."
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:
+    classes = pluralize(len(facts.labels), "class", "classes")
     if facts.is_multi_label:
-        yield f"It knows {len(facts.labels)} classes; a video of something else gets some scores all the same."
+        yield f"It knows {classes}; a video of something else gets some scores all the same."
     elif facts.is_classifier:
-        yield f"It knows {len(facts.labels)} classes and always answers one of them, whatever a video shows."
+        yield f"It knows {classes} and always answers one of them, whatever a video shows."
     for split, report in facts.reports.items():
         if report.get("found", 1000) < 1000 and report.get("top1_interval"):
             low, high = report["top1_interval"]
             yield (
-                f"{report['found']} videos of {split} are few: for them alone the true top-1 may lie anywhere from "
-                f"{format_percent(low)} to {format_percent(high)}."
+                f"{pluralize(report['found'], 'video')} of {split} can't tell more about the true top-1 than that it "
+                f"lies from {format_percent(low)} to {format_percent(high)} (95 % interval)."
             )
         unseen = report.get("classes", 0) - report.get("classes_seen", report.get("classes", 0))
         if unseen > 0:
-            yield f"{unseen} of its classes had no video in {split}; how well it knows them was not measured."
+            yield f"{unseen} of its classes had no video in {split}, so that they were not measured."
     counts = [n for split in list(_data_facts(facts)["splits"].values())[:1] for n in split["classes"].values()]
     if counts and max(counts) >= 3 * max(min(counts), 1):
         yield f"Classes are uneven in training: from {min(counts)} to {max(counts)} videos."
@@ -309,7 +314,8 @@ def _license(facts: ModelFacts, license: str | None) -> str:
     elif facts.base_license is None:
         lines.append(f"The licence of the weights it started from, {_base(facts)}, was not found; look there.")
     else:
-        noncommercial = " They may not be used commercially, nor what was made from them." if _is_nc(facts) else ""
+        is_noncommercial = "-nc" in facts.base_license.lower()
+        noncommercial = " They may not be used commercially, nor what was made from them." if is_noncommercial else ""
         lines.append(
             f"It started from {_base(facts)}, whose weights are under **{facts.base_license}**.{noncommercial}"
         )
@@ -318,10 +324,6 @@ def _license(facts: ModelFacts, license: str | None) -> str:
     elif license != facts.base_license:
         lines.append(f"This model: **{license}**.")
     return " ".join(lines)
-
-
-def _is_nc(facts: ModelFacts) -> bool:
-    return "-nc" in (facts.base_license or "").lower()
 
 
 def _made(facts: ModelFacts) -> str:

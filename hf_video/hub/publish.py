@@ -1,9 +1,9 @@
-"""From a trained model's folder to the Hub: weights, processor, card and evaluation, and nothing else.
+"""Pushes a trained model's folder to the Hub: weights, processor, card and evaluation, and nothing else.
 
     push("runs/my-model", "me/my-model")                       # a new repository is private
     push("runs/my-model", "me/my-model", revision="epoch-50")  # on a branch
 
-Weights go as safetensors only. Checkpoints, optimiser states, logs and pickles stay at home. A push that was cut off is
+Weights go as safetensors only. Checkpoints, optimiser states, logs and pickles are not sent. A push that was cut off is
 finished by the same call: files that arrived are not sent again.
 """
 
@@ -51,7 +51,10 @@ def push(
     license: str | None = None,
     token: str | bool | None = None,
 ) -> CommitInfo:
-    """Puts a finished folder on the Hub in one commit, and returns that commit (`.commit_url`, `.oid`).
+    """Pushes a finished folder to the Hub in one commit.
+
+    Weights and evaluation files of an earlier push that this folder no longer has are deleted in the same commit (they
+    stay in the history): a left-over `model.safetensors` would be loaded in place of new shards.
 
     Args:
         folder: As training leaves it: `config.json`, safetensors (whole, or shards with their index), the processor's
@@ -62,12 +65,14 @@ def push(
             one. False makes a new one public.
         revision: A branch, made if it is not there; default "main".
         license: Of the Hub's list, for the card; default that of the weights it was trained from, if it is known.
+        commit_message: Default "Upload <architecture> with hf_video".
         token: Default: `HF_TOKEN`, or what `hf auth login` stored.
 
-    Weights and evaluation files of an earlier push that this folder no longer has are deleted in the same commit (they
-    stay in the history): a left-over `model.safetensors` would be loaded in place of new shards.
+    Returns:
+        The commit (`.commit_url`, `.oid`).
 
-    Raises PublishError: the folder is not complete, the repository can't be written to, or the upload broke off.
+    Raises:
+        PublishError: The folder is not complete, the repository can't be written to, or the upload broke off.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -92,8 +97,8 @@ def push(
 
 
 def publishable_files(folder: str | Path) -> list[str]:
-    """Paths in a folder that belong on the Hub, relative to it. Raises PublishError, naming all that is missing, for a
-    folder that is no complete model."""
+    """Lists the files of a folder that belong on the Hub, relative to it. Raises PublishError, naming all that is
+    missing, for a folder that is no complete model."""
     folder = Path(folder)
     problems, weights = _problems(folder)
     if problems:
@@ -107,7 +112,7 @@ def publishable_files(folder: str | Path) -> list[str]:
 
 
 def _problems(folder: Path) -> tuple[list[str], list[str]]:
-    """What is missing or broken, and the names of the weight files."""
+    """Lists what is missing or broken, and the names of the weight files."""
     if not folder.is_dir():
         return ["there is no such folder"], []
     problems = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,8 +50,8 @@ SUMMARY = {
 
 def report(classes: int = 6) -> Report:
     """Seven videos of `archery` and `bowling`, five of them right."""
-    labels = [*tiny.LABELS, *(f"class {i}" for i in range(6, classes))]
-    scores = np.full((7, classes), 0.1 / (classes - 1), dtype=np.float32)
+    labels = [*tiny.LABELS, *(f"class {i}" for i in range(6, classes))][:classes]
+    scores = np.full((7, max(classes, 3)), 0.1 / max(classes - 1, 1), dtype=np.float32)
     scores[np.arange(7), [0, 0, 0, 1, 1, 1, 2]] = 0.9
     return Report(
         model="/home/somebody/secret/model",
@@ -194,6 +195,23 @@ class TestForm:
         data = {**SUMMARY["data"], "splits": {"train": {"videos": 780, "classes": many}}}
         (folder / "training_summary.json").write_text(json.dumps({**SUMMARY, "data": data}))
         assert "<summary>Videos of each class, 40 classes</summary>\n\n| class | train |" in text_of(folder)
+
+    def test_one_is_not_plural(self, folder):
+        """One class, one video, one hyper-parameter."""
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"id2label": {"0": "archery"}, "label2id": {"archery": 0}}
+        (folder / "config.json").write_text(json.dumps(config))
+        data = {"splits": {"train": {"videos": 1, "classes": {"archery": 1}}}}
+        hyper = {"learning_rate": 0.1}
+        (folder / "training_summary.json").write_text(json.dumps({**SUMMARY, "data": data, "hyper_parameters": hyper}))
+        one = replace(report(1), names=["0.mp4"], truth=np.array([0]), scores=np.ones((1, 1), np.float32), skipped=[])
+        one.save(folder / "evaluation/test")
+        text = text_of(folder)
+        assert "one of 1 label: *archery*" in text
+        assert "found 1 of 1 video |" in text
+        assert "It knows 1 class and always" in text
+        assert not re.search(r"(?<![\d.])1 (classes|videos|labels|clips|hyper-parameters)\b", text)
+        assert "1 classes" not in str(one)
 
     def test_names_cannot_break_the_page(self, folder):
         file = folder / "evaluation/test/report.json"
