@@ -122,16 +122,22 @@ class OutputError(HFVideoError, ValueError):
 # Exceptions to the words for them in reports, the narrow ones first.
 _KINDS = (
     (EmptyFileError, "empty"),
-    (NotAVideoError, "not a video"),
+    ((NotAVideoError, VideoArrayError), "not a video"),
     (ShortVideoError, "short"),
-    ((VideoSourceError, FileNotFoundError), "missing"),
+    ((VideoSourceError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError), "missing"),
 )
 
 
 def fault_kind(error: BaseException) -> str:
-    """What is wrong with a video that raised this: "empty", "not a video", "short", "missing" or "damaged", the words
-    that every report and list of skipped videos has."""
+    """What is wrong with a video that raised this: "empty", "not a video", "short", "missing" (not there, or not to be
+    opened) or "damaged", the words that every report and list of skipped videos has."""
     return next((kind for faults, kind in _KINDS if isinstance(error, faults)), "damaged")
+
+
+def error_entry(error: BaseException) -> dict[str, str]:
+    """What stands in a list of results for a video that could not be read: the exception's name, its kind as in
+    `fault_kind`, and its message."""
+    return {"error": type(error).__name__, "kind": fault_kind(error), "message": str(error)}
 
 
 # -- checks of arguments -----------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from hf_video.base.output_paths import check_output_file, check_output_folder
 from hf_video.cli.error_messages import error_message
 from hf_video.cli.verbs import info
 from hf_video.clips.views import parse_views
-from hf_video.data import load_videos
 from hf_video.data.rows import Skipped, plain_reason
 from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import (
@@ -34,7 +33,6 @@ from hf_video.errors import (
     check_number,
     check_switch,
     did_you_mean,
-    fault_kind,
     near_path,
     nearest,
     pluralize,
@@ -43,13 +41,11 @@ from hf_video.errors import (
 from hf_video.evaluation.metrics import top_k_accuracy
 from hf_video.evaluation.protocols import Protocol
 from hf_video.evaluation.rows import split_rows
-from hf_video.features.extraction import skipped_video
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.pipelines.base import VideoPipeline
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.preparation import make_arguments
 from hf_video.training.runs.probe import probe_model
-from hf_video.video import VideoReader
 from hf_video.video.arguments import checked_size
 from hf_video.video.augment import Augmentation
 from hf_video.video.sampling.samplers import uniform
@@ -121,36 +117,6 @@ def test_counted():
         pluralize(2, "class", "classes"),
     ]
     assert words == ["0 frames", "1 frame", "2 frames", "1,234 frames", "1 class", "2 classes"]
-
-
-@pytest.fixture(scope="module")
-def bad_files(tmp_path_factory):
-    """A file for each word."""
-    folder = tmp_path_factory.mktemp("bad")
-    tiny.write_clip(folder / "good.mp4")
-    (folder / "empty").write_bytes(b"")
-    (folder / "not a video").write_text("only words\n" * 99)
-    data = (folder / "good.mp4").read_bytes()
-    begin = data.index(b"mdat") + 4
-    (folder / "damaged").write_bytes(data[:begin] + bytes(len(data) - begin))
-    return folder
-
-
-@pytest.mark.parametrize("kind", ["empty", "not a video", "damaged", "missing"])
-def test_every_way_has_one_word_for_a_fault(bad_files, kind):
-    """What reads frames, what inspects before training, and lists and reports of what was skipped."""
-    with pytest.raises(HFVideoError) as caught, VideoReader(bad_files / kind) as reader:
-        reader.get_frames(range(len(reader)))
-    assert fault_kind(caught.value) == kind
-    assert skipped_video("name", caught.value).kind == kind
-    assert inspect_video(str(bad_files / kind)).kind == kind
-
-
-def test_a_missing_file_of_a_list_is_missing(tmp_path):
-    tiny.write_clip(tmp_path / "a.mp4")
-    (tmp_path / "list.csv").write_text("path,label\na.mp4,x\ngone.mp4,y\n")
-    splits = load_videos(tmp_path / "list.csv", test_size=0.0, inspect=None)
-    assert {one.kind for rows in splits.values() for one in rows.skipped} == {"missing"}
 
 
 @pytest.mark.parametrize("kind", [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)])

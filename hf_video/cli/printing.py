@@ -17,7 +17,8 @@ def json_result(file: str, result: Predictions | list[dict[str, Any]] | dict[str
     """A pipeline's result for one file as plain JSON values.
 
     `{"file", "seconds": [start, end], "predictions": [{"score", "label"}]}`; with windows
-    `{"file", "windows": [{"seconds", "predictions"}]}`; `{"file", "error", "message"}` for one that can't be read.
+    `{"file", "windows": [{"seconds", "predictions"}]}`; `{"file", "error", "kind", "message"}` for one that can't be
+    read.
     """
     if isinstance(result, dict):
         return {"file": file, **result}

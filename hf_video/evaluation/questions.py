@@ -38,7 +38,7 @@ def evaluate_questions(
         **reading: Options of `VideoQuestionAnsweringPipeline`.
 
     Returns:
-        `question_answering_metrics`, and the videos that could not be read, `{"name", "error", "message"}`, whose
+        `question_answering_metrics`, and the videos that could not be read, as `error_entry` with a "name", whose
         questions are left out.
 
     Raises:

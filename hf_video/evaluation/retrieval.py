@@ -36,7 +36,7 @@ def evaluate_retrieval(
         **reading: Options of `VideoTextRetrievalPipeline`.
 
     Returns:
-        `retrieval_metrics`, and the videos that could not be read, `{"name", "error", "message"}`, whose captions are
+        `retrieval_metrics`, and the videos that could not be read, as `error_entry` with a "name", whose captions are
         left out.
 
     Raises:

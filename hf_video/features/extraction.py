@@ -163,7 +163,7 @@ class _Collected:
         )
 
 
-def skipped_video(name: str, error: VideoError, source: object = None) -> Skipped:
+def skipped_video(name: str, error: VideoError | OSError, source: object = None) -> Skipped:
     """Returns the record of a video that could not be read from `source`."""
     return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
 

@@ -22,8 +22,7 @@ from hf_video.clips.sources import videos_of
 from hf_video.clips.views import Sampling, Views, parse_views
 from hf_video.clips.windows import parse_windows
 from hf_video.clips.workers import read_each
-from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, unknown_name
-from hf_video.pipelines.results import error_entry
+from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
 from hf_video.video.sampling.samplers import resolve
 
 logger = logging.get_logger(__name__)
@@ -259,7 +258,8 @@ def _with_way_on(error: VideoError) -> VideoError:
     """The error of one of many videos, saying how the results of the others are kept."""
     if error.args and not isinstance(error, ImportError):
         way = (
-            'bad_files="report" keeps the results of the other videos, with an entry {"error", "message"} for this one.'
+            'bad_files="report" keeps the results of the other videos, with an entry {"error", "kind", "message"} '
+            "for this one."
         )
         error.args = (f"{str(error.args[0]).rstrip('.')}. {way}", *error.args[1:])
     return error

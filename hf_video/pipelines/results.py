@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.errors import CheckpointError, VideoError
+from hf_video.errors import CheckpointError
 from hf_video.video.sampling.frame_sample import FrameSample
 
 
@@ -51,8 +51,3 @@ def best(
         for value, i in zip(values.tolist(), ids.tolist(), strict=True)
         if thresholds is None or value >= thresholds[i]
     ]
-
-
-def error_entry(error: VideoError) -> dict[str, str]:
-    """What stands in a result list for a file that could not be read, with `bad_files="report"`."""
-    return {"error": type(error).__name__, "message": str(error)}

@@ -55,7 +55,7 @@ class VideoClassificationPipeline(VideoPipeline):
         on_error: "raise", or "repeat": damaged frames show their nearest good neighbour, and the result's
             `repeated` names them.
         bad_files: "raise", or "report": in place of a file that can't be read its result is
-            `{"error": name of the exception, "message": what is wrong}` and the others go on.
+            `{"error": name of the exception, "kind": see `fault_kind`, "message": what is wrong}` and the others go on.
         backend: Of `VideoReader`.
         fps: Frames per second of videos without times (arrays, image lists and folders), for windows; default 25.
         batch_size: Views in one forward, filled from several videos. Default: each video on its own, at most 8 views

@@ -59,7 +59,7 @@ def embed_file(encoder: Encoder, path: str, windows: Windows) -> IndexedVideo | 
     try:
         record = file_record(path)
     except OSError as error:
-        return Skipped(path, str(error), "missing")
+        return skipped_video(path, error)
     try:
         vectors, seconds = encoder.embed(path, windows)
     except VideoOptionError:

@@ -20,7 +20,7 @@ from hf_video.base.version import __version__
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.files import expand_paths
 from hf_video.cli.printing import error_line
-from hf_video.errors import HFVideoError, pluralize
+from hf_video.errors import HFVideoError, error_entry, pluralize
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
 OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu", "gradio")
@@ -156,7 +156,7 @@ def describe_files(files: list[str], *, as_json: bool, stream: int | None = None
             rows.append({"file": file, **about, "sample_aspect_ratio": str(about["sample_aspect_ratio"])})
         except HFVideoError as error:
             print(error_line(file, str(error)), file=sys.stderr)
-            rows.append({"file": file, "error": type(error).__name__, "message": str(error)})
+            rows.append({"file": file, **error_entry(error)})
     if as_json:
         print(json.dumps(rows, indent=2))
     else:

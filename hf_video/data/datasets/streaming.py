@@ -16,7 +16,7 @@ from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.seeds import sample_seed
 from hf_video.data.sources.datasets_library import columns_of, is_dataset, label_text, undecoded
 from hf_video.data.sources.tar_shards import folder_of, samples, shard_paths
-from hf_video.errors import DataError, fault_kind
+from hf_video.errors import DataError, VideoError, fault_kind
 from hf_video.video.decode.http_file import HttpFile
 from hf_video.video.frames.addresses import scheme_of
 
@@ -167,10 +167,10 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
                         folder = folder_of(sample.name)
                         text = sample.label or (folder if folder in self._number else None)
                         yield self._row(sample.video, text, f"{short}/{sample.name}")
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except (tarfile.TarError, VideoError, OSError, EOFError) as error:
             if self.on_error == "raise":
                 raise DataError(f"The shard {shard} can't be read to its end: {error}.") from error
-            self._log.add(Skipped(short, f"the shard can't be read to its end: {error}", "damaged"))
+            self._log.add(Skipped(short, f"the shard can't be read to its end: {error}", fault_kind(error)))
 
     def _from_datasets(self, epoch: int) -> Iterator[VideoRow]:
         part = self.source
