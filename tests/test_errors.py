@@ -46,8 +46,8 @@ from hf_video.pipelines.base import VideoPipeline
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.preparation import make_arguments
 from hf_video.training.runs.probe import probe_model
-from hf_video.video.arguments import checked_size
 from hf_video.video.augment import Augmentation
+from hf_video.video.frames.pixels import Sizing
 from hf_video.video.sampling.samplers import uniform
 from hf_video.video.transforms import resize
 
@@ -94,7 +94,7 @@ WHOLE_NUMBERS = {
     "sampler": lambda n: uniform(10, n).indices,
     "pipeline": lambda n: VideoPipeline.reading_options(None, num_frames=n),
     "processor": lambda n: VideoMAEImageProcessor(num_frames=n).num_frames,
-    "reader": lambda n: checked_size((n, n), None),
+    "reader": lambda n: Sizing((n, n)).size,
     "resize": lambda n: resize(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), n),
     "augmentation": lambda n: Augmentation(size=n),
     "protocol": lambda n: Protocol("own", clips=n),

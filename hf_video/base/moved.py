@@ -20,12 +20,12 @@ _MOVES = (
     ("", "evaluation", "metrics"),
     ("data", "base", "written:written_files"),
     ("tasks", "base", "pairing loading"),
-    ("video", "video.frames", "part times rgb pixels resize background addresses"),
+    ("video", "video.frames", "part times rgb pixels resize:pixels background:pixels addresses"),
     (
         "video",
         "video.decode",
-        "packets walking references decoding container media http_file stills torchcodec_backend frame_table "
-        "sources given collecting clip_frames",
+        "packets:frame_table walking:segments references:segments decoding:encoded container media:container http_file "
+        "stills torchcodec_backend frame_table sources given:sources collecting:clip_frames clip_frames",
     ),
     (
         "video",
@@ -34,7 +34,8 @@ _MOVES = (
         "augment_labels:labels augment_ops:ops augment_options:options augment_preview:preview mixing "
         "rand_augment temporal",
     ),
-    ("video", "video.sampling", "frame_sample sample_reader motion"),
+    ("video", "video.sampling", "frame_sample sample_reader:samplers motion"),
+    ("video", "video", "arguments:reader"),
     ("video", "video.flow", "flow_cache:cache"),
     ("tasks", "clips", "batching clip_processors:processors clips:read sources views windows workers overlaps"),
     ("data", "clips", "clip_plan"),

@@ -10,7 +10,6 @@ from typing import Any
 from hf_video.base.processing_config import RESAMPLE
 from hf_video.errors import DataError, VideoOptionError, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample
-from hf_video.video.sampling.sample_reader import sample_video
 from hf_video.video.sampling.samplers import (
     SAMPLERS,
     at_fps,
@@ -18,6 +17,7 @@ from hf_video.video.sampling.samplers import (
     dense,
     random_segments,
     resolve,
+    sample_video,
     uniform,
     uniform_views,
 )

@@ -15,7 +15,7 @@ from hf_video.clips.views import Sampling, Views
 from hf_video.clips.windows import Segment, Windows, cut
 from hf_video.errors import BackendError, VideoError, VideoOptionError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
-from hf_video.video.frames.resize import shortest_edge_size
+from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.frames.types import VideoFrames
 from hf_video.video.reader import VideoReader
 from hf_video.video.sampling.frame_sample import FrameSample

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hf_video.errors import VideoSourceError
-from hf_video.video.decode.given import plain_source
+from hf_video.video.decode.sources import plain_source
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
 from hf_video.video.inputs import as_tensor, is_source, split_videos
 from hf_video.video.reader import VideoReader

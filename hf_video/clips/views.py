@@ -15,7 +15,6 @@ import torch
 
 from hf_video.errors import SamplingError, VideoOptionError, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample
-from hf_video.video.sampling.sample_reader import sample_video
 from hf_video.video.sampling.samplers import (
     SAMPLERS,
     adaptive,
@@ -23,6 +22,7 @@ from hf_video.video.sampling.samplers import (
     center,
     dense,
     resolve,
+    sample_video,
     uniform,
     uniform_views,
 )

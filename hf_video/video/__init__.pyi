@@ -1,8 +1,8 @@
 from .flow.estimation import flip_flow as flip_flow
 from .flow.estimation import optical_flow as optical_flow
 from .frames.part import VideoPart as VideoPart
-from .frames.resize import resize_frames as resize_frames
-from .frames.resize import shortest_edge_size as shortest_edge_size
+from .frames.pixels import resize_frames as resize_frames
+from .frames.pixels import shortest_edge_size as shortest_edge_size
 from .frames.rgb import array_to_rgb as array_to_rgb
 from .frames.rgb import image_to_rgb as image_to_rgb
 from .frames.types import VideoFrames as VideoFrames
@@ -10,5 +10,5 @@ from .frames.types import VideoMetadata as VideoMetadata
 from .reader import VideoReader as VideoReader
 from .sampling.frame_sample import FrameSample as FrameSample
 from .sampling.motion import motion_energy as motion_energy
-from .sampling.sample_reader import sample_video as sample_video
+from .sampling.samplers import sample_video as sample_video
 from .writer import write_video as write_video

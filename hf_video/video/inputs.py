@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
-from hf_video.video.decode.given import is_decoder, plain_source
+from hf_video.video.decode.sources import is_decoder, plain_source
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb, is_uint16
 from hf_video.video.frames.types import VideoFrames
-from hf_video.video.sampling.sample_reader import sample_video
+from hf_video.video.sampling.samplers import sample_video
 
 _FORMS = (
     "a path, URL, bytes, file object, VideoReader or VideoFrames; a list of PIL images or of (H, W, 3) or (3, H, W) "
@@ -104,9 +104,10 @@ def _read_source(video: Any, plan: Plan) -> list[Clip]:
     try:
         sample = _sample(reader, plan)
         read = reader.get_frames(sample.indices.ravel())
-        if len(read) != sample.indices.size:
+        skipped = sample.indices.size - read.indices.size
+        if skipped:
             raise VideoArrayError(
-                f"{reader!r} skipped {sample.indices.size - len(read)} damaged frames, so its clips are incomplete. "
+                f"{reader!r} skipped {skipped} damaged frames, so its clips are incomplete. "
                 'Open it with on_error="repeat".'
             )
         frames = torch.from_numpy(read.data).reshape(*sample.indices.shape, *read.data.shape[1:])

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import FrameIndexError, VideoOptionError, check_switch
-from hf_video.video.arguments import check_options, checked_size, whole_numbers
-from hf_video.video.decode.clip_frames import clips_in_groups, clips_in_one_pass, groups_of, is_better_in_one_pass
-from hf_video.video.decode.collecting import Collector, damage
+from hf_video.errors import FrameIndexError, VideoOptionError, check_choice, check_count, check_number
+from hf_video.video.decode.clip_frames import (
+    clips_in_groups,
+    clips_in_one_pass,
+    damaged_video_error,
+    empty_frames,
+    groups_of,
+    is_better_in_one_pass,
+    nearest_good,
+)
 from hf_video.video.decode.sources import Source, open_source
-from hf_video.video.frames.background import WHITE, checked_background
-from hf_video.video.frames.pixels import Sizing
+from hf_video.video.frames.pixels import WHITE, Sizing, checked_background
 from hf_video.video.frames.times import frames_at, plain_seconds
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
 
@@ -26,7 +31,7 @@ class VideoReader:
     `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
     folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
     (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video column
-    and other libraries' frames (`hf_video.video.decode.given`), another `VideoReader`, or a `VideoPart` of any of
+    and other libraries' frames (`hf_video.video.decode.sources`), another `VideoReader`, or a `VideoPart` of any of
     these. It is opened at once, so that a wrong source fails here.
 
     **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where
@@ -81,12 +86,14 @@ class VideoReader:
         background: tuple[int, int, int] | str = WHITE,
         stream: int | None = None,
     ):
-        check_switch("square_pixels", square_pixels)
-        check_options(
-            on_error=on_error, snap=snap, backend=backend, scaler=scaler, num_threads=num_threads, fps=fps,
-            stream=stream,
-        )  # fmt: skip
-        sizing = Sizing(checked_size(size, shortest_edge), shortest_edge, square_pixels)
+        check_choice("on_error", on_error, ("raise", "skip", "repeat"))
+        check_choice("snap", snap, (None, "keyframe"))
+        check_choice("backend", backend, ("auto", "pyav", "torchcodec"))
+        check_choice("scaler", scaler, ("exact", "swscale"))
+        check_count("num_threads", num_threads, least=0, hint=" With 0 FFmpeg chooses.")
+        check_count("stream", stream, least=0, optional=True, hint=" It is the number of a stream.")
+        check_number("fps", fps, above=0, optional=True, hint=" It is in frames per second.")
+        sizing = Sizing(size, shortest_edge, square_pixels)
         self._on_error = on_error
         self._snap = snap
         self._pid = os.getpid()
@@ -142,7 +149,7 @@ class VideoReader:
         Raises `FrameIndexError` (out of range, or no integers) and, with `on_error="raise"`, `DamagedVideoError`.
         """
         with self._guard():
-            asked = whole_numbers(indices, len(self), self._source.label)
+            asked = _frame_numbers(indices, len(self), self._source.label)
             if self._snap is not None:
                 asked = self._source.nearest_keyframes(asked)
             return self._read(asked)
@@ -176,7 +183,7 @@ class VideoReader:
 
         Raises what `get_frames` raises.
         """
-        clips = [np.unique(whole_numbers(clip, len(self), self._source.label)) for clip in clips]
+        clips = [np.unique(_frame_numbers(clip, len(self), self._source.label)) for clip in clips]
         groups = groups_of(clips, limit)
         if self._snap is None and is_better_in_one_pass(self._source, groups, limit):
             return clips_in_one_pass(self._source, clips, self._on_error)
@@ -209,16 +216,35 @@ class VideoReader:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _read(self, asked: np.ndarray) -> VideoFrames:
-        collector = Collector(asked)
-        self._source.fetch(sorted(collector.rows), collector.deliver, keyframes=self._snap is not None)
-        missing = collector.missing
-        if missing and self._on_error == "raise":
-            raise damage(self._source, missing)
-        if missing and self._on_error == "repeat":
-            return collector.repeating(self._source)
-        if missing or not len(asked):
-            return collector.without_missing(self._source)
-        return collector.whole(self._source)
+        source = self._source
+        rows: dict[int, list[int]] = {}
+        for row, index in enumerate(asked.tolist()):
+            rows.setdefault(index, []).append(row)
+        missing = set(rows)
+        data: np.ndarray | None = None
+
+        def deliver(index: int, pixels: np.ndarray) -> None:
+            nonlocal data  # only the result itself and one frame are in memory
+            if data is None:
+                data = np.empty((len(asked), *pixels.shape), np.uint8)
+            for row in rows[index]:
+                data[row] = pixels
+            missing.discard(index)
+
+        source.fetch(sorted(rows), deliver, keyframes=self._snap is not None)
+        lost = sorted(missing)
+        if lost and self._on_error == "raise":
+            raise damaged_video_error(source, lost)
+        if lost and self._on_error == "repeat":
+            for index in lost:
+                deliver(index, nearest_good(source, index, set(lost)))
+        elif lost:
+            kept = ~np.isin(asked, lost)
+            asked, data = asked[kept], data if data is None else data[kept]
+        if data is None:
+            data = empty_frames(source)
+        repeated = tuple(lost) if self._on_error == "repeat" else ()
+        return VideoFrames(data=data, indices=asked, seconds=source.seconds[asked], repeated=repeated)
 
     def _good_frames(self) -> Iterator[tuple[int, np.ndarray, bool]]:
         """(index, pixels, repeated) of every frame in order, with gaps treated as `on_error` says."""
@@ -235,7 +261,7 @@ class VideoReader:
         if not gap or self._on_error == "skip":
             return
         if self._on_error == "raise" or pixels is None:
-            raise damage(self._source, list(gap))
+            raise damaged_video_error(self._source, list(gap))
         for index in gap:
             yield index, pixels, True
 
@@ -275,3 +301,27 @@ class VideoReader:
 
     def __repr__(self) -> str:
         return f"VideoReader({self._source.label!r})"
+
+
+def _frame_numbers(indices: Iterable[int] | int | slice, count: int, label: str) -> np.ndarray:
+    """`indices` as non-negative int64 array, or `FrameIndexError`."""
+    if isinstance(indices, slice):
+        return np.arange(*indices.indices(count), dtype=np.int64)
+    if isinstance(indices, Iterable) and not hasattr(indices, "__array__"):
+        indices = list(indices)
+    try:
+        numbers = np.atleast_1d(np.asarray(indices))
+    except (TypeError, ValueError):
+        numbers = np.empty(0, object)
+    if numbers.size == 0 and numbers.dtype != object:
+        return np.empty(0, np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise FrameIndexError(f"frame indices must be whole numbers in one dimension, got {indices!r:.100}")
+    numbers = numbers.astype(np.int64)
+    wrong = (numbers < -count) | (numbers >= count)
+    if wrong.any():
+        raise FrameIndexError(
+            f"{label} has {count} frames: index {numbers[wrong][0]} is out of range, "
+            f"allowed are {-count} to {count - 1}"
+        )
+    return np.where(numbers < 0, numbers + count, numbers)

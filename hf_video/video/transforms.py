@@ -20,7 +20,7 @@ import torch.nn.functional as functional
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, check_count
-from hf_video.video.frames.resize import resize_frames, shortest_edge_size
+from hf_video.video.frames.pixels import resize_frames, shortest_edge_size
 
 Size = int | tuple[int, int]
 # Filters that only PIL has: slower, frame by frame, and exactly PIL's result.
@@ -31,7 +31,7 @@ def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", a
     """Resize to exactly `size`: (..., H, W, C) to (..., height, width, C), same dtype.
 
     uint8 on the CPU is within one level of PIL's `Image.resize` (two for bicubic enlarging; see
-    `hf_video.video.frames.resize`). Float clips, and clips on another device, are resized in float32; uint8 there is
+    `hf_video.video.frames.pixels`). Float clips, and clips on another device, are resized in float32; uint8 there is
     rounded back. `interpolation` is "bilinear" or "bicubic", or for uint8 one of PIL's "nearest", "lanczos", "box",
     "hamming".
 

@@ -256,7 +256,7 @@ def test_any_clip_of_images_and_texts(clips, tmp_path):
     reading, whole = (index.encoder._pixels, index.files[0].path)
     from hf_video.clips.windows import Windows, cut
     from hf_video.video.reader import VideoReader
-    from hf_video.video.sampling.sample_reader import sample_video
+    from hf_video.video.sampling.samplers import sample_video
 
     with VideoReader(whole) as reader:
         segment = cut(reader, Windows(2.0, 1.0))[0]

@@ -118,7 +118,7 @@ class TestMetadata:
 
     def test_metadata_costs_no_pass_over_the_packets(self, clip, monkeypatch):
         monkeypatch.setattr(
-            "hf_video.video.decode.packets._scan", lambda *_: pytest.fail("the index of an mp4 says everything")
+            "hf_video.video.decode.frame_table._scan", lambda *_: pytest.fail("the index of an mp4 says everything")
         )
         with VideoReader(clip) as reader:
             assert reader.metadata.num_frames == COUNT
@@ -137,11 +137,11 @@ class TestMetadata:
 
     def test_few_frames_are_decoded(self, clip, monkeypatch):
         """Frames 40 and 41 of a clip with keyframes every 16: nothing before frame 32 is touched."""
-        from hf_video.video.decode import walking
+        from hf_video.video.decode import segments
 
         decoded = []
-        original = walking._take
-        monkeypatch.setattr(walking, "_take", lambda frames, *a: decoded.extend(frames) or original(frames, *a))
+        original = segments._take
+        monkeypatch.setattr(segments, "_take", lambda frames, *a: decoded.extend(frames) or original(frames, *a))
         with VideoReader(clip) as reader:
             reader.get_frames([40, 41])
         assert 2 <= len(decoded) <= 12

@@ -161,7 +161,7 @@ def _clip(file: str, data: dict[str, Any], options: argparse.Namespace, readers:
 
     from hf_video.video.augment.preview import PreviewClip
     from hf_video.video.reader import VideoReader
-    from hf_video.video.sampling.sample_reader import sample_video
+    from hf_video.video.sampling.samplers import sample_video
 
     reader = readers.enter_context(VideoReader(file, **_resize_options(file, data.get("resize"))))
     num_frames, total = options.num_frames or data.get("num_frames") or 16, reader.metadata.num_frames

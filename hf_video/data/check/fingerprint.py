@@ -20,11 +20,10 @@ from PIL import Image
 
 from hf_video.data.sources.inspection import Inspection, decode_strictly, stated_more
 from hf_video.errors import HFVideoError, VideoError
-from hf_video.video.decode.container import OpenVideo
-from hf_video.video.decode.media import media_from_path
-from hf_video.video.decode.packets import build_table
+from hf_video.video.decode.container import OpenVideo, media_from_path
+from hf_video.video.decode.frame_table import build_table
 from hf_video.video.decode.sources import is_encoded
-from hf_video.video.frames.pixels import Painter, Sizing, clockwise_degrees, display_matrix
+from hf_video.video.frames.pixels import FrameConverter, Sizing, clockwise_degrees, display_matrix
 from hf_video.video.reader import VideoReader
 
 FRAMES, SIDE = 8, 16
@@ -187,18 +186,18 @@ class _Gallery:
         self._places: dict[int, list[int]] = {}
         for place, index in enumerate(middles(count).tolist()):
             self._places.setdefault(index, []).append(place)
-        self._painter = Painter(Sizing(), "exact")
+        self._converter = FrameConverter(Sizing(), "exact")
 
     def add(self, frame: av.VideoFrame) -> None:
         index = len(self.stamps)
         self.stamps.append(frame.pts)
         if index == 0:
             height, width = frame.height, frame.width
-            self._painter.coded_size = height, width
+            self._converter.coded_size = height, width
             self.size = (width, height) if clockwise_degrees(display_matrix(frame)) in (90, 270) else (height, width)
         if index != 0 and index not in self._places:
             return
-        pixels = self._painter.rgb(frame)
+        pixels = self._converter.to_rgb(frame)
         if pixels is None:
             self.prints = None
         elif index in self._places and self.prints is not None:

@@ -13,7 +13,7 @@ import av
 from hf_video.data.rows import ListedVideo, Skipped, plain_reason
 from hf_video.data.sources.inspection import in_threads
 from hf_video.errors import HFVideoError, VideoWriteError, check_count, fault_kind
-from hf_video.video.frames.resize import shortest_edge_size
+from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.reader import VideoReader
 from hf_video.video.writer import write_video
 

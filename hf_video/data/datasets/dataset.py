@@ -30,7 +30,7 @@ from hf_video.errors import (
     check_number,
     fault_kind,
 )
-from hf_video.video.decode.given import plain_source
+from hf_video.video.decode.sources import plain_source
 from hf_video.video.reader import VideoReader
 
 # Independent draws for one sample: see `sample_seed`.

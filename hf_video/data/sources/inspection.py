@@ -18,8 +18,7 @@ import av
 
 from hf_video.errors import NotAVideoError, VideoError, check_choice, fault_kind
 from hf_video.video.decode.container import OpenVideo
-from hf_video.video.decode.given import plain_source
-from hf_video.video.decode.sources import media_of
+from hf_video.video.decode.sources import media_of, plain_source
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.reader import VideoReader
 

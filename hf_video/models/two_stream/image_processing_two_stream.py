@@ -22,7 +22,7 @@ from hf_video.base.processing import ImageKwargs, VideoImageProcessor, VideoKwar
 from hf_video.base.processing_pixels import layout_name, pixel_values, resized, views
 from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, check_switch
 from hf_video.video import transforms
-from hf_video.video.decode.given import plain_source
+from hf_video.video.decode.sources import plain_source
 from hf_video.video.flow.cache import FlowCache, file_identity
 from hf_video.video.flow.estimation import (
     METHODS,

@@ -24,7 +24,7 @@ from hf_video.video.augment.erasing import erase_boxes, fill_boxes
 from hf_video.video.augment.labels import MIRROR_WORDS, Words, check_unmirrored, mirror_indices
 from hf_video.video.augment.options import check_clip, check_normalized, numpy_generator
 from hf_video.video.augment.rand_augment import Operation, RandAugment, apply_operations
-from hf_video.video.frames.resize import shortest_edge_size
+from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.transforms import horizontal_flip, resize
 
 Label = int | tuple[int, ...] | None

@@ -13,7 +13,7 @@ from hf_video.video.augment.erasing import ERASE_MODES
 from hf_video.video.augment.labels import check_words
 from hf_video.video.augment.options import checked_range
 from hf_video.video.augment.rand_augment import RandAugment
-from hf_video.video.frames.resize import INTERPOLATIONS
+from hf_video.video.frames.pixels import INTERPOLATIONS
 
 CROPS = ("random_resized", "multi_scale", "random", "center")
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from hf_video.video.decode.collecting import damage, empty_frames, nearest_good
+from hf_video.errors import DamagedVideoError, VideoError
 from hf_video.video.decode.sources import Source
 from hf_video.video.frames.types import VideoFrames
 
 # Groups that decode more than this many times what one decode of the video would are not used: one pass can't drop the
 # frames that nothing refers to.
 MOST_DECODED = 1.5
+NAMED_IN_MESSAGE = 5  # lost frames, at most
 
 
 def clips_in_groups(
@@ -84,7 +85,7 @@ def clips_in_one_pass(source: Source, clips: Sequence[np.ndarray], on_error: str
             held[index] = pixels
         lost = [index for index in mine if held[index] is None]
         if lost and on_error == "raise":
-            raise damage(source, lost)
+            raise damaged_video_error(source, lost)
         if on_error == "repeat":
             held.update({index: nearest_good(source, index, set(lost)) for index in lost})
         shown = np.array([index for index in mine if held[index] is not None], np.int64)
@@ -94,3 +95,44 @@ def clips_in_one_pass(source: Source, clips: Sequence[np.ndarray], on_error: str
         for index in mine:
             if last_use[index] == number:
                 del held[index]
+
+
+def empty_frames(source: Source) -> np.ndarray:
+    """No frames, of the size that frames would have: (0, height, width, 3)."""
+    meta = source.describe()
+    return np.empty((0, *source.target(meta.height, meta.width), 3), np.uint8)
+
+
+def nearest_good(source: Source, index: int, missing: set[int]) -> np.ndarray:
+    """Pixels of the good frame nearest to a lost one; the earlier of two equally near."""
+    best: tuple[int, int, np.ndarray] | None = None
+
+    def keep(candidate: int, pixels: np.ndarray) -> None:
+        nonlocal best
+        key = abs(candidate - index), candidate
+        if best is None or key <= best[:2]:
+            best = (*key, pixels.copy())
+
+    count, reach = len(source.seconds), 1
+    while best is None:
+        near = range(max(0, index - reach), min(count, index + reach + 1))
+        source.fetch([i for i in near if i not in missing], keep)
+        if best is None and len(near) == count:
+            raise damaged_video_error(source, list(near))
+        reach *= 8
+    return best[2]
+
+
+def damaged_video_error(source: Source, missing: list[int]) -> VideoError:
+    """The exception that names lost frames by number and by second."""
+    seconds = source.seconds[missing]
+    pairs = list(zip(missing, seconds, strict=True))
+    named = ", ".join(f"{i} ({t:.3f} s)" for i, t in pairs[:NAMED_IN_MESSAGE])
+    rest = len(pairs) - NAMED_IN_MESSAGE
+    more = f" and {rest} more, up to {seconds[-1]:.3f} s," if rest > 0 else ""
+    return DamagedVideoError(
+        f"{source.label} is damaged: frame {named}{more} can't be decoded; "
+        'read it with on_error="skip" or on_error="repeat", or repair the file',
+        seconds=tuple(seconds.tolist()),
+        indices=tuple(missing),
+    )

@@ -7,19 +7,161 @@ parent (or hangs on threads that don't exist in the child). So containers live i
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 import av
 from av.stream import Disposition
 
-from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoOptionError, VideoSourceError
+from hf_video.errors import EmptyFileError, NotAVideoError, NoVideoStreamError, VideoOptionError, VideoSourceError
+from hf_video.video.decode.http_file import HttpFile
 from hf_video.video.frames.types import VideoStream
 
-if TYPE_CHECKING:
-    from hf_video.video.decode.media import Media
+
+@dataclass
+class Media:
+    """`kind` is `path`, `bytes` or `url`, or `file` for a file object that is none of these (not picklable then);
+    `value` is the path, the bytes, the URL or the object; `label` names it in messages. `track` is the number of the
+    stream to read, None for the main one."""
+
+    kind: str
+    value: Any
+    label: str
+    track: int | None = None
+    _opened: HttpFile | None = field(default=None, repr=False, compare=False)
+
+    def open(self) -> str | BinaryIO:
+        """What FFmpeg opens. A path is marked as one, since `a:b.mp4` would be taken for a protocol."""
+        if self.kind == "path":
+            return f"file:{self.value}"
+        return self.stream()
+
+    def stream(self) -> BinaryIO:
+        """A binary file object at the first byte, that the caller closes."""
+        if self.kind == "path":
+            return open(self.value, "rb")
+        if self.kind == "bytes":
+            return io.BytesIO(self.value)
+        if self.kind == "url":
+            opened, self._opened = self._opened, None
+            if opened is None:
+                return HttpFile(self.value)
+            opened.seek(0)
+            return opened
+        return _Borrowed(self.value)
+
+    def head(self, size: int = 256) -> bytes:
+        """The first bytes.
+
+        Raises `EmptyFileError` if there are none, `NotAVideoError` for what stands in the place of a video, such as an
+        error page, and `VideoSourceError` if it can't be read.
+        """
+        try:
+            file = self.stream()
+            head = file.read(size)
+        except OSError as error:
+            raise VideoSourceError(f"{self.label} can't be read: {error.strerror or error}") from None
+        if self.kind == "url" and head:
+            self._opened = file  # the request that answered is used on
+        else:
+            file.close()
+        if not head:
+            raise EmptyFileError(f"{self.label} is empty (0 bytes); was it downloaded or copied completely?")
+        if what := _stand_in(head):
+            raise NotAVideoError(f"{self.label} {what}")
+        return head
+
+    def __getstate__(self) -> dict[str, Any]:
+        kind, value = self.kind, self.value
+        if kind == "file":
+            with self.stream() as file:
+                kind, value = "bytes", file.read()
+        return {"kind": kind, "value": value, "label": self.label, "track": self.track, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+class _Borrowed(io.RawIOBase):
+    """Somebody's seekable file object, read from its first byte and left open."""
+
+    def __init__(self, file: BinaryIO):
+        self._borrowed = file
+        file.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._borrowed.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._borrowed.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._borrowed.tell()
+
+
+def _stand_in(head: bytes) -> str | None:
+    """What a file is that stands where a video should be, by its first bytes, and what to do; None for any other."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"version https://git-lfs.github.com/", b"version https://hawser.github.com/")):
+        return "is a Git LFS pointer, not the video itself; fetch the files with `git lfs pull`"
+    if re.match(rb"(\.\./)*(\.git)?/annex/objects/", start):
+        return "is a git-annex pointer, not the video itself; fetch the file with `git annex get`"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!-- ")):
+        return "is a web page (HTML), not a video: perhaps an error or a log-in page; open the address in a browser"
+    if start.startswith((b"<?xml", b"<error>")) and b"<error" in start:
+        return "is an error message of a server (XML), not a video; check the address and your access to it"
+    if re.match(rb'\{\s*"(error|message|detail)"', start):
+        return "is an error message of a server (JSON), not a video; check the address and your access to it"
+    return None
+
+
+def media_from_path(path: str) -> Media:
+    return Media("path", os.path.abspath(path), path)
+
+
+def media_from_file(file: Any) -> Media:
+    """A binary file object, read from its first byte whatever its position.
+
+    One that stands for a file on disk is taken as that path: file objects share one offset between processes, paths
+    don't. One that can't seek (a pipe, a response body) is read into memory.
+    """
+    name = getattr(file, "name", None)
+    label = name if isinstance(name, str) else f"the {type(file).__name__} object"
+    if isinstance(name, str) and os.path.isfile(name) and _is_same_file(file, name):
+        return media_from_path(name)
+    seekable = getattr(file, "seekable", None)
+    try:
+        if seekable is not None and seekable():
+            file.seek(0)
+            if not isinstance(file.read(0), bytes):
+                raise VideoSourceError(f"{label} is opened in text mode; open it with 'rb'")
+            return Media("file", file, label)
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise VideoSourceError(f"{label} can't be read: {error}") from None
+    if not isinstance(data, bytes):
+        raise VideoSourceError(f"{label} gives {type(data).__name__}, not bytes; open it in binary mode")
+    return Media("bytes", data, label)
+
+
+def _is_same_file(file: Any, name: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+    except (OSError, AttributeError, ValueError):
+        return False
+
 
 # A cover, a still, thumbnails along a film: pictures that go with a video.
 PICTURE = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
@@ -159,6 +301,17 @@ class OpenVideo:
         except IndexError:
             # Streams that appear late (joined recordings) trip PyAV when it drains the others, after ours.
             return
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Every frame from the present position, as a plain sequential decode yields them; packets that can't be
+        decoded are passed over, and a cut-off end is the end."""
+        try:
+            for packet in self.packets():
+                with contextlib.suppress(av.FFmpegError):
+                    yield from self.decoder.decode(packet)
+        except av.FFmpegError:
+            with contextlib.suppress(av.FFmpegError):
+                yield from self.decoder.decode(None)
 
     def seek(self, pts: int) -> None:
         """Go to the last keyframe that the demuxer knows at or before `pts`; the decoder forgets what it held."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from hf_video.errors import NotAVideoError, VideoOptionError, VideoSourceError
+from hf_video.errors import NotAVideoError, VideoArrayError, VideoOptionError, VideoSourceError
+from hf_video.video.decode.container import Media, media_from_file, media_from_path
 from hf_video.video.decode.encoded import DeliverPixels, EncodedSource
-from hf_video.video.decode.given import DecoderVideo, TimedFrames, is_decoder, plain_source
-from hf_video.video.decode.media import Media, media_from_bytes, media_from_file, media_from_path, media_from_url
 from hf_video.video.decode.stills import (
     DEFAULT_FPS,
     AnimatedImage,
@@ -22,11 +22,137 @@ from hf_video.video.decode.stills import (
     images_from_list,
 )
 from hf_video.video.decode.torchcodec_backend import TorchcodecSource
-from hf_video.video.frames.addresses import local_path, missing_path, scheme_of, stand_in
-from hf_video.video.frames.background import WHITE
+from hf_video.video.frames.addresses import local_path, missing_path, scheme_of
 from hf_video.video.frames.part import PartSource, VideoPart
-from hf_video.video.frames.pixels import Sizing
+from hf_video.video.frames.pixels import WHITE, Sizing
+from hf_video.video.frames.rgb import array_of, array_to_rgb
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
+
+AT_ONCE = 32  # frames that a decoder is asked for in one go
+
+
+def plain_source(given: Any) -> Any:
+    """What `given` stands for, and `given` itself where it stands for nothing else.
+
+    A row, `{"video": ...}` or `{"bytes", "path"}`, is its bytes or its path. A decoded cell of a `datasets` Video
+    column (a torchcodec `VideoDecoder`) is the file that it came from. A PIL image is a video of one frame, or of all
+    that it has. torchcodec's `FrameBatch` is `VideoFrames`, or an array of clips; decord's and MXNet's arrays are
+    numpy's; an open container of PyAV is its file. They are told by their classes' names: none of these packages is
+    imported.
+
+    Raises VideoSourceError for a row without a video, and for readers whose file can't be told.
+    """
+    if isinstance(given, Mapping):
+        return plain_source(_of_row(given))
+    if _is_of(given, "PIL", "Image"):
+        return _of_image(given)
+    if isinstance(given, (list, tuple)):
+        # Rows stay rows: one that is wrong is the fault of one video. Images are frames, moving ones too.
+        items = [one if isinstance(one, Mapping) or _is_of(one, "PIL", "Image") else plain_source(one) for one in given]
+        return given if all(map(operator.is_, items, given)) else items
+    if _is_of(given, "torchcodec", "VideoDecoder"):
+        row = getattr(given, "_hf_encoded", None) or {}
+        path = row.get("path")
+        if row.get("bytes") is not None:
+            return row["bytes"]
+        return path if path and (os.path.exists(path) or scheme_of(path) in ("http", "https")) else given
+    if _is_of(given, "torchcodec", "FrameBatch"):
+        return _of_batch(given)
+    if _is_of(given, "av", "InputContainer"):
+        name = local_path(getattr(given, "name", "") or "").removeprefix("file:")
+        if os.path.exists(name) or scheme_of(name):
+            return name
+        raise VideoSourceError("an open PyAV container of a file object is not read from its first byte: give the file")
+    if _is_of(given, "decord", "VideoReader"):
+        raise VideoSourceError(
+            "a decord VideoReader is no source: give its file, or frames: reader.get_batch(indices).asnumpy()"
+        )
+    return given.asnumpy() if hasattr(given, "asnumpy") else given
+
+
+def _of_image(image: Any) -> Any:
+    """A still is a video of one frame. One that moves is its file, or copies of its frames: PIL has one at a time."""
+    if getattr(image, "n_frames", 1) == 1 or image.format == "MPO":
+        return [image]
+    name = getattr(image, "filename", "")
+    if name and os.path.isfile(name):
+        return os.fsdecode(name)
+    from PIL import ImageSequence
+
+    return [frame.copy() for frame in ImageSequence.Iterator(image)]
+
+
+def is_decoder(given: Any) -> bool:
+    """Whether it is a torchcodec `VideoDecoder`."""
+    return _is_of(given, "torchcodec", "VideoDecoder")
+
+
+def _is_of(given: Any, package: str, name: str) -> bool:
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(given).__mro__)
+
+
+def _of_row(row: Mapping[str, Any]) -> Any:
+    for name in ("video", "bytes", "path"):
+        if row.get(name) is not None:
+            return row[name]
+    keys = ", ".join(sorted(map(str, row))) or "none"
+    raise VideoSourceError(f"A dict is a row with a video where it has bytes, a path or a video; its keys are {keys}.")
+
+
+def _of_batch(batch: Any) -> VideoFrames | np.ndarray:
+    data = _channels_last(array_of(batch.data), "torchcodec's FrameBatch")
+    if data.ndim != 4:
+        return data
+    seconds = np.asarray(array_of(batch.pts_seconds), np.float64)
+    return VideoFrames(data=array_to_rgb(data), indices=np.arange(len(data)), seconds=seconds)
+
+
+def _channels_last(pixels: np.ndarray, what: str) -> np.ndarray:
+    """(..., height, width, 3) of that or of (..., 3, height, width)."""
+    if (pixels.shape[-1] == 3) == (pixels.shape[-3] == 3):
+        raise VideoArrayError(f"{what} has the shape {pixels.shape}: it can't be told where the channels are")
+    return pixels if pixels.shape[-1] == 3 else np.moveaxis(pixels, -3, -1)
+
+
+class DecoderVideo(Stills):
+    """A torchcodec `VideoDecoder` whose file is not known: frames are what it decodes. It knows no times before it
+    decodes, so that all frames are decoded once, and again where they are asked for."""
+
+    codec = "torchcodec"
+
+    def __init__(self, decoder: Any, *, background: tuple[int, int, int] = WHITE):
+        count = len(decoder)
+        super().__init__(count, 1.0, f"the {type(decoder).__name__} of {count} frames", background)
+        self._decoder = decoder
+        parts = [decoder.get_frames_in_range(i, min(i + AT_ONCE, count)) for i in range(0, count, AT_ONCE)]
+        self.seconds = np.concatenate([np.asarray(array_of(part.pts_seconds), np.float64) for part in parts])
+        self.end = float(self.seconds[-1]) + float(parts[-1].duration_seconds[-1])
+
+    def pixels(self, index: int) -> np.ndarray:
+        frame = self._decoder.get_frame_at(index).data
+        return array_to_rgb(_channels_last(array_of(frame), self.label), background=self.background)
+
+
+class TimedFrames(Stills):
+    """`VideoFrames`, at their own times."""
+
+    codec = "array"
+
+    def __init__(self, frames: VideoFrames):
+        super().__init__(len(frames), 1.0, f"the {len(frames)} frames")
+        if not len(frames):
+            raise VideoArrayError("VideoFrames without a frame came; a video has at least one")
+        self._data = np.asarray(frames.data)
+        order = np.argsort(frames.seconds, kind="stable")
+        if (order != np.arange(len(frames))).any():
+            raise VideoArrayError("VideoFrames that are read as a video must be in the order of their times")
+        self.seconds = np.asarray(frames.seconds, np.float64)
+        step = (self.seconds[-1] - self.seconds[0]) / max(len(frames) - 1, 1)
+        self.end = float(self.seconds[-1]) + (float(step) or 1 / 25)
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self._data[index]
+
 
 # Text files that name other media: FFmpeg would follow them, out of the file that was given.
 PLAYLIST_HEADS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"[playlist]")
@@ -103,6 +229,8 @@ def open_source(
         )  # fmt: skip
         return PartSource(whole, given)
     given = plain_source(given)
+    if isinstance(given, (str, os.PathLike)) and not os.path.exists(given):
+        given = local_path(given)
     rate = fps or DEFAULT_FPS
     stills = _stills(given, rate, background)
     if stills is None:
@@ -110,7 +238,8 @@ def open_source(
         if stream is not None:
             media = dataclasses.replace(media, track=stream)
         if is_encoded(media):
-            return _encoded(media, backend, scaler=scaler, threads=threads, sizing=sizing, background=background)
+            encoded = TorchcodecSource if backend == "torchcodec" else EncodedSource
+            return encoded(media, scaler=scaler, threads=threads, sizing=sizing, background=background)
         stills, given = AnimatedImage(media, rate, background=background), media
     if stream is not None:
         raise VideoOptionError(f"{stills.label} is no container of streams; leave out stream={stream}")
@@ -118,14 +247,23 @@ def open_source(
 
 
 def is_encoded(media: Media) -> bool:
-    """Whether FFmpeg reads it, and not PIL. Raises `EmptyFileError`, and `NotAVideoError` for playlists."""
-    return not _is_still(media, media.head())
+    """Whether FFmpeg reads it, and not PIL.
 
-
-def _encoded(media: Media, backend: str, **options: Any) -> EncodedSource:
-    if backend != "torchcodec":
-        return EncodedSource(media, **options)
-    return TorchcodecSource(media, **options)
+    PIL reads still images, and an animated WebP or AVIF with opacity, which FFmpeg can't play.
+    Raises what `Media.head` raises, and `NotAVideoError` for playlists.
+    """
+    head, name = media.head(), media.label.lower()
+    if head.lstrip().startswith(PLAYLIST_HEADS):
+        raise NotAVideoError(f"{media.label} is a playlist, not a video; give one of the files that it names")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return False
+    if head[4:8] == b"jP  ":
+        return head[20:24] != b"jp2 "  # Motion JPEG 2000
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return AVIF_OPACITY not in media.head(AVIF_HEADER)
+    if head.startswith(STILL_HEADS):
+        return name.endswith(MOTION_JPEG_ENDINGS)
+    return not name.endswith(".tga")  # which says nothing of itself at its beginning
 
 
 def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
@@ -134,8 +272,8 @@ def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills 
         return TimedFrames(given)
     if is_decoder(given):
         return DecoderVideo(given, background=background)
-    if isinstance(given, (str, os.PathLike)) and os.path.isdir(folder := local_path(given)):
-        return ImageFolder(folder, fps, background=background)
+    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
+        return ImageFolder(os.fsdecode(given), fps, background=background)
     if isinstance(given, np.ndarray) or is_tensor(given):
         return ArrayVideo(given, fps, background=background)
     if isinstance(given, (list, tuple)):
@@ -150,45 +288,27 @@ def is_tensor(given: Any) -> bool:
 
 
 def media_of(given: Any) -> Media:
+    """The encoded video that a path, an address, bytes or a file object stand for. Raises VideoSourceError for others,
+    and for a path where nothing is."""
     if isinstance(given, (bytes, bytearray, memoryview)):
-        return media_from_bytes(given)
+        return Media("bytes", bytes(given), f"the buffer of {len(given)} bytes")
     if isinstance(given, (str, os.PathLike)):
-        return _named_media(local_path(given))
+        text = os.fsdecode(given)
+        if not os.path.exists(text):
+            text = local_path(text)
+        if os.path.exists(text):
+            return media_from_path(text)
+        scheme = scheme_of(text)
+        if scheme in ("http", "https"):
+            return Media("url", text, text)
+        if scheme:
+            raise VideoSourceError(
+                f"{text!r}: of addresses only http://, https:// and file:// are read; download it first"
+            )
+        raise missing_path(text)
     if hasattr(given, "read"):
         return media_from_file(given)
     raise VideoSourceError(
         f"a {type(given).__name__} is not a video source; give a path, bytes, a binary file object, an http(s) URL, "
         "a folder of images, a uint8 array (frames, height, width, 3) or a list of PIL images"
     )
-
-
-def _named_media(text: str) -> Media:
-    if os.path.exists(text):
-        return media_from_path(text)
-    scheme = scheme_of(text)
-    if scheme in ("http", "https"):
-        return media_from_url(text)
-    if scheme:
-        raise VideoSourceError(f"{text!r}: of addresses only http://, https:// and file:// are read; download it first")
-    raise missing_path(text)
-
-
-def _is_still(media: Media, head: bytes) -> bool:
-    """Whether PIL has to read it: a still image, or an animated webp or AVIF with opacity, which FFmpeg can't play.
-
-    Raises `NotAVideoError` for playlists, and for what stands in the place of a video.
-    """
-    if what := stand_in(head):
-        raise NotAVideoError(f"{media.label} {what}")
-    if head.lstrip().startswith(PLAYLIST_HEADS):
-        raise NotAVideoError(f"{media.label} is a playlist, not a video; give one of the files that it names")
-    name = media.label.lower()
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return True
-    if head[4:8] == b"jP  ":
-        return head[20:24] == b"jp2 "  # and no Motion JPEG 2000
-    if head[4:12] in (b"ftypavif", b"ftypavis"):
-        return AVIF_OPACITY in media.head(AVIF_HEADER)
-    if head.startswith(STILL_HEADS):
-        return not name.endswith(MOTION_JPEG_ENDINGS)
-    return name.endswith(".tga")  # which says nothing of itself at its beginning

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoArrayError, VideoError, VideoSourceError
-from hf_video.video.decode.media import media_from_path
-from hf_video.video.frames.addresses import missing_path, stand_in
-from hf_video.video.frames.background import WHITE
+from hf_video.video.decode.container import media_from_path
+from hf_video.video.frames.addresses import missing_path
+from hf_video.video.frames.pixels import WHITE
 from hf_video.video.frames.rgb import array_of, array_to_rgb, array_to_uint8, image_to_rgb, orientation
 
 IMAGE_ENDINGS = (
@@ -172,10 +172,10 @@ def _no_image(path: str, error: Exception) -> VideoError:
     if not os.path.exists(path):
         return missing_path(path)
     try:
-        what = stand_in(media_from_path(path).head()) or f"can't be read as an image: {error}"
-    except VideoError as unreadable:  # empty, or not allowed
+        media_from_path(path).head()
+    except VideoError as unreadable:  # empty, no image at all, or not allowed
         return unreadable
-    return NotAVideoError(f"{path} {what}")
+    return NotAVideoError(f"{path} can't be read as an image: {error}")
 
 
 def upright_size(image: Any) -> tuple[int, int]:

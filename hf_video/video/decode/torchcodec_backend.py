@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import BackendError
+from hf_video.video.decode.container import Media
 from hf_video.video.decode.encoded import DeliverPixels, EncodedSource
-from hf_video.video.decode.media import Media
 
 EXACT_CONTAINERS = ("mov", "matroska")
 EXACT_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})

@@ -46,19 +46,3 @@ def missing_path(text: str) -> VideoSourceError:
         found = os.path.exists(turned)
         hint = f"did you mean {turned!r}?" if found else 'folders are separated by "/" here, not by "\\"'
     return VideoSourceError(f"{text!r} does not exist (looked in {os.getcwd()}); {hint}")
-
-
-def stand_in(head: bytes) -> str | None:
-    """What a file is that stands where a video should be, by its first bytes, and what to do; None for any other."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"version https://git-lfs.github.com/", b"version https://hawser.github.com/")):
-        return "is a Git LFS pointer, not the video itself; fetch the files with `git lfs pull`"
-    if re.match(rb"(\.\./)*(\.git)?/annex/objects/", start):
-        return "is a git-annex pointer, not the video itself; fetch the file with `git annex get`"
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!-- ")):
-        return "is a web page (HTML), not a video: perhaps an error or a log-in page; open the address in a browser"
-    if start.startswith((b"<?xml", b"<error>")) and b"<error" in start:
-        return "is an error message of a server (XML), not a video; check the address and your access to it"
-    if re.match(rb'\{\s*"(error|message|detail)"', start):
-        return "is an error message of a server (JSON), not a video; check the address and your access to it"
-    return None

@@ -2,21 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
-from hf_video.video.frames.background import WHITE, over
-from hf_video.video.frames.resize import resize_frames, shortest_edge_size
+from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, check_count, check_switch
+
+if TYPE_CHECKING:
+    import torch
 
 SQUARE = Fraction(1)
 WIDEST = 16  # pixel widths in heights; real files state from 2:5 to 3:1, and what is beyond this is damage
 Matrix = tuple[int, int, int, int]
 UPRIGHT: Matrix = (1, 0, 0, 1)
+WHITE = (255, 255, 255)
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def over(colour: np.ndarray, opacity: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """uint8 `colour` (..., 3) laid over one colour, by `opacity` uint8 (...): 0 shows the background alone, 255 nothing
+    of it."""
+    if opacity.size and opacity.min() == 255:
+        return colour
+    share = opacity[..., None].astype(np.uint16)
+    behind = np.asarray(background, np.uint16)
+    return ((colour * share + behind * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def checked_background(background: Any) -> tuple[int, int, int]:
+    """Three whole numbers from 0 to 255, from those or from a colour's name ("black", "#808080"). Raises
+    VideoOptionError."""
+    try:
+        if isinstance(background, str):
+            from PIL import ImageColor
+
+            background = ImageColor.getrgb(background)
+        colour = tuple(background)
+        if len(colour) == 3 and all(int(part) == part and 0 <= part <= 255 for part in colour):
+            return tuple(int(part) for part in colour)
+    except (TypeError, ValueError):
+        pass
+    raise VideoOptionError(
+        f'background={background!r} must be three whole numbers from 0 to 255 (red, green, blue) or a name as "black"'
+    )
+
+
+def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
+    """Returns the size of a frame after its shorter side was resized to `edge`.
+
+    The longer side is `int(long * edge / short)`, the rounding of torchvision's `Resize` that the official recipes were
+    trained with.
+
+    Args:
+        height, width: Size of the frame in pixels.
+        edge: Length of the shorter side in pixels.
+
+    Returns:
+        (height, width) in pixels.
+
+    Raises:
+        VideoOptionError: A number is below 1.
+    """
+    if min(height, width, edge) < 1:
+        raise VideoOptionError(f"height, width and edge must be at least 1 pixel, got {height}, {width} and {edge}")
+    if height <= width:
+        return edge, int(width * edge / height)
+    return int(height * edge / width), edge
+
+
+def resize_frames(
+    frames: np.ndarray | torch.Tensor,
+    size: tuple[int, int],
+    *,
+    interpolation: str = "bilinear",
+    antialias: bool = True,
+) -> np.ndarray | torch.Tensor:
+    """Resizes all frames of a clip.
+
+    Args:
+        frames: uint8 of shape (frames, height, width, channels), numpy or torch.
+        size: (height, width) in pixels.
+        interpolation: "bilinear" or "bicubic".
+        antialias: Whether shrinking averages over all pixels: each value is then at most one level from that of PIL's
+            `Image.resize` with the same filter.
+
+    Returns:
+        uint8 of shape (frames, *size, channels), numpy or torch as `frames`; `frames` itself if it has that size.
+
+    Raises:
+        VideoArrayError: `frames` has another shape or dtype.
+        VideoOptionError: The interpolation is unknown or the size below 1.
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    _check(frames, size, interpolation)
+    if tuple(frames.shape[1:3]) == tuple(size):
+        return frames
+    if len(frames) == 0:
+        shape = (0, *size, frames.shape[3])
+        return np.empty(shape, np.uint8) if isinstance(frames, np.ndarray) else frames.new_empty(shape)
+    given = frames
+    if isinstance(frames, np.ndarray):  # torch warns of arrays that it may not write to, such as a PIL image's
+        given = torch.from_numpy(np.require(frames, requirements=("C", "W")))
+    # torch's uint8 kernel is several times faster than any float path if channels lie next to each other in memory: the
+    # clip is only viewed as (frames, channels, height, width).
+    planes = given.contiguous().permute(0, 3, 1, 2)
+    resized = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=antialias)
+    resized = resized.permute(0, 2, 3, 1).contiguous()
+    return resized if isinstance(frames, torch.Tensor) else resized.numpy()
+
+
+def _check(frames: np.ndarray | torch.Tensor, size: tuple[int, int], interpolation: str) -> None:
+    if getattr(frames, "ndim", None) != 4 or str(frames.dtype) not in ("uint8", "torch.uint8"):
+        what = f"{getattr(frames, 'dtype', type(frames).__name__)} of shape {tuple(getattr(frames, 'shape', ()))}"
+        raise VideoArrayError(f"a clip must be uint8 of shape (frames, height, width, channels), got {what}")
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    if len(size) != 2 or min(size) < 1:
+        raise VideoOptionError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
+    if min(frames.shape[1:3]) < 1:
+        raise VideoArrayError(f"frames of {frames.shape[1]}x{frames.shape[2]} pixels can't be resized")
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix:
@@ -71,6 +182,17 @@ class Sizing:
     shortest_edge: int | None = None
     square_pixels: bool = False
 
+    def __post_init__(self):
+        check_switch("square_pixels", self.square_pixels)
+        if self.size is not None and self.shortest_edge is not None:
+            raise VideoOptionError("give size or shortest_edge, not both")
+        check_count("shortest_edge", self.shortest_edge, unit="pixels", optional=True)
+        if self.size is not None:
+            numbers = tuple(self.size) if isinstance(self.size, Iterable) else (self.size,)
+            if len(numbers) != 2:
+                raise VideoOptionError(f"size must be (height, width) in pixels, got {self.size!r}")
+            object.__setattr__(self, "size", tuple(check_count("size", number, unit="pixels") for number in numbers))
+
     def target(self, height: int, width: int, aspect: Fraction = SQUARE) -> tuple[int, int]:
         """The size (height, width) that upright frames of this height and width come out with, whose pixels are
         `aspect` times as wide as high."""
@@ -88,7 +210,7 @@ class Sizing:
         return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
 
 
-class Painter:
+class FrameConverter:
     """Turns frames of one video into uint8 RGB arrays (height, width, 3).
 
     `coded_size` (height, width) is that of the video's first frame before rotation; later frames of another size are
@@ -113,7 +235,7 @@ class Painter:
         self.coded_size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
 
-    def rgb(self, frame: av.VideoFrame) -> np.ndarray | None:
+    def to_rgb(self, frame: av.VideoFrame) -> np.ndarray | None:
         """The frame upright, in the size asked for; None if damage left it in a form that FFmpeg can't convert."""
         try:
             return self._rgb(frame)

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_video.errors import VideoArrayError
-from hf_video.video.frames.background import WHITE, over
-from hf_video.video.frames.pixels import turn
+from hf_video.video.frames.pixels import WHITE, over, turn
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,12 +1,12 @@
 from .frame_sample import FrameSample as FrameSample
+from .frame_sample import adaptive as adaptive
+from .frame_sample import random_segments as random_segments
+from .frame_sample import uniform as uniform
+from .frame_sample import uniform_views as uniform_views
 from .motion import motion_energy as motion_energy
-from .sample_reader import sample_video as sample_video
 from .samplers import SAMPLERS as SAMPLERS
-from .samplers import adaptive as adaptive
 from .samplers import at_fps as at_fps
 from .samplers import center as center
 from .samplers import dense as dense
-from .samplers import random_segments as random_segments
 from .samplers import resolve as resolve
-from .samplers import uniform as uniform
-from .samplers import uniform_views as uniform_views
+from .samplers import sample_video as sample_video

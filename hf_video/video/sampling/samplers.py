@@ -15,157 +15,24 @@ In the pictures each character is a frame, `#` one that is taken and `|` the bor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from hf_video.errors import SamplingError, check_choice, check_count, check_number, unknown_name
 from hf_video.video.frames.types import VideoMetadata
 from hf_video.video.sampling.frame_sample import (
-    SHORT_SPREAD,
     SHORT_STRIDED,
     FrameSample,
+    Seed,
+    adaptive,
     fold_short,
     make_sample,
+    random_segments,
     read_total,
+    uniform,
+    uniform_views,
 )
-
-Seed = int | np.random.Generator | None
-
-
-# --- one clip over the whole video -----------------------------------------------------------------------------------
-
-
-def uniform(
-    total: int | VideoMetadata,
-    num_frames: int,
-    *,
-    mode: str = "segment_center",
-    short: str = "stretch",
-    fps: float | None = None,
-    timestamps: Sequence[float] | None = None,
-) -> FrameSample:
-    """Evenly over the whole video, one clip of `num_frames`.
-
-        segment_center  |--#--|--#--|--#--|--#--|   floor((2i+1)N / 2T): the middle of T equal segments (TSN)
-        floor           |#----|#----|#----|#----|   floor(iN / T): the first frame of each
-        end_to_end       #------#-----#------#      floor(i(N-1) / (T-1)): both ends; T=1 takes frame 0
-        rounded_center   |--#--|--#--|--#--|--#--|   floor((b(i) + b(i+1)) / 2) with whole borders
-                                                    b(i) = round(i(N-1) / T): SlowFast's datasets/ssv2.py
-
-    Args:
-        total: Frames in the video (N), or its `VideoMetadata`.
-        num_frames: Frames to take (T).
-        mode: Which of the four.
-        short: See the top of this file.
-        fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
-
-    Raises:
-        SamplingError, NoFramesError, ShortVideoError.
-    """
-    n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD, SamplingError)
-    t = check_count("num_frames", num_frames, SamplingError)
-    check_choice("mode", mode, ("segment_center", "floor", "end_to_end", "rounded_center"), SamplingError)
-    i = np.arange(t, dtype=np.int64)
-    if n < t and short != "stretch":
-        return make_sample(fold_short(i, n, short, t), clock, short=True)
-    if mode == "segment_center":
-        i = (2 * i + 1) * n // (2 * t)
-    elif mode == "floor":
-        i = i * n // t
-    elif mode == "rounded_center":
-        borders = np.round((n - 1) / t * np.arange(t + 1)).astype(np.int64)
-        i = (borders[:-1] + borders[1:]) // 2
-    else:
-        i = i * (n - 1) // max(t - 1, 1)
-    return make_sample(i, clock, short=n < t)
-
-
-def random_segments(
-    total: int | VideoMetadata,
-    num_frames: int,
-    *,
-    seed: Seed = None,
-    short: str = "stretch",
-    fps: float | None = None,
-    timestamps: Sequence[float] | None = None,
-) -> FrameSample:
-    """One random frame from each of `num_frames` equal segments, in order: `uniform` for training (TSN).
-
-        |-#---|----#|#----|---#-|
-
-    Segment i holds the frames from floor(iN/T) up to floor((i+1)N/T), at least one. `seed` is an int, a numpy
-    `Generator` (which moves on), or None for a new draw every time. The rest, and what it raises, as in `uniform`.
-    """
-    n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD, SamplingError)
-    t = check_count("num_frames", num_frames, SamplingError)
-    i = np.arange(t, dtype=np.int64)
-    if n < t and short != "stretch":
-        return make_sample(fold_short(i, n, short, t), clock, short=True)
-    first = i * n // t
-    width = np.maximum((i + 1) * n // t - first, 1)
-    return make_sample(first + np.random.default_rng(seed).integers(0, width), clock, short=n < t)
-
-
-def adaptive(
-    total: int | VideoMetadata,
-    num_frames: int,
-    *,
-    energy: Sequence[float] | np.ndarray,
-    uniform_share: float = 0.25,
-    short: str = "stretch",
-    fps: float | None = None,
-    timestamps: Sequence[float] | None = None,
-) -> FrameSample:
-    """More frames where more moves.
-
-        energy   ....:|||:..........:||:....
-        taken    #----####-----#----###----#
-
-    Walks through the video at a speed that falls where `energy` is high, and takes a frame at equal intervals of that
-    walk: the (i + 1/2)/T quantiles of the energy's running sum. Constant energy is exactly `uniform(mode=
-    "segment_center")`. Where the video has enough frames no frame is taken twice.
-
-    Args:
-        energy: (N,) how much changes at each frame, 0 or more, in any unit; `hf_video.video.sampling.motion_energy`
-            measures it.
-        uniform_share: The part of the frames, 0 to 1, that is spread evenly whatever moves, so that a still
-            passage is seen too.
-        total, num_frames, short, fps, timestamps: as in `uniform`, and so what it raises.
-    """
-    n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD, SamplingError)
-    t = check_count("num_frames", num_frames, SamplingError)
-    weight = np.asarray(energy, dtype=np.float64)
-    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
-        raise SamplingError(
-            f"energy must hold one finite number, 0 or more, for each of the {n} frames; shape {weight.shape} came."
-        )
-    check_number("uniform_share", uniform_share, SamplingError, least=0, most=1)
-    if n < t or np.ptp(weight) == 0 or uniform_share == 1:
-        return uniform(total, t, short=short, fps=fps, timestamps=timestamps)
-    weight = uniform_share / n + (1 - uniform_share) * weight / weight.sum()
-    cumulative = np.cumsum(_capped(weight, 1 / t))
-    index = np.searchsorted(cumulative, (np.arange(t) + 0.5) / t * cumulative[-1], side="right")
-    # The cap leaves one sample a frame but for rounding; this makes "no frame twice" hold to the letter.
-    step = np.arange(t, dtype=np.int64)
-    return make_sample(np.clip(np.maximum.accumulate(index - step), 0, n - t) + step, clock, short=False)
-
-
-def _capped(weight: np.ndarray, cap: float) -> np.ndarray:
-    """The weights, summing to 1, with none above `cap`: what is cut off goes to the others in proportion."""
-    weight = weight / weight.sum()
-    full = np.zeros(len(weight), dtype=bool)
-    while (over := (weight > cap * (1 + 1e-12)) & ~full).any():
-        full |= over
-        rest = weight[~full].sum()
-        left = 1 - cap * full.sum()
-        if left <= 0 or not (~full).any():
-            return np.where(full, cap, 0.0)
-        weight = np.where(full, cap, weight * (left / rest) if rest > 0 else left / (~full).sum())
-    return weight
-
 
 # --- clips at a stride -----------------------------------------------------------------------------------------------
 
@@ -329,34 +196,6 @@ def _truncated_linspace(first: float, last: float, count: int) -> np.ndarray:
     return values.astype(np.float32).astype(np.int64)
 
 
-def uniform_views(
-    total: int | VideoMetadata,
-    num_frames: int,
-    *,
-    num_clips: int = 2,
-    short: str = "stretch",
-    fps: float | None = None,
-    timestamps: Sequence[float] | None = None,
-) -> FrameSample:
-    """`num_clips` clips that each cover the whole video, shifted against one another by a part of a segment.
-
-        segments   |-----|-----|-----|
-        clip 1      1     1     1
-        clip 2         2     2     2
-
-    VideoMAE's test protocol on Something-Something v2 (MCG-NJU/VideoMAE, ssv2.py): with tick = N/T all
-    int(tick·(x + j/K)) are sorted and view k is every K-th of them from k on. Other arguments, and what it raises, as
-    in `uniform`.
-    """
-    n, clock = read_total(total, fps, timestamps)
-    check_choice("short", short, SHORT_SPREAD, SamplingError)
-    t, k = check_count("num_frames", num_frames, SamplingError), check_count("num_clips", num_clips, SamplingError)
-    if n < t and short != "stretch":
-        return make_sample(np.tile(fold_short(np.arange(t, dtype=np.int64), n, short, t), (k, 1)), clock, short=True)
-    # floor(tick·(x + j/K)) = floor(N·(Kx + j) / (K·T)): already in order, and exact
-    return make_sample((np.arange(t * k, dtype=np.int64) * n // (k * t)).reshape(t, k).T, clock, short=n < t)
-
-
 # --- by name ---------------------------------------------------------------------------------------------------------
 
 SAMPLERS: dict[str, Callable[..., FrameSample]] = {
@@ -377,3 +216,47 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
     if isinstance(sampler, str) and sampler in SAMPLERS:
         return SAMPLERS[sampler]
     raise SamplingError(unknown_name("There is no sampler", sampler, SAMPLERS, cutoff=0.4, also=", or any callable"))
+
+
+# --- on an open video -----------------------------------------------------------------------------------------------
+
+
+def sample_video(
+    reader: Any, num_frames: int, *, sampler: str | Callable[..., FrameSample] = "uniform", **options: Any
+) -> FrameSample:
+    """Apply a sampler to an open `VideoReader`, with the reader's own clock; `adaptive` measures the motion first.
+
+        sample = sample_video(reader, 16, sampler="dense", stride=4, num_clips=5)
+        frames = reader.get_frames(sample.indices.ravel())
+
+    A callable of your own gets `(number of frames, num_frames, **options)` and returns indices. `options` go to the
+    sampler; its errors come through, and an option that it does not have is a SamplingError.
+    """
+    function = resolve(sampler)
+    if function is adaptive and "energy" not in options:
+        from hf_video.video.sampling.motion import motion_energy
+
+        options["energy"] = motion_energy(reader)
+    if function not in SAMPLERS.values():
+        return _checked(function(reader.metadata.num_frames, num_frames, **options), reader)
+    try:
+        return function(reader.metadata, num_frames, **{"timestamps": reader.timestamps, **options})
+    except TypeError as error:
+        raise SamplingError(f"The sampler {function.__name__} does not take these options: {error}.") from error
+
+
+def _checked(chosen: Any, reader: Any) -> FrameSample:
+    """The answer of a sampler that isn't ours: a FrameSample or bare indices, (frames,) or (clips, frames)."""
+    indices = chosen.indices if isinstance(chosen, FrameSample) else np.atleast_2d(np.asarray(chosen))
+    total = reader.metadata.num_frames
+    whole = indices.size and indices.ndim == 2 and np.issubdtype(indices.dtype, np.integer)
+    if not whole or indices.min() < 0 or indices.max() >= total:
+        raise SamplingError(
+            f"A sampler must return whole numbers from 0 to {total - 1}, of shape (frames,) or (clips, frames); "
+            f"this one returned {indices.dtype} of shape {indices.shape}"
+            + (f" from {indices.min()} to {indices.max()}." if indices.size else ".")
+        )
+    if isinstance(chosen, FrameSample) and chosen.seconds is not None:
+        return chosen
+    _, clock = read_total(reader.metadata, None, reader.timestamps)
+    return make_sample(indices, clock, short=False)

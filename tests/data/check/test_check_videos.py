@@ -19,7 +19,7 @@ from hf_video.data.moving_glyphs import moving_glyphs
 from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import VideoOptionError
 from hf_video.video import VideoReader
-from hf_video.video.frames.resize import resize_frames
+from hf_video.video.frames.pixels import resize_frames
 from hf_video.video.writer import write_video
 
 

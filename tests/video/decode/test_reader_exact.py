@@ -14,9 +14,8 @@ from odd_files import COUNT, DAMAGED, ODD, X265, encode, lost_sample, read_stamp
 from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import DamagedVideoError, VideoError
 from hf_video.video import VideoReader
-from hf_video.video.decode.container import OpenVideo
-from hf_video.video.decode.media import media_from_path
-from hf_video.video.decode.references import unreferenced_check
+from hf_video.video.decode.container import OpenVideo, media_from_path
+from hf_video.video.decode.segments import unreferenced_check
 
 # What the names of frames in the file should be, where it is not 0, 1, 2, ...
 FIRST_STAMP = {

@@ -8,8 +8,7 @@ import pytest
 from hf_video.errors import VideoOptionError
 from hf_video.video.reader import VideoReader
 from hf_video.video.sampling.motion import motion_energy
-from hf_video.video.sampling.sample_reader import sample_video
-from hf_video.video.sampling.samplers import uniform
+from hf_video.video.sampling.samplers import sample_video, uniform
 from hf_video.video.writer import write_video
 
 

@@ -13,7 +13,7 @@ from hf_video.errors import NoFramesError, SamplingError, ShortVideoError
 from hf_video.video.frames.types import VideoMetadata
 from hf_video.video.sampling import samplers as sampling
 from hf_video.video.sampling.frame_sample import FrameSample
-from hf_video.video.sampling.sample_reader import sample_video
+from hf_video.video.sampling.samplers import sample_video
 
 TOTALS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 64, 100, 301)
 COUNTS = (1, 2, 3, 8, 16, 32)
