@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
@@ -33,7 +33,10 @@ def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
         and not module._forward_hooks
         and not module._backward_pre_hooks
         and not module._backward_hooks
-        and not _has_any_global_hook()
+        and not torch_module._global_forward_pre_hooks
+        and not torch_module._global_forward_hooks
+        and not torch_module._global_backward_pre_hooks
+        and not torch_module._global_backward_hooks
     )
 
 
