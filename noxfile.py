@@ -35,4 +35,6 @@ def matrix(session: nox.Session, versions: str) -> None:
     session.install(*options, "--requirements=pyproject.toml", "--extra=train", "pytest>=8")
     session.install("--no-deps", "--no-index", f"--find-links={wheels}", "hf_video")
     session.run("uv", "pip", "list", external=True)
-    session.run("pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or TESTS))
+    # torch 2.6 runs all models, but its compiler cannot trace them.
+    chosen = ["-k", "not compile and not export"] if versions == "lowest" else []
+    session.run("pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or [*chosen, *TESTS]))

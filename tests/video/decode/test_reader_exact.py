@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from odd_files import COUNT, DAMAGED, ODD, X265, encode, lost_sample, read_stamp, stamp, x264
 
 from hf_video.data.sources.inspection import inspect_video
@@ -36,7 +37,7 @@ def sequential(path: Path, start: int | None = None) -> list[tuple[int | None, n
     one thread: with slice threads FFmpeg conceals damage in another way on every machine."""
     found = []
     with av.open(str(path), metadata_errors="replace") as container:
-        stream = next(s for s in container.streams.video if not int(s.disposition) & 0x400)
+        stream = next(s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
         stream.codec_context.thread_count = 1
         if start is not None:
             container.seek(int(start), stream=stream)
