@@ -32,13 +32,15 @@ from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of,
 from hf_video.retrieval import fingerprint
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from numpy.typing import ArrayLike
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from hf_video.features.types import FrameProcessor, VideoSource
 
-    Model = PreTrainedModel | str | os.PathLike[str]
-    Processor = FrameProcessor | ProcessorMixin
+    Model: TypeAlias = PreTrainedModel | str | os.PathLike[str]
+    Processor: TypeAlias = FrameProcessor | ProcessorMixin
 
 FINGERPRINT = "fingerprint"
 

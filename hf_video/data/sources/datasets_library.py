@@ -93,7 +93,9 @@ def _add_rows(listing: SourceListing, part: Dataset, annotations: AnnotationRead
     columns = list(part.column_names)
     video_column = _video_column(part, columns, annotations.video_column)
     collector = RecordCollector(listing, annotations, columns, video_column, OWNER)
-    classes = {name: names for name in collector.columns if (names := _class_names(part, name)) is not None}
+    classes: dict[str, list[str] | None] = {
+        name: names for name in collector.columns if (names := _class_names(part, name)) is not None
+    }
     if not annotations.grouped:
         classes = {**dict.fromkeys(collector.annotation_columns), **classes}
         listing.labels = next(filter(None, classes.values()), listing.labels)

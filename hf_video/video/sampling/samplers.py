@@ -169,6 +169,7 @@ def at_fps(
     check_number("target_fps", target_fps, SamplingError, above=0)
     length = rate * t * clock.fps / target_fps
     room = max(n - length, 0)
+    first: np.ndarray
     if start == "random":
         first = np.sort(np.random.default_rng(seed).uniform(0, room, size=k))
     elif start == "spread":
@@ -192,7 +193,7 @@ def _truncated_linspace(first: float, last: float, count: int) -> np.ndarray:
     i = np.arange(count, dtype=np.float64)
     values = np.where(i < count // 2, np.float64(first) + step * i, np.float64(last) - step * (count - 1 - i))
     if count == 1:
-        values = np.float64([first])
+        values = np.array([first], dtype=np.float64)
     return values.astype(np.float32).astype(np.int64)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from test_architecture import FLOORS, MODULES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
