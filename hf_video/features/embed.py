@@ -36,6 +36,7 @@ from hf_video.features.shards import (
     open_manifest,
     read_shard,
     record_checksums,
+    settings_digest,
     shard_path,
     write_shard,
 )
@@ -108,7 +109,9 @@ def embed_videos(
         folder.mkdir(parents=True, exist_ok=True)
     worker = _Worker(load, rows, folder, data_format, shard_size, options)
     count = -(-len(rows) // shard_size)
-    checksums, damaged = open_manifest(folder, worker.settings(), rows.labels)
+    settings = worker.settings()
+    worker.settings_digest = settings_digest(settings)
+    checksums, damaged = open_manifest(folder, settings, rows.labels)
     missing, unsigned = [], {}
     for number in range(count):
         path = shard_path(folder, number, data_format)
@@ -183,6 +186,7 @@ class _Worker:
     data_format: str
     shard_size: int
     options: dict[str, Any]
+    settings_digest: str = ""
     number: int = 0
     loaded: tuple[PreTrainedModel, FrameProcessor] | None = None
     on_video: Callable[[], None] | None = None
@@ -218,7 +222,7 @@ class _Worker:
         """Makes a shard; its number and checksum."""
         model, processor = self.ready()
         features = extract_features(model, processor, self.part(shard), on_video=self.on_video, **self.options)
-        return shard, write_shard(shard_path(self.folder, shard, self.data_format), features)
+        return shard, write_shard(shard_path(self.folder, shard, self.data_format), features, self.settings_digest)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "loaded": None, "on_video": None}  # every process loads its own

@@ -6,6 +6,7 @@ keeps the checksum of each shard as soon as it is there, and its own: what has c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,22 +31,37 @@ def shard_path(folder: Path, number: int, data_format: str) -> Path:
     return folder / f"features-{number:05d}.{data_format}"
 
 
-def write_shard(path: Path, features: Features) -> int:
-    """Writes a shard in the format of the path's suffix, and returns its checksum. Raises DataError where the disk is
-    full or may not be written."""
+def write_shard(path: Path, features: Features, settings: str = "") -> int:
+    """Writes a shard in the format of the path's suffix, made with the settings of this digest, and returns its
+    checksum. Raises DataError where the disk is full or may not be written."""
     skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
+    facts = {"skipped": skipped, "proof": _proof(path, features, settings)}
     with writing_into(path, DataError), replacing(path) as name:
         if path.suffix == ".parquet":
-            _write_parquet(name, features, {"skipped": skipped})
+            _write_parquet(name, features, facts)
         else:
             arrays = {"embeddings": features.embeddings, "labels": features.labels, "seconds": features.seconds}
             names = json.dumps(features.names, ensure_ascii=False)
-            Path(name).write_bytes(save(arrays, metadata={"names": names, "skipped": skipped}))
+            Path(name).write_bytes(save(arrays, metadata={"names": names, **facts}))
         return crc32_of(name)
+
+
+def _proof(path: Path, features: Features, settings: str) -> str:
+    """The digest of a shard's place, content and settings, by which it is known where the manifest is damaged."""
+    digest = hashlib.blake2b(f"{path.name} {settings}".encode(), digest_size=8)
+    for array in (features.embeddings, features.labels, features.seconds):
+        digest.update(np.ascontiguousarray(array))
+    digest.update(json.dumps([features.names, [one.as_dict() for one in features.skipped]]).encode())
+    return digest.hexdigest()
 
 
 def read_shard(path: Path, checksum: int | None = None) -> Features:
     """Reads a shard. Raises DataError, with its name, where it is damaged or not the one of the checksum."""
+    return _read(path, checksum)[0]
+
+
+def _read(path: Path, checksum: int | None = None) -> tuple[Features, str | None]:
+    """As `read_shard`, and the proof (None of version 0.1.0)."""
     try:
         if checksum is not None:
             check_sum(path, checksum)
@@ -54,7 +70,8 @@ def read_shard(path: Path, checksum: int | None = None) -> Features:
         with safe_open(path, framework="np") as file:
             facts = file.metadata()
             arrays = {name: file.get_tensor(name) for name in ("embeddings", "labels", "seconds")}
-        return Features(**arrays, names=json.loads(facts["names"]), skipped=_skipped(facts["skipped"]))
+        features = Features(**arrays, names=json.loads(facts["names"]), skipped=_skipped(facts["skipped"]))
+        return features, facts.get("proof")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path} is damaged ({reason}): delete it and run hf-video embed again.") from error
@@ -93,36 +110,50 @@ def _write_parquet(name: str, features: Features, facts: dict[str, str]) -> None
     arrow.parquet.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **facts}), name)
 
 
-def _read_parquet(path: Path) -> Features:
+def _read_parquet(path: Path) -> tuple[Features, str | None]:
     table = import_pyarrow("Parquet", "train").parquet.read_table(path)
     vectors = table["embedding"].combine_chunks()
     count = len(table)
     flat = np.asarray(vectors.flatten(), dtype=np.float32)
-    return Features(
+    facts = table.schema.metadata
+    features = Features(
         embeddings=flat.reshape(count, -1) if count else np.zeros((0, 0), np.float32),
         names=table["name"].to_pylist(),
         labels=table["label"].to_numpy(),
         seconds=np.stack([table["start"].to_numpy(), table["end"].to_numpy()], axis=1),
-        skipped=_skipped(table.schema.metadata[b"skipped"].decode()),
+        skipped=_skipped(facts[b"skipped"].decode()),
     )
+    return features, facts[b"proof"].decode() if b"proof" in facts else None
 
 
 def open_manifest(folder: Path, settings: dict[str, Any], labels: list[str]) -> tuple[dict[str, int] | None, list[str]]:
     """Writes the manifest of a new folder, or compares with the one that is there.
 
     Returns the checksums of the shards that are there, by file name (None for a folder of version 0.1.0, which has
-    none), and what is wrong with the manifest: a damaged one is written anew, and no shard counts then.
+    none), and what is wrong with the manifest. A damaged one is written anew, and shards that don't prove that they
+    were made with these settings are deleted.
 
     Raises DataError where the folder is of other settings: its shards and new ones would not belong together."""
     settings = json.loads(json.dumps(settings))  # as they come back from the file: lists for tuples
     path = folder / MANIFEST
     faults = []
+    checksums: dict[str, int] = {}
     if path.exists():
         try:
             known = read_json(path)
             found = known["settings"]
         except (OSError, ValueError, KeyError) as error:
-            faults.append(f"{path} is damaged ({error}): it and all shards are made again")
+            faults.append(f"{path} is damaged ({error}): it is made again")
+            for shard in folder.glob("features-*"):
+                try:
+                    features, proof = _read(shard)
+                except DataError:
+                    proof = None
+                if proof is None or proof != _proof(shard, features, settings_digest(settings)):
+                    faults.append(f"{shard} can't be proven to be of these settings: it is made again")
+                    shard.unlink()
+                else:
+                    checksums[shard.name] = crc32_of(shard)
         else:
             changed = [name for name in settings if found.get(name) != settings[name]]
             if changed:
@@ -133,12 +164,15 @@ def open_manifest(folder: Path, settings: dict[str, Any], labels: list[str]) -> 
             return known.get("checksums"), []
     elif any(folder.glob("features-*")):
         raise DataError(f"{folder} holds features without a {MANIFEST}: choose another folder.")
-    for left in folder.glob("features-*"):
-        left.unlink()
-    about = {"hf_video": __version__, "settings": settings, "labels": labels, "complete": False, "checksums": {}}
+    about = {"hf_video": __version__, "settings": settings, "labels": labels, "complete": False, "checksums": checksums}
     with writing_into(folder, DataError):
         write_json(path, about)
-    return {}, faults
+    return checksums, faults
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Computes 16 hex digits of settings, lists and tuples alike."""
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def record_checksums(folder: Path, checksums: dict[str, int]) -> None:

@@ -19,7 +19,7 @@ import tiny
 
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import DataError, HFVideoError, VideoOptionError
-from hf_video.features.embed import ModelLoader, embed_videos, load_features
+from hf_video.features.embed import EmbedReport, ModelLoader, embed_videos, load_features
 from hf_video.features.extraction import extract_features
 
 
@@ -149,10 +149,37 @@ def test_one_flipped_bit_is_refused_by_name_and_made_again(folder, rows, whole, 
                 load_features(tmp_path)
         report = embed_videos(loader, rows, tmp_path, shard_size=3, data_format=data_format)
         assert str(path) in report.damaged[0]
-        assert report.made == (2 if path.name == "manifest.json" else 1)
+        assert report.made == (path.name != "manifest.json")  # the shards prove themselves
         same(load_features(tmp_path), whole)
         path.write_bytes(path.read_bytes()[:-7])  # cut off
         assert embed_videos(loader, rows, tmp_path, shard_size=3, data_format=data_format).damaged
+
+
+@pytest.mark.parametrize("data_format", ["safetensors", "parquet"])
+def test_with_a_damaged_manifest_only_what_is_unproven_is_made_again(folder, rows, whole, tmp_path, data_format):
+    loader = ModelLoader(str(folder))
+
+    def damaged(**options) -> EmbedReport:
+        manifest = (tmp_path / "manifest.json").read_bytes()
+        (tmp_path / "manifest.json").write_bytes(manifest.replace(b'"videos": 6', b'"videos": 7'))
+        report = embed_videos(loader, rows, tmp_path, shard_size=2, data_format=data_format, **options)
+        assert load_features(tmp_path).names == whole.names
+        return report
+
+    embed_videos(loader, rows, tmp_path, shard_size=2, data_format=data_format)
+    first, second, third = sorted(tmp_path.glob("features-*"))
+    assert (damaged().made, damaged().kept) == (0, 3)
+    sound = second.read_bytes()  # of safetensors the last byte is of a tensor; Parquet has bytes that say nothing
+    second.write_bytes(sound[:-7] if data_format == "parquet" else sound[:-1] + bytes([sound[-1] ^ 1]))
+    report = damaged()
+    assert report.made == 1
+    assert [str(second) in fault for fault in report.damaged] == [False, True]
+    swapped = first.read_bytes()  # each is sound, and not in its place
+    first.write_bytes(third.read_bytes())
+    third.write_bytes(swapped)
+    assert damaged().made == 2
+    assert damaged(sampler="random").made == 3  # other settings
+    assert damaged().made == 3
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync"])

@@ -81,9 +81,15 @@ def test_a_damaged_faiss_file_is_named(tmp_path, monkeypatch):
     index = VideoIndex.create(tmp_path / "index")
     index.add_many(files(2, 16))
     (path,) = (tmp_path / "index").glob("approximate-*")
-    path.write_bytes(b"no index")
-    with pytest.raises(VideoIndexError, match="damaged"):
-        VideoIndex.open(tmp_path / "index")
+    sound = path.read_bytes()
+    places = [0, len(sound) - 1, *np.random.default_rng(0).integers(0, len(sound), 20)]
+    flipped = [sound[:i] + bytes([sound[i] ^ (1 << i % 8)]) + sound[i + 1 :] for i in places]
+    for damaged in (b"no index", sound[:-7], *flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(VideoIndexError, match=rf"{path.name}.*damaged"):
+            VideoIndex.open(tmp_path / "index")
+    path.write_bytes(sound)
+    assert len(VideoIndex.open(tmp_path / "index")) == len(index)
 
 
 @pytest.mark.slow
