@@ -13,6 +13,7 @@ from hf_video.video.frames.part import VideoPart
 
 if TYPE_CHECKING:
     from hf_video.data.sources.inspection import Inspection
+    from hf_video.data.types import VideoSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Skipped:
         return f"{self.name}: {self.kind}{' (used)' if self.used else ''}: {without_name(self.reason, self.name)}"
 
 
-def plain_reason(error: object, source: Any, name: str) -> str:
+def plain_reason(error: object, source: VideoSource, name: str) -> str:
     """A reader's message with the row's name for the path, and no working directory: reports are read on other
     machines."""
     if isinstance(source, VideoPart):
@@ -170,7 +171,7 @@ class SourceListing:
         self.unlabelled += lost
 
 
-def check_labelled(splits: Mapping[str, VideoRows], source: Any) -> None:
+def check_labelled(splits: Mapping[str, VideoRows], source: object) -> None:
     """Raises DataError where not one video has a label, saying how labels are given."""
     if all(row.label is None for rows in splits.values() for row in rows):
         videos = pluralize(sum(map(len, splits.values())), "video")

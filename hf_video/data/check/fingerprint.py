@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -26,6 +26,9 @@ from hf_video.video.decode.sources import is_encoded
 from hf_video.video.frames.pixels import FrameConverter, Sizing, clockwise_degrees, display_matrix
 from hf_video.video.reader import VideoReader
 
+if TYPE_CHECKING:
+    from hf_video.data.types import VideoSource
+
 FRAMES, SIDE = 8, 16
 APPEARANCE, MOTION, COLOR_LEVELS = 0.97, 0.9, 10.0
 STILL_APPEARANCE = 0.995  # where nothing moves there is only the picture to go by
@@ -36,7 +39,7 @@ REWINDING = ("mov", "matroska")
 _ROWS, _COLUMNS = 256, 512  # compared at once: what comes near by 4x4 pixels takes 25 kB a video
 
 
-def fingerprint(source: Any) -> np.ndarray | None:
+def fingerprint(source: VideoSource) -> np.ndarray | None:
     """uint8 (8, 16, 16, 3): frames from the middles of eight equal parts; None where the video can't be read. Damaged
     frames are replaced by their neighbours."""
     try:
@@ -127,7 +130,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 # -- with an inspection, from one decode -------------------------------------------------------------------------------
 
 
-def inspect_and_fingerprint(source: Any) -> tuple[Inspection, np.ndarray] | None:
+def inspect_and_fingerprint(source: VideoSource) -> tuple[Inspection, np.ndarray] | None:
     """A sound file's `inspect_video(source, level="full")` and `fingerprint(source)`; None for one that is no path, or
     where anything is out of the ordinary."""
     if not isinstance(source, str) or not os.path.isfile(source):

@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from hf_video.data.rows import ListedVideo, Skipped, VideoRow, VideoRows
 from hf_video.data.sources.inspection import Inspection, in_threads, inspect_video
 from hf_video.data.sources.load import inspect_listing, list_source
 from hf_video.video.frames.part import VideoPart
+
+if TYPE_CHECKING:
+    from hf_video.data.types import DataSource, VideoSource
 
 READ_AT_ONCE = 1 << 20
 HEAD = 1 << 16
@@ -61,7 +64,7 @@ class CheckReport:
 
 
 def check_videos(
-    source: Any,
+    source: DataSource,
     *,
     level: str = "full",
     content: bool = True,
@@ -92,7 +95,11 @@ def check_videos(
         duplicates=groups,
         leaks=[group for group in groups if len({by_name[name].split for name in group.names}) > 1],
         conflicts=[group for group in groups if len({by_name[name].label for name in group.names}) > 1],
-        imbalance={split: _imbalance(counts.values()) for split, counts in classes.items() if len(counts) > 1},
+        imbalance={
+            split: round(max(counts.values()) / min(counts.values()), 2)
+            for split, counts in classes.items()
+            if len(counts) > 1
+        },
         splits=dict(Counter(video.split or "all" for video in videos)),
         **_facts([video.inspection for video in videos if video.inspection is not None]),
     ), videos
@@ -104,11 +111,6 @@ def _classes(videos: list[ListedVideo]) -> dict[str, dict[str, int]]:
         labels = video.label if isinstance(video.label, tuple) else (video.label,)
         found[video.split or "all"].update(label or "" for label in labels)
     return {split: dict(counts) for split, counts in found.items()}
-
-
-def _imbalance(counts: Iterable[int]) -> float:
-    counts = list(counts)
-    return round(max(counts) / min(counts), 2)
 
 
 def _facts(abouts: list[Any]) -> dict[str, Any]:
@@ -210,7 +212,7 @@ def _equal_bytes(videos: Sequence[ListedVideo | VideoRow]) -> list[list[int]]:
     return groups
 
 
-def _size(source: Any) -> int | None:
+def _size(source: VideoSource) -> int | None:
     if isinstance(source, VideoPart):
         return None  # two parts of one file are two videos
     if isinstance(source, str):
@@ -218,7 +220,7 @@ def _size(source: Any) -> int | None:
     return source.size if hasattr(source, "size") else len(source.read())
 
 
-def _digest(source: Any, most: int | None) -> bytes:
+def _digest(source: VideoSource, most: int | None) -> bytes:
     """Of the first `most` bytes, or of all."""
     digest = hashlib.blake2b(digest_size=16)
     if not isinstance(source, str):

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,11 @@ from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_col
 from hf_video.data.sources.load import load_listing, rows_by_split
 from hf_video.data.sources.tables import Table, read_text, text_lines
 from hf_video.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hf_video.data.types import DataSource, FrameProcessor
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "description", "title", "name")
 # In a folder, the list of its pairs.
@@ -50,7 +55,7 @@ class CaptionRow(VideoRow):
 
 
 def load_captions(
-    source: Any,
+    source: DataSource,
     *,
     videos: str | os.PathLike[str] | None = None,
     video_column: str = "video",
@@ -169,7 +174,7 @@ def normalize_text(text: object) -> str:
 class CaptionDataset(VideoDataset):
     """A `VideoDataset` of `CaptionRow`s: its samples have `caption`, a text, besides."""
 
-    def __init__(self, rows: VideoRows, processor: Any, **options: Any):
+    def __init__(self, rows: VideoRows, processor: FrameProcessor, **options: Any):
         bare = next((row for row in rows if not getattr(row, "caption", "")), None)
         if bare is not None:
             raise DataError(f"{bare.name} has no caption: make the rows with load_captions.")
@@ -191,7 +196,9 @@ class CaptionCollator:
     `return_loss` is in the batch, so that models give their loss. Raises DataError for samples without captions.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int | None = None, padding: str | bool = True):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None, padding: str | bool = True
+    ):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.padding = padding
@@ -212,7 +219,7 @@ def flattened(samples: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def tokenized(
-    tokenizer: Any, texts: list[str], max_length: int | None, padding: str | bool = True
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None, padding: str | bool = True
 ) -> dict[str, torch.Tensor]:
     """`input_ids` and `attention_mask` (N, L), padded to the longest or as `padding` says, and cut at `max_length`."""
     found = tokenizer(texts, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")

@@ -15,13 +15,16 @@ import os
 import secrets
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hf_video.data.seeds import generator
 from hf_video.errors import DataError, check_number
+
+if TYPE_CHECKING:
+    from hf_video.video.augment.mixing import Mixing
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _keeping = 0  # the process in which that has been done
@@ -40,7 +43,7 @@ class VideoCollator:
     Raises DataError for samples that do not stack, or mixing without `num_labels`.
     """
 
-    def __init__(self, mixing: Any = None, num_labels: int | None = None, label_smoothing: float = 0.0):
+    def __init__(self, mixing: Mixing | None = None, num_labels: int | None = None, label_smoothing: float = 0.0):
         if (mixing is not None or label_smoothing) and not num_labels:
             raise DataError("Mixing and label smoothing make labels into shares of classes: pass num_labels=.")
         check_number("label_smoothing", label_smoothing, DataError, least=0, below=1)
@@ -71,7 +74,10 @@ class VideoCollator:
                 )
             clips = {name: values for name, values in batch.items() if values.ndim == 5}
             size = next(iter(clips.values())).shape
-            mixture = self.mixing.draw(size[0], *size[-2:], generator=generator(_joined(seeds)))
+            joined = 0  # one seed from those of the samples, in their order
+            for seed in seeds:
+                joined = (joined * 1_000_003 + seed) % (1 << 63)
+            mixture = self.mixing.draw(size[0], *size[-2:], generator=generator(joined))
             for name, values in clips.items():
                 batch[name] = values.copy_(mixture.clips(values))  # stays where it is: see shared_batches
             batch["labels"] = mixture.targets(batch["labels"], self.num_labels)
@@ -80,14 +86,6 @@ class VideoCollator:
             if not hard.is_floating_point():
                 hard = torch.nn.functional.one_hot(hard, self.num_labels).float()
             batch["labels"] = hard * (1 - self.label_smoothing) + self.label_smoothing / self.num_labels
-
-
-def _joined(seeds: list[int]) -> int:
-    """One seed from those of a batch's samples, in their order."""
-    joined = 0
-    for seed in seeds:
-        joined = (joined * 1_000_003 + seed) % (1 << 63)
-    return joined
 
 
 def _stack(name: str, values: list[Any], pool: BufferPool) -> torch.Tensor:
@@ -200,7 +198,10 @@ def _arrive(
 ) -> torch.Tensor:
     """A tensor over a worker's buffer. The buffer is free again when its storage, which views share, is."""
     if memory is not None:
-        _forget_the_dead()
+        # Lets go of the buffers of workers that have ended; tensors over them keep what they need.
+        alive = {process.pid for process in multiprocessing.active_children()}
+        for ended in [one for one in _mapped if one[0] not in alive]:
+            del _mapped[ended]
         _mapped[key] = memory.numpy()
     whole = _mapped[key]
     lease = whole[:-MARK]
@@ -210,10 +211,3 @@ def _arrive(
 
 def _release(whole: np.ndarray) -> None:
     whole[-MARK] = 0
-
-
-def _forget_the_dead() -> None:
-    """Lets go of the buffers of workers that have ended; tensors over them keep what they need."""
-    alive = {process.pid for process in multiprocessing.active_children()}
-    for key in [key for key in _mapped if key[0] not in alive]:
-        del _mapped[key]

@@ -10,7 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -32,6 +32,11 @@ from hf_video.errors import (
 )
 from hf_video.video.decode.sources import plain_source
 from hf_video.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from hf_video.data.types import FrameProcessor, Sampler, VideoSource
+    from hf_video.video.augment.augmentation import Augmentation
+    from hf_video.video.augment.temporal import TemporalAugmentation
 
 # Independent draws for one sample: see `sample_seed`.
 FRAMES, PIXELS, ERASING, TIME, REPLACEMENT = range(5)
@@ -105,23 +110,25 @@ class SampleBuilder:
 
     def _configure(
         self,
-        processor: Any,
+        processor: FrameProcessor,
         *,
         num_frames: int | None,
-        sampler: Any,
+        sampler: Sampler | None,
         sampler_options: Mapping[str, Any] | None,
-        augmentation: Any,
-        temporal: Any,
+        augmentation: Augmentation | None,
+        temporal: TemporalAugmentation | None,
         repeats: int,
         views: tuple[int, int],
         on_error: str,
         max_errors: float,
         seed: int,
-        skipped_log: Any,
+        skipped_log: str | os.PathLike[str] | None,
         resize: int | tuple[int, int] | None,
     ) -> None:
         """Sets the attributes. Raises VideoOptionError for values without meaning."""
-        _check(repeats, on_error, max_errors)
+        check_choice("on_error", on_error, ("skip", "raise"))
+        check_number("max_errors", max_errors, least=0, most=1, hint=" It is a share of the videos.")
+        check_count("repeats", repeats)
         self.processor = processor
         self.augmentation = augmentation
         self.temporal = temporal
@@ -175,7 +182,7 @@ class SampleBuilder:
         return target
 
     @staticmethod
-    def _opened(source: Any) -> Any:
+    def _opened(source: VideoSource) -> Any:
         """What `VideoReader` takes, for a cell of a `datasets` Video column."""
         return plain_source(source)
 
@@ -196,7 +203,7 @@ class SampleBuilder:
         return frames, places.reshape(indices.shape), total
 
     def _inputs(
-        self, frames: torch.Tensor, needed: np.ndarray, label: Any, seed: int, crop: int
+        self, frames: torch.Tensor, needed: np.ndarray, label: int | tuple[int, ...] | None, seed: int, crop: int
     ) -> tuple[dict[str, Any], Any]:
         """The model's inputs for one clip, without the batch dimension, and the label: a mirrored clip may show another
         class."""
@@ -216,13 +223,6 @@ class SampleBuilder:
             draw = generator(sample_seed(seed, 0, 0, 0, ERASING))
             sample["pixel_values"] = self.augmentation.erase(sample["pixel_values"], generator=draw)
         return sample, label
-
-
-def _check(repeats: int, on_error: str, max_errors: float) -> None:
-    """Raises VideoOptionError for values without meaning."""
-    check_choice("on_error", on_error, ("skip", "raise"))
-    check_number("max_errors", max_errors, least=0, most=1, hint=" It is a share of the videos.")
-    check_count("repeats", repeats)
 
 
 class VideoDataset(SampleBuilder, torch.utils.data.Dataset):
@@ -257,13 +257,13 @@ class VideoDataset(SampleBuilder, torch.utils.data.Dataset):
     def __init__(
         self,
         rows: VideoRows,
-        processor: Any,
+        processor: FrameProcessor,
         *,
         num_frames: int | None = None,
-        sampler: Any = None,
+        sampler: Sampler | None = None,
         sampler_options: Mapping[str, Any] | None = None,
-        augmentation: Any = None,
-        temporal: Any = None,
+        augmentation: Augmentation | None = None,
+        temporal: TemporalAugmentation | None = None,
         repeats: int = 1,
         views: int | tuple[int, int] = 1,
         on_error: str = "skip",

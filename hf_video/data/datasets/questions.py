@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.data.datasets.captions import flattened, normalize_text, tokenized
 from hf_video.data.datasets.collate import VideoCollator
@@ -28,6 +28,11 @@ from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_col
 from hf_video.data.sources.load import load_listing, rows_by_split
 from hf_video.data.sources.tables import LIST_ENDINGS
 from hf_video.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hf_video.data.types import DataSource, FrameProcessor
 
 QUESTION_COLUMNS = ("question", "query", "q")
 ANSWER_COLUMNS = ("answer", "label", "target", "a")
@@ -53,7 +58,7 @@ class QuestionRow(VideoRow):
 
 
 def load_questions(
-    source: Any,
+    source: DataSource,
     *,
     videos: str | os.PathLike[str] | None = None,
     video_column: str = "video",
@@ -150,12 +155,12 @@ class QuestionReader(AnnotationReader):
         return parts
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Numbers are answers too."""
     return normalize_text(str(value)) if isinstance(value, (str, int, float)) and value == value else ""
 
 
-def _several(given: Any) -> list[str]:
+def _several(given: object) -> list[str]:
     """Choices of one cell."""
     if isinstance(given, str):
         try:
@@ -224,7 +229,7 @@ class QuestionDataset(VideoDataset):
     `labels` the number of the right choice, or of the answer in `answers`: -100, no part of the loss, where it is not
     there. Raises DataError for rows without a question, and for different numbers of choices."""
 
-    def __init__(self, rows: VideoRows, processor: Any, *, answers: Sequence[str] = (), **options: Any):
+    def __init__(self, rows: VideoRows, processor: FrameProcessor, *, answers: Sequence[str] = (), **options: Any):
         bare = next((row for row in rows if not getattr(row, "question", "")), None)
         if bare is not None:
             raise DataError(f"{bare.name} has no question: make the rows with load_questions.")
@@ -251,7 +256,7 @@ class QuestionCollator:
     Raises DataError for samples without questions, and for different numbers of choices.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self._videos = VideoCollator()

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,19 +15,21 @@ from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBui
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.seeds import sample_seed
 from hf_video.data.sources.datasets_library import columns_of, is_dataset, label_text, undecoded
-from hf_video.data.sources.tar_shards import folder_of, samples, shard_paths
+from hf_video.data.sources.tar_shards import folder_of, shard_paths, shard_samples
 from hf_video.errors import DataError, VideoError, fault_kind
 from hf_video.video.decode.http_file import HttpFile
 from hf_video.video.frames.addresses import scheme_of
 
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+    from hf_video.data.types import FrameProcessor, Sampler, StreamSource, VideoSource
+    from hf_video.video.augment.augmentation import Augmentation
+    from hf_video.video.augment.temporal import TemporalAugmentation
+
 # So many files may fail before their share counts: of the first ten, one is a large share and says nothing.
 ALLOWED = 10
-SHARD_BLOCK = 8 << 20
-
-
-def _opened(shard: str) -> Any:
-    # Larger blocks than for a video: a shard is read from end to end.
-    return HttpFile(shard, block=SHARD_BLOCK) if scheme_of(shard) else open(shard, "rb")
+SHARD_BLOCK = 8 << 20  # larger than for a video: a shard is read from end to end
 
 
 class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
@@ -50,16 +52,16 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
 
     def __init__(
         self,
-        source: Any,
-        processor: Any,
+        source: StreamSource,
+        processor: FrameProcessor,
         *,
         labels: Sequence[str] | None = None,
         shuffle: int = 0,
         num_frames: int | None = None,
-        sampler: Any = None,
+        sampler: Sampler | None = None,
         sampler_options: Mapping[str, Any] | None = None,
-        augmentation: Any = None,
-        temporal: Any = None,
+        augmentation: Augmentation | None = None,
+        temporal: TemporalAugmentation | None = None,
         repeats: int = 1,
         on_error: str = "skip",
         max_errors: float = 0.1,
@@ -160,9 +162,11 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
     def _shard(self, shard: str) -> Iterator[VideoRow]:
         short = os.path.basename(shard)
         try:
-            with _opened(shard) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-                members = ((member.name, member, tar) for member in tar if member.isfile())
-                for sample in samples(members, self._columns[1], lambda _, member, tar: tar.extractfile(member).read()):
+            with (
+                HttpFile(shard, block=SHARD_BLOCK) if scheme_of(shard) else open(shard, "rb") as file,
+                tarfile.open(fileobj=file, mode="r|*") as tar,
+            ):
+                for sample in shard_samples(tar, self._columns[1], lambda member: tar.extractfile(member).read()):
                     if sample.video is not None:
                         folder = folder_of(sample.name)
                         text = sample.label or (folder if folder in self._number else None)
@@ -190,7 +194,7 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
             yield self._row(value, text, str(name))
 
     @staticmethod
-    def _cells(part: Any) -> Iterator[Mapping[str, Any]]:
+    def _cells(part: IterableDataset) -> Iterator[Mapping[str, Any]]:
         try:
             yield from part
         except ImportError as error:  # an operation on the stream, before ours, wanted frames
@@ -199,7 +203,7 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
                 ".cast_column(name of the column, datasets.Video(decode=False)) on it right after loading it."
             ) from error
 
-    def _row(self, source: Any, label: str | tuple[str, ...] | None, name: str) -> VideoRow:
+    def _row(self, source: VideoSource, label: str | tuple[str, ...] | None, name: str) -> VideoRow:
         if label is None:
             return VideoRow(source, None, name)
         if isinstance(label, tuple):

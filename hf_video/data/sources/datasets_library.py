@@ -93,11 +93,13 @@ def _add_rows(listing: SourceListing, part: Dataset, annotations: AnnotationRead
     columns = list(part.column_names)
     video_column = _video_column(part, columns, annotations.video_column)
     collector = RecordCollector(listing, annotations, columns, video_column, OWNER)
-    classes: dict[str, list[str] | None] = {
-        name: names for name in collector.columns if (names := _class_names(part, name)) is not None
-    }
+    classes: dict[str, list[str] | None] = {}
+    for column in collector.columns:
+        feature = part.features[column]
+        names = getattr(getattr(feature, "feature", feature), "names", None)  # a class, or a list of classes
+        if names is not None or (column in collector.annotation_columns and not annotations.grouped):
+            classes[column] = names
     if not annotations.grouped:
-        classes = {**dict.fromkeys(collector.annotation_columns), **classes}
         listing.labels = next(filter(None, classes.values()), listing.labels)
     prefix, kept = ("", None) if split is None else (f"{split}/", split_name(str(split)) or str(split))
     cells = undecoded(part.select_columns([video_column]), video_column).rename_columns({video_column: "video"})
@@ -137,7 +139,7 @@ def undecoded(part: Dataset | IterableDataset, column: str) -> Dataset | Iterabl
     return part.cast_column(column, Video(decode=False)) if isinstance(feature, Video) else part
 
 
-def label_text(value: Any, names: list[str] | None) -> str | tuple[str, ...] | None:
+def label_text(value: object, names: list[str] | None) -> str | tuple[str, ...] | None:
     """A label's name, or those of a list of labels."""
     return read_label(_class_name(value, names), OWNER)
 
@@ -149,12 +151,6 @@ def _class_name(value: Any, names: list[str] | None) -> Any:
     if value is None or value == -1:
         return None
     return value if names is None or isinstance(value, str) else ClassName(names[value])
-
-
-def _class_names(part: Dataset, column: str) -> list[str] | None:
-    """Of a column of classes, or of lists of classes."""
-    feature = part.features[column]
-    return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _paths(column: Dataset) -> list[str | None]:

@@ -45,13 +45,13 @@ class Division:
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, source: Any, splits: Mapping[str, VideoRows], **options: Any) -> Division:
+    def of(cls, source: object, splits: Mapping[str, VideoRows], **options: Any) -> Division:
         """That of data as they were just divided."""
         found = {digest(row.name): split for split, rows in splits.items() for row in rows}
         return cls(source_name(source), found, options)
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str], source: Any) -> Division | None:
+    def read(cls, folder: str | os.PathLike[str], source: object) -> Division | None:
         """What lies in a model's folder; None where nothing does, or it is of data of another name. Raises
         CheckpointError for a damaged file."""
         path = Path(folder) / SPLIT_FILE
@@ -92,7 +92,7 @@ def digest(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def source_name(source: Any) -> str:
+def source_name(source: object) -> str:
     """The last part of a path; of a name on the Hub the whole; else the kind of object."""
     if not isinstance(source, (str, os.PathLike)):
         return type(source).__name__
@@ -140,7 +140,7 @@ def choose_test(videos: Sequence[ListedVideo], test_size: float, seed: int) -> l
     total = Counter(label for video in videos for label in _labels(video))
     # At least one where that leaves one for training, so that no class goes untested.
     wanted = {label: max(min(1, count - 1), round(count * test_size)) for label, count in total.items()}
-    shuffled = sorted(groups, key=lambda name: _shuffled(name, seed))
+    shuffled = sorted(groups, key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest())
     members = {
         group: Counter(label for i in numbers for label in _labels(videos[i])) for group, numbers in groups.items()
     }
@@ -151,8 +151,12 @@ def choose_test(videos: Sequence[ListedVideo], test_size: float, seed: int) -> l
         test.add(group)
         taken.update(members[group])
 
+    def nearer(group: str) -> bool:
+        off = {label: wanted[label] - taken[label] for label in members[group]}
+        return sum(abs(off[label] - count) for label, count in members[group].items()) < sum(map(abs, off.values()))
+
     for group in shuffled:
-        if _fits(members[group], taken, total) and _nearer(members[group], taken, wanted):
+        if _fits(members[group], taken, total) and nearer(group):
             take(group)
     for group in sorted(shuffled, key=lambda name: len(groups[name])):  # a class of large groups gives its smallest
         if any(wanted[label] and not taken[label] for label in members[group]) and _fits(members[group], taken, total):
@@ -171,12 +175,3 @@ def _labels(video: ListedVideo) -> tuple[Any, ...]:
 def _fits(members: Counter, taken: Counter, total: Counter) -> bool:
     """Whether every class keeps something to train on."""
     return all(taken[label] + count < total[label] for label, count in members.items())
-
-
-def _nearer(members: Counter, taken: Counter, wanted: dict) -> bool:
-    before = sum(abs(wanted[label] - taken[label]) for label in members)
-    return sum(abs(wanted[label] - taken[label] - count) for label, count in members.items()) < before
-
-
-def _shuffled(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -21,6 +21,9 @@ from hf_video.video.decode.container import OpenVideo
 from hf_video.video.decode.sources import media_of, plain_source
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from hf_video.data.types import VideoSource
 
 LEVELS = ("open", "full")
 SHOW_PROGRESS_FROM = 200
@@ -47,7 +50,7 @@ class Inspection:
     usable: bool = True
 
 
-def inspect_video(source: Any, *, level: str = "open") -> Inspection:
+def inspect_video(source: VideoSource, *, level: str = "open") -> Inspection:
     """Opens one video, finds its frames and decodes the first; with `level="full"` all of them, by a decoder that
     reports what it would otherwise conceal. Never raises for a source that is broken, whatever the way.
 
@@ -74,7 +77,7 @@ def inspect_video(source: Any, *, level: str = "open") -> Inspection:
     return Inspection(**facts, kind="damaged" if wrong else None, reason=wrong)
 
 
-def _cut_off(source: Any, facts: dict[str, Any]) -> str:
+def _cut_off(source: VideoSource, facts: dict[str, Any]) -> str:
     """See `stated_more`. Only for paths."""
     if not isinstance(source, str) or not os.path.isfile(source):
         return ""
@@ -86,7 +89,7 @@ def _cut_off(source: Any, facts: dict[str, Any]) -> str:
     return ""
 
 
-def stated_more(file: Any, stream: Any, facts: dict[str, Any], size: int) -> str:
+def stated_more(file: av.container.InputContainer, stream: av.VideoStream, facts: dict[str, Any], size: int) -> str:
     """What the header of an open container promises and its file of `size` bytes does not hold: a download that
     stopped. `facts` are the `frames` and `seconds` that are there."""
     if file.format.name.startswith("matroska"):
@@ -114,7 +117,7 @@ def _clock_seconds(text: str) -> float:
         return 0.0
 
 
-def _undecodable(source: Any) -> str:
+def _undecodable(source: VideoSource) -> str:
     """Decodes everything; what went wrong, or an empty text."""
     if isinstance(source, VideoPart):
         with VideoReader(source) as reader:  # raises what it meets
@@ -159,7 +162,7 @@ class InspectionCache:
         self._known = dict(self._read())
 
     @staticmethod
-    def key(source: Any, level: str) -> str | None:
+    def key(source: VideoSource, level: str) -> str | None:
         """None for what has no place on disk."""
         path, inner = (source, "") if isinstance(source, str) else (getattr(source, "path", None), repr(source))
         try:
@@ -221,7 +224,7 @@ class _Wholes:
         self._found: dict[str, Inspection] = {}
         self._locks: dict[str, threading.Lock] = {}
 
-    def inspect(self, source: Any, level: str) -> Inspection:
+    def inspect(self, source: VideoSource, level: str) -> Inspection:
         if not isinstance(source, VideoPart) or not isinstance(source.source, str) or level == "full":
             return inspect_video(source, level=level)
         with self._locks.setdefault(source.source, threading.Lock()):

@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import canonical_path, locate, split_name
 from hf_video.data.sources.tables import VIDEO_COLUMNS, Table, read_table
 from hf_video.errors import DataError, pluralize, unknown_name
 from hf_video.video.frames.part import VideoPart
+
+if TYPE_CHECKING:
+    from hf_video.data.types import VideoSource
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
 # Takes a record and its place in the list, for messages. Gives what the record says of its video, or why it says
@@ -138,7 +141,9 @@ class RecordCollector:
         used = [*self.annotation_columns, *filter(None, parts), "split", "group"]
         self.columns = [name for name in dict.fromkeys(used) if name in columns]
 
-    def add(self, record: Mapping[str, Any], name: str, source: Any, place: str, split: str | None = None) -> None:
+    def add(
+        self, record: Mapping[str, Any], name: str, source: VideoSource, place: str, split: str | None = None
+    ) -> None:
         """One record of the video `source` (`Missing` for one that is not there), which is called `name`; its `split`
         is the record's own where None. Raises DataError for a label or a time that is none."""
         said = self._read(record, place)
@@ -165,14 +170,14 @@ class RecordCollector:
             video.annotations += said
 
 
-def _identity(source: Any, name: str) -> Any:
+def _identity(source: VideoSource, name: str) -> Any:
     """What two records of one video have in common: the file, whatever its spelling, or the name of what is none."""
     if isinstance(source, VideoPart):
         return replace(source, source=_identity(source.source, name))
     return canonical_path(source) if isinstance(source, str) else name
 
 
-def named_part(name: str, source: Any) -> str:
+def named_part(name: str, source: VideoSource) -> str:
     """The name of a row: of a part with its start and end behind."""
     return name + str(source).removeprefix(str(source.source)) if isinstance(source, VideoPart) else name
 
@@ -222,7 +227,7 @@ def segment_columns(columns: Sequence[str]) -> Columns | None:
     return next((pair for pair in known if pair[0] and pair[1]), next(iter(known), None))
 
 
-def part_of(source: Any, record: Mapping[str, Any], columns: Columns | None, place: str) -> Any:
+def part_of(source: VideoSource, record: Mapping[str, Any], columns: Columns | None, place: str) -> Any:
     """The source, or the stretch of it that an entry names; empty cells mean the whole video. Raises DataError for what
     is no time."""
     if columns is None:
@@ -241,7 +246,7 @@ def part_of(source: Any, record: Mapping[str, Any], columns: Columns | None, pla
     return VideoPart(source, start, end, unit)
 
 
-def _time(value: Any, name: str, place: str) -> float | None:
+def _time(value: object, name: str, place: str) -> float | None:
     """Seconds of 12.5, "12.5" and "00:00:12.5"; None of an empty cell."""
     if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
         return None

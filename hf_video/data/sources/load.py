@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing, VideoRow, VideoRows, plain_reason
 from hf_video.data.sources.datasets_library import is_dataset, list_dataset, load_dataset_from, saved_dataset
@@ -21,13 +21,16 @@ from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards
 from hf_video.errors import DataError, check_choice, check_number, near_path, pluralize, unknown_name
 from hf_video.video.frames.addresses import local_path
 
+if TYPE_CHECKING:
+    from hf_video.data.types import DataSource
+
 SPLITS = ("train", "validation", "test")
 FORMATS = ("folder", "list", "datasets", "webdataset", *LINE_FORMATS, *OFFICIAL)
 TEST_SIZE = 0.2
 
 
 def load_videos(
-    source: Any,
+    source: DataSource,
     *,
     data_format: str | None = None,
     videos: str | os.PathLike[str] | None = None,
@@ -111,7 +114,7 @@ def load_videos(
 
 
 def load_listing(
-    source: Any,
+    source: DataSource,
     annotations: AnnotationReader,
     *,
     data_format: str | None = None,
@@ -166,7 +169,7 @@ def rows_by_split(
 
 
 def list_source(
-    source: Any,
+    source: DataSource,
     data_format: str | None = None,
     *,
     videos: str | os.PathLike[str] | None = None,
@@ -185,7 +188,7 @@ def list_source(
 
 
 def _list_as(
-    name: str, source: Any, annotations: AnnotationReader, videos: str | os.PathLike[str] | None
+    name: str, source: DataSource, annotations: AnnotationReader, videos: str | os.PathLike[str] | None
 ) -> SourceListing:
     key = name.partition(":")[0]
     if isinstance(source, Mapping) and not is_dataset(source):
@@ -214,7 +217,7 @@ def _list_as(
     return list_shards(source, label_column=annotations.label_column)
 
 
-def _format_of(source: Any, annotations: AnnotationReader) -> str:
+def _format_of(source: object, annotations: AnnotationReader) -> str:
     """Which of FORMATS a source is in, by what lies there."""
     labelled = isinstance(annotations, LabelReader)  # what else there is holds labels alone
     if is_dataset(source):
@@ -293,7 +296,7 @@ def inspect_listing(
     *,
     min_frames: int = 1,
     num_frames: int = 4,
-    cache_dir: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     look: Callable[[ListedVideo], Inspection] | None = None,
 ) -> None:
     """Opens every video, sets its `inspection`, and moves those that can't be used to the skipped ones.

@@ -346,7 +346,7 @@ def _numbered_classes(file: Path, line: str) -> list[str] | None:
     return [match[2] for match in sorted(found, key=lambda match: int(match[1]))]
 
 
-def _named(number: Any, labels: list[str] | None, place: str) -> str:
+def _named(number: str | int, labels: list[str] | None, place: str) -> str:
     try:
         return str(int(number)) if labels is None else labels[int(number)]
     except (TypeError, ValueError, IndexError):

@@ -331,7 +331,13 @@ def _parts(line: str) -> tuple[str, str | None, bool]:
     return (line, None, False) if match is None else (match["path"], match["rest"].strip(), False)
 
 
-def _frames_first(path: Path, lines: Any, found: Any, counted: list[int], line_format: str | None) -> int:
+def _frames_first(
+    path: Path,
+    lines: Sequence[tuple[int, str]],
+    found: Sequence[tuple[str, str | None, bool]],
+    counted: list[int],
+    line_format: str | None,
+) -> int:
     """How many numbers before the labels are counts of frames: 1 or 0."""
     if line_format is not None:
         return int(line_format == "path-frames-labels")

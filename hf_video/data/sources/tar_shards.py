@@ -13,16 +13,18 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import is_video, natural_key, split_name
 from hf_video.data.sources.labels import read_label
 from hf_video.errors import DataError
 from hf_video.video.frames.addresses import local_path
+
+if TYPE_CHECKING:
+    from hf_video.data.types import StrPath
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 LABEL_ENDINGS = (".cls", ".txt", ".json")
@@ -45,16 +47,16 @@ class TarMember:
 
 
 @dataclass
-class Sample:
+class ShardSample:
     """The members of one key: a video (`name` within the tar) and what is said of it."""
 
     key: str
-    video: Any = None
+    video: TarMember | bytes | None = None
     name: str = ""
     label: str | tuple[str, ...] | None = None
 
 
-def shard_paths(source: Any) -> list[str]:
+def shard_paths(source: StrPath | Sequence[StrPath]) -> list[str]:
     """Shards for a path, a glob, a brace range (`{000..012}.tar`), a folder or a list of these. URLs stay as they are.
 
     Raises DataError where there are none.
@@ -84,7 +86,7 @@ def _expand(text: str) -> list[str]:
     return [text]
 
 
-def list_shards(source: Any, *, label_column: str = "label") -> SourceListing:
+def list_shards(source: StrPath | Sequence[StrPath], *, label_column: str = "label") -> SourceListing:
     """The videos of local shards, without reading them. The split is in the shard's name or folder, where it is.
 
     Raises DataError for URLs and compressed tars, which can only be read as a stream, and for damaged ones.
@@ -99,17 +101,12 @@ def list_shards(source: Any, *, label_column: str = "label") -> SourceListing:
         _list_shard(listing, path, label_column)
     if not listing.videos:
         raise DataError(f"{source} holds no video.")
-    if all(video.label is None for video in listing.videos):
-        _label_by_folder(listing)
-    return listing
-
-
-def _label_by_folder(listing: SourceListing) -> None:
-    """Shards that were packed from label folders; a single folder says nothing."""
     folders = [folder_of(video.source.name) for video in listing.videos]
-    if None not in folders and len(set(folders)) > 1:
+    # Shards that were packed from label folders; a single folder says nothing.
+    if all(video.label is None for video in listing.videos) and None not in folders and len(set(folders)) > 1:
         for video, folder in zip(listing.videos, folders, strict=True):
             video.label = folder
+    return listing
 
 
 def folder_of(member: str) -> str | None:
@@ -122,8 +119,9 @@ def _list_shard(listing: SourceListing, path: str, label_column: str) -> None:
     split = next(filter(None, map(split_name, re.split(r"[/\\._-]", shard))), None)
     try:
         with tarfile.open(path) as tar:
-            members = ((m.name, m, tar) for m in tar if m.isfile())
-            for sample in samples(members, label_column, partial(_in_place, path)):
+            for sample in shard_samples(
+                tar, label_column, lambda one: TarMember(path, one.name, one.offset_data, one.size)
+            ):
                 name = f"{shard}/{sample.name or sample.key}"
                 if sample.video is None:
                     listing.skipped.append(Skipped(name, "no video among the files of this key", "format"))
@@ -133,24 +131,22 @@ def _list_shard(listing: SourceListing, path: str, label_column: str) -> None:
         raise DataError(f"{path} can't be read as a tar: {error}. Was it copied completely?") from None
 
 
-def _in_place(path: str, name: str, member: tarfile.TarInfo, _: tarfile.TarFile) -> TarMember:
-    return TarMember(path, name, member.offset_data, member.size)
-
-
-def samples(members: Iterable[tuple[str, Any, tarfile.TarFile]], label_column: str, video: Any) -> Iterator[Sample]:
-    """Members in their order to samples: those next to each other with one key make one."""
-    current: Sample | None = None
-    for name, member, tar in members:
-        folder, _, file = name.rpartition("/")
-        if file.startswith("."):
+def shard_samples(
+    tar: tarfile.TarFile, label_column: str, video_of: Callable[[tarfile.TarInfo], TarMember | bytes]
+) -> Iterator[ShardSample]:
+    """The samples of an open tar, in their order: files next to each other with one key make one."""
+    current: ShardSample | None = None
+    for member in tar:
+        folder, _, file = member.name.rpartition("/")
+        if not member.isfile() or file.startswith("."):
             continue
         key = f"{folder}/{file.split('.', 1)[0]}"
         if current is None or current.key != key:
             if current is not None:
                 yield current
-            current = Sample(key)
+            current = ShardSample(key)
         if is_video(file):
-            current.video, current.name = video(name, member, tar), name
+            current.video, current.name = video_of(member), member.name
         elif file.lower().endswith(LABEL_ENDINGS):
             current.label = _label(file, tar.extractfile(member).read(), label_column)
     if current is not None:
