@@ -43,8 +43,8 @@ from hf_video.evaluation.protocols import Protocol
 from hf_video.evaluation.rows import split_rows
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.pipelines.base import VideoPipeline
+from hf_video.training.arguments import make_arguments
 from hf_video.training.runs.classification import finetune
-from hf_video.training.runs.preparation import make_arguments
 from hf_video.training.runs.probe import probe_model
 from hf_video.video.augment import Augmentation
 from hf_video.video.frames.pixels import Sizing

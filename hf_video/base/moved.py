@@ -71,7 +71,7 @@ _MOVES = (
     (
         "training",
         "training.runs",
-        "finetune:classification pretrain:pretraining video_text video_qa:questions probe preparation "
+        "finetune:classification pretrain:pretraining video_text video_qa:questions probe preparation:run "
         "start:model_loading self_test:overfit_check summary curve:summary",
     ),
     (

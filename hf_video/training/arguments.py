@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
-from hf_video.errors import ConfigError, check_choice, check_number
+from hf_video.data.rows import VideoRows
+from hf_video.errors import ConfigError, check_choice, check_number, did_you_mean
 from hf_video.training.measurement import reporters
+from hf_video.training.recipes import setting_names
 
 SCHEDULES = ("cosine", "multistep")
+_MILESTONES = ("milestone_epochs", "milestone_steps")
+# Fields of which -1 stands for all there is.
+_ALLOWS_MINUS_ONE = ("max_steps", "local_rank", "past_index", "dataloader_prefetch_factor")
 
 
 @dataclass
@@ -117,4 +130,80 @@ class VideoTrainingArguments(TrainingArguments):
             check_number(name, getattr(self, name), ConfigError, above=0, optional=True)
 
 
-_MILESTONES = ("milestone_epochs", "milestone_steps")
+def make_arguments(output: Path, settings: Mapping[str, Any]) -> VideoTrainingArguments:
+    """`VideoTrainingArguments` of a recipe's section. What it leaves open: bfloat16 where the GPU has it, a worker for
+    each core but one, ten checkpoints of which two are kept, a log every ten steps."""
+    known = {one.name: one for one in fields(VideoTrainingArguments) if one.init}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"There is no training argument {name!r}.{did_you_mean(name, known)}")
+        if isinstance(value, str) and isinstance(known[name].default, (int, float)):
+            raise ConfigError(f"The training argument {name} is a number or true or false, and {value!r} came.")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            least = 1 if re.search("batch_size|accumulation", name) else None if name in _ALLOWS_MINUS_ONE else 0
+            if not math.isfinite(value) or (least is not None and value < least):
+                allowed = "finite" if least is None else f"{least} or more"
+                raise ConfigError(f"The training argument {name} must be {allowed}, and {value!r} came.")
+    # YAML 1.1 reads the word no as false.
+    settings = {n: "no" if v is False and n.endswith("_strategy") else v for n, v in settings.items()}
+    gpu = torch.cuda.is_available() and not settings.get("use_cpu")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - (0 if gpu else 1)))
+    chosen = {
+        "dataloader_num_workers": workers,
+        "dataloader_pin_memory": gpu,
+        "bf16": gpu and torch.cuda.is_bf16_supported() and not settings.get("fp16"),
+        "save_strategy": "steps",
+        "save_steps": 0.1,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "log_lines": 0 if "logging_steps" in settings else 40,
+        "ddp_timeout": 36000,  # the others wait while one process evaluates
+        "disable_tqdm": not sys.stderr.isatty(),
+        "seed": 0,
+        **settings,
+    }
+    chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
+    try:
+        return VideoTrainingArguments(output_dir=str(output), **chosen)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"The training arguments don't work: {error}") from error
+
+
+def with_evaluation(rows: VideoRows | None, settings: Mapping[str, Any], *, every: float = 0.1) -> dict[str, Any]:
+    """`settings` of a training, which measures on `rows` after `every` share of its steps where nothing else is said.
+    Raises ConfigError where it should measure and there is nothing to measure on."""
+    if rows is not None:
+        return {"eval_strategy": "steps", "eval_steps": every, **settings}
+    if settings.get("eval_strategy", "no") not in ("no", False):
+        raise ConfigError(
+            f"eval_strategy={settings['eval_strategy']} needs videos that are held out, and there are none: add a "
+            "validation or test split, or leave it out."
+        )
+    return dict(settings)
+
+
+def fit_batch(recipe: Mapping[str, Any], rows: int, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe with a smaller batch where the data are fewer than it takes, and a remark. A paper's batch
+    (`effective_batch_size`) and one that somebody typed stay as they are: `check_batch` refuses them. A typed
+    `effective_batch_size` is divided into as many rows at a time as fit in it."""
+    training, typed = dict(recipe["training"]), setting_names(settings)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    batch, effective = training.get("per_device_train_batch_size", 8), training.get("effective_batch_size")
+    fits = rows // processes
+    if "training.per_device_train_batch_size" in typed:
+        chosen = batch
+    elif "training.effective_batch_size" in typed and effective and effective % processes == 0:
+        chosen = next(n for n in range(min(batch, effective // processes), 0, -1) if effective // processes % n == 0)
+    elif not effective and "training.gradient_accumulation_steps" not in typed and 1 <= fits < batch:
+        chosen = 2 ** (fits.bit_length() - 1)
+    else:
+        chosen = batch
+    if chosen == batch:
+        return {**recipe, "training": training}
+    training["per_device_train_batch_size"] = chosen
+    why = f"to make effective_batch_size={effective}" if effective else f"there are {rows} to train on"
+    remark = f"{chosen} videos at a time, not {batch}: {why}"
+    return {**recipe, "training": training, "remarks": [*recipe.get("remarks", ()), remark]}

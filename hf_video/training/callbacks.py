@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from hf_video.training.plan import clip_rate, duration
+from hf_video.training.plan import format_clip_rate, rough_duration
 
 
 class EpochSetter(TrainerCallback):
@@ -208,10 +208,10 @@ class LogLines(TrainerCallback):
     def _figures(self, state: Any, logs: dict[str, Any]) -> list[str]:
         figures = [f"epoch {state.epoch:.2f}", f"loss {logs['loss']:.4f}", f"lr {logs.get('learning_rate', 0):.2e}"]
         if logs.get("clips_per_second"):
-            figures.append(f"{clip_rate(logs['clips_per_second'])} clips/s")
+            figures.append(f"{format_clip_rate(logs['clips_per_second'])} clips/s")
         done, left = state.global_step - self._first, state.max_steps - state.global_step
         if done > 0 and left > 0:
-            figures.append(f"{duration((time.perf_counter() - self._begin) / done * left)} left")
+            figures.append(f"{rough_duration((time.perf_counter() - self._begin) / done * left)} left")
         return figures
 
     def show(self, line: str) -> None:

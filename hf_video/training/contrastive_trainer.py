@@ -12,12 +12,12 @@ from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError
 from hf_video.evaluation.retrieval import evaluate_retrieval
 from hf_video.training.gradient_cache import cached_step, check_cacheable
-from hf_video.training.measuring_trainer import MeasuringTrainer
 from hf_video.training.optim import WRAPPERS
 from hf_video.training.samplers import PairSampler
+from hf_video.training.trainer import RowEvaluationTrainer
 
 
-class ContrastiveTrainer(MeasuringTrainer):
+class ContrastiveTrainer(RowEvaluationTrainer):
     """A `VideoTrainer` for `CaptionDataset`s and models that give a loss of pairs (`VideoCLIPModel`,
     `VioletForVideoTextRetrieval`).
 
@@ -90,7 +90,7 @@ class ContrastiveTrainer(MeasuringTrainer):
             context=self.compute_loss_context_manager,
         )
 
-    def measure(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
         """Retrieval metrics of the rows, each video read once."""
         return flatten_metrics(evaluate_retrieval(model, self.processing_class, rows, **options)[0])
 

@@ -158,19 +158,19 @@ class BatchCost:
     """Seconds that one process reads and one forward takes for a batch; bytes that training needs besides the weights
     that are loaded, and that are free for it (None: not known); and a batch, of fewer clips where it takes long."""
 
-    reading: float
-    forward: float
-    needed: int
-    available: int | None
+    reading_seconds: float
+    forward_seconds: float
+    bytes_needed: int
+    bytes_available: int | None
     batch: dict[str, Any]
     clips: int
 
     @property
     def fits(self) -> bool:
-        return self.available is None or self.needed <= self.available
+        return self.bytes_available is None or self.bytes_needed <= self.bytes_available
 
 
-def measure(trainer: Any, *, at_most: int | None = None) -> BatchCost:
+def measure_batch(trainer: Any, *, at_most: int | None = None) -> BatchCost:
     """Reads a batch and runs it, forward and without changing anything; of at most so many rows. Memory is looked at
     on one clip, before more are run.
 
@@ -191,10 +191,10 @@ def measure(trainer: Any, *, at_most: int | None = None) -> BatchCost:
     with trainer.accelerator.autocast():
         kept, once = _one_clip(model, inputs)
         needed = _needed(trainer, kept * clips, inputs, clips / read)
-        measured = BatchCost(reading, once * clips, needed, _free(args), batch, clips)
-        if measured.fits and once * read < PATIENCE:
-            measured.forward = _forward(model, inputs) * clips / read
-    return measured
+        cost = BatchCost(reading, once * clips, needed, _free(args), batch, clips)
+        if cost.fits and once * read < PATIENCE:
+            cost.forward_seconds = _forward(model, inputs) * clips / read
+    return cost
 
 
 def weight_bytes(model_class: type[nn.Module], config: Any) -> tuple[int, int] | None:

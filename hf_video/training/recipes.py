@@ -72,6 +72,17 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     return {**merged, "name": path.stem, "variant": variant}
 
 
+def recipe_title(recipe: Mapping[str, Any]) -> str:
+    """Name and variant of a loaded recipe, as `load_recipe` takes them."""
+    variant = recipe.get("variant")
+    return recipe["name"] if variant in (None, "default") else f"{recipe['name']}:{variant}"
+
+
+def recipes_of(task: str) -> list[str]:
+    """Names of the package's recipes for a task."""
+    return [name for name in recipe_names() if load_recipe(name).get("task", "classification") == task]
+
+
 def for_model(recipe: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """The recipe with what it says for this type of model."""
     return merge(recipe, (recipe.get("by_type") or {}).get(model_type, {}))
@@ -86,7 +97,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def apply_settings(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The recipe with `section.name=value` settings; values are read as YAML (`1e-3`, `[256, 320]`, `null`). What of
     the recipe would overrule a setting gives way to it, and `remarks` says so.
 
@@ -107,11 +118,11 @@ def change(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
             )
         value = _number(yaml.safe_load(text))
         changed = merge(changed, {section: {key: value}} if key else {section: value})
-    _drop_overruled(changed, typed_names(settings))
+    _drop_overruled(changed, setting_names(settings))
     return changed
 
 
-def typed_names(settings: Sequence[str]) -> set[str]:
+def setting_names(settings: Sequence[str]) -> set[str]:
     """The names of settings: {"training.learning_rate"}."""
     return {setting.partition("=")[0].strip() for setting in settings}
 

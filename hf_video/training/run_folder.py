@@ -164,7 +164,7 @@ class RunFolder:
         """The checkpoint, as `Trainer.train` takes it."""
         return None if self.checkpoint is None else str(self.checkpoint)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Marks the folder as unfinished, removes what is not gone on from, and writes `run.json`."""
         unseal(
             self.folder,
@@ -187,7 +187,7 @@ class RunFolder:
             _swap(self.output)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def explaining_interruptions(self) -> Iterator[None]:
         """What stops a run from outside, told with the checkpoint that is there and how to go on: TrainingInterrupted
         for a signal, OutputError for a disk that is full or can't be written."""
         try:
@@ -215,7 +215,8 @@ def folder_to_resume(output: Path) -> Path:
 
 
 def open_output(output: Path, run: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-    """Where a run goes on or begins. What lies there stays as it is until `begin`, but a swap that broke off is ended.
+    """The folder where a run begins or goes on. Its content stays until `RunFolder.start`, but a swap that
+    broke off is ended.
 
     Raises ConfigError for a folder that holds a run or a model and neither option, and for one that holds another run
     than `run`; OutputError for one that can't be written.

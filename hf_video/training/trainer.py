@@ -15,6 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from hf_video.base.model_folder import seal, unseal
 from hf_video.data.datasets.collate import VideoCollator
+from hf_video.data.rows import VideoRows
 from hf_video.data.seeds import generator
 from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError
@@ -282,3 +283,35 @@ class VideoTrainer(PublishingTrainer, Trainer):
 
 def _clips(batch: Any) -> int:
     return len(next(iter(batch.values()))) if isinstance(batch, dict) and batch else 0
+
+
+class RowEvaluationTrainer(VideoTrainer):
+    """A `VideoTrainer` whose evaluation reads whole videos once: `evaluate_rows` on the first process for all of them,
+    with the averaged weights where there are any."""
+
+    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+        """Numbers by name; `options` are `batch_size` and `num_workers`."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """`evaluate_rows` of the data set's rows, each name with the prefix in front."""
+        from accelerate.utils import broadcast_object_list
+
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        found: list[dict[str, float]] = [{}]
+        if self.is_world_process_zero():
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            args = self.args
+            with self.averaged():
+                found[0] = self.evaluate_rows(
+                    model,
+                    dataset.rows,
+                    batch_size=args.per_device_eval_batch_size,
+                    num_workers=args.dataloader_num_workers,
+                )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in broadcast_object_list(found)[0].items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

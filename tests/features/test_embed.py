@@ -275,7 +275,7 @@ def test_killed_and_run_again_with_several_processes(folder, rows, whole, tmp_pa
 def test_every_video_below_a_folder_is_embedded_and_what_is_left_out_is_named(folder, tmp_path, capsys):
     """Loose ones beside folders, in any depth, through links; each file once; hidden ones are passed over."""
     from hf_video.cli import main
-    from hf_video.training.runs.pretraining import read_splits
+    from hf_video.training.runs.pretraining import read_unlabelled_splits
 
     root = tmp_path / "clips"
     names = ["a.mp4", "b.mp4", "train/c.mp4", "deep/er/d.mp4", ".hidden.mp4", ".folder/e.mp4"]
@@ -295,7 +295,7 @@ def test_every_video_below_a_folder_is_embedded_and_what_is_left_out_is_named(fo
     assert "twin.mp4 (is the same file as a.mp4)" in told.err
     wanted = {"a.mp4", "b.mp4", "train/c.mp4", "deep/er/d.mp4", "linked/f.mp4"}
     assert set(load_features(tmp_path / "out").names) == wanted
-    splits = read_splits(root, held_out=0)
+    splits = read_unlabelled_splits(root, held_out=0)
     assert {row.name for rows in splits.values() for row in rows} == wanted
 
 

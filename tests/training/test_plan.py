@@ -12,7 +12,7 @@ from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import ConfigError
 from hf_video.training import measurement, plan
-from hf_video.training.measurement import measure, weight_bytes
+from hf_video.training.measurement import measure_batch, weight_bytes
 from hf_video.training.plan import TrainingPlan, confirm, warn_of_random_weights
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.model_loading import find_source, load_model
@@ -59,12 +59,12 @@ def test_what_a_backward_needs_is_counted_and_nothing_changes():
 
 
 def test_memory_grows_with_the_batch_and_the_optimiser(tmp_path):
-    small, large = (measure(trainer(tmp_path, per_device_train_batch_size=size)) for size in (2, 16))
-    averaged = measure(trainer(tmp_path, per_device_train_batch_size=2, ema_decay=0.9))
+    small, large = (measure_batch(trainer(tmp_path, per_device_train_batch_size=size)) for size in (2, 16))
+    averaged = measure_batch(trainer(tmp_path, per_device_train_batch_size=2, ema_decay=0.9))
     weights = 4 * sum(p.numel() for p in classifier().parameters())
-    assert averaged.needed - small.needed == weights
-    per_clip = (large.needed - small.needed) / 14
-    assert small.needed == pytest.approx(3 * weights + 2 * per_clip, rel=0.01)
+    assert averaged.bytes_needed - small.bytes_needed == weights
+    per_clip = (large.bytes_needed - small.bytes_needed) / 14
+    assert small.bytes_needed == pytest.approx(3 * weights + 2 * per_clip, rel=0.01)
     assert per_clip > 4 * 3 * 4 * 16 * 16  # more than the pixels
 
 

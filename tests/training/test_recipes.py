@@ -9,8 +9,8 @@ import pytest
 import hf_video
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.recipes import change, load_recipe, recipe_names
-from hf_video.training.runs.preparation import DATA_FIELDS
+from hf_video.training.recipes import apply_settings, load_recipe, recipe_names
+from hf_video.training.runs.run import DATA_FIELDS
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.mixing import Mixing
 from hf_video.video.augment.options import from_options
@@ -161,7 +161,7 @@ def test_every_field_exists(name, tmp_path):
     recipe = load_recipe(name)
     settings = {**recipe["training"], "use_cpu": True}
     arguments = VideoTrainingArguments(str(tmp_path), report_to="none", **settings)
-    assert set(recipe["data"]) <= set(DATA_FIELDS)
+    assert set(recipe["data"]) <= {*DATA_FIELDS, "temporal"}
     from_options(Augmentation, recipe["augmentation"], size=224)
     if recipe["mixing"] is not None:
         from_options(Mixing, recipe["mixing"])
@@ -181,7 +181,7 @@ class TestLoading:
         assert arguments.gradient_accumulation_steps == 48
 
     def test_settings(self):
-        recipe = change(
+        recipe = apply_settings(
             load_recipe("small_data"),
             [
                 "training.learning_rate=1e-3",
@@ -193,7 +193,7 @@ class TestLoading:
         assert recipe["training"]["learning_rate"] == 1e-3
         assert recipe["augmentation"]["short_side"] == [256, 320]
         assert recipe["mixing"] == {"mixup": 0.2}
-        assert change(recipe, ["mixing=null"])["mixing"] is None
+        assert apply_settings(recipe, ["mixing=null"])["mixing"] is None
 
     def test_a_file_with_variants(self, tmp_path):
         path = tmp_path / "mine.yaml"
@@ -213,4 +213,4 @@ class TestLoading:
     @pytest.mark.parametrize("setting", ["learning_rate=1", "training.learning_rate", "optimizer.lr=1", "training=1"])
     def test_wrong_settings(self, setting):
         with pytest.raises(ConfigError, match=r"section\.name=value"):
-            change(load_recipe("small_data"), [setting])
+            apply_settings(load_recipe("small_data"), [setting])

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from hf_video.cli import DONE
 from hf_video.cli.arguments import Parser, fraction, positive_int
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    summary = pretrain(
+    pretrain(
         options.data,
         options.model,
         recipe=options.recipe,
@@ -64,41 +63,4 @@ def run(options: argparse.Namespace) -> int:
         yes=options.yes,
         revision=options.revision,
     )
-    if summary:  # of several processes, the first one's
-        print(format_summary(summary))
     return DONE
-
-
-def format_summary(summary: dict[str, Any]) -> str:
-    from hf_video.data.rows import Skipped
-
-    lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
-    held_out = summary["held_out"]
-    if held_out:
-        lines += _held_out_lines(held_out)
-    if summary["probe_top1"]:
-        probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
-        lines.append(f"Linear probe, top-1: {', '.join(probes)}")
-    skipped = summary["data"]["skipped"]
-    lines += [str(Skipped(**one)) for one in skipped]
-    lines.append(f"Saved to {summary['output']}; pictures in {summary['output']}/figures")
-    return "\n".join(lines)
-
-
-def _held_out_lines(held_out: dict[str, Any]) -> list[str]:
-    """The loss on held-out videos beside those of two trivial predictors, and whether it is lower than both."""
-    clips, videos = held_out["clips"], held_out["videos"]
-    rows = (
-        ("this model", "masked_loss"),
-        ("mean of each patch", "mean_of_patch"),
-        ("copy of the nearest visible tube", "copy_of_nearest"),
-    )
-    if held_out["beats_trivial"]:
-        verdict = f"It beats both: {held_out['explained']:.1%} less error than the better of them."
-    else:
-        verdict = "It does not beat both: train longer, on more videos, or hide less (masking.mask_ratio)."
-    return [
-        f"Masked loss on {clips} clips of {videos} held-out videos (squared error of what was hidden; less is better)",
-        *(f"  {name:<34}{held_out[key]:.4f}" for name, key in rows),
-        verdict,
-    ]

@@ -1,58 +1,58 @@
-"""VideoMAE pretraining, from a folder of unlabelled clips to an encoder: the steps behind `hf-video pretrain`.
+"""VideoMAE pretraining, from a folder of unlabelled clips to an encoder: what `hf-video pretrain` does.
 
     pretrain("my_clips", "videomae:small", output="my_encoder")
 
-What is left in the output folder: the model, its processor and card, `training_summary.json` with the masked loss on
-held-out clips beside that of predictors that know nothing, `figures/` (reconstructions while it trained, the loss
-curve), `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
+leaves in the output folder: the model, its processor and card, `training_summary.json` with the masked loss on held-out
+clips beside that of two predictors without a model, `figures/` (reconstructions while it trained, the loss curve),
+`training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from torch import nn
 
 from hf_video.data import VideoDataset, VideoRow, VideoRows, load_videos
+from hf_video.data.rows import Skipped
 from hf_video.errors import ConfigError, DataError, VideoError
 from hf_video.features.extraction import extract_features
-from hf_video.hub.model_card import write_card
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.masked_pretraining import MaskedVideoCollator
 from hf_video.training.masked_trainer import MaskedTrainer, ProbeCallback, ReconstructionCallback
-from hf_video.training.measurement import check_weights, measure
-from hf_video.training.plan import (
-    TrainingPlan,
-    add_cost,
-    check_batch,
-    extra_epochs_remark,
-    print_data,
-    warn_of_random_weights,
-)
+from hf_video.training.measurement import BatchCost
+from hf_video.training.plan import TrainingPlan
 from hf_video.training.pretrain_figures import loss_curve
-from hf_video.training.recipes import change, load_recipe, typed_names
-from hf_video.training.run_folder import SKIPPED_FILE, open_output, run_description
+from hf_video.training.recipes import setting_names
+from hf_video.training.run_folder import SKIPPED_FILE
 from hf_video.training.runs.classification import default_output
-from hf_video.training.runs.model_loading import LoadedModel, find_source, load_model, set_evaluation_sampling
-from hf_video.training.runs.preparation import fit_batch, make_arguments, make_dataset, measuring
+from hf_video.training.runs.model_loading import (
+    LoadedModel,
+    ModelSource,
+    find_source,
+    load_model,
+    set_evaluation_sampling,
+)
 from hf_video.training.runs.probe import check_rows, probe_features
-from hf_video.training.runs.run import begin
-from hf_video.training.runs.summary import make_summary, training_curve, write_summary
+from hf_video.training.runs.run import Task, make_dataset, run
+from hf_video.training.runs.summary import make_summary
+from hf_video.training.trainer import VideoTrainer
 from hf_video.video.reader import VideoReader
 
+if TYPE_CHECKING:
+    from hf_video.base.processing import ClipProcessing
+
 RECIPE = "videomae_pretrain_small"
-TASK = "AutoModelForPreTraining"
 FEW = 100  # videos: below, the recipe's variant for few of them
 FIGURES = "figures"
 SHOWN = 4  # clips of a reconstruction figure
-MEASURED = 64  # held-out clips to measure on; a video gives eight at most
-LOOKED_AT = 32  # videos that are opened to see how long they are
+EVALUATED = 64  # held-out clips to evaluate on; a video gives eight at most
+INSPECTED = 32  # videos that are opened to see how long they are
 
 
 def pretrain(
@@ -71,7 +71,7 @@ def pretrain(
     yes: bool = False,
     revision: str | None = None,
 ) -> dict[str, Any]:
-    """Trains a masked autoencoder. Returns the summary that is also written.
+    """Trains a masked autoencoder.
 
     Args:
         data: What `load_videos` takes. Labels are not used.
@@ -84,60 +84,40 @@ def pretrain(
             see `load_videos`.
         probe: Labelled videos for a linear probe before, every `probe_every` epochs, and after.
 
-    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+        revision: Branch, tag or commit of a model on the Hub.
+
+    Returns:
+        The summary that is also written, with `output`, the folder.
+
+    Raises:
+        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
+            VideoOptionError.
+        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
     """
     source = find_source(model, revision=revision)
-    splits = read_splits(data, held_out, group_pattern)
-    recipe = change(load_recipe(recipe or default_recipe(sum(map(len, splits.values())))), settings)
-    if recipe.get("task") != "pretraining":
-        raise ConfigError(f"The recipe {recipe['name']!r} is for classifiers. For pretraining: {RECIPE!r}.")
-    if "training.num_train_epochs" in typed_names(settings):
-        recipe = fit_batch(recipe, len(splits["train"]), settings)  # an epoch is then each video once
+    splits = read_unlabelled_splits(data, held_out, group_pattern)
+    task = MaskedPretraining(data, source, splits, probe=probe, probe_every=probe_every, revision=revision)
     output = Path(output) if output is not None else default_output(data, source)
-    arguments = make_arguments(output, measuring(splits.get("test"), recipe["training"], every=0.05))
-    with arguments.main_process_first(local=False):
-        place = open_output(output, run_description(source.name, recipe, splits), resume=resume, overwrite=overwrite)
-    arguments.output_dir = str(place.folder)
-    plan = TrainingPlan()
-    plan.add("videos", ", ".join(f"{len(rows)} {split}" for split, rows in splits.items()))
-    if arguments.process_index == 0:
-        print_data(plan)
-    set_seed(arguments.seed)
-    start, recipe = make_start(
-        source, recipe, splits["train"], revision, settings=settings, before=check_weights(arguments, yes=yes)
+    summary = run(
+        task,
+        recipe=recipe or pretraining_recipe(sum(map(len, splits.values()))),
+        output=output,
+        settings=settings,
+        resume=resume,
+        overwrite=overwrite,
+        yes=yes,
     )
-    trainer = make_trainer(start, splits, recipe, arguments, place.folder)
-    if probe is not None:
-        trainer.add_callback(ProbeCallback(trainer, make_probe(probe, start.processor), probe_every))
-    complete_plan(plan, trainer, splits, recipe, [*start.remarks, *place.remarks], from_scratch=start.from_scratch)
-    begin(trainer, place, plan, yes=yes)
-    summary: dict[str, Any] = {}
-    with place.watched():
-        result = trainer.train(resume_from_checkpoint=place.resumed_from)
-        measured = trainer.evaluate() if "test" in splits else None
-        trainer.save_model()
-        if trainer.is_world_process_zero():
-            summary = make_summary(trainer, splits, source, recipe, plan, result, {}, data=data)
-            summary |= {
-                "task": "masked pretraining",
-                "masking": recipe["masking"],
-                **held_out_summary(trainer, measured),
-            }
-            write_summary(place.folder, summary)
-            draw(trainer, place.folder)
-            training_curve(trainer.state.log_history, place.folder)
-            write_card(place.folder)
-            place.finish()
-            summary["output"] = str(output)
-    trainer.accelerator.wait_for_everyone()
-    return summary
+    return {**summary, "output": str(output)}
 
 
-def default_recipe(videos: int) -> str:
+def pretraining_recipe(videos: int) -> str:
+    """The recipe where none is given, by the number of videos."""
     return f"{RECIPE}:few_videos" if videos < FEW else RECIPE
 
 
-def read_splits(data: Any, held_out: float | None = None, group_pattern: str | None = None) -> dict[str, VideoRows]:
+def read_unlabelled_splits(
+    data: Any, held_out: float | None = None, group_pattern: str | None = None
+) -> dict[str, VideoRows]:
     """ "train" and, unless `held_out` is 0, "test", without labels. Raises DataError where there are no videos, or one
     and it should be held out."""
     options = {"group_pattern": group_pattern, "need_labels": False}
@@ -155,45 +135,174 @@ def read_splits(data: Any, held_out: float | None = None, group_pattern: str | N
             "or hold out none (held_out=0)."
         )
     chosen = {"train": found["train"], "test": unseen} if held_out != 0 else {"train": found["train"]}
-    return {name: _without_labels(rows) for name, rows in chosen.items()}
+    return {
+        name: VideoRows(
+            (VideoRow(row.source, None, row.name, row.group) for row in rows), skipped=rows.skipped, root=rows.root
+        )
+        for name, rows in chosen.items()
+    }
 
 
-def _without_labels(rows: VideoRows) -> VideoRows:
-    bare = (VideoRow(row.source, None, row.name, row.group) for row in rows)
-    return VideoRows(bare, skipped=rows.skipped, root=rows.root)
+class MaskedPretraining(Task):
+    """A VideoMAE that predicts hidden parts of clips. `probe` are labelled videos for a linear probe on the way."""
 
+    name = "pretraining"
+    evaluation_interval = 0.05
 
-def make_start(
-    source: Any,
-    recipe: Mapping[str, Any],
-    rows: VideoRows,
-    revision: str | None = None,
-    *,
-    settings: Sequence[str] = (),
-    before: Any = None,
-) -> tuple[LoadedModel, dict[str, Any]]:
-    """The autoencoder and its processor, and the recipe with a stride that fits the videos. The paper's encoder ends
-    with a norm: mean pooling, which has none, is for classifiers."""
-    if TASK not in source.entry.auto:
-        raise ConfigError(f"{source.model_type} has no masked pretraining; videomae has.")
-    fields = {"use_mean_pooling": False, **recipe["model"]}
-    start = load_model(source, task=TASK, settings=fields, revision=revision, before=before)
-    start.remarks += recipe.get("remarks", ())
-    data = dict(recipe["data"])
-    data["num_frames"] = data.get("num_frames") or start.model.config.num_frames
-    stride = (data.get("sampler_options") or {}).get("stride")
-    typed = any(name.startswith("data.sampler") for name in typed_names(settings))
-    if stride is not None and not typed and (fitting := fit_stride(rows, data["num_frames"], stride)) < stride:
-        data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
-        start.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
-    set_evaluation_sampling(start.processor, data)
-    return start, {**recipe, "data": data}
+    def __init__(
+        self,
+        data: Any,
+        source: ModelSource,
+        splits: dict[str, VideoRows],
+        *,
+        probe: Any,
+        probe_every: int,
+        revision: str | None,
+    ) -> None:
+        super().__init__(source.name, source.model_type)
+        self.data, self.source, self.unlabelled, self.revision = data, source, splits, revision
+        self.probe, self.probe_every = probe, probe_every
+
+    def read_splits(self) -> dict[str, VideoRows]:
+        return self.unlabelled
+
+    def fit_recipe(self) -> dict[str, Any]:
+        """Where epochs were typed, an epoch is each video once, so that the batch must fit; see `make_trainer`."""
+        return super().fit_recipe() if "training.num_train_epochs" in setting_names(self.settings) else self.recipe
+
+    def evaluation_rows(self) -> VideoRows | None:
+        return self.splits.get("test")
+
+    def describe_data(self) -> TrainingPlan:
+        plan, sizes = TrainingPlan(), {split: len(rows) for split, rows in self.splits.items()}
+        plan.add("videos", ", ".join(f"{count} {split}" for split, count in sizes.items()), videos=sizes)
+        return plan
+
+    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+        """The recipe's stride becomes one that fits the videos. The paper's encoder ends with a norm: mean pooling,
+        which has none, is for classifiers."""
+        auto_class = "AutoModelForPreTraining"
+        if auto_class not in self.source.entry.auto:
+            raise ConfigError(f"{self.source.model_type} has no masked pretraining; videomae has.")
+        fields = {"use_mean_pooling": False, **self.recipe["model"]}
+        loaded = load_model(self.source, task=auto_class, settings=fields, revision=self.revision, before=check)
+        data = dict(self.recipe["data"])
+        data["num_frames"] = data.get("num_frames") or loaded.model.config.num_frames
+        stride = (data.get("sampler_options") or {}).get("stride")
+        typed = any(name.startswith("data.sampler") for name in setting_names(self.settings))
+        if stride is not None and not typed:
+            fitting = fit_stride(self.splits["train"], data["num_frames"], stride)
+            if fitting < stride:
+                data["sampler_options"] = {**data["sampler_options"], "stride": fitting}
+                loaded.remarks.append(f"the videos are short: frames are taken at stride {fitting}, not {stride}")
+        set_evaluation_sampling(loaded.processor, data)
+        self.recipe["data"] = data
+        return loaded
+
+    def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> MaskedTrainer:
+        """With data sets of both splits and, where something is held out, pictures of it."""
+        rows, test, processor = self.splits["train"], self.splits.get("test"), loaded.processor
+        # Fewer videos than a step takes: each is there several times, as a clip of another place.
+        times = -(-arguments.rows_per_step // len(rows))
+        if times > 1:
+            loaded.remarks.append(f"each video is read {times} times an epoch, to fill a batch")
+        repeated = rows.select(i for _ in range(times) for i in range(len(rows)))
+        dataset = make_dataset(VideoDataset, repeated, processor, self.recipe, arguments)
+        evaluated = None
+        if test is not None:
+            evaluated = FixedClipDataset(
+                test,
+                processor,
+                views=min(-(-EVALUATED // len(test)), 8),
+                seed=arguments.seed,
+                skipped_log=Path(arguments.output_dir) / SKIPPED_FILE,
+                **{n: self.recipe["data"][n] for n in ("sampler", "sampler_options") if n in self.recipe["data"]},
+            )
+        trainer = MaskedTrainer(
+            loaded.model,
+            arguments,
+            MaskedVideoCollator(loaded.model.config.patch, **self.recipe["masking"]),
+            train_dataset=dataset,
+            eval_dataset=evaluated,
+            processing_class=processor,
+        )
+        if evaluated is not None:  # a clip from the middle of some of the held-out videos
+            videos = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().astype(int).tolist()
+            shown = [video * evaluated.clips + evaluated.clips // 2 for video in videos]
+            clips, names = torch.utils.data.Subset(evaluated, shown), [test[video].name for video in videos]
+            folder = Path(arguments.output_dir) / FIGURES
+            trainer.add_callback(ReconstructionCallback(trainer, clips, names, folder))
+        if self.probe is not None:
+            trainer.add_callback(ProbeCallback(trainer, make_probe(self.probe, processor), self.probe_every))
+        return trainer
+
+    def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
+        args, dataset, hidden = trainer.args, trainer.train_dataset, cost.batch["bool_masked_pos"]
+        frames, tokens = dataset.plan.num_frames, hidden.shape[1]
+        plan.add("a clip", f"{frames} frames, {tokens} tubelets, {hidden[0].sum()} of them hidden")
+        clips = args.rows_per_step * dataset.repeats
+        plan.add("a step", f"{clips} clips, learning rate {args.learning_rate:.3g}")
+
+    def evaluate(self, trainer: VideoTrainer, folder: Path) -> dict[str, float] | None:
+        return trainer.evaluate() if "test" in self.splits else None
+
+    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+        """`held_out`: the masked loss and that of predictors without a model, and whether it `beats_trivial`;
+        `probe_top1` by epoch."""
+        made = make_summary(trainer, self.splits, self.source, self.recipe, plan, metrics, data=self.data)
+        held_out = None
+        if results is not None:
+            names, dataset = ("masked_loss", "mean_of_patch", "copy_of_nearest", "explained"), trainer.eval_dataset
+            held_out = {name: results[f"eval_{name}"] for name in names}
+            held_out |= {"clips": len(dataset), "videos": len(dataset.rows), "beats_trivial": held_out["explained"] > 0}
+        probes = {f"{row['epoch']:g}": row["probe_top1"] for row in trainer.state.log_history if "probe_top1" in row}
+        return {
+            **made,
+            "task": "masked pretraining",
+            "masking": self.recipe["masking"],
+            "held_out": held_out,
+            "probe_top1": probes or None,
+        }
+
+    def draw_figures(self, trainer: VideoTrainer, folder: Path) -> None:
+        """Also `figures/reconstruction.png`, with the final weights, and `figures/loss_curve.png`."""
+        super().draw_figures(trainer, folder)
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ReconstructionCallback):
+                with trainer.averaged():
+                    callback.draw(folder / FIGURES / "reconstruction.png")
+        loss_curve(trainer.state.log_history, folder / FIGURES / "loss_curve.png")
+
+    def format_summary(self, summary: Mapping[str, Any], output: Path) -> str:
+        """The loss beside those of the predictors without a model, and whether it is lower."""
+        lines = ["", f"Trained {summary['steps']} steps, in {summary['seconds']:.0f} s."]
+        if held_out := summary["held_out"]:
+            lines.append(
+                f"Masked loss on {held_out['clips']} clips of {held_out['videos']} held-out videos (squared error of "
+                "what was hidden; less is better)"
+            )
+            for name, key in (
+                ("this model", "masked_loss"),
+                ("mean of each patch", "mean_of_patch"),
+                ("copy of the nearest visible tube", "copy_of_nearest"),
+            ):
+                lines.append(f"  {name:<34}{held_out[key]:.4f}")
+            lines.append(
+                f"It beats both: {held_out['explained']:.1%} less error than the better of them."
+                if held_out["beats_trivial"]
+                else "It does not beat both: train longer, on more videos, or hide less (masking.mask_ratio)."
+            )
+        if summary["probe_top1"]:
+            probes = (f"{top1:.1%} (epoch {epoch})" for epoch, top1 in summary["probe_top1"].items())
+            lines.append(f"Linear probe, top-1: {', '.join(probes)}")
+        lines += [str(Skipped(**one)) for one in summary["data"]["skipped"]]
+        return "\n".join([*lines, f"Saved to {output}; pictures in {output}/{FIGURES}"])
 
 
 def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:
     """The largest stride up to `stride` at which the median of some videos still fills a clip with different frames."""
     lengths = []
-    for row in rows[:LOOKED_AT]:
+    for row in rows[:INSPECTED]:
         try:
             with VideoReader(VideoDataset._opened(row.source)) as reader:
                 lengths.append(reader.metadata.num_frames)
@@ -210,108 +319,18 @@ class FixedClipDataset(VideoDataset):
         pass
 
 
-def make_trainer(
-    start: LoadedModel,
-    splits: Mapping[str, VideoRows],
-    recipe: Mapping[str, Any],
-    arguments: VideoTrainingArguments,
-    output: Path,
-) -> MaskedTrainer:
-    """With data sets of both splits and, where something is held out, pictures of it."""
-    log = output / SKIPPED_FILE
-    rows = splits["train"]
-    # Fewer videos than a step takes: each is there several times, as a clip of another place.
-    times = -(-arguments.rows_per_step // len(rows))
-    if times > 1:
-        start.remarks.append(f"each video is read {times} times an epoch, to fill a batch")
-    repeated = rows.select(i for _ in range(times) for i in range(len(rows)))
-    train = make_dataset(repeated, start.processor, recipe, seed=arguments.seed, log=log)
-    test = splits.get("test")
-    if test is not None:
-        options = {name: recipe["data"][name] for name in ("sampler", "sampler_options") if name in recipe["data"]}
-        views = min(-(-MEASURED // len(test)), 8)
-        test = FixedClipDataset(test, start.processor, views=views, seed=arguments.seed, skipped_log=log, **options)
-    trainer = MaskedTrainer(
-        start.model,
-        arguments,
-        MaskedVideoCollator(start.model.config.patch, **recipe["masking"]),
-        train_dataset=train,
-        eval_dataset=test,
-        processing_class=start.processor,
-    )
-    if test is not None:
-        trainer.add_callback(_pictures(trainer, test, output / FIGURES))
-    return trainer
+def make_probe(data: Any, processor: ClipProcessing) -> Callable[[nn.Module], float]:
+    """A function from a model to the top-1 accuracy of a linear probe on it.
 
-
-def _pictures(trainer: MaskedTrainer, test: VideoDataset, folder: Path) -> ReconstructionCallback:
-    """A clip from the middle of some of the held-out videos."""
-    videos = np.linspace(0, len(test.rows) - 1, min(SHOWN, len(test.rows))).round().astype(int).tolist()
-    clips = torch.utils.data.Subset(test, [video * test.clips + test.clips // 2 for video in videos])
-    return ReconstructionCallback(trainer, clips, [test.rows[video].name for video in videos], folder)
-
-
-def make_probe(data: Any, processor: Any) -> Any:
-    """model -> top-1 of a linear probe. Raises DataError for videos without labels or a test split."""
+    Raises DataError for videos without labels or a test split."""
     splits = load_videos(data)
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or not test or not splits["train"].labelled:
         raise DataError(f"The videos to probe with, {data}, need labels, and some to test on.")
     check_rows(splits["train"], test)
-    return partial(_probe_top1, processor=processor, train=splits["train"], test=test)
+    return partial(probe_accuracy, processor=processor, train=splits["train"], test=test)
 
 
-def _probe_top1(model: Any, *, processor: Any, train: VideoRows, test: VideoRows) -> float:
+def probe_accuracy(model: nn.Module, *, processor: ClipProcessing, train: VideoRows, test: VideoRows) -> float:
     seen, unseen = (extract_features(model, processor, rows, batch_size=32) for rows in (train, test))
     return probe_features(seen, unseen, train).test_top1
-
-
-def complete_plan(
-    plan: TrainingPlan,
-    trainer: MaskedTrainer,
-    splits: Mapping[str, VideoRows],
-    recipe: Mapping[str, Any],
-    remarks: Sequence[str] = (),
-    *,
-    from_scratch: bool = False,
-) -> None:
-    """What will be done, with one batch read and run. Raises ConfigError for what can't work."""
-    args, data, model = trainer.args, trainer.train_dataset, trainer.model
-    check_batch(args, model, len(data), data.repeats)
-    measured = measure(trainer)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * trainer.steps_per_epoch())
-    epochs = f"{steps / trainer.steps_per_epoch():.4g} epochs of {len(data) * data.repeats} clips"
-    hidden = measured.batch["bool_masked_pos"]
-    name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
-    plan.add("a clip", f"{data.plan.num_frames} frames, {hidden.shape[1]} tubelets, {hidden[0].sum()} of them hidden")
-    plan.add("a step", f"{args.rows_per_step * data.repeats} clips, learning rate {args.learning_rate:.3g}")
-    plan.add("steps", f"{steps} ({epochs}){extra_epochs_remark(trainer)}", steps=steps)
-    plan.add("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}")
-    plan.add("recipe", name, recipe=name, device=str(args.device))
-    plan.facts["videos"] = {split: len(rows) for split, rows in splits.items()}
-    plan.warnings += remarks
-    if from_scratch:
-        warn_of_random_weights(plan, model, len(splits["train"]))
-    add_cost(plan, trainer, measured, steps)
-
-
-def held_out_summary(trainer: MaskedTrainer, measured: Mapping[str, float] | None) -> dict[str, Any]:
-    """`held_out`: the masked loss and that of predictors that know nothing, and whether it `beats_trivial`;
-    `probe_top1` by epoch."""
-    names = ("masked_loss", "mean_of_patch", "copy_of_nearest", "explained")
-    held_out = None
-    if measured is not None:
-        data = trainer.eval_dataset
-        held_out = {name: measured[f"eval_{name}"] for name in names} | {"clips": len(data), "videos": len(data.rows)}
-        held_out["beats_trivial"] = held_out["explained"] > 0
-    probes = {f"{row['epoch']:g}": row["probe_top1"] for row in trainer.state.log_history if "probe_top1" in row}
-    return {"held_out": held_out, "probe_top1": probes or None}
-
-
-def draw(trainer: MaskedTrainer, output: Path) -> None:
-    """`figures/reconstruction.png`, with the final weights, and `figures/loss_curve.png`."""
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, ReconstructionCallback):
-            with trainer.averaged():
-                callback.draw(output / FIGURES / "reconstruction.png")
-    loss_curve(trainer.state.log_history, output / FIGURES / "loss_curve.png")

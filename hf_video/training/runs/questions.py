@@ -2,19 +2,18 @@
 
     train_video_qa("questions.csv", "violet", output="my_model")
 
-What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with the
-accuracy on the test (and validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's
-`runs/`.
+leaves in the output folder: the model and its whole processor at the top, `training_summary.json` with the accuracy on
+the test (and validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's `runs/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoProcessor, set_seed
+from transformers import AutoProcessor, ProcessorMixin
 
 from hf_video.data.datasets.questions import (
     QuestionCollator,
@@ -29,21 +28,13 @@ from hf_video.errors import CheckpointError, ConfigError, DataError, check_choic
 from hf_video.evaluation.questions import evaluate_questions
 from hf_video.models.violet.configuration_violet import VioletConfig
 from hf_video.models.violet.modeling_violet import VioletForMultipleChoice, VioletForQuestionAnswering, VioletHead
-from hf_video.training.measuring_trainer import MeasuringTrainer
+from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.plan import TrainingPlan
-from hf_video.training.recipes import change, load_recipe
-from hf_video.training.run_folder import SKIPPED_FILE, open_output
-from hf_video.training.runs.model_loading import check_fields
-from hf_video.training.runs.preparation import fit_batch, make_arguments, measuring
-from hf_video.training.runs.video_text import (
-    config_of,
-    description,
-    is_narrow,
-    load_pair,
-    make_dataset,
-    make_plan,
-    run_trainer,
-)
+from hf_video.training.run_folder import run_description
+from hf_video.training.runs.model_loading import LoadedModel, check_fields
+from hf_video.training.runs.run import run
+from hf_video.training.runs.video_text import TextTask, config_of, is_narrow, load_pair, text_digest
+from hf_video.training.trainer import RowEvaluationTrainer
 
 KINDS = 10  # first words of questions that are told apart, the most frequent ones
 
@@ -62,7 +53,7 @@ def train_video_qa(
     yes: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
-    """Trains a VIOLET to answer questions about videos. Returns the summary that is also written.
+    """Trains a VIOLET to answer questions about videos.
 
     Open questions are answered from the training split's most frequent answers (the recipe's `answers`: `most` of them,
     each of at least `min_count` questions), which become `config.id2label`; questions with choices (see
@@ -80,46 +71,92 @@ def train_video_qa(
         resume, overwrite, yes: As in `finetune`.
         columns: Further arguments of `load_questions`: `videos`, `question_column`, `group_pattern`, ….
 
-    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    Returns:
+        The summary that is also written, with `output`, the folder.
+
+    Raises:
+        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
+            VideoOptionError.
+        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
     """
-    output = Path(output)
-    recipe = change(load_recipe(recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa")), settings)
-    if recipe.get("task") != "video-qa":
-        raise ConfigError(f"The recipe {recipe['name']!r} is not for questions. That is violet_qa.")
-    splits = load_questions(data, test_size=test_size, **columns)
-    if "train" not in splits:
-        raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
-    answers = find_answers(splits["train"], recipe)
-    asked = splits if answers is None else {**splits, "train": answered_by(splits["train"], answers)}
-    recipe = fit_batch(recipe, len(asked["train"]), settings)
-    arguments = make_arguments(output, measuring(asked.get("validation"), recipe["training"]))
-    run = description(model if isinstance(model, (str, Path)) else type(model).__name__, recipe, splits)
-    with arguments.main_process_first(local=False):
-        place = open_output(output, run, resume=resume, overwrite=overwrite)
-    arguments.output_dir = str(place.folder)
-    set_seed(arguments.seed)
-    model, processor = load_answering(model, processor, recipe, answers, settings)
-    trainer = QuestionTrainer(
-        model,
-        arguments,
-        processing_class=processor,
-        train_dataset=make_dataset(
-            QuestionDataset,
-            asked["train"],
-            processor,
-            recipe,
-            answers=() if answers is None else list(model.config.id2label.values()),
-            seed=arguments.seed,
-            skipped_log=place.folder / SKIPPED_FILE,
-        ),
-        eval_dataset=QuestionDataset(asked["validation"], processor.image_processor) if "validation" in asked else None,
+    task = QuestionAnswering(data, model, processor, reading={"test_size": test_size, **columns})
+    summary = run(
+        task,
+        recipe=recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa"),
+        output=output,
+        settings=settings,
+        resume=resume,
+        overwrite=overwrite,
+        yes=yes,
     )
-    plan = make_plan(trainer, asked, recipe, unit="questions")
-    tell_answers(plan, splits, answers)
-    return run_trainer(trainer, asked, plan, place, task="video-qa", yes=yes)
+    return {**summary, "output": str(output)}
 
 
-class QuestionTrainer(MeasuringTrainer):
+class QuestionAnswering(TextTask):
+    """Questions about videos, open or with choices. Training questions with a rare answer are left out of `splits`;
+    `asked` has all, and `answers` are what a model for open questions chooses from."""
+
+    name = "video-qa"
+    unit = "questions"
+    dataset_class = QuestionDataset
+    measured_rows = 4
+
+    def __init__(
+        self,
+        data: Any,
+        model: str | Path | nn.Module,
+        processor: ProcessorMixin | None,
+        *,
+        reading: Mapping[str, Any],
+    ) -> None:
+        super().__init__(data, model, processor)
+        self.reading = reading
+        self.asked: dict[str, VideoRows] = {}
+        self.answers: list[str] | None = None
+
+    def read_splits(self) -> dict[str, VideoRows]:
+        self.asked = self.check_splits(load_questions(self.data, **self.reading))
+        self.answers = find_answers(self.asked["train"], self.recipe)
+        if self.answers is None:
+            return self.asked
+        return {**self.asked, "train": answered_by(self.asked["train"], self.answers)}
+
+    def description(self) -> dict[str, Any]:
+        described = run_description(self.model_name, self.recipe, self.asked)
+        return {**described, "texts_sha256": text_digest(self.asked)}
+
+    def describe_data(self) -> TrainingPlan:
+        """Also how many answers there are, and how many questions have others."""
+        plan, answers = super().describe_data(), self.answers
+        if answers is None:
+            choices = len(self.asked["train"][0].choices)
+            plan.lines.insert(1, ("answers", f"one of {choices} choices"))
+            plan.facts["choices"] = choices
+            return plan
+        unknown = {name: len(rows) - len(answered_by(rows, answers)) for name, rows in self.asked.items()}
+        rarer = unknown.pop("train")
+        left = f"{rarer} of {len(self.asked['train'])} training questions have rarer ones and are left out"
+        plan.lines.insert(1, ("answers", f"the {len(answers)} most frequent; {left}" if rarer else f"{len(answers)}"))
+        plan.facts |= {"answers": len(answers), "left_out_questions": rarer, "unseen_answers": unknown}
+        for name, count in unknown.items():
+            if count:
+                plan.warnings.append(
+                    f"{count} of {len(self.asked[name])} {name} questions have an answer that training never saw: they "
+                    "count as wrong"
+                )
+        return plan
+
+    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+        model, processor = load_answering(self.model, self.processor, self.recipe, self.answers, self.settings)
+        return LoadedModel(model, processor, False, self.model_type)
+
+    def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> QuestionTrainer:
+        answers = () if self.answers is None else list(loaded.model.config.id2label.values())
+        datasets = self.make_datasets(loaded, arguments, answers=answers)
+        return QuestionTrainer(loaded.model, arguments, processing_class=loaded.processor, **datasets)
+
+
+class QuestionTrainer(RowEvaluationTrainer):
     """A `VideoTrainer` for `QuestionDataset`s and models that answer. Evaluation gives `eval_accuracy`, `eval_top5` for
     open questions, `eval_accuracy_where`, … for questions that begin so, and how many `eval_questions` there were, of
     `eval_videos_found` out of `eval_videos`. `processing_class` joins an image processor and a tokenizer."""
@@ -128,7 +165,7 @@ class QuestionTrainer(MeasuringTrainer):
         kwargs.setdefault("data_collator", QuestionCollator(processing_class.tokenizer))
         super().__init__(model, args, processing_class=processing_class, **kwargs)
 
-    def measure(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
         found, unread = evaluate_questions(model, self.processing_class, rows, **options)
         videos = len({row.name for row in rows})
         counts = {"questions": found.questions, "videos": videos}
@@ -136,9 +173,6 @@ class QuestionTrainer(MeasuringTrainer):
         top5 = {} if found.top5 is None else {"top5": found.top5}
         kinds = {f"accuracy_{kind}": right for kind, (_, right) in list(found.by_kind.items())[:KINDS]}
         return {"accuracy": found.accuracy, **top5, **kinds, **counts}
-
-
-# -- what it starts from ----------------------------------------------------------------------------------------------
 
 
 def find_answers(rows: VideoRows, recipe: Mapping[str, Any]) -> list[str] | None:
@@ -197,26 +231,3 @@ def set_answers(model: VioletForQuestionAnswering, answers: Sequence[str]) -> No
     model.num_labels = len(answers)
     model.classifier = VioletHead(model.config, len(answers)).to(model.device, model.dtype)
     model.classifier.apply(model._init_weights)
-
-
-# -- what is said about it --------------------------------------------------------------------------------------------
-
-
-def tell_answers(plan: TrainingPlan, splits: Mapping[str, VideoRows], answers: Sequence[str] | None) -> None:
-    """How many answers there are, and how many questions have others."""
-    if answers is None:
-        counts = sorted({len(row.choices) for row in splits["train"]})
-        plan.lines.insert(1, ("answers", f"one of {counts[0]} choices"))
-        plan.facts["choices"] = counts[0]
-        return
-    unknown = {name: len(rows) - len(answered_by(rows, answers)) for name, rows in splits.items()}
-    rarer = unknown.pop("train")
-    left = f"{rarer} of {len(splits['train'])} training questions have rarer ones and are left out"
-    plan.lines.insert(1, ("answers", f"the {len(answers)} most frequent; {left}" if rarer else f"{len(answers)}"))
-    plan.facts |= {"answers": len(answers), "left_out_questions": rarer, "unseen_answers": unknown}
-    for name, count in unknown.items():
-        if count:
-            plan.warnings.append(
-                f"{count} of {len(splits[name])} {name} questions have an answer that training never saw: they count "
-                "as wrong"
-            )

@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped, VideoRows
-from hf_video.training.plan import TrainingPlan, clip_rate, duration
+from hf_video.training.plan import TrainingPlan, format_clip_rate, rough_duration
 from hf_video.training.run_folder import SUMMARY_FILE
 
 SHOWN = 50  # files that are named on the screen; the file names all
@@ -31,14 +31,15 @@ def make_summary(
     source: Any,
     recipe: Mapping[str, Any],
     plan: TrainingPlan,
-    result: Any,
-    reports: Mapping[str, Any],
+    metrics: Mapping[str, float],
     *,
     data: Any,
+    reports: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Counts by split and class, every file that was left out or looked odd, settings, losses, speed, results."""
     skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
     skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
+    reports = reports or {}
     for report in reports.values():
         for one in report.skipped:
             if not any(one.name == name for name, _ in skipped):
@@ -66,10 +67,10 @@ def make_summary(
         },
         "epochs": round(float(trainer.state.epoch or 0), 4),
         "steps": trainer.state.global_step,
-        "seconds": round(result.metrics.get("train_runtime", 0.0), 2),
-        "clips_per_second": result.metrics.get("clips_per_second"),
-        "decode_wait": result.metrics.get("decode_wait"),
-        "train_loss": next((e["loss"] for e in reversed(logged) if "loss" in e), result.metrics.get("train_loss")),
+        "seconds": round(metrics.get("train_runtime", 0.0), 2),
+        "clips_per_second": metrics.get("clips_per_second"),
+        "decode_wait": metrics.get("decode_wait"),
+        "train_loss": next((e["loss"] for e in reversed(logged) if "loss" in e), metrics.get("train_loss")),
         "eval_loss": next((entry["eval_loss"] for entry in reversed(logged) if "eval_loss" in entry), None),
         "device": plan.facts.get("device"),
         "evaluation": {
@@ -97,12 +98,12 @@ def write_summary(output: Path, summary: Mapping[str, Any]) -> None:
     (output / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False))
 
 
-def told(summary: Mapping[str, Any], output: Path) -> str:
+def format_summary(summary: Mapping[str, Any], output: Path) -> str:
     """The summary in a few lines, with the name of every file that was left out or looked odd."""
     rate = summary.get("clips_per_second")
-    speed = f", {clip_rate(rate)} clips a second" if rate else ""
+    speed = f", {format_clip_rate(rate)} clips a second" if rate else ""
     waited = f", {summary['decode_wait']:.0%} of the time waiting for decoding" if speed else ""
-    lines = [f"Trained {summary['steps']} steps in {duration(summary['seconds'])}{speed}{waited}."]
+    lines = [f"Trained {summary['steps']} steps in {rough_duration(summary['seconds'])}{speed}{waited}."]
     for split, found in summary["evaluation"].items():
         one = f"Accuracy on {split}: {found['top1']:.1%}" if "top1" in found else None
         measured = one or f"Mean average precision on {split}: {found['mean_average_precision']:.1%}"

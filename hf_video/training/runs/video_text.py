@@ -2,7 +2,7 @@
 
     train_video_text("pairs.csv", "openai/clip-vit-base-patch32", output="my_model")
 
-What is left in the output folder: the model and its whole processor at the top, `training_summary.json` with retrieval
+leaves in the output folder: the model and its whole processor at the top, `training_summary.json` with retrieval
 metrics of the test (or validation) split, `training_curve.png`, `skipped.jsonl`, `checkpoint-N/` and TensorBoard's
 `runs/`.
 """
@@ -11,37 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, set_seed
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.loading import SavedVideoModel
 from hf_video.base.pairing import check_pair
 from hf_video.data.datasets.captions import CaptionDataset, load_captions
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
-from hf_video.errors import CheckpointError, ConfigError, DataError, unknown_name
+from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.models.videoclip.from_image_text import video_clip
 from hf_video.models.videoclip.modeling_videoclip import VideoCLIPModel
+from hf_video.training.arguments import VideoTrainingArguments, fit_batch
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
-from hf_video.training.measurement import measure
-from hf_video.training.measuring_trainer import MeasuringTrainer
-from hf_video.training.plan import TrainingPlan, add_cost, check_batch, extra_epochs_remark
-from hf_video.training.recipes import NARROW, change, load_recipe, typed_names
-from hf_video.training.run_folder import SKIPPED_FILE, RunFolder, open_output, run_description
-from hf_video.training.runs.model_loading import check_fields, set_evaluation_sampling
-from hf_video.training.runs.preparation import crop_of, fit_batch, make_arguments, measuring
-from hf_video.training.runs.run import begin
-from hf_video.training.runs.summary import training_curve, write_summary
-from hf_video.video.augment.augmentation import Augmentation
-from hf_video.video.augment.options import from_options
-
-DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "resize", "max_errors")
+from hf_video.training.measurement import BatchCost
+from hf_video.training.plan import TrainingPlan
+from hf_video.training.recipes import NARROW, setting_names
+from hf_video.training.runs.model_loading import LoadedModel, check_fields, set_evaluation_sampling
+from hf_video.training.runs.run import Task, make_dataset, run
+from hf_video.training.trainer import VideoTrainer
 
 
 def train_video_text(
@@ -60,7 +52,7 @@ def train_video_text(
     yes: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
-    """Trains a model of video and text. Returns the summary that is also written.
+    """Trains a model of video and text.
 
     Args:
         data: What `load_captions` takes: a CSV, JSON or JSONL list, MSR-VTT's file, a folder, a `datasets` data set.
@@ -75,78 +67,180 @@ def train_video_text(
         resume, overwrite, yes: As in `finetune`.
         columns: Further arguments of `load_captions`: `videos`, `video_column`, `caption_column`, `group_pattern`, ….
 
-    Raises DataError, ConfigError, CheckpointError and VideoOptionError for what can't work, before training.
+    Returns:
+        The summary that is also written, with `output`, the folder.
+
+    Raises:
+        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
+            VideoOptionError.
+        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
     """
-    output = Path(output)
-    recipe = change(load_recipe(recipe or default_recipe(model)), settings)
-    if recipe.get("task") != "video-text":
-        raise ConfigError(
-            f"The recipe {recipe['name']!r} is not for video and text. Those are clip4clip, video_text_small, "
-            "violet_retrieval."
-        )
-    splits = load_captions(data, test_size=test_size, **columns)
-    if "train" not in splits:
-        raise DataError(f"{data} has no training split; it has {', '.join(splits)}.")
-    if distinct_pairs(splits["train"]) < 2:
-        raise DataError(f"{data} has one video or one caption to train on: nothing to tell apart.")
-    recipe = fit_to_captions(recipe, splits["train"], settings)
-    arguments = make_arguments(output, measuring(splits.get("validation"), recipe["training"], every=0.1))
-    name = model if isinstance(model, (str, Path)) else type(model).__name__
-    run = description(name, recipe, splits, chunk_size=chunk_size, hard_negatives=hard_negatives)
-    with arguments.main_process_first(local=False):
-        place = open_output(output, run, resume=resume, overwrite=overwrite)
-    arguments.output_dir = str(place.folder)
-    set_seed(arguments.seed)
-    model, processor = load_pair(model, processor, recipe, settings)
-    trainer = ContrastiveTrainer(
+    task = VideoText(
+        data,
         model,
-        arguments,
-        processing_class=processor,
+        processor=processor,
         chunk_size=chunk_size,
         hard_negatives=hard_negatives,
-        train_dataset=make_dataset(
-            *(CaptionDataset, splits["train"], processor, recipe),
-            seed=arguments.seed,
-            skipped_log=place.folder / SKIPPED_FILE,
-        ),
-        eval_dataset=CaptionDataset(splits["validation"], processor.image_processor)
-        if "validation" in splits
-        else None,
+        reading={"test_size": test_size, **columns},
     )
-    negatives = "similar captions (hard negatives)" if hard_negatives else "any captions"
-    chunks = f", {chunk_size} at a time (gradient caching)" if chunk_size else ""
-    plan = make_plan(trainer, splits, recipe, unit="pairs", of=f" of {negatives}{chunks}", few=chunk_size or 4)
-    return run_trainer(trainer, splits, plan, place, task="video-text", yes=yes)
+    summary = run(
+        task,
+        recipe=recipe or video_text_recipe(model),
+        output=output,
+        settings=settings,
+        resume=resume,
+        overwrite=overwrite,
+        yes=yes,
+    )
+    return {**summary, "output": str(output)}
 
 
-def run_trainer(
-    trainer: MeasuringTrainer,
-    splits: Mapping[str, VideoRows],
-    plan: TrainingPlan,
-    place: RunFolder,
-    *,
-    task: str,
-    yes: bool = False,
-) -> dict[str, Any]:
-    """Tells the plan, trains, saves and measures. Returns the summary, which is also written."""
-    plan.warnings += place.remarks
-    begin(trainer, place, plan, yes=yes)
-    with place.watched():
-        result = trainer.train(resume_from_checkpoint=place.resumed_from)
-        trainer.save_model()
-        summary = _summary(trainer, splits, plan, result, task, place.run["model"])
-        if trainer.is_world_process_zero():
-            write_summary(place.folder, summary)
-            training_curve(trainer.state.log_history, place.folder)
-            place.finish()
-    trainer.accelerator.wait_for_everyone()
-    return {**summary, "output": str(place.output)}
+class TextTask(Task):
+    """What tasks with a text for each video have in common. The model is given by name or in memory.
+
+    Attributes:
+        unit: What a row of the data is, in the plan.
+        dataset_class: The data set of such rows.
+    """
+
+    unit: str
+    dataset_class: type[VideoDataset]
+    has_card = False
+
+    def __init__(self, data: Any, model: str | Path | nn.Module, processor: ProcessorMixin | None) -> None:
+        name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
+        super().__init__(name, config_of(model).model_type)
+        self.data, self.model, self.processor = data, model, processor
+
+    def check_splits(self, splits: dict[str, VideoRows]) -> dict[str, VideoRows]:
+        """The splits. Raises DataError where there is none to train on."""
+        if "train" not in splits:
+            raise DataError(f"{self.data} has no training split; it has {', '.join(splits)}.")
+        return splits
+
+    def describe_data(self) -> TrainingPlan:
+        plan = TrainingPlan()
+        counts = {name: [len({row.name for row in rows}), len(rows)] for name, rows in self.splits.items()}
+        text = ", ".join(f"{rows} {split} (of {videos} videos)" for split, (videos, rows) in counts.items())
+        plan.add(self.unit, text, **{self.unit: counts})
+        skipped = [one for rows in self.splits.values() for one in rows.skipped]
+        if skipped:
+            plan.add("left out", f"{len(skipped)}, the first: {skipped[0]}")
+        return plan
+
+    def make_datasets(
+        self, loaded: LoadedModel, arguments: VideoTrainingArguments, **options: Any
+    ) -> dict[str, VideoDataset | None]:
+        """The trainer's `train_dataset`, with `options`, and its `eval_dataset`."""
+        kind, images = self.dataset_class, loaded.processor.image_processor
+        held_out = self.evaluation_rows()
+        return {
+            "train_dataset": make_dataset(kind, self.splits["train"], images, self.recipe, arguments, **options),
+            "eval_dataset": None if held_out is None else kind(held_out, images),
+        }
+
+    def describe_batch(self) -> str:
+        """What a batch is made of, after the number of its rows."""
+        return ""
+
+    def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
+        args = trainer.args
+        plan.add("a clip", f"{trainer.train_dataset.plan.num_frames} frames")
+        plan.add("a batch", f"{args.rows_per_step} {self.unit}{self.describe_batch()}", batch=args.rows_per_step)
+        rate = f"{args.learning_rate:.3g}"
+        if args.backbone_rate != 1.0:
+            rate += f" for the temporal head, {args.learning_rate * args.backbone_rate:.3g} for all else"
+        plan.add("learning rate", rate)
+
+    def evaluate(self, trainer: VideoTrainer, folder: Path) -> dict[str, dict[str, float]]:
+        images = trainer.processing_class.image_processor
+        return {
+            split: trainer.evaluate(self.dataset_class(self.splits[split], images), metric_key_prefix=split)
+            for split in ("validation", "test")
+            if split in self.splits
+        }
+
+    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+        skipped = {(one.name, one.kind): one for rows in self.splits.values() for one in rows.skipped}
+        skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
+        return {
+            "task": self.name,
+            "model": self.model_name,
+            "plan": plan.facts,
+            "steps": trainer.state.global_step,
+            "train_loss": metrics.get("train_loss"),
+            "seconds": round(metrics.get("train_runtime", 0.0), 2),
+            "evaluation": results,
+            "skipped": [one.as_dict() for one in skipped.values()],
+        }
 
 
-# -- what it starts from ----------------------------------------------------------------------------------------------
+class VideoText(TextTask):
+    """Pairs of video and caption that are to find each other."""
+
+    name = "video-text"
+    unit = "pairs"
+    dataset_class = CaptionDataset
+
+    def __init__(
+        self,
+        data: Any,
+        model: str | Path | nn.Module,
+        *,
+        processor: ProcessorMixin | None,
+        chunk_size: int | None,
+        hard_negatives: bool,
+        reading: Mapping[str, Any],
+    ) -> None:
+        super().__init__(data, model, processor)
+        self.chunk_size, self.hard_negatives, self.reading = chunk_size, hard_negatives, reading
+        self.measured_rows = min(chunk_size or 4, 4)
+
+    def read_splits(self) -> dict[str, VideoRows]:
+        splits = self.check_splits(load_captions(self.data, **self.reading))
+        if distinct_pairs(splits["train"]) < 2:
+            raise DataError(f"{self.data} has one video or one caption to train on: nothing to tell apart.")
+        return splits
+
+    def fit_recipe(self) -> dict[str, Any]:
+        return fit_to_captions(self.recipe, self.splits["train"], self.settings)
+
+    def description(self) -> dict[str, Any]:
+        texts = text_digest(self.splits)
+        return {
+            **super().description(),
+            "texts_sha256": texts,
+            "chunk_size": self.chunk_size,
+            "hard_negatives": self.hard_negatives,
+        }
+
+    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+        model, processor = load_pair(self.model, self.processor, self.recipe, self.settings)
+        return LoadedModel(model, processor, False, self.model_type)
+
+    def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> ContrastiveTrainer:
+        return ContrastiveTrainer(
+            loaded.model,
+            arguments,
+            processing_class=loaded.processor,
+            chunk_size=self.chunk_size,
+            hard_negatives=self.hard_negatives,
+            **self.make_datasets(loaded, arguments),
+        )
+
+    def describe_batch(self) -> str:
+        chunks = f", {self.chunk_size} at a time (gradient caching)" if self.chunk_size else ""
+        return f" of {'similar captions (hard negatives)' if self.hard_negatives else 'any captions'}{chunks}"
 
 
-def default_recipe(model: str | Path | nn.Module) -> str:
+def text_digest(splits: Mapping[str, VideoRows]) -> str:
+    """SHA-256 of all captions or questions, in order."""
+    texts = [row.text for rows in splits.values() for row in rows]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def video_text_recipe(model: str | Path | nn.Module) -> str:
+    """The recipe where none is given, by the model's type and width."""
     if config_of(model).model_type == "violet":
         return "violet_retrieval:small" if is_narrow(model) else "violet_retrieval"
     return "video_text_small" if is_narrow(model) else "clip4clip"
@@ -175,7 +269,7 @@ def load_pair(
     make a new model; one that was saved has its own, but for those that `settings` name. Raises CheckpointError and
     ConfigError."""
     frames, fields = recipe["data"].get("num_frames"), dict(recipe["model"])
-    typed = {name: value for name, value in fields.items() if f"model.{name}" in typed_names(settings)}
+    typed = {name: value for name, value in fields.items() if f"model.{name}" in setting_names(settings)}
     if not isinstance(model, (str, Path)):
         if processor is None:
             raise ConfigError("A model in memory needs its processor: pass processor=.")
@@ -217,96 +311,7 @@ def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequen
     made = fit_batch(recipe, distinct_pairs(rows), settings)
     before, after = (one["training"].get("per_device_train_batch_size", 8) for one in (recipe, made))
     times, least = min(before // after, 4), made["training"].get("min_train_steps")
-    if least and times > 1 and "training.min_train_steps" not in typed_names(settings):
+    if least and times > 1 and "training.min_train_steps" not in setting_names(settings):
         made["training"]["min_train_steps"] = times * least
         made["remarks"] = [*made.get("remarks", ()), f"batches are small: min_train_steps={times * least}, not {least}"]
     return made
-
-
-def make_dataset(
-    kind: type[VideoDataset], rows: VideoRows, processor: Any, recipe: Mapping[str, Any], **more: Any
-) -> Any:
-    """Clips of `rows` as the recipe has them; `more` are arguments of that kind of data set. Raises ConfigError where a
-    flip would make texts wrong."""
-    options = {name: value for name, value in recipe["data"].items() if value is not None}
-    unknown = [name for name in options if name not in DATA_FIELDS]
-    if unknown:
-        raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
-    images, augmentation = processor.image_processor, None
-    if recipe["augmentation"]:
-        augmentation = from_options(Augmentation, recipe["augmentation"], size=crop_of(images))
-        sided = next((row.text for row in rows if re.search(r"\b(left|right)\b", row.text.lower())), None)
-        if augmentation.flip and sided is not None:
-            raise ConfigError(f"augmentation.flip mirrors clips, and a text says {sided!r}. Set augmentation.flip=0.")
-    return kind(rows, images, augmentation=augmentation, **more, **options)
-
-
-# -- what is said about it --------------------------------------------------------------------------------------------
-
-
-def description(name: Any, recipe: Mapping[str, Any], splits: Mapping[str, VideoRows], **choices: Any) -> dict:
-    captions = [row.text for rows in splits.values() for row in rows]
-    digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
-    return {**run_description(str(name), recipe, splits), "texts_sha256": digest, **choices}
-
-
-def make_plan(
-    trainer: MeasuringTrainer,
-    splits: Mapping[str, VideoRows],
-    recipe: Mapping[str, Any],
-    *,
-    unit: str,
-    of: str = "",
-    few: int = 4,
-) -> TrainingPlan:
-    """What will be done with so many rows (`unit`), in batches `of` what; `few` of them are read and run. Raises
-    ConfigError for what can't work."""
-    args, data, model = trainer.args, trainer.train_dataset, trainer.model
-    check_batch(args, model, len(data), data.repeats)
-    measured = measure(trainer, at_most=min(few, 4))
-    per_epoch = trainer.steps_per_epoch()
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
-    counts = {name: [len({row.name for row in rows}), len(rows)] for name, rows in splits.items()}
-    rate = f"{args.learning_rate:.3g}"
-    if args.backbone_rate != 1.0:
-        rate += f" for the temporal head, {args.learning_rate * args.backbone_rate:.3g} for all else"
-    skipped = [one for rows in splits.values() for one in rows.skipped]
-    name = ":".join(filter(None, (recipe["name"], recipe["variant"])))
-    lines = [
-        (unit, ", ".join(f"{rows} {split} (of {videos} videos)" for split, (videos, rows) in counts.items())),
-        *([("left out", f"{len(skipped)}, the first: {skipped[0]}")] if skipped else []),
-        ("a clip", f"{data.plan.num_frames} frames"),
-        ("a batch", f"{args.rows_per_step} {unit}{of}"),
-        ("learning rate", rate),
-        ("steps", f"{steps} ({steps / per_epoch:.4g} epochs of {per_epoch}){extra_epochs_remark(trainer)}"),
-        ("model", f"{type(model).__name__}, {model.num_parameters():,} parameters, on {args.device}"),
-        ("recipe", name),
-    ]
-    facts = {unit: counts, "steps": steps, "recipe": name, "batch": args.rows_per_step, "device": str(args.device)}
-    meant, given = recipe.get("model_type"), model.config.model_type
-    odd = [f"the recipe {name} is meant for {meant}, and this is {given}"] if meant not in (None, given) else []
-    plan = TrainingPlan(facts, lines, [*recipe.get("remarks", ()), *odd])
-    add_cost(plan, trainer, measured, steps)
-    return plan
-
-
-def _summary(
-    trainer: MeasuringTrainer, splits: Mapping[str, VideoRows], plan: TrainingPlan, result: Any, task: str, name: str
-) -> dict[str, Any]:
-    measured = {}
-    for split in ("validation", "test"):
-        if split in splits:
-            data = type(trainer.train_dataset)(splits[split], trainer.processing_class.image_processor)
-            measured[split] = trainer.evaluate(data, metric_key_prefix=split)
-    skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
-    skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
-    return {
-        "task": task,
-        "model": name,
-        "plan": plan.facts,
-        "steps": trainer.state.global_step,
-        "train_loss": result.metrics.get("train_loss"),
-        "seconds": round(result.metrics.get("train_runtime", 0.0), 2),
-        "evaluation": measured,
-        "skipped": [one.as_dict() for one in skipped.values()],
-    }

@@ -14,11 +14,11 @@ import hf_video
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, DataError, VideoOptionError
+from hf_video.training.arguments import make_arguments
 from hf_video.training.run_folder import checkpoints, open_output
 from hf_video.training.runs.classification import default_recipe, finetune
 from hf_video.training.runs.model_loading import find_source, load_model
-from hf_video.training.runs.preparation import make_arguments
-from hf_video.training.runs.summary import told
+from hf_video.training.runs.summary import format_summary
 from hf_video.training.trainer import VideoTrainer
 
 TINY = {
@@ -81,7 +81,7 @@ class TestRun:
         assert summary["steps"] == 9
         assert summary["recipe"] == "tiny"
         assert summary["hyper_parameters"]["effective_batch_size"] == 8
-        assert "left/two_frames.mp4: short (used)" in told(summary, output)
+        assert "left/two_frames.mp4: short (used)" in format_summary(summary, output)
         assert summary["plan"]["seconds_seen"] == pytest.approx(0.9, abs=0.25)
         assert sum(split["videos"] for split in summary["data"]["splits"].values()) == 25  # with the two frames
         assert summary["clips_per_second"] > 0
@@ -287,7 +287,7 @@ class TestOutput:
         (tmp_path / "checkpoint-2").mkdir()
         (tmp_path / "run.json").write_text("{}")
         (tmp_path / "notes.txt").write_text("mine")
-        open_output(tmp_path, {}, resume=False, overwrite=True).begin()
+        open_output(tmp_path, {}, resume=False, overwrite=True).start()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["UNFINISHED", "notes.txt", "run.json"]
 
     def test_checkpoints_of_others_are_not_resumed(self, tmp_path):

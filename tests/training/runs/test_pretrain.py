@@ -25,10 +25,10 @@ from hf_video.training.recipes import load_recipe
 from hf_video.training.runs.pretraining import (
     RECIPE,
     FixedClipDataset,
-    default_recipe,
     fit_stride,
     pretrain,
-    read_splits,
+    pretraining_recipe,
+    read_unlabelled_splits,
 )
 
 FAST = (
@@ -163,19 +163,22 @@ def test_probing_on_the_way_changes_no_weight(clips, labelled, tmp_path):
 
 class TestRefusals:
     def test_a_classifiers_recipe(self, clips, tmp_path):
-        with pytest.raises(ConfigError, match="is for classifiers"):
+        with pytest.raises(
+            ConfigError,
+            match=r"classification, and this is pretraining.* videomae_pretrain, ",
+        ):
             pretrain(clips, tiny_config(tmp_path), recipe="small_data", output=tmp_path / "out")
 
     def test_one_video(self, tmp_path):
         write_moving_glyphs(tmp_path / "one", 1, size=32)
         with pytest.raises(DataError, match="held_out=0"):
-            read_splits(tmp_path / "one", 0.1)
-        assert set(read_splits(tmp_path / "one", 0)) == {"train"}
+            read_unlabelled_splits(tmp_path / "one", 0.1)
+        assert set(read_unlabelled_splits(tmp_path / "one", 0)) == {"train"}
 
     def test_no_videos(self, tmp_path):
         (tmp_path / "notes.txt").write_text("nothing")
         with pytest.raises(DataError):
-            read_splits(tmp_path, 0.1)
+            read_unlabelled_splits(tmp_path, 0.1)
 
     def test_a_model_without_pretraining(self, clips, tmp_path):
         with pytest.raises(ConfigError, match="timesformer has no masked pretraining"):
@@ -189,7 +192,7 @@ class TestRefusals:
 
 
 def test_labels_are_left_behind(labelled):
-    splits = read_splits(labelled, 0.1)
+    splits = read_unlabelled_splits(labelled, 0.1)
     assert (len(splits["train"]), len(splits["test"])) == (24, 8)  # its own splits
     assert not splits["train"].labels
     assert all(row.label is None for row in splits["train"])
@@ -208,7 +211,7 @@ def test_evaluations_see_the_same_clips(tmp_path):
 
 @pytest.mark.parametrize(("videos", "recipe"), [(99, "videomae_pretrain_small:few_videos"), (100, RECIPE)])
 def test_few_videos_have_a_recipe_of_their_own(videos, recipe):
-    assert default_recipe(videos) == recipe
+    assert pretraining_recipe(videos) == recipe
     assert load_recipe(recipe)["masking"]["mask_ratio"] == (0.5 if videos < 100 else 0.75)
 
 

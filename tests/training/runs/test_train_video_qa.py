@@ -197,10 +197,10 @@ def test_the_papers_recipes():
         (("augmentation.flip=0.5",), {}, ConfigError, "mirrors"),
         (("data.frames=3",), {}, ConfigError, "'frames'"),
         (("answers.min_count=0",), {}, ConfigError, "min_count=0"),
-        (("answers.rarest=3",), {}, ConfigError, "most and min_count"),
+        (("answers.rarest=3",), {}, ConfigError, "'most', 'min_count'"),
         (("answers.min_count=9",), {}, DataError, "needs two"),
         (("model.dropout=1",), {}, ConfigError, "dropout"),
-        ((), {"recipe": "clip4clip"}, ConfigError, "not for questions"),
+        ((), {"recipe": "clip4clip"}, ConfigError, "is for video-text, and this is video-qa"),
         ((), {"split": "test"}, DataError, "no training split"),
     ],
 )

@@ -21,7 +21,7 @@ from hf_video.data.moving_glyphs import moving_glyph
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.training.contrastive_trainer import ContrastiveTrainer
 from hf_video.training.recipes import load_recipe
-from hf_video.training.runs.video_text import default_recipe, fit_to_captions, train_video_text
+from hf_video.training.runs.video_text import fit_to_captions, train_video_text, video_text_recipe
 from hf_video.video import write_video
 
 QUICK = (
@@ -208,7 +208,7 @@ def test_layers_learn_at_their_own_rates_beside_new_modules(model, tmp_path):
         (("training.per_device_train_batch_size=64",), {}, ConfigError, "64 videos"),
         (("augmentation.flip=0.5",), {}, ConfigError, "mirrors"),
         (("data.frames=3",), {}, ConfigError, "'frames'"),
-        ((), {"recipe": "small_data"}, ConfigError, "not for video and text"),
+        ((), {"recipe": "small_data"}, ConfigError, "is for classification, and this is video-text"),
         ((), {"chunk_size": 0}, ConfigError, "chunk_size"),
     ],
 )
@@ -279,6 +279,6 @@ def test_the_recipe_where_none_is_named():
             "violet_retrieval:small",
         ),
     ):
-        assert default_recipe(SimpleNamespace(config=config)) == recipe
+        assert video_text_recipe(SimpleNamespace(config=config)) == recipe
     with pytest.raises(CheckpointError, match="is no model here or on the Hub"):
-        default_recipe("./nowhere")
+        video_text_recipe("./nowhere")
