@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,17 @@ import torch
 from tqdm import tqdm
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import Forward, run_jobs
-from hf_video.clips.read import Event, read_events
+from hf_video.clips.batching import run_jobs
+from hf_video.clips.read import read_events
 from hf_video.clips.workers import read_each
-from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of, plain_reason
-from hf_video.errors import CheckpointError, DataError, VideoError, fault_kind
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
+from hf_video.errors import CheckpointError, DataError
 from hf_video.evaluation.label_matching import match_labels
 from hf_video.evaluation.multi_label_report import MultiLabelReport
 from hf_video.evaluation.prediction_log import PredictionLog, weights_checksum
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
+from hf_video.features.extraction import ClipVectors, skipped_video
 from hf_video.pipelines.results import thresholds_of
 
 if TYPE_CHECKING:
@@ -119,14 +120,14 @@ def evaluate_videos(
         hidden = None if progress else True  # None: hidden where stderr is no terminal
         shown = {"desc": "evaluating", "unit": "video", "file": sys.stderr, "disable": hidden}
         bar = tqdm(total=len(labelled), initial=resumed, **shown)
-        for name, answer in zip(todo, _answers(model, events, protocol, batch_size), strict=True):
-            if isinstance(answer, VideoError):
-                row = todo[name]
-                skipped.append(Skipped(row.name, plain_reason(answer, row.source, row.name), fault_kind(answer)))
-            else:
-                scores[name] = answer
-                log.add(name, answer)
-            bar.update()
+        with ClipVectors(model, compute=_logits) as forward:
+            for (name, row), job in zip(todo.items(), run_jobs(events, forward, batch_size=batch_size), strict=True):
+                if job.error is not None:
+                    skipped.append(skipped_video(row.name, job.error, row.source))
+                else:
+                    scores[name] = protocol.combine(torch.stack(job.logits[0])).numpy()
+                    log.add(name, scores[name])
+                bar.update()
         bar.close()
     if not scores:
         why = f"None of the {len(skipped)} videos could be scored. {skipped[0]}" if skipped else ""
@@ -150,40 +151,15 @@ def evaluate_videos(
     return MultiLabelReport(truth=truth, thresholds=thresholds_of(model.config, len(labels)), **facts)
 
 
-def _answers(
-    model: PreTrainedModel, events: Iterator[Iterable[Event]], protocol: Protocol, batch_size: int | None
-) -> Iterator[np.ndarray | VideoError]:
-    """Yields of every video its scores (classes,), or why it could not be read."""
-    training = model.training
-    model.eval()
-    try:
-        for job in run_jobs(events, _forward(model), batch_size=batch_size):
-            yield protocol.combine(torch.stack(job.logits[0])).numpy() if job.error is None else job.error
-    finally:
-        model.train(training)
-
-
-def _forward(model: PreTrainedModel) -> Forward:
-    place = next(model.parameters())
-    main = model.main_input_name
-
-    @torch.inference_mode()
-    def forward(rows: dict[str, torch.Tensor]) -> torch.Tensor:
-        if main not in rows and len(rows) == 1:  # a model may call its clips otherwise than its processor
-            rows = {main: next(iter(rows.values()))}
-        output = model(
-            **{
-                name: value.to(place.device, place.dtype if value.is_floating_point() else None)
-                for name, value in rows.items()
-            }
+def _logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    if model.main_input_name not in inputs and len(inputs) == 1:  # the processor has another name for clips
+        inputs = {model.main_input_name: next(iter(inputs.values()))}
+    logits = getattr(model(**inputs), "logits", None)
+    if logits is None:
+        raise CheckpointError(
+            f"{type(model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
         )
-        if getattr(output, "logits", None) is None:
-            raise CheckpointError(
-                f"{type(model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
-            )
-        return output.logits.float().cpu()
-
-    return forward
+    return logits
 
 
 def _unique_names(rows: Iterable[VideoRow]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, drawn with matplotlib (an extra), without a display and without its global state."""
+"""Figures of an evaluation, drawn without a display. All raise BackendError without matplotlib, which is an extra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hf_video.evaluation.metrics import Reliability
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 INK, GREY, BLUE, RED = "#222222", "#9a9a9a", "#2f6db5", "#c8553d"
 # Up to so many classes every cell holds its number and every class its name.
@@ -33,14 +32,10 @@ def confusion_figure(confusion: np.ndarray, labels: Sequence[str], path: str | o
     Args:
         confusion: (C, C) counts, rows the truth.
         labels: The C class names.
-        path: The PNG to write; its folder is made.
-
-    Returns:
-        The path.
+        path: The PNG to write, which is returned; its folder is made.
 
     Raises:
         MetricError: For other shapes.
-        BackendError: Without matplotlib.
     """
     confusion = np.asarray(confusion)
     if confusion.shape != (len(labels), len(labels)) or not confusion.sum():
@@ -54,25 +49,32 @@ def confusion_figure(confusion: np.ndarray, labels: Sequence[str], path: str | o
 
 
 def _few(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]) -> Path:
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import PercentFormatter
+
     count = len(labels)
     letters = max(map(len, labels))
     side = max(2.2, count * (0.55 if count <= NUMBERED else 0.2))
     margin = 0.8 + 0.075 * letters
     figure = _figure(side + margin + 0.9, side + margin + 0.4)
     axes = figure.add_subplot()
-    picture = _matrix(axes, confusion)
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    # The square root lets a class that is taken for another in 2 % of the cases be seen.
+    norm = PowerNorm(1.0 if count <= NUMBERED else 0.5, 0, 1)
+    picture = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set_xticks(range(count), labels, rotation=45 if letters > 3 else 0, ha="right" if letters > 3 else "center")
     axes.set_yticks(range(count), labels)
     axes.tick_params(labelsize=9 if count <= NUMBERED else 7, length=0, colors=INK)
     if count <= NUMBERED:
         for (i, j), value in np.ndenumerate(confusion):
             if value:
-                share = value / max(confusion[i].sum(), 1)
-                axes.text(
-                    j, i, f"{value}", ha="center", va="center", fontsize=9, color="white" if share > 0.55 else INK
-                )
+                color = "white" if shares[i, j] > 0.55 else INK
+                axes.text(j, i, f"{value}", ha="center", va="center", fontsize=9, color=color)
     _name_axes(axes, confusion)
-    _bar_of_shares(figure, picture, axes)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1))
+    bar.set_label("share of the true class", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    bar.outline.set_visible(False)
     return _save(figure, path)
 
 
@@ -122,15 +124,6 @@ def _list(axes: Axes, top: int, title: str, rows: Sequence[tuple[str, str, str]]
         axes.text(1, row, place, ha="right", va="center", fontsize=8, color=GREY)
 
 
-def _matrix(axes: Axes, confusion: np.ndarray) -> AxesImage:
-    from matplotlib.colors import PowerNorm
-
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    # The square root lets a class that is taken for another in 2 % of the cases be seen.
-    norm = PowerNorm(1.0 if len(confusion) <= NUMBERED else 0.5, 0, 1)
-    return axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
-
-
 def _name_axes(axes: Axes, confusion: np.ndarray, unit: str = "") -> None:
     right, total = int(np.trace(confusion)), int(confusion.sum())
     axes.set_title(f"{right} of {total} right ({right / total:.1%})", fontsize=11, color=INK)
@@ -139,27 +132,12 @@ def _name_axes(axes: Axes, confusion: np.ndarray, unit: str = "") -> None:
     axes.set_ylabel("truth" + suffix, color=INK)
 
 
-def _bar_of_shares(figure: Figure, picture: AxesImage, axes: Axes) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03, format=PercentFormatter(1))
-    bar.set_label("share of the true class", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=8, colors=INK)
-    bar.outline.set_visible(False)
-
-
 def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -> Path:
     """Draws a reliability diagram: accuracy by confidence, and below how many videos have that confidence.
 
     Args:
         calibration: From `hf_video.evaluation.reliability`.
-        path: The PNG to write; its folder is made.
-
-    Returns:
-        The path.
-
-    Raises:
-        BackendError: Without matplotlib.
+        path: The PNG to write, which is returned; its folder is made.
     """
     figure = _figure(5.2, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -188,14 +166,10 @@ def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
 
     Args:
         history: `trainer.state.log_history`.
-        path: The PNG to write; its folder is made.
-
-    Returns:
-        The path.
+        path: The PNG to write, which is returned; its folder is made.
 
     Raises:
         MetricError: For a history without a loss.
-        BackendError: Without matplotlib.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
     for entry in history:

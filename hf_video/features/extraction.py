@@ -207,11 +207,17 @@ def _takes_images(processor: FrameProcessor) -> bool:
 
 
 class ClipVectors:
-    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, see
-    `clip_vectors`, the model in eval mode meanwhile."""
+    """`with ClipVectors(model) as forward:` a function of model inputs -> float32 (B, D) on the CPU, what `compute`
+    gives of them on the model's device, by default `clip_vectors`; the model is in eval mode meanwhile."""
 
-    def __init__(self, model: PreTrainedModel, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        device: str | torch.device | None = None,
+        compute: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor] = clip_vectors,
+    ) -> None:
         self.model = model if device is None else model.to(device)
+        self._compute = compute
         self._training = model.training
 
     def __enter__(self) -> ClipVectors:
@@ -225,4 +231,4 @@ class ClipVectors:
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         device, dtype = self.model.device, self.model.dtype
         inputs = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
-        return clip_vectors(self.model, inputs).float().cpu()
+        return self._compute(self.model, inputs).float().cpu()

@@ -34,7 +34,6 @@ from hf_video.retrieval import fingerprint
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from numpy.typing import ArrayLike
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from hf_video.features.types import FrameProcessor, VideoSource
@@ -213,9 +212,7 @@ class VectorEncoder(Encoder):
         return [self.text_query("")]
 
 
-def kind_of_query(
-    query: VideoSource | ArrayLike | None, **given: VideoSource | ArrayLike | None
-) -> tuple[str, VideoSource | ArrayLike]:
+def kind_of_query(query: object, **given: object) -> tuple[str, Any]:
     """Returns the one query that was given, and its kind: "text", "video", "vector" or "image". Raises VideoOptionError
     for none or several."""
     found = [(kind, value) for kind, value in {"query": query, **given}.items() if value is not None]

@@ -362,7 +362,7 @@ class VideoIndex:
                 return [Moment(*one) for one in chosen[offset:]]
             count *= 4
 
-    def _queries(self, kind: str, query: VideoSource | ArrayLike) -> list[Query]:
+    def _queries(self, kind: str, query: Any) -> list[Query]:
         if kind == "vector":
             vectors = np.atleast_2d(np.asarray(query, dtype=np.float32))
             dim = self._manifest.dim
