@@ -37,7 +37,7 @@ from hf_video.pipelines.results import thresholds_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_video.features.types import FrameProcessor
+    from hf_video.data.types import FrameProcessor
 
 
 def evaluate_videos(

@@ -37,7 +37,7 @@ from hf_video.models.published_inputs import SSV2_FRAMES, knows_ssv2
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from hf_video.features.types import FrameProcessor
+    from hf_video.data.types import FrameProcessor
 
 AVERAGES = {
     "softmax": "the mean of the views' probabilities",

@@ -19,11 +19,17 @@ from hf_video.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hf_video.data.types import DataSource
+
 logger = logging.get_logger(__name__)
 
 
 def evaluation_splits(
-    source: Any, model: str | os.PathLike[str] | PreTrainedModel | None = None, *, division: bool = True, **options: Any
+    source: DataSource,
+    model: str | os.PathLike[str] | PreTrainedModel | None = None,
+    *,
+    division: bool = True,
+    **options: Any,
 ) -> dict[str, VideoRows]:
     """Loads videos by split, as they were divided when the model was trained on them.
 
@@ -32,7 +38,7 @@ def evaluation_splits(
     splits no file is opened. A warning counts the videos that are not for training here and were training videos.
 
     Args:
-        source: Anything that `load_videos` takes.
+        source: DataSourcething that `load_videos` takes.
         model: The model, or its folder.
         division: False takes a source undivided for one with splits.
         **options: Of `load_videos`; None stands for the default.
@@ -62,7 +68,7 @@ def evaluation_splits(
 
 
 def split_rows(
-    source: Any,
+    source: DataSource,
     split: str = "test",
     model: str | os.PathLike[str] | PreTrainedModel | None = None,
     **options: Any,
@@ -70,7 +76,7 @@ def split_rows(
     """Loads the videos of one split of a data set.
 
     Args:
-        source: Anything that `load_videos` takes.
+        source: DataSourcething that `load_videos` takes.
         split: Its name; "all" is every split together.
         model: The model, or its folder: a source without splits is divided as in its training.
         **options: Of `load_videos`; None stands for the default.
@@ -90,7 +96,7 @@ def split_rows(
     return VideoRows([row for rows in chosen for row in rows], chosen[0].labels, skipped, root=chosen[0].root)
 
 
-def recorded_division(model: str | os.PathLike[str], source: Any) -> dict[str, Any]:
+def recorded_division(model: str | os.PathLike[str], source: DataSource) -> dict[str, Any]:
     """Reads from `training_summary.json` how a data set without splits was divided in a model's training
     (`test_size`, `group_pattern`, None for the defaults); {} where it names no data of this name."""
     try:

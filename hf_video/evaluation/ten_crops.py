@@ -14,7 +14,7 @@ from hf_video.clips.processors import ClipProcessor, Rows, clip_processor
 from hf_video.errors import VideoArrayError, VideoOptionError
 
 if TYPE_CHECKING:
-    from hf_video.features.types import FrameProcessor
+    from hf_video.data.types import FrameProcessor
 
 
 def ten_crop_processor(processor: FrameProcessor) -> ClipProcessor:

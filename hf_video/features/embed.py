@@ -44,7 +44,7 @@ from hf_video.features.shards import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_video.features.types import FrameProcessor
+    from hf_video.data.types import FrameProcessor
 
     Load = Callable[[int], tuple[PreTrainedModel, FrameProcessor]]
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_video.clips.windows import Windows
-    from hf_video.features.types import FrameProcessor
+    from hf_video.data.types import FrameProcessor
 
 
 @dataclass(frozen=True)

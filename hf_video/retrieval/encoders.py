@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-    from hf_video.features.types import FrameProcessor, VideoSource
+    from hf_video.data.types import FrameProcessor, VideoSource
 
     Model: TypeAlias = PreTrainedModel | str | os.PathLike[str]
     Processor: TypeAlias = FrameProcessor | ProcessorMixin

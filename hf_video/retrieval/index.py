@@ -34,7 +34,7 @@ from hf_video.video.frames.addresses import local_path
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from hf_video.features.types import VideoSource
+    from hf_video.data.types import VideoSource
     from hf_video.retrieval.encoders import Encoder, Model, Processor
 
     Still = str | os.PathLike[str] | Image.Image
