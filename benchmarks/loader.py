@@ -77,8 +77,7 @@ def make_dataset(path: Path, count: int, *, training: bool):
 
 def read_all(dataset) -> tuple[float, float]:
     """(CPU, wall) seconds of reading the frames of every sample, in this process on one thread."""
-    from hf_video.data.datasets.dataset import FRAMES
-    from hf_video.data.seeds import sample_seed
+    from hf_video.data.datasets.dataset import FRAMES, sample_seed
     from hf_video.video import VideoReader
 
     threads = torch.get_num_threads()

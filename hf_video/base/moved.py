@@ -65,7 +65,8 @@ _MOVES = (
     (
         "data",
         "data.datasets",
-        "dataset samples:dataset failures:dataset streaming collate shared_batches:collate captions questions",
+        "dataset samples:dataset seeds:dataset failures:dataset streaming collate shared_batches:collate "
+        "captions questions",
     ),
     ("data", "data.check", "fingerprint one_pass:fingerprint reencode:transcoding"),
     (

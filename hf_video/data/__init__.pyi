@@ -4,6 +4,7 @@ from .datasets.captions import CaptionRow as CaptionRow
 from .datasets.captions import load_captions as load_captions
 from .datasets.collate import VideoCollator as VideoCollator
 from .datasets.dataset import VideoDataset as VideoDataset
+from .datasets.dataset import sample_seed as sample_seed
 from .datasets.questions import QuestionCollator as QuestionCollator
 from .datasets.questions import QuestionDataset as QuestionDataset
 from .datasets.questions import QuestionRow as QuestionRow
@@ -12,5 +13,4 @@ from .datasets.streaming import VideoStream as VideoStream
 from .rows import Skipped as Skipped
 from .rows import VideoRow as VideoRow
 from .rows import VideoRows as VideoRows
-from .seeds import sample_seed as sample_seed
 from .sources.load import load_videos as load_videos

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.data.seeds import generator, sample_seed
+from hf_video.data.datasets.dataset import generator, sample_seed
 from hf_video.errors import ModelInputError, check_choice
 from hf_video.layers.patches import patch_view
 from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask

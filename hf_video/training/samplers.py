@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_video.data.seeds import generator, sample_seed
+from hf_video.data.datasets.dataset import generator, sample_seed
 
 ORDER = 1000  # the purpose of this draw: one that no sample has
 

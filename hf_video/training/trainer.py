@@ -15,8 +15,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from hf_video.base.model_folder import seal, unseal
 from hf_video.data.datasets.collate import VideoCollator
+from hf_video.data.datasets.dataset import generator
 from hf_video.data.rows import VideoRows
-from hf_video.data.seeds import generator
 from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError
 from hf_video.hub.publish import PublishingTrainer

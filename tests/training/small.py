@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import hf_video
-from hf_video.data.seeds import generator, sample_seed
+from hf_video.data.datasets.dataset import generator, sample_seed
 from hf_video.training import VideoTrainer, VideoTrainingArguments
 
 CONFIG = {

@@ -23,9 +23,9 @@ from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
 from hf_video.data.sources.files import is_video, list_folder
-from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
+from hf_video.data.sources.labels import AnnotationReader, RecordReader
 from hf_video.data.sources.load import load_listing, rows_by_split
-from hf_video.data.sources.tables import Table, read_text, text_lines
+from hf_video.data.sources.tables import Table, pick_column, read_text, text_lines
 from hf_video.errors import DataError
 
 if TYPE_CHECKING:

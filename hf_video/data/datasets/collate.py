@@ -7,8 +7,6 @@ buffers; the training process says through a byte in each when the last tensor t
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import multiprocessing
 import os
@@ -20,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.data.seeds import generator
+from hf_video.data.datasets.dataset import generator
 from hf_video.errors import DataError, check_number
 
 if TYPE_CHECKING:
     from hf_video.video.augment.mixing import Mixing
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_keeping = 0  # the process in which that has been done
 BUFFERS = 8  # of a worker; a batch for which none is free takes the ordinary way
 MARK = 64  # bytes after the pixels, of which the first is 1 while somebody reads them
 
@@ -104,18 +100,6 @@ def _stack(name: str, values: list[Any], pool: BufferPool) -> torch.Tensor:
 
 
 # -- shared memory -----------------------------------------------------------------------------------------------------
-
-
-def keep_freed_memory() -> None:
-    """In a worker, once: glibc gives the memory of clips back to the system and asks for it again with every batch,
-    page by page (measured: 7 of 77 ms CPU a clip of 16x224x224). Without glibc nothing happens."""
-    global _keeping
-    if _keeping != os.getpid():
-        _keeping = os.getpid()
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-            libc.mallopt(_M_TRIM_THRESHOLD, 512 << 20)
 
 
 class SharedTensor(torch.Tensor):

@@ -24,9 +24,9 @@ from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import Skipped, SourceListing, VideoRow, VideoRows
 from hf_video.data.sources.files import split_name
-from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
+from hf_video.data.sources.labels import AnnotationReader, RecordReader
 from hf_video.data.sources.load import load_listing, rows_by_split
-from hf_video.data.sources.tables import LIST_ENDINGS
+from hf_video.data.sources.tables import LIST_ENDINGS, pick_column
 from hf_video.errors import DataError
 
 if TYPE_CHECKING:

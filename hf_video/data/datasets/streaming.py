@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBuilder
+from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBuilder, sample_seed
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
-from hf_video.data.seeds import sample_seed
-from hf_video.data.sources.datasets_library import columns_of, is_dataset, label_text, undecoded
+from hf_video.data.sources.datasets_library import columns_of, label_text, undecoded
+from hf_video.data.sources.files import is_dataset
 from hf_video.data.sources.tar_shards import folder_of, shard_paths, shard_samples
 from hf_video.errors import DataError, VideoError, fault_kind
 from hf_video.video.decode.http_file import HttpFile

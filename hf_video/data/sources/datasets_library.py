@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import SourceListing
 from hf_video.data.sources.files import locate, split_name
-from hf_video.data.sources.labels import LABEL_COLUMNS, ClassName, read_label
+from hf_video.data.sources.labels import LABEL_COLUMNS, AnnotationReader, ClassName, read_label
 from hf_video.data.sources.lists import (
-    AnnotationReader,
     Missing,
     RecordCollector,
     check_usable,
     find_video_column,
-    pick_column,
 )
-from hf_video.data.sources.tables import VIDEO_COLUMNS
+from hf_video.data.sources.tables import VIDEO_COLUMNS, pick_column
 from hf_video.errors import DataError, VideoSourceError
 
 if TYPE_CHECKING:
@@ -46,18 +44,6 @@ class Cell:
         if not isinstance(found, bytes):
             raise VideoSourceError(f"{self.name} holds no bytes and no path.")
         return found
-
-
-def is_dataset(source: object) -> bool:
-    """Whether it is of `datasets`, without importing that."""
-    return any(kind.__module__.partition(".")[0] == "datasets" for kind in type(source).__mro__)
-
-
-def saved_dataset(path: str) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
-    return os.path.isdir(path) and any(
-        os.path.isfile(os.path.join(path, name)) for name in ("dataset_dict.json", "state.json")
-    )
 
 
 def load_dataset_from(name: str) -> Dataset | DatasetDict:

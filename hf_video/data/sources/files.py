@@ -115,6 +115,18 @@ def split_name(text: str) -> str | None:
     return SPLIT_NAMES.get(text.lower())
 
 
+def is_dataset(source: object) -> bool:
+    """Whether it is of `datasets`, without importing that."""
+    return any(kind.__module__.partition(".")[0] == "datasets" for kind in type(source).__mro__)
+
+
+def saved_dataset(path: str) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return os.path.isdir(path) and any(
+        os.path.isfile(os.path.join(path, name)) for name in ("dataset_dict.json", "state.json")
+    )
+
+
 def list_folder(root: str | os.PathLike[str], *, labelled: bool = True) -> SourceListing:
     """The videos of a folder; with `labelled` the folder below its split names the class of a video. Raises DataError
     where nothing in it is a video."""

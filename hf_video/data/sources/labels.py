@@ -1,4 +1,5 @@
-"""Labels as they are written, to classes with numbers: one spelling, several labels a video, numbers or names."""
+"""What a source says of its videos: annotations of every kind, and labels as they are written, to classes with numbers:
+one spelling, several labels a video, numbers or names."""
 
 from __future__ import annotations
 
@@ -6,19 +7,55 @@ import ast
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import list_folder, natural_key
-from hf_video.data.sources.lists import AnnotationReader, RecordReader, pick_column
+from hf_video.data.sources.tables import Table, pick_column
 from hf_video.errors import DataError, did_you_mean, is_number
 
 LABEL_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "category", "target", "label_idx", "class_index", "cls",
 )  # fmt: skip
 _NUMBERS = re.compile(r"\d+(?:\s*[,;\s]\s*\d+)+")
+# Takes a record and its place in the list, for messages. Gives what the record says of its video, or why it says
+# nothing.
+RecordReader = Callable[[Mapping[str, Any], str], "list[Any] | str"]
+
+
+class AnnotationReader:
+    """What a source says of its videos, and how that is read; subclasses read labels, captions and questions.
+
+    `noun` names it in messages. With `grouped` the records of one video in one split are one listed video with several
+    `annotations`, otherwise each record is a video with a `label`. `header_names` are columns that make the first line
+    of a table a header, besides those of videos.
+    """
+
+    noun: str
+    grouped = True
+
+    def __init__(self, video_column: str, *header_names: str):
+        self.video_column = video_column
+        self.header_names = header_names
+
+    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
+        """The columns that are read, of those of `owner` without that of videos, and the reader of their records.
+        Raises DataError where one is missing."""
+        raise NotImplementedError
+
+    def read_file(self, path: Path) -> Table | None:
+        """The records of a list in a form of its own, None for all others."""
+        return None
+
+    def find_list(self, root: Path) -> Path | dict[str, Path] | None:
+        """The list that lies in a folder of videos, or one for each split."""
+        return None
+
+    def list_folder(self, root: Path) -> SourceListing:
+        """The videos of a folder without a list. Raises DataError where there are none."""
+        raise NotImplementedError
 
 
 class ClassName(str):

@@ -9,24 +9,22 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import canonical_path, locate, split_name
-from hf_video.data.sources.tables import VIDEO_COLUMNS, Table, read_table
-from hf_video.errors import DataError, pluralize, unknown_name
+from hf_video.data.sources.labels import AnnotationReader
+from hf_video.data.sources.tables import VIDEO_COLUMNS, pick_column, read_table
+from hf_video.errors import DataError, pluralize
 from hf_video.video.frames.part import VideoPart
 
 if TYPE_CHECKING:
     from hf_video.data.types import VideoSource
 
 ID_COLUMNS = ("video_id", "videoid", "vid", "gif_name", "id", "key")  # names of files without their ending
-# Takes a record and its place in the list, for messages. Gives what the record says of its video, or why it says
-# nothing.
-RecordReader = Callable[[Mapping[str, Any], str], "list[Any] | str"]
 # (start, end, unit), the clearer first.
 _WORDS = ("_timestamp", "_time", "_seconds", "_second", "_sec", "_s", "")
 SEGMENT_COLUMNS = (
@@ -36,39 +34,6 @@ SEGMENT_COLUMNS = (
 )
 Columns = tuple[str | None, str | None, str]
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
-
-
-class AnnotationReader:
-    """What a source says of its videos, and how that is read; subclasses read labels, captions and questions.
-
-    `noun` names it in messages. With `grouped` the records of one video in one split are one listed video with several
-    `annotations`, otherwise each record is a video with a `label`. `header_names` are columns that make the first line
-    of a table a header, besides those of videos.
-    """
-
-    noun: str
-    grouped = True
-
-    def __init__(self, video_column: str, *header_names: str):
-        self.video_column = video_column
-        self.header_names = header_names
-
-    def bind(self, columns: list[str], owner: str) -> tuple[list[str], RecordReader]:
-        """The columns that are read, of those of `owner` without that of videos, and the reader of their records.
-        Raises DataError where one is missing."""
-        raise NotImplementedError
-
-    def read_file(self, path: Path) -> Table | None:
-        """The records of a list in a form of its own, None for all others."""
-        return None
-
-    def find_list(self, root: Path) -> Path | dict[str, Path] | None:
-        """The list that lies in a folder of videos, or one for each split."""
-        return None
-
-    def list_folder(self, root: Path) -> SourceListing:
-        """The videos of a folder without a list. Raises DataError where there are none."""
-        raise NotImplementedError
 
 
 def list_file(
@@ -203,16 +168,6 @@ def find_video_column(columns: list[str], wanted: str, owner: str) -> str:
             f"{owner} has the columns {', '.join(map(str, columns))}, and none of videos: pass video_column=."
         )
     return found
-
-
-def pick_column(columns: Iterable[str], wanted: str, usual: tuple[str, ...], owner: str | None = None) -> str | None:
-    """The column of that name, whatever its case; else the first of the usual names; else None. Where an `owner` is
-    named, raises DataError for a `wanted` column that is none of the usual ones and is not there."""
-    lower = {str(name).strip().lower(): name for name in columns}
-    key = wanted.strip().lower()
-    if owner is not None and key not in lower and key not in usual:
-        raise DataError(unknown_name(f"{owner} has no column", wanted, map(str, columns)))
-    return next((lower[name] for name in (key, *usual) if name in lower), None)
 
 
 # -- parts of videos ---------------------------------------------------------------------------------------------------

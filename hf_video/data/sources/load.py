@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing, VideoRow, VideoRows, plain_reason
-from hf_video.data.sources.datasets_library import is_dataset, list_dataset, load_dataset_from, saved_dataset
+from hf_video.data.sources.datasets_library import list_dataset, load_dataset_from
 from hf_video.data.sources.division import Division, assign_groups, choose_test
-from hf_video.data.sources.files import canonical_path, is_video, split_name, walk_files
+from hf_video.data.sources.files import canonical_path, is_dataset, is_video, saved_dataset, split_name, walk_files
 from hf_video.data.sources.inspection import Inspection, inspect_all
-from hf_video.data.sources.labels import LabelReader, class_ids, class_names, class_number, normalize_labels
-from hf_video.data.sources.lists import AnnotationReader, list_file
+from hf_video.data.sources.labels import (
+    AnnotationReader,
+    LabelReader,
+    class_ids,
+    class_names,
+    class_number,
+    normalize_labels,
+)
+from hf_video.data.sources.lists import list_file
 from hf_video.data.sources.official import OFFICIAL, list_official, official_format
 from hf_video.data.sources.tables import LINE_FORMATS, LIST_ENDINGS
 from hf_video.data.sources.tar_shards import TAR_ENDINGS, list_shards

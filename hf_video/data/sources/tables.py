@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.data.sources.files import VIDEO_ENDINGS, is_video, split_name
-from hf_video.errors import DataError
+from hf_video.errors import DataError, unknown_name
 
 LIST_ENDINGS = (".csv", ".tsv", ".txt", ".list", ".json", ".jsonl", ".ndjson", ".parquet")
 VIDEO_COLUMNS = ("video", "path", "file", "file_name", "filename", "video_path", "clip", "url", "mp4", "webm")
@@ -102,6 +102,16 @@ def _from_parquet(path: Path) -> Table:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read as Parquet: {error}") from None
     return Table(records, [f"row {number}" for number in range(1, len(records) + 1)])
+
+
+def pick_column(columns: Iterable[str], wanted: str, usual: tuple[str, ...], owner: str | None = None) -> str | None:
+    """The column of that name, whatever its case; else the first of the usual names; else None. Where an `owner` is
+    named, raises DataError for a `wanted` column that is none of the usual ones and is not there."""
+    lower = {str(name).strip().lower(): name for name in columns}
+    key = wanted.strip().lower()
+    if owner is not None and key not in lower and key not in usual:
+        raise DataError(unknown_name(f"{owner} has no column", wanted, map(str, columns)))
+    return next((lower[name] for name in (key, *usual) if name in lower), None)
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------
