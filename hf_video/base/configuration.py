@@ -38,6 +38,9 @@ class VideoConfig(PreTrainedConfig):
     """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    # What decides the grid of tokens besides the clip, and with which keywords a file's positions are interpolated.
+    patch_fields: ClassVar[tuple[str, ...]] = ("tubelet_size", "patch_size")
+    grid_overrides: ClassVar[tuple[str, ...]] = ("num_frames", "image_size")
 
     @classmethod
     def preset(cls, name: str, **changes: Any):
@@ -111,8 +114,8 @@ class VideoConfig(PreTrainedConfig):
     def remember_grid(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         """For models with positions on a grid of tokens: a file that is loaded with another `num_frames` or size keeps
         the grid its positions were made for in `position_grid`; the model interpolates from there, and this says so."""
-        sizes = ("num_frames", "image_size", "tubelet_size", "patch_size")
-        if config_dict.get("position_grid") or not {"num_frames", "image_size"} & set(overrides):
+        sizes = ("num_frames", "image_size", *cls.patch_fields)
+        if config_dict.get("position_grid") or not set(cls.grid_overrides) & set(overrides):
             return config_dict
         given = {name: value for name, value in config_dict.items() if name in sizes}
         changed = {name: value for name, value in overrides.items() if name in sizes}

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from hf_video.base.configuration import pair
 from hf_video.base.loading import model_entry
-from hf_video.base.model_folder import being_written
+from hf_video.base.model_folder import writing_model_folder
 from hf_video.errors import CheckpointError
 
 logger = logging.get_logger(__name__)
@@ -44,15 +44,15 @@ class Converted:
 
     `optional` are keys of ours that official files may lack because they are worked out (index tables); `processor` are
     settings of the image processor that this layout's authors trained with, where the configuration doesn't tell them
-    (`ClipProcessing.values_for`). `unsaid` are fields that neither tensors nor overrides tell (see `not_given`): what
-    is assumed for them is announced."""
+    (`ClipProcessing.values_for`). `unspecified` are fields that neither tensors nor overrides tell (see
+    `missing_overrides`): a warning says what is assumed for them."""
 
     class_name: str
     config: dict[str, Any]
     state_dict: StateDict
     optional: set[str] = field(default_factory=set)
     processor: dict[str, Any] = field(default_factory=dict)
-    unsaid: tuple[str, ...] = ()
+    unspecified: tuple[str, ...] = ()
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
@@ -68,7 +68,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
                 f"or one inside {', '.join(WRAPPERS)}."
             )
         checkpoint = checkpoint[inner[0]]
-    state = {str(key): as_tensor(value) for key, value in checkpoint.items() if is_array(value)}
+    state = {str(key): array_to_tensor(value) for key, value in checkpoint.items() if is_array(value)}
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
@@ -78,16 +78,16 @@ def is_array(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray))
 
 
-def as_tensor(value: Any) -> torch.Tensor:
+def array_to_tensor(value: Any) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
 
 
-def leaves(tree: Mapping[str, Any], stem: str = "") -> StateDict:
+def flatten_tree(tree: Mapping[str, Any], stem: str = "") -> StateDict:
     """All arrays of a tree of dictionaries, under keys joined by "/"."""
     found: StateDict = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= leaves(value, f"{stem}{key}/")
+            found |= flatten_tree(value, f"{stem}{key}/")
         elif is_array(value):
             found[f"{stem}{key}"] = value
     return found
@@ -95,11 +95,11 @@ def leaves(tree: Mapping[str, Any], stem: str = "") -> StateDict:
 
 def flax_tree(checkpoint: Mapping[str, Any]) -> StateDict | None:
     """The parameters of a flax checkpoint, nested or flat, keys joined by "/"; None for what is no flax tree."""
-    state = leaves(checkpoint)
+    state = flatten_tree(checkpoint)
     if not any(key.endswith("/kernel") for key in state):
         return None
     root = next((r for r in FLAX_ROOTS if any(k.startswith(r) and k.endswith("/kernel") for k in state)), "")
-    return {key.removeprefix(root): as_tensor(value) for key, value in state.items() if key.startswith(root)}
+    return {key.removeprefix(root): array_to_tensor(value) for key, value in state.items() if key.startswith(root)}
 
 
 def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overrides: Any):
@@ -118,10 +118,12 @@ def from_official(model_type: str, state_dict: Mapping[str, Any], **config_overr
     Raises:
         CheckpointError: tensors are left over or missing, or differ in shape; all of them are named.
     """
-    return build(model_type, state_dict, config_overrides)[0]
+    return build_from_official(model_type, state_dict, config_overrides)[0]
 
 
-def build(model_type: str, state_dict: Mapping[str, Any], config_overrides: dict[str, Any]) -> tuple[Any, Converted]:
+def build_from_official(
+    model_type: str, state_dict: Mapping[str, Any], config_overrides: dict[str, Any]
+) -> tuple[Any, Converted]:
     """`from_official`, and what its layout told."""
     row = model_entry(model_type)
     module = importlib.import_module(f"{row.package}.convert_{model_type}")
@@ -129,16 +131,16 @@ def build(model_type: str, state_dict: Mapping[str, Any], config_overrides: dict
     config = row.load(row.config)(**converted.config)
     model = row.load(converted.class_name)(config)
     load_exactly(model, converted)
-    announce(model_type, model.config, converted.unsaid)
+    warn_assumed_values(model_type, model.config, converted.unspecified)
     return model.eval(), converted
 
 
-def announce(model_type: str, config: Any, unsaid: tuple[str, ...]) -> None:
+def warn_assumed_values(model_type: str, config: Any, unspecified: tuple[str, ...]) -> None:
     """Warns of values that the checkpoint doesn't tell."""
-    if not unsaid:
+    if not unspecified:
         return
     values = []
-    for name in unsaid:
+    for name in unspecified:
         part, _, key = name.rpartition(".")
         value = getattr(getattr(config, part) if part else config, key)
         values.append(f"{part}={{{key!r}: {value!r}}}" if part else f"{name}={value!r}")
@@ -193,17 +195,23 @@ def substitute(key: str, rules: Iterable[tuple[str, str | Callable]]) -> str:
     return key
 
 
-def our_names(overrides: Mapping[str, Any], aliases: Mapping[str, str | None]) -> dict[str, Any]:
+def rename_overrides(overrides: Mapping[str, Any], aliases: Mapping[str, str | None]) -> dict[str, Any]:
     """Overrides under our field names. `aliases` maps official names to ours, or to None for what shapes tell."""
     named = {aliases.get(key, key): value for key, value in overrides.items()}
     named.pop(None, None)
     return named
 
 
-def not_given(given: Mapping[str, Any], *names: str) -> tuple[str, ...]:
+def missing_overrides(given: Mapping[str, Any], *names: str) -> tuple[str, ...]:
     """Those of `names` that are not among the overrides `given`; `"text_config.hidden_act"` is a field of a part."""
     parts = [name.rpartition(".") for name in names]
     return tuple(f"{part}{dot}{key}" for part, dot, key in parts if key not in (given.get(part, {}) if part else given))
+
+
+def count_layers(state: StateDict, prefix: str) -> int:
+    """The number of layers whose keys are `prefix`, their number and a dot."""
+    numbers = [int(match[1]) for key in state if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))]
+    return 1 + max(numbers, default=-1)
 
 
 def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
@@ -290,10 +298,10 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     """Converts an official file and saves model and image processor to the folder `output`, as safetensors. Returns the
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
     given, row = config_overrides.pop("processor", {}), model_entry(model_type)
-    model, converted = build(model_type, load_official_file(path), config_overrides)
+    model, converted = build_from_official(model_type, load_official_file(path), config_overrides)
     kind = row.load(row.image_processor)
     processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
-    with being_written(output) as folder:
+    with writing_model_folder(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     assumed = ", ".join(f"{name}={getattr(processor, name)!r}" for name in PIXELS if name not in given)
@@ -349,7 +357,7 @@ def convert_pickles(model: str | Path, *, output: str | Path, **hub: Any):
     if any(problems.values()):
         lines = [f"{name.replace('_', ' ')}: {', '.join(keys)}" for name, keys in problems.items() if keys]
         raise CheckpointError(f"The weights of {model} do not fit {architecture}; " + "; ".join(lines))
-    with being_written(output) as folder:
+    with writing_model_folder(output) as folder:
         loaded.save_pretrained(folder)
         if has_file(model, "preprocessor_config.json", **hub):
             AutoImageProcessor.from_pretrained(model, **hub).save_pretrained(folder)

@@ -26,7 +26,7 @@ def loading(model: str | os.PathLike[str], *, words: tuple[str, ...] = ()) -> It
     """Around everything that loads a model: what transformers, the Hub, safetensors and the disk raise becomes a
     CheckpointError that says in a sentence or two what is wrong with `model`, a folder or a name on the Hub. `words`
     are what could have been meant besides."""
-    check_place(model)
+    check_model_path(model)
     try:
         yield
     except HFVideoError:
@@ -36,10 +36,10 @@ def loading(model: str | os.PathLike[str], *, words: tuple[str, ...] = ()) -> It
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # of what is written meanwhile; the model is all right
-        raise CheckpointError(not_loaded(model, error) + did_you_mean(model, words)) from error
+        raise CheckpointError(explain_load_failure(model, error) + did_you_mean(model, words)) from error
 
 
-def check_place(model: str | os.PathLike[str]) -> None:
+def check_model_path(model: str | os.PathLike[str]) -> None:
     """Raises CheckpointError for a folder that is no saved model or not finished, and for a path where nothing is."""
     name = os.fspath(model)
     check_finished(name)
@@ -57,7 +57,7 @@ def check_place(model: str | os.PathLike[str]) -> None:
         )
 
 
-def not_loaded(model: str | os.PathLike[str], error: Exception) -> str:
+def explain_load_failure(model: str | os.PathLike[str], error: Exception) -> str:
     """Why a model can't be loaded. What is no folder here was taken for a name on the Hub: both are said."""
     name = os.fspath(model)
     # A pipeline puts the tracebacks of all classes that it tried into the message; the first one's end says why.

@@ -15,31 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.base.output_paths import check_output_folder
+from hf_video.base.written_files import atomic_write, file_crc32
 from hf_video.errors import CheckpointError
 
 UNFINISHED = "UNFINISHED"
 CHECKSUMS = "checksums.json"
-_SEALED = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja", "*.pt", "*.pth")
+_CHECKED_FILES = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja", "*.pt", "*.pth")
 _SUMMARY = "training_summary.json"
-_CHUNK = 1 << 22  # bytes that are read at once
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to in place of `path`, which takes its place in one step when the block ends: a file that is
-    there is whole."""
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def mark_unfinished(folder: Path, text: str) -> None:
     """Puts `UNFINISHED` into a folder, which is made, with a sentence for whoever finds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / UNFINISHED) as path:
+    with atomic_write(folder / UNFINISHED) as path:
         path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -56,53 +44,53 @@ def check_finished(folder: str | os.PathLike[str]) -> None:
     raise CheckpointError(f"{folder} is not finished. {text}")
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Writes `checksums.json` over the files of a model or a checkpoint at the top of a folder, and takes `UNFINISHED`
     away."""
-    paths = sorted({path for pattern in _SEALED for path in folder.glob(pattern)} - {folder / CHECKSUMS})
-    files = {path.name: {"bytes": path.stat().st_size, "crc32": checksum(path)} for path in paths}
-    with replacing(folder / CHECKSUMS) as path:
+    paths = sorted({path for pattern in _CHECKED_FILES for path in folder.glob(pattern)} - {folder / CHECKSUMS})
+    files = {path.name: {"bytes": path.stat().st_size, "crc32": f"{file_crc32(path):08x}"} for path in paths}
+    with atomic_write(folder / CHECKSUMS) as path:
         path.write_text(json.dumps({"crc32": _of_table(files), "files": files}, indent=1) + "\n", encoding="utf-8")
     (folder / UNFINISHED).unlink(missing_ok=True)
 
 
-def unseal(folder: Path, text: str) -> None:
+def mark_being_written(folder: Path, text: str) -> None:
     """Says that a folder is being written: `UNFINISHED` comes, `checksums.json` goes."""
     mark_unfinished(folder, text)
     (folder / CHECKSUMS).unlink(missing_ok=True)
 
 
 @contextmanager
-def being_written(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def writing_model_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """The folder, unfinished until the block has ended without an error, and then with its checksums."""
     check_output_folder(folder)
     folder = Path(folder)
-    unseal(folder, "It was being written, and that broke off: make it anew.")
+    mark_being_written(folder, "It was being written, and that broke off: make it anew.")
     yield folder
-    seal(folder)
+    write_checksums(folder)
 
 
-def reseal(folder: str | os.PathLike[str]) -> None:
+def update_checksums(folder: str | os.PathLike[str]) -> None:
     """New checksums for a folder that has some, after files in it were meant to change."""
     if (Path(folder) / CHECKSUMS).is_file():
-        seal(Path(folder))
+        write_checksums(Path(folder))
 
 
-class Resealing:
+class ChecksumsOnSave:
     """Mixed in before a class with `save_pretrained`: saving into a folder that has checksums makes them anew."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         saved = super().save_pretrained(save_directory, *args, **kwargs)
-        reseal(save_directory)
+        update_checksums(save_directory)
         return saved
 
 
-def check_sealed(folder: str | os.PathLike[str]) -> None:
+def verify_checksums(folder: str | os.PathLike[str]) -> None:
     """Compares a folder with its `checksums.json`, where it has one, at about the speed of reading it.
 
     Raises CheckpointError naming the file that is missing, cut off or changed.
     """
-    for name, what in damaged(Path(folder)):
+    for name, what in find_damaged_files(Path(folder)):
         raise CheckpointError(
             f"{Path(folder) / name} {what}. Copy or download it again, or make it anew; if you changed it on purpose, "
             f"delete {Path(folder) / CHECKSUMS}."
@@ -110,12 +98,12 @@ def check_sealed(folder: str | os.PathLike[str]) -> None:
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
-    """`check_finished` and `check_sealed`: what every local folder goes through before weights are loaded from it."""
+    """Runs `check_finished` and `verify_checksums`, before weights are loaded from a local folder."""
     check_finished(folder)
-    check_sealed(folder)
+    verify_checksums(folder)
 
 
-def damaged(folder: Path) -> Iterator[tuple[str, str]]:
+def find_damaged_files(folder: Path) -> Iterator[tuple[str, str]]:
     """Names of files that are not what `checksums.json` says, and what is wrong with each."""
     try:
         text = (folder / CHECKSUMS).read_bytes()
@@ -136,17 +124,8 @@ def damaged(folder: Path) -> Iterator[tuple[str, str]]:
             yield name, "is missing"
         elif path.stat().st_size != size:
             yield name, f"is cut off or changed: it has {path.stat().st_size} bytes, and {size} were written"
-        elif checksum(path) != crc:
+        elif f"{file_crc32(path):08x}" != crc:
             yield name, "is damaged: its checksum is not that of what was written"
-
-
-def checksum(path: Path) -> str:
-    """CRC-32 of a file, as eight hexadecimal digits."""
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-    return f"{crc:08x}"
 
 
 def _of_table(files: Any) -> str:

@@ -29,7 +29,7 @@ def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoF
             if pixel_values is not None:
                 raise ModelInputError("pixel_values and pixel_values_videos are two names of one input: pass one.")
             pixel_values = pixel_values_videos
-        return self.finish(method(self, pixel_values, *args, **inputs), return_dict)
+        return self.to_output(method(self, pixel_values, *args, **inputs), return_dict)
 
     return get_video_features
 
@@ -137,7 +137,7 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
                 "image processor first."
             )
 
-    def wants(
+    def resolve_output_flags(
         self, output_attentions: bool | None = None, output_hidden_states: bool | None = None
     ) -> tuple[bool, bool]:
         """The call's wishes, or the config's where the call has none."""
@@ -146,7 +146,7 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         hidden = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return bool(attentions), bool(hidden)
 
-    def finish(self, output, return_dict: bool | None = None):
+    def to_output(self, output, return_dict: bool | None = None):
         """A ModelOutput as it is, or as a tuple where the call or the config asks for one."""
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
@@ -239,7 +239,7 @@ class VideoClassifier:
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)
-        return self.finish(VideoClassifierOutput(loss=loss, logits=logits, **states), return_dict)
+        return self.to_output(VideoClassifierOutput(loss=loss, logits=logits, **states), return_dict)
 
     # The encoder's, before what a model's own base class has for encoders.
     get_video_features = VideoPreTrainedModel.get_video_features

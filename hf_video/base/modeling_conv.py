@@ -7,7 +7,7 @@ from torch import nn
 from transformers import initialization as init
 
 from hf_video.base.modeling import VideoPreTrainedModel, video_features
-from hf_video.base.outputs import VideoFeatures
+from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import set_batch_norm, tokens
 
@@ -36,7 +36,7 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
 
     def refuse_attentions(self, output_attentions: bool | None) -> None:
         """Raises ModelInputError where the call or the config asks for attentions."""
-        if self.wants(output_attentions, None)[0]:
+        if self.resolve_output_flags(output_attentions, None)[0]:
             raise ModelInputError(
                 f"{type(self).__name__} has no attention. Leave output_attentions out; output_hidden_states gives maps."
             )
@@ -51,13 +51,41 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
         self.refuse_attentions(output_attentions)
         self.token_grid(pixel_values)
         maps = self.embeddings(pixel_values.transpose(1, 2))
-        _, wanted = self.wants(None, output_hidden_states)
+        _, wanted = self.resolve_output_flags(None, output_hidden_states)
         hidden_states = (self.tokens_of(maps),) if wanted else None
         for block in self.encoder.layer:
             maps = block(maps)
             if wanted:
                 hidden_states += (self.tokens_of(maps),)
         return maps, hidden_states
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VideoModelOutput | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            output_attentions: True is refused: there are none.
+            output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, t·h·w, D): the places of the last map in order frame, row, column. `hidden_states`:
+            those of the stem's and of every block's maps, each (B, tokens, channels) of its own size.
+
+        Raises:
+            ModelInputError: The clip has another shape or leaves no map, or attentions are asked for.
+        """
+        maps, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
+        return self.to_output(self.encoder_output(maps, hidden_states), return_dict)
+
+    def encoder_output(self, maps: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None) -> VideoModelOutput:
+        """What a model makes of its last map: the map as tokens, and in some models further layers."""
+        return VideoModelOutput(last_hidden_state=self.tokens_of(maps), hidden_states=hidden_states)
 
     def feature_map(self, last_hidden_state: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """Tokens (B, t·h·w, D) of a clip on their grid, (B, t, h, w, D)."""

@@ -29,8 +29,13 @@ def check_pair(model: Any, processor: Any, *, num_frames: int | None = None) -> 
     processor = getattr(processor, "image_processor", None) or getattr(processor, "video_processor", None) or processor
     if processor is None:
         return
-    names = f"{_name(model)} (config.json)", f"{type(processor).__name__} (preprocessor_config.json)"
-    config, size, frames = model.config, processor_size(processor), num_frames or _frames(model, processor)
+    names = (
+        f"{getattr(model, 'name_or_path', '') or type(model).__name__} (config.json)",
+        f"{type(processor).__name__} (preprocessor_config.json)",
+    )
+    config, size = model.config, processor_size(processor)
+    counts = getattr(config, "num_frames", None), getattr(processor, "num_frames", None)
+    frames = num_frames or next((count for count in reversed(counts) if isinstance(count, int)), None)
     _check_channels(config, names)
     if isinstance(model, VideoPreTrainedModel) and size is not None:
         _check_grid(model, size, frames, names)
@@ -40,7 +45,6 @@ def check_pair(model: Any, processor: Any, *, num_frames: int | None = None) -> 
             f"{names[0]} was made for frames of {made_for[0]}x{made_for[1]} pixels and {names[1]} makes "
             f"{size[0]}x{size[1]}: the processor's are used. Give it the model's: size=, crop_size=."
         )
-    counts = getattr(config, "num_frames", None), getattr(processor, "num_frames", None)
     if num_frames is None and all(isinstance(count, int) for count in counts) and counts[0] != counts[1]:
         logger.warning_once(
             f"{names[0]} says num_frames={counts[0]} and {names[1]} num_frames={counts[1]}: clips have {frames} frames "
@@ -60,22 +64,12 @@ def processor_size(processor: Any) -> tuple[int, int] | None:
 
 
 def model_size(config: Any) -> tuple[int, int] | None:
-    """(height, width) that a model's configuration, or that of its video tower, was made for; None where unsaid."""
+    """(height, width) that a model's configuration, or that of its video tower, was made for; or None."""
     for part in (config, getattr(config, "video_config", None), getattr(config, "vision_config", None)):
         size = getattr(part, "image_size", None)
         if isinstance(size, (int, list, tuple)):
             return pair(size)
     return None
-
-
-def _frames(model: Any, processor: Any) -> int | None:
-    """Frames of a clip where nobody asks for another number."""
-    counts = (getattr(owner, "num_frames", None) for owner in (processor, model.config))
-    return next((count for count in counts if isinstance(count, int)), None)
-
-
-def _name(model: Any) -> str:
-    return getattr(model, "name_or_path", "") or type(model).__name__
 
 
 def _check_channels(config: Any, names: tuple[str, str]) -> None:

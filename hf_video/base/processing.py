@@ -17,7 +17,7 @@ from transformers.processing_utils import ImagesKwargs, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video.base import processing_config as config
-from hf_video.base.model_folder import Resealing
+from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.base.processing_pixels import layout_name, pixel_values, views
 from hf_video.errors import VideoOptionError, nearest
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
@@ -48,7 +48,7 @@ class VideoKwargs(VideosKwargs, total=False):
     do_flip_channel_order: bool | None
 
 
-class ClipProcessing(Resealing):
+class ClipProcessing(ChecksumsOnSave):
     """The core: settings with defaults, and videos in, `pixel_values` out.
 
     Calling it takes **one video or several, in any form**: a path, URL, bytes, file object, `VideoReader` or
@@ -114,13 +114,13 @@ class ClipProcessing(Resealing):
     )  # fmt: skip
 
     def __init__(self, **kwargs: Any):
-        given = config.clean(kwargs)
+        given = config.drop_type_keys(kwargs)
         for name in self._settings_names:
             switched_off = name in _SWITCHES and name in given  # `do_resize=None` is off, as in transformers
             value = given.pop(name, None)
             if value is None and not switched_off:
                 value = copy.deepcopy(getattr(type(self), name))
-            setattr(self, name, config.standard(name, value))
+            setattr(self, name, config.normalize_setting(name, value))
         if not _reading_file.get():
             self._check_spelling(given)
         super().__init__(**given)  # keeps what it doesn't know, for the file to be saved again as it was
@@ -130,7 +130,7 @@ class ClipProcessing(Resealing):
         known = (*cls._settings_names, *cls._idle_names)
         for name in names:
             if name not in known and nearest(name, known, cutoff=0.8):
-                config.refuse_unknown(name, known, cls.__name__)
+                config.raise_unknown_option(name, known, cls.__name__)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any], **kwargs: Any):
@@ -160,7 +160,10 @@ class ClipProcessing(Resealing):
         clips = [clip for video in split_videos(videos) for clip in self._clips(video, plan, settings)]
         data = self._inputs(clips, settings)
         if settings.return_metadata:
-            data["video_metadata"] = [_metadata(clip) for clip in clips]
+            data["video_metadata"] = [
+                {"frames_indices": clip.indices, "seconds": clip.seconds, "span": clip.span, "fps": clip.fps}
+                for clip in clips
+            ]
         return BatchFeature(data=data)
 
     @classmethod
@@ -183,12 +186,12 @@ class ClipProcessing(Resealing):
         known = (*self._settings_names, *self._call_names, *self._idle_names)
         for name, value in given.items():
             if name not in known:
-                config.refuse_unknown(name, known, type(self).__name__)
+                config.raise_unknown_option(name, known, type(self).__name__)
             if name == "do_pad" and value:
                 raise VideoOptionError("do_pad=True is not supported: give clips of one size, or crop them to one.")
         values = {name: given.get(name) for name in self._call_names}
         for name in self._settings_names:
-            value = config.standard(name, given.get(name))
+            value = config.normalize_setting(name, given.get(name))
             values[name] = getattr(self, name) if value is None else value
         if values["num_crops"] > 1 and not values["do_center_crop"]:
             raise VideoOptionError("num_crops=3 cuts crops of crop_size: it needs do_center_crop=True.")
@@ -201,6 +204,8 @@ class ClipProcessing(Resealing):
         asked = [name for name in ("num_frames", "fps", "sampler") if given.get(name) is not None]
         sample = given.get("do_sample_frames")
         by_fps = "fps" in asked and "num_frames" not in asked
+        size = settings.size
+        in_reader = size if "shortest_edge" in size else {"size": (size["height"], size["width"])}
         early = settings.do_resize and config.RESAMPLE[settings.resample] == "bilinear"  # the reader's own filter
         return Plan(
             num_frames=None if by_fps else settings.num_frames,
@@ -209,7 +214,7 @@ class ClipProcessing(Resealing):
             fps=settings.fps,
             arrays=bool(asked or settings.do_sample_frames) if sample is None else bool(sample),
             whole=sample is False,
-            resize=_reader_size(settings.size) if early else {},
+            resize=in_reader if early else {},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -237,7 +242,8 @@ class VideoImageProcessor(ClipProcessing, BaseImageProcessor):
         try:
             found, rest = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
         except OSError:
-            found, rest = _video_file(pretrained_model_name_or_path, hub)
+            # A folder that a video processor saved holds no image processor's file; the settings are the same.
+            found, rest = VideoProcessorMixin.get_video_processor_dict(pretrained_model_name_or_path, **hub)
         return _with_frames_of_model(found, pretrained_model_name_or_path, hub), rest
 
     def to_dict(self) -> dict[str, Any]:
@@ -261,21 +267,8 @@ class VideoVideoProcessor(ClipProcessing, VideoProcessorMixin):
         return _with_frames_of_model(found, pretrained_model_name_or_path, hub), rest
 
 
-def _video_file(pretrained: Any, hub: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A folder that a video processor saved holds no image processor's file; the settings are the same."""
-    return VideoProcessorMixin.get_video_processor_dict(pretrained, **hub)
-
-
-def _reader_size(size: dict[str, int]) -> dict[str, Any]:
-    return size if "shortest_edge" in size else {"size": (size["height"], size["width"])}
-
-
 def _with_frames_of_model(found: dict[str, Any], pretrained: Any, hub: dict[str, Any]) -> dict[str, Any]:
     if found.get("num_frames") is not None:
         return found
     count = config.frames_of_model(pretrained, hub)
     return found if count is None else {**found, "num_frames": count, "_num_frames_of_model": count}
-
-
-def _metadata(clip: Clip) -> dict[str, Any]:
-    return {"frames_indices": clip.indices, "seconds": clip.seconds, "span": clip.span, "fps": clip.fps}

@@ -34,12 +34,12 @@ _SWITCHES = (
 )  # fmt: skip
 
 
-def clean(config: Mapping[str, Any]) -> dict[str, Any]:
+def drop_type_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a file's dictionary; unknown ones are kept."""
     return {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
 
 
-def standard(name: str, value: Any) -> Any:
+def normalize_setting(name: str, value: Any) -> Any:
     """A setting's value in the form that is kept, used and saved. Raises VideoOptionError for one without meaning."""
     if value is None:
         return None
@@ -65,7 +65,7 @@ def standard(name: str, value: Any) -> Any:
     return value
 
 
-def refuse_unknown(name: str, known: Iterable[str], owner: str) -> None:
+def raise_unknown_option(name: str, known: Iterable[str], owner: str) -> None:
     raise VideoOptionError(unknown_name(f"{owner} has no option", name, sorted(known)))
 
 

@@ -12,7 +12,7 @@ from hf_video.errors import VideoArrayError, VideoOptionError, check_choice
 from hf_video.video import transforms
 
 
-def resized(frames: torch.Tensor, settings: SimpleNamespace) -> torch.Tensor:
+def resize_clip(frames: torch.Tensor, settings: SimpleNamespace) -> torch.Tensor:
     """(T, H, W, 3) at the settings' size, or as it is without `do_resize`."""
     if not settings.do_resize:
         return frames
@@ -27,7 +27,7 @@ def views(frames: torch.Tensor, settings: SimpleNamespace) -> list[torch.Tensor]
     """The crops of a clip: (T, H, W, 3) to a list of (T, height, width, 3), still uint8 where they were."""
     if settings.do_rescale and frames.is_floating_point():
         _check_unit_range(frames)
-    frames = resized(frames, settings)
+    frames = resize_clip(frames, settings)
     if not settings.do_center_crop:
         return [frames]
     size = settings.crop_size["height"], settings.crop_size["width"]
@@ -50,7 +50,7 @@ def pixel_values(views: list[torch.Tensor], settings: SimpleNamespace) -> Any:
     """One tensor (rows, T, 3, height, width), or a list of arrays without `return_tensors`."""
     last = layout_name("data_format", settings.data_format or "channels_first") == "channels_last"
     if settings.return_tensors is None:
-        return [_finish(view, settings, last).numpy() for view in views]
+        return [_to_model_layout(view, settings, last).numpy() for view in views]
     shapes = {tuple(view.shape) for view in views}
     if len(shapes) > 1:
         raise VideoArrayError(
@@ -58,19 +58,21 @@ def pixel_values(views: list[torch.Tensor], settings: SimpleNamespace) -> Any:
             "them one number of frames (num_frames=) and one size (do_center_crop=True), or use return_tensors=None."
         )
     if len(views) == 1:
-        rows = _finish(views[0], settings, last)[None]
+        rows = _to_model_layout(views[0], settings, last)[None]
     else:
-        first = _finish(views[0], settings, last)
+        first = _to_model_layout(views[0], settings, last)
         rows = first.new_empty(len(views), *first.shape)
         rows[0] = first
         for row, view in zip(rows[1:], views[1:], strict=True):
-            _finish(view, settings, last, out=row)
+            _to_model_layout(view, settings, last, out=row)
     if settings.return_tensors == "np":
         return rows.cpu().numpy()
     return rows if settings.device is None else rows.to(settings.device)
 
 
-def _finish(view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torch.Tensor | None = None) -> torch.Tensor:
+def _to_model_layout(
+    view: torch.Tensor, settings: SimpleNamespace, last: bool, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Channel order, scale and statistics, and the model's layout."""
     if settings.do_flip_channel_order:
         view = transforms.flip_channels(view)

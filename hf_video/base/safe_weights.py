@@ -15,13 +15,13 @@ from transformers.utils import (
     has_file,
 )
 
-from hf_video.base.model_folder import Resealing, check_model_folder
+from hf_video.base.model_folder import ChecksumsOnSave, check_model_folder
 from hf_video.errors import UnsafeWeightsError
 
 logger = logging.getLogger(__name__)
 
 
-class SafeWeights(Resealing):
+class SafeWeights(ChecksumsOnSave):
     """Mixed in before `PreTrainedModel`: `from_pretrained` reads `.safetensors` and refuses `pytorch_model.bin`, and
     folders that are not finished or whose files are damaged."""
 
@@ -68,7 +68,9 @@ def has_safetensors(
     where["local_files_only"] = where.get("local_files_only", False) or is_offline_mode()
 
     def first(*names: str) -> str | None:
-        files = [f"{subfolder}/{file}" if subfolder else file for file in (_variant_name(n, variant) for n in names)]
+        if variant is not None:  # `model.safetensors` -> `model.fp16.safetensors`, as transformers puts it in
+            names = tuple(f"{name.rpartition('.')[0]}.{variant}.{name.rpartition('.')[2]}" for name in names)
+        files = [f"{subfolder}/{name}" if subfolder else name for name in names]
         return next((file for file in files if has_file(model, file, **where)), None)
 
     if first(SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
@@ -85,9 +87,3 @@ def _refusal(model: str | os.PathLike, file: str) -> UnsafeWeightsError:
         f"safetensors only. Convert it once, reading nothing but tensors: hf-video convert {model} --output DIR, and "
         f"load DIR.{'' if os.path.exists(model) else elsewhere}"
     )
-
-
-def _variant_name(name: str, variant: str | None) -> str:
-    """`model.safetensors` -> `model.fp16.safetensors`, as transformers puts it in."""
-    stem, _, ending = name.rpartition(".")
-    return name if variant is None else f"{stem}.{variant}.{ending}"

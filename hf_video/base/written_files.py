@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = ".writing-"
+DRAFT_PREFIX = ".writing-"
 _BLOCK = 2**20
 _SUM = ',\n "crc32": '
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[str]:
-    """A name to write to; what stands there in the end becomes `path` at once, or nothing does."""
-    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which replaces `path` in one step when the block ends without an error."""
+    draft = path.with_name(f"{DRAFT_PREFIX}{secrets.token_hex(4)}{path.suffix}")
     try:
-        yield name
-        with open(name, "rb") as written:
+        yield draft
+        with draft.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(name, path)
+        os.replace(draft, path)
     finally:
-        if os.path.exists(name):
-            os.unlink(name)
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -47,7 +45,7 @@ def writing_into(folder: str | os.PathLike[str], error: type[Exception]) -> Iter
         ) from fault
 
 
-def crc32_of(path: str | os.PathLike[str]) -> int:
+def file_crc32(path: str | os.PathLike[str]) -> int:
     """Of a whole file."""
     found = 0
     with open(path, "rb", buffering=0) as file:
@@ -56,18 +54,18 @@ def crc32_of(path: str | os.PathLike[str]) -> int:
     return found
 
 
-def check_sum(path: str | os.PathLike[str], expected: int) -> None:
+def verify_checksum(path: str | os.PathLike[str], expected: int) -> None:
     """Raises ValueError where a file is not what it was when its checksum was taken."""
-    found = crc32_of(path)
+    found = file_crc32(path)
     if found != expected:
         raise ValueError(f"its checksum is {found:08x} and was {expected:08x}: bits have changed")
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
     """Replaces `path` by these facts and their checksum."""
-    with replacing(path) as name:
+    with atomic_write(path) as draft:
         text = json.dumps({"checked": True, **facts}, indent=1, ensure_ascii=False)
-        Path(name).write_bytes(_with_sum(text.removesuffix("\n}").encode("utf-8", "surrogateescape")))
+        draft.write_bytes(_with_sum(text.removesuffix("\n}").encode("utf-8", "surrogateescape")))
 
 
 def _with_sum(body: bytes) -> bytes:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_video.base.output_paths import check_output_folder
-from hf_video.base.written_files import crc32_of, writing_into
+from hf_video.base.written_files import file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
 from hf_video.features.extraction import extract_features
@@ -125,7 +125,7 @@ def embed_videos(
             missing.append(number)
             continue
         if checksums is None:  # of version 0.1.0
-            unsigned[path.name] = crc32_of(path)
+            unsigned[path.name] = file_crc32(path)
     if unsigned:
         record_checksums(folder, unsigned)
     if on_videos is not None:

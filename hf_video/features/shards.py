@@ -18,7 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hf_video.base.version import __version__
-from hf_video.base.written_files import UNFINISHED, check_sum, crc32_of, read_json, replacing, write_json, writing_into
+from hf_video.base.written_files import (
+    DRAFT_PREFIX,
+    atomic_write,
+    file_crc32,
+    read_json,
+    verify_checksum,
+    write_json,
+    writing_into,
+)
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, DataError
 from hf_video.features.extraction import Features
@@ -36,14 +44,14 @@ def write_shard(path: Path, features: Features, settings: str = "") -> int:
     checksum. Raises DataError where the disk is full or may not be written."""
     skipped = json.dumps([one.as_dict() for one in features.skipped], ensure_ascii=False)
     facts = {"skipped": skipped, "proof": _proof(path, features, settings)}
-    with writing_into(path, DataError), replacing(path) as name:
+    with writing_into(path, DataError), atomic_write(path) as name:
         if path.suffix == ".parquet":
             _write_parquet(name, features, facts)
         else:
             arrays = {"embeddings": features.embeddings, "labels": features.labels, "seconds": features.seconds}
             names = json.dumps(features.names, ensure_ascii=False)
-            Path(name).write_bytes(save(arrays, metadata={"names": names, **facts}))
-        return crc32_of(name)
+            name.write_bytes(save(arrays, metadata={"names": names, **facts}))
+        return file_crc32(name)
 
 
 def _proof(path: Path, features: Features, settings: str) -> str:
@@ -64,7 +72,7 @@ def _read(path: Path, checksum: int | None = None) -> tuple[Features, str | None
     """As `read_shard`, and the proof (None of version 0.1.0)."""
     try:
         if checksum is not None:
-            check_sum(path, checksum)
+            verify_checksum(path, checksum)
         if path.suffix == ".parquet":
             return _read_parquet(path)
         with safe_open(path, framework="np") as file:
@@ -91,7 +99,7 @@ def import_pyarrow(user: str, extra: str) -> ModuleType:
     return pyarrow
 
 
-def _write_parquet(name: str, features: Features, facts: dict[str, str]) -> None:
+def _write_parquet(name: Path, features: Features, facts: dict[str, str]) -> None:
     arrow = import_pyarrow("Parquet", "train")
     width = features.embeddings.shape[1] if len(features) else 0
     flat = arrow.array(features.embeddings.reshape(-1), type=arrow.float32())
@@ -153,7 +161,7 @@ def open_manifest(folder: Path, settings: dict[str, Any], labels: list[str]) -> 
                     faults.append(f"{shard} can't be proven to be of these settings: it is made again")
                     shard.unlink()
                 else:
-                    checksums[shard.name] = crc32_of(shard)
+                    checksums[shard.name] = file_crc32(shard)
         else:
             changed = [name for name in settings if found.get(name) != settings[name]]
             if changed:
@@ -199,7 +207,7 @@ def complete_manifest(folder: Path, count: int, data_format: str) -> dict[str, A
     facts = {**totals, "skipped": [one.as_dict() for one in totals["skipped"]], "shards": shards}
     with writing_into(folder, DataError):
         write_json(path, {**read_json(path), "complete": True, **facts})
-    for left in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
+    for left in folder.glob(f"{DRAFT_PREFIX}*"):  # of a run that was killed
         left.unlink()
     return totals
 

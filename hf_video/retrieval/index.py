@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from hf_video.base.written_files import check_sum
+from hf_video.base.written_files import verify_checksum
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.windows import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError, check_count
@@ -192,7 +192,7 @@ class VideoIndex:
         if facts is not None and faiss_module() is not None:
             try:
                 if "crc32" in facts:
-                    check_sum(self._store.folder / facts["file"], facts["crc32"])
+                    verify_checksum(self._store.folder / facts["file"], facts["crc32"])
                 self._approximate = FaissIndex(self._store.folder, facts, self._segments)
             except (RuntimeError, OSError, ValueError) as error:
                 raise VideoIndexError(

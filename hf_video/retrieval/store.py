@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from hf_video.base.version import __version__
-from hf_video.base.written_files import UNFINISHED, check_sum, crc32_of, read_json, write_json, writing_into
+from hf_video.base.written_files import DRAFT_PREFIX, file_crc32, read_json, verify_checksum, write_json, writing_into
 from hf_video.errors import VideoIndexError, VideoOptionError
 from hf_video.features.shards import import_pyarrow
 from hf_video.features.vectors import unit_length
@@ -182,13 +182,13 @@ class IndexStore:
         root = self.folder / SEGMENTS
         with writing_into(self.folder, VideoIndexError):
             root.mkdir(exist_ok=True)
-            draft = root / f"{UNFINISHED}{name}"
+            draft = root / f"{DRAFT_PREFIX}{name}"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             _write_files(draft, entries, dim)
             for file in draft.iterdir():
                 _sync(file)
-            sums = {file.name: crc32_of(file) for file in sorted(draft.iterdir())}
+            sums = {file.name: file_crc32(file) for file in sorted(draft.iterdir())}
             os.rename(draft, root / name)
             _sync(root)
         self._verified |= {(name, file, found) for file, found in sums.items()}
@@ -204,7 +204,7 @@ class IndexStore:
             for known, expected in manifest.checksums.get(name, {}).items():
                 file = folder / known
                 if (name, known, expected) not in self._verified:
-                    check_sum(file, expected)
+                    verify_checksum(file, expected)
                     self._verified.add((name, known, expected))
             file = folder
             vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -249,7 +249,7 @@ class IndexStore:
             if path.name not in manifest.segments:
                 shutil.rmtree(path)
         kept = (manifest.approximate or {}).get("file")
-        for path in [*self.folder.glob("approximate-*"), *self.folder.glob(f"{UNFINISHED}*")]:
+        for path in [*self.folder.glob("approximate-*"), *self.folder.glob(f"{DRAFT_PREFIX}*")]:
             if path.name != kept:
                 path.unlink()
 

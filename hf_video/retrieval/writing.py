@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hf_video.base.written_files import crc32_of, writing_into
+from hf_video.base.written_files import file_crc32, writing_into
 from hf_video.data.sources.files import canonical_path
 from hf_video.errors import VideoIndexError
 from hf_video.retrieval import approximate
@@ -129,7 +129,7 @@ class IndexWriter:
             path = self._store.folder / f"approximate-{self._store.next_name(self._manifest)}-{total}.faiss"
             with writing_into(self._store.folder, VideoIndexError):
                 facts = approximate.build_faiss_index(segments, path)
-                facts["crc32"] = crc32_of(path)
+                facts["crc32"] = file_crc32(path)
             self._commit(replace(self._manifest, approximate=facts))
 
 

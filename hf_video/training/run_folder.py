@@ -21,7 +21,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, damaged, replacing, seal, unseal
+from hf_video.base.model_folder import (
+    CHECKSUMS,
+    UNFINISHED,
+    atomic_write,
+    find_damaged_files,
+    mark_being_written,
+    write_checksums,
+)
 from hf_video.base.output_paths import check_output_folder
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import SPLIT_FILE
@@ -77,7 +84,7 @@ def _faults(path: Path) -> Iterator[tuple[str, str]]:
     """Files of a checkpoint that can't be what was written, and why. Without checksums (0.1.0) those that zip archives
     carry, and whether the rest can be opened."""
     if (path / CHECKSUMS).exists():
-        yield from damaged(path)
+        yield from find_damaged_files(path)
         return
     for file in sorted(path.iterdir()):
         try:
@@ -166,7 +173,7 @@ class RunFolder:
 
     def start(self) -> None:
         """Marks the folder as unfinished, removes what is not gone on from, and writes `run.json`."""
-        unseal(
+        mark_being_written(
             self.folder,
             "A training writes here, or broke off. Go on with it: the same command with --resume. Its checkpoint-… "
             "folders are models too.",
@@ -177,12 +184,12 @@ class RunFolder:
             for path in self.folder.glob("checkpoint-*"):
                 if self.checkpoint is None or _number(path) > _number(self.checkpoint):
                     shutil.rmtree(path)
-        with replacing(self.folder / RUN_FILE) as path:
+        with atomic_write(self.folder / RUN_FILE) as path:
             path.write_text(json.dumps(self.run, indent=2), encoding="utf-8")
 
     def finish(self) -> None:
         """Checksums over all there is; the folder is finished, and takes its place."""
-        seal(self.folder)
+        write_checksums(self.folder)
         if self.folder != self.output:
             _swap(self.output)
 
@@ -289,9 +296,9 @@ def _swap(output: Path) -> None:
     one: `checksums.json` goes last."""
     aside, marker = output / ASIDE, output / UNFINISHED
     if not marker.exists() or _SWAP_NEW not in marker.read_text(encoding="utf-8"):
-        unseal(output, _SWAP_OLD)
+        mark_being_written(output, _SWAP_OLD)
         _remove(output)
-        unseal(output, _SWAP_NEW)
+        mark_being_written(output, _SWAP_NEW)
     for path in sorted(aside.iterdir(), key=lambda path: path.name == CHECKSUMS):
         if not (path.name == "README.md" and (output / path.name).exists()):  # a person's own
             path.replace(output / path.name)

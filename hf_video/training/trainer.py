@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from hf_video.base.model_folder import seal, unseal
+from hf_video.base.model_folder import mark_being_written, write_checksums
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import generator
 from hf_video.data.rows import VideoRows
@@ -222,7 +222,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         args, output = self.args, Path(self._get_output_dir(trial=trial))
         folder = output / f"checkpoint-{self.state.global_step}"
         if args.should_save:
-            unseal(folder, "This checkpoint was being written. Use the one before it.")
+            mark_being_written(folder, "This checkpoint was being written. Use the one before it.")
             for name in (RUN_FILE, SPLIT_FILE):
                 if (output / name).exists():
                     shutil.copy(output / name, folder)
@@ -238,7 +238,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         self.accelerator.wait_for_everyone()  # each process writes its random state
         if not args.should_save:
             return
-        seal(folder)
+        write_checksums(folder)
         if args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         rotate_checkpoints(str(output), args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)

@@ -58,14 +58,14 @@ def test_assumptions_are_announced_and_can_be_given(name, logged):
     if name == "videoclip_mmpt":
         given["end_token_ids"] = (2, 3)
     model, converted = build(model_type, checkpoint, dict(given))
-    values = {key: value_of(model.config, key) for key in converted.unsaid}
+    values = {key: value_of(model.config, key) for key in converted.unspecified}
     for key in values:
         assert repr(key.rpartition(".")[2]).strip("'") in logged.text
     logged.clear()
     again, said = build(model_type, checkpoint, {**given, **nested(values)})
-    assert not said.unsaid
+    assert not said.unspecified
     assert "assumed" not in logged.text
-    # A C3D of unsaid size takes every clip with as many places; a given size is the only one.
+    # A C3D of unspecified size takes every clip with as many places; a given size is the only one.
     before, after = ({**m.config.to_dict(), "any_grid": None} for m in (model, again))
     assert after == before
 
@@ -85,8 +85,8 @@ def test_heads_and_activation_of_clip_are_taken():
     assert model.config.video_config.num_attention_heads == 1
     assert (model.config.text_config.hidden_act, model.config.video_config.hidden_act) == ("gelu", "quick_gelu")
     assert model.config.text_config.hidden_size == plain.config.text_config.hidden_size
-    assert "video_config.num_attention_heads" not in converted.unsaid
-    assert "text_config.hidden_act" not in converted.unsaid
+    assert "video_config.num_attention_heads" not in converted.unspecified
+    assert "text_config.hidden_act" not in converted.unspecified
 
 
 def test_a_width_without_heads_of_64_channels_is_asked_about():

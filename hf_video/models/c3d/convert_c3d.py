@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides
 from hf_video.errors import CheckpointError
 from hf_video.models.c3d.configuration_c3d import C3DConfig
 from hf_video.models.c3d.modeling_c3d import LAYERS
@@ -33,7 +33,7 @@ LINEAR = {"classifier.0": "c3d.fc6", "classifier.3": "c3d.fc7", "classifier.6": 
 LINEAR |= {"fc6": "c3d.fc6", "fc7": "c3d.fc7", "fc8": "classifier", "cls_head.fc_cls": "classifier"}
 
 
-def new_name(key: str) -> str:
+def c3d_name(key: str) -> str:
     key = key.removeprefix("backbone.")
     key = re.sub(r"^features\.(\d+)\.", lambda m: SEQUENTIAL.get(m[1], m[0]) + ".", key)
     match = re.match(r"(conv\w+)(?:\.conv)?\.(weight|bias)$", key)
@@ -63,7 +63,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Pass `image_size` where frames were no squares, and `pool5_padding="ceil"` for
     weights that came from Caffe or Keras without being trained further in PyTorch."""
     processor = MMACTION if any(re.search(r"(^|\.)conv1a\.conv\.", key) for key in state) else {}
-    state, overrides = rename(state, new_name), our_names(overrides, OFFICIAL_NAMES)
+    state, overrides = rename(state, c3d_name), rename_overrides(overrides, OFFICIAL_NAMES)
     stem, fc6 = state.get("c3d.embeddings.conv.weight"), state.get("c3d.fc6.weight")
     if stem is None or fc6 is None:
         raise CheckpointError(f"No C3D checkpoint: keys begin {sorted(state)[:5]}; conv1 or fc6 is missing.")
@@ -74,7 +74,10 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         "num_frames": C3DConfig.num_frames,
     }
     config |= frame_size(fc6.shape[1] // (8 * stem.shape[0]), overrides.get("num_frames", 16), overrides) | overrides
-    told = {"processor": processor, "unsaid": not_given(overrides, "image_size", "num_frames", "pool5_padding")}
+    told = {
+        "processor": processor,
+        "unspecified": missing_overrides(overrides, "image_size", "num_frames", "pool5_padding"),
+    }
     if "classifier.weight" in state:
         config.setdefault("num_labels", state["classifier.weight"].shape[0])
         return Converted("C3DForVideoClassification", config, state, **told)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.base.processing_pixels import resized
+from hf_video.base.processing_pixels import resize_clip
 from hf_video.video.inputs import Clip
 
 
@@ -31,7 +31,9 @@ class C3DProcessing:
 
     def _inputs(self, clips: list[Clip], settings: SimpleNamespace) -> dict[str, Any]:
         if settings.do_center_crop and settings.num_crops == 1 and "height" in settings.size:
-            clips = [replace(clip, frames=_even_margins(resized(clip.frames, settings), settings)) for clip in clips]
+            clips = [
+                replace(clip, frames=_even_margins(resize_clip(clip.frames, settings), settings)) for clip in clips
+            ]
             settings = SimpleNamespace(**{**vars(settings), "do_resize": False})
         return super()._inputs(clips, settings)
 

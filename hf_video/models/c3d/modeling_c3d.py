@@ -120,18 +120,10 @@ class C3DModel(C3DPreTrainedModel):
             )
         return grid
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> C3DModelOutput | tuple:
-        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
-        fc6 = F.relu(self.fc6(x.flatten(1)))  # in order channel, frame, row, column
+    def encoder_output(self, maps: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None) -> C3DModelOutput:
+        fc6 = F.relu(self.fc6(maps.flatten(1)))  # in order channel, frame, row, column
         fc7 = F.relu(self.fc7(self.dropout(fc6)))
-        output = C3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
-        return self.finish(output, return_dict)
+        return C3DModelOutput(last_hidden_state=tokens(maps), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
@@ -152,6 +144,3 @@ class C3DForVideoClassification(VideoClassifier, C3DPreTrainedModel):
 
     def clip_vector(self, outputs: C3DModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.dropout(outputs.fc7)
-
-
-__all__ = ["C3DForVideoClassification", "C3DModel", "C3DPreTrainedModel"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides
 from hf_video.errors import CheckpointError
 from hf_video.models.i3d.image_weights import inflate_resnet, is_image_resnet
 from hf_video.models.i3d.modeling_i3d import MIXED
@@ -27,9 +27,7 @@ OFFICIAL_NAMES = {
     "head_pool_kernel_size": "head_pool",
     "dropout_rate": "classifier_dropout",
     "dropout_prob": "classifier_dropout",
-    "stem_dim_out": None,
-    "model_depth": None,
-    "modality": None,
+    **dict.fromkeys(("stem_dim_out", "model_depth", "modality")),
 }
 
 MIXED_LAYER = {name: f"i3d.encoder.layer.{i}" for i, (name, _, _) in enumerate(MIXED)}
@@ -91,7 +89,7 @@ def convert_inception(state: StateDict) -> tuple[dict[str, Any], StateDict]:
     return config, state
 
 
-def resnet_name(layers: dict[tuple[str, str], int]):
+def pytorchvideo_resnet_names(layers: dict[tuple[str, str], int]):
     """Names of PyTorchVideo's I3D-R50 under ours; `layers` numbers its residual blocks through."""
 
     def name(key: str) -> str:
@@ -130,24 +128,24 @@ def convert_resnet(state: StateDict) -> tuple[dict[str, Any], StateDict]:
         "temporal_kernels": kernels,
         "temporal_pool": 2 not in stages,  # the pool after the first stage takes a number and has no tensors
     }
-    return config, rename(state, resnet_name(layers))
+    return config, rename(state, pytorchvideo_resnet_names(layers))
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Without a classifier among the keys the plain encoder is made, and so from an image
     ResNet of transformers or torchvision, whose filters are inflated."""
-    overrides = our_names(overrides, OFFICIAL_NAMES)
+    overrides = rename_overrides(overrides, OFFICIAL_NAMES)
     if is_image_resnet(state):
-        unsaid = not_given(overrides, "temporal_kernels", "image_size", "num_frames")
-        return Converted("I3DModel", *inflate_resnet(state, overrides), unsaid=unsaid)
+        unspecified = missing_overrides(overrides, "temporal_kernels", "image_size", "num_frames")
+        return Converted("I3DModel", *inflate_resnet(state, overrides), unspecified=unspecified)
     config, state = (convert_resnet if "blocks.0.conv.weight" in state else convert_inception)(state)
     for key in [key for key in state if key.endswith(".running_mean")]:
         # Files of TensorFlow and of PyTorch before 0.4 don't count batches.
         state.setdefault(key.replace("running_mean", "num_batches_tracked"), torch.zeros((), dtype=torch.int64))
-    unsaid = not_given(overrides, "head_pool", "image_size", "num_frames")
+    unspecified = missing_overrides(overrides, "head_pool", "image_size", "num_frames")
     if "classifier.weight" not in state:
         state = rename(state, lambda key: key.removeprefix("i3d."))
-        return Converted("I3DModel", config | overrides, state, unsaid=unsaid)
+        return Converted("I3DModel", config | overrides, state, unspecified=unspecified)
     state["classifier.weight"] = state["classifier.weight"].flatten(1)  # a 1×1×1 convolution in Inception
     config["num_labels"] = state["classifier.weight"].shape[0]
-    return Converted("I3DForVideoClassification", config | overrides, state, unsaid=unsaid)
+    return Converted("I3DForVideoClassification", config | overrides, state, unspecified=unspecified)

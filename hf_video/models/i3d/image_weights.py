@@ -21,7 +21,7 @@ def is_image_resnet(state: StateDict) -> bool:
     return any(key.removeprefix("resnet.") in (f"{STEMS[0][0]}.weight", f"{STEMS[1][0]}.weight") for key in state)
 
 
-def place(key: str) -> tuple[int, int, str] | None:
+def residual_unit(key: str) -> tuple[int, int, str] | None:
     """(stage, block, unit's own name) of a tensor in a residual block, None for others. Stages count from 0."""
     if match := re.match(TRANSFORMERS, key):
         norm = match["kind"] == "normalization"
@@ -36,7 +36,7 @@ def place(key: str) -> tuple[int, int, str] | None:
     return stage, int(match["block"]), f"{unit}.{'norm' if norm else 'conv'}.{key[match.end() :]}"
 
 
-def inflate(weight: torch.Tensor, frames: int) -> torch.Tensor:
+def inflate_kernel(weight: torch.Tensor, frames: int) -> torch.Tensor:
     """(out, in, h, w) -> (out, in, frames, h, w): each frame a share, so that a video of one picture gives what the
     picture gave (but near its ends, where the padding is not that picture)."""
     return weight[:, :, None].expand(-1, -1, frames, -1, -1) / frames
@@ -47,7 +47,7 @@ def inflate_resnet(state: StateDict, overrides: dict[str, Any]) -> tuple[dict[st
     torchvision. Its classifier, which knows pictures' classes, is left out. Raises CheckpointError for ResNets without
     bottlenecks (18, 34)."""
     state = {key.removeprefix("resnet."): value for key, value in state.items()}
-    places = {key: place(key) for key in state}
+    places = {key: residual_unit(key) for key in state}
     blocks = sorted({found[:2] for found in places.values() if found})
     stages = sorted({stage for stage, _ in blocks})
     if not any(found and found[2].startswith("conv_c.") for found in places.values()):
@@ -67,10 +67,10 @@ def inflate_resnet(state: StateDict, overrides: dict[str, Any]) -> tuple[dict[st
         if found := places[key]:
             layer = blocks.index(found[:2])
             frames = kernels[layer] if found[2].startswith("conv_a.") else 1
-            result[f"encoder.layer.{layer}.{found[2]}"] = inflate(value, frames) if value.ndim == 4 else value
+            result[f"encoder.layer.{layer}.{found[2]}"] = inflate_kernel(value, frames) if value.ndim == 4 else value
         elif key == f"{stem}.weight":
             frames = config.get("stem_temporal_kernel", I3DConfig.stem_temporal_kernel)
-            result["embeddings.conv.conv.weight"] = inflate(value, frames)
+            result["embeddings.conv.conv.weight"] = inflate_kernel(value, frames)
         elif key.startswith(f"{norm}."):
             result[key.replace(norm, "embeddings.conv.norm")] = value
     return config, result

@@ -26,7 +26,6 @@ from hf_video.layers.convolution import (
     ConvBlock,
     ConvNormAct,
     same_max_pool,
-    tokens,
     window_means,
 )
 from hf_video.models.i3d.configuration_i3d import I3DConfig
@@ -167,16 +166,6 @@ class I3DModel(I3DPreTrainedModel):
             )
         return time, -(-height // step), -(-width // step)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> VideoModelOutput | tuple:
-        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
-        return self.finish(VideoModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states), return_dict)
-
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Averages over windows of `head_pool`: (B, t, h, w, D) -> (B, t', h', w', D)."""
         return window_means(feature_map, self.config.head_pool)
@@ -203,6 +192,3 @@ class I3DForVideoClassification(VideoClassifier, I3DPreTrainedModel):
         sees map frames i and i+1, which stand for 16 frames of the clip and what lies around them."""
         outputs = self.i3d(pixel_values, return_dict=True)
         return self.classifier(self.pooled(outputs, pixel_values).mean((2, 3)))
-
-
-__all__ = ["I3DForVideoClassification", "I3DModel", "I3DPreTrainedModel"]

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError, check_count, is_whole
-
-logger = logging.get_logger(__name__)
 
 Triple = tuple[int, int, int]
 ROWS = ("dim_mul", "head_mul", "pool_q_stride", "pool_kv_stride")
@@ -90,6 +87,7 @@ class MViTConfig(VideoConfig):
 
     model_type = "mvit"
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    patch_fields: ClassVar[tuple[str, ...]] = ("patch_stride",)
 
     image_size: int | list[int] | tuple[int, int] = 224
     num_frames: int = 16
@@ -204,7 +202,9 @@ class MViTConfig(VideoConfig):
 
     def check(self) -> None:
         for name in ("patch_kernel", "patch_stride", "pool_kernel", "pool_kv_stride_adaptive", "position_grid"):
-            _check_triple(name, getattr(self, name))
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(is_whole(v) and v >= 1 for v in values)):
+                raise ConfigError(f"{name}={values!r} must be three whole numbers, 1 or more (time, rows, columns).")
         for name in ROWS:
             _check_rows(name, getattr(self, name))
         if self.pool_kv_stride_adaptive is not None and self.pool_kv_stride:
@@ -235,29 +235,12 @@ class MViTConfig(VideoConfig):
 
     @classmethod
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        sizes = ("num_frames", "image_size", "patch_stride")
-        if not config_dict.get("position_grid") and any(name in overrides for name in sizes[:2]):
-            made_for = cls(**{name: config_dict[name] for name in sizes if name in config_dict})
-            wanted = cls(**{name: {**config_dict, **overrides}.get(name, getattr(made_for, name)) for name in sizes})
-            if made_for.grid != wanted.grid:
-                logger.warning(
-                    f"The checkpoint's positions were made for a grid {made_for.grid} of (time, rows, columns) tokens; "
-                    f"they are interpolated to {wanted.grid}. Fine-tune before you trust the scores."
-                )
-                config_dict["position_grid"] = list(made_for.grid)
-        return config_dict
+        return cls.remember_grid(config_dict, overrides)
 
 
 def _divided(sizes: Triple, stride: Triple) -> Triple:
     """Each size divided by the stride and floored, at least 1."""
     return tuple(max(n // s, 1) for n, s in zip(sizes, stride, strict=True))
-
-
-def _check_triple(name: str, values) -> None:
-    if values is None:
-        return
-    if len(values) != 3 or not all(is_whole(v) and v >= 1 for v in values):
-        raise ConfigError(f"{name}={values!r} must be three whole numbers of at least 1 (time, rows, columns).")
 
 
 def _check_rows(name: str, rows) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.mvit.convert_options import OFFICIAL_NAMES, unfolded
 
@@ -76,15 +76,17 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     stem = renamed.get("embeddings.patch_embeddings.projection.weight")
     if stem is None or stem.ndim != 5 or "encoder.layer.0.attention.qkv.weight" not in renamed:
         raise CheckpointError(f"No MViT checkpoint: keys begin {sorted(state)[:5]}, no stem and attention found.")
-    given = our_names(unfolded(overrides), OFFICIAL_NAMES)
-    config = read_shapes(renamed) | given
+    given = rename_overrides(unfolded(overrides), OFFICIAL_NAMES)
+    config = infer_mvit_config(renamed) | given
     read_sizes(renamed, config)
-    unsaid = not_given(given, "image_size", "patch_stride", "residual_pooling", *assumed_pooling(config, given))
-    unsaid += not_given(config, "num_frames")
+    unspecified = missing_overrides(
+        given, "image_size", "patch_stride", "residual_pooling", *assumed_pooling(config, given)
+    )
+    unspecified += missing_overrides(config, "num_frames")
     if "classifier.weight" not in renamed:
-        return Converted("MViTModel", config, renamed, unsaid=unsaid)
+        return Converted("MViTModel", config, renamed, unspecified=unspecified)
     prefixed = {key if key.startswith("classifier.") else f"mvit.{key}": value for key, value in renamed.items()}
-    return Converted("MViTForVideoClassification", config, prefixed, unsaid=unsaid)
+    return Converted("MViTForVideoClassification", config, prefixed, unspecified=unspecified)
 
 
 def assumed_pooling(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
@@ -94,7 +96,7 @@ def assumed_pooling(config: dict[str, Any], given: dict[str, Any]) -> list[str]:
     return ["pool_q_stride"] + ([] if given.get("pool_kv_stride") else ["pool_kv_stride_adaptive"])
 
 
-def read_shapes(state: StateDict) -> dict[str, Any]:
+def infer_mvit_config(state: StateDict) -> dict[str, Any]:
     """Configuration values that the tensors tell, and those that every published model with such tensors has."""
     stem = state["embeddings.patch_embeddings.projection.weight"]
     first = "encoder.layer.0."

@@ -286,9 +286,22 @@ class MViTModel(MViTPreTrainedModel):
         return_dict: bool | None = None,
         cls_only: bool = False,
     ) -> VideoModelOutput | tuple:
-        """`cls_only` returns the class token alone, (B, 1, D), and leaves out what only the others would need."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            cls_only: Whether to return the class token alone, (B, 1, D), for less work in the last block.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, 1 + tokens, D), the class token first; `hidden_states` are the embeddings and every
+            block's output.
+
+        Raises:
+            ModelInputError: The clip has another shape, or is smaller than a patch.
+        """
         grid = self.token_grid(pixel_values)
-        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         # Not while training: parameters that get no gradient at all stop distributed training.
         shorten = cls_only and not (output_attentions or output_hidden_states or self.training)
         tokens = self.embeddings(pixel_values, grid)
@@ -304,7 +317,7 @@ class MViTModel(MViTPreTrainedModel):
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
@@ -330,6 +343,3 @@ class MViTForVideoClassification(VideoClassifier, MViTPreTrainedModel):
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token."""
         return tokens[:, 0]
-
-
-__all__ = ["MViTForVideoClassification", "MViTModel", "MViTPreTrainedModel"]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides
 from hf_video.errors import CheckpointError
 
 NAMES = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
@@ -28,12 +28,12 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         "space_to_depth": tuple(stem.shape[2:]) == (2, 4, 4),
     }
     names = {"num_classes": None, "gating": None, "space_to_depth": None}
-    given = our_names(overrides, names)
-    unsaid = not_given(given, "image_size", "num_frames")
-    return Converted("S3DModel", config | given, rename(state, new_name), unsaid=unsaid)
+    given = rename_overrides(overrides, names)
+    unspecified = missing_overrides(given, "image_size", "num_frames")
+    return Converted("S3DModel", config | given, rename(state, s3d_name), unspecified=unspecified)
 
 
-def new_name(key: str) -> str:
+def s3d_name(key: str) -> str:
     key = re.sub(r"^fc\.", "projection.", key)
     key = re.sub(r"^gating\.", "embeddings.gate.", key)
     key = re.sub(r"^conv1\.", "embeddings.conv_1.", key)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from hf_video.base.modeling import video_features
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
-from hf_video.base.outputs import VideoFeatures, VideoModelOutput
+from hf_video.base.outputs import VideoFeatures
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens
+from hf_video.layers.convolution import ConvBlock, ConvNormAct
 from hf_video.models.s3d.configuration_s3d import S3DConfig
 
 # Pooling before a module (kernel, stride) and its channels for a stem of 64, in the order of I3D's table.
@@ -48,7 +48,7 @@ def separable(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class Gate(nn.Module):
+class FeatureGating(nn.Module):
     """A map times a weight per channel, which its own mean over time and space decides."""
 
     def __init__(self, channels: int, gating: bool) -> None:
@@ -57,6 +57,9 @@ class Gate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.fc is None else x * self.fc(x.mean((2, 3, 4))).sigmoid()[:, :, None, None, None]
+
+
+Gate = FeatureGating  # as whole models that 0.1.0 pickled name it
 
 
 class S3DStem(nn.Module):
@@ -71,7 +74,7 @@ class S3DStem(nn.Module):
             self.conv_1 = ConvNormAct(config.num_channels, width, (3, 7, 7), (2, 2, 2))
         self.conv_2b = ConvNormAct(width, width)
         self.conv_2c = separable(width, 3 * width)
-        self.gate = Gate(3 * width, config.gating)
+        self.gate = FeatureGating(3 * width, config.gating)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.space_to_depth:
@@ -92,10 +95,10 @@ class S3DMixed(ConvBlock):
         super().__init__()
         c0, c1a, c1b, c2a, c2b, c3 = channels
         self.pool = pool
-        self.b0 = nn.Sequential(ConvNormAct(in_channels, c0), Gate(c0, gating))
-        self.b1 = nn.Sequential(ConvNormAct(in_channels, c1a), separable(c1a, c1b), Gate(c1b, gating))
-        self.b2 = nn.Sequential(ConvNormAct(in_channels, c2a), separable(c2a, c2b), Gate(c2b, gating))
-        self.b3 = nn.Sequential(ConvNormAct(in_channels, c3), Gate(c3, gating))
+        self.b0 = nn.Sequential(ConvNormAct(in_channels, c0), FeatureGating(c0, gating))
+        self.b1 = nn.Sequential(ConvNormAct(in_channels, c1a), separable(c1a, c1b), FeatureGating(c1b, gating))
+        self.b2 = nn.Sequential(ConvNormAct(in_channels, c2a), separable(c2a, c2b), FeatureGating(c2b, gating))
+        self.b3 = nn.Sequential(ConvNormAct(in_channels, c3), FeatureGating(c3, gating))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.pool is not None:
@@ -140,17 +143,6 @@ class S3DModel(ConvVideoPreTrainedModel):
                 "columns, as it sees cubes of 2x2x2."
             )
         return tuple(-(-n // by) for n, by in ((frames, 8), (height, 32), (width, 32)))
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> VideoModelOutput | tuple:
-        maps, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
-        output = VideoModelOutput(last_hidden_state=tokens(maps), hidden_states=hidden_states)
-        return self.finish(output, return_dict)
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -18,7 +18,7 @@ OFFICIAL_NAMES = {
 PATHWAY = ("slow", "fast")
 
 
-def namer(layers: dict[tuple[int, int], int], last: dict[int, int]):
+def slowfast_names(layers: dict[tuple[int, int], int], last: dict[int, int]):
     """Official names under ours. `layers` numbers the residual blocks through, `last` has each stage's last."""
 
     def name(key: str) -> str:
@@ -38,7 +38,7 @@ def namer(layers: dict[tuple[int, int], int], last: dict[int, int]):
     return name
 
 
-def read_shapes(state: StateDict, places: list[tuple[int, int]]) -> dict[str, Any]:
+def infer_slowfast_config(state: StateDict, places: list[tuple[int, int]]) -> dict[str, Any]:
     slow, fast = (state[f"blocks.0.multipathway_blocks.{i}.conv.weight"] for i in (0, 1))
     fusion = state["blocks.0.multipathway_fusion.conv_fast_to_slow.weight"]
     stages = sorted({stage for stage, _ in places})
@@ -64,13 +64,13 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     places = sorted({(int(m[1]), int(m[2])) for m in found if m})
     if windows := overrides.pop("head_pool_kernel_sizes", None):
         overrides.setdefault("head_pool", windows[0][1:])  # (frames, rows, columns) of the slow and of the fast pathway
-    given = our_names(overrides, OFFICIAL_NAMES)
-    config = read_shapes(state, places) | given
-    unsaid = not_given(given, "alpha", "head_pool", "image_size", "num_frames")
+    given = rename_overrides(overrides, OFFICIAL_NAMES)
+    config = infer_slowfast_config(state, places) | given
+    unspecified = missing_overrides(given, "alpha", "head_pool", "image_size", "num_frames")
     layers = {place: i for i, place in enumerate(places)}
-    state = rename(state, namer(layers, {stage: layer for (stage, _), layer in layers.items()}))
+    state = rename(state, slowfast_names(layers, {stage: layer for (stage, _), layer in layers.items()}))
     if "classifier.weight" not in state:
         state = rename(state, lambda key: key.removeprefix("slowfast."))
-        return Converted("SlowFastModel", config, state, unsaid=unsaid)
+        return Converted("SlowFastModel", config, state, unspecified=unspecified)
     config.setdefault("num_labels", state["classifier.weight"].shape[0])
-    return Converted("SlowFastForVideoClassification", config, state, unsaid=unsaid)
+    return Converted("SlowFastForVideoClassification", config, state, unspecified=unspecified)

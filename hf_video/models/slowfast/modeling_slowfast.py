@@ -125,17 +125,6 @@ class SlowFastModel(SlowFastPreTrainedModel):
         slow, fast = maps
         return tokens(torch.cat([slow, fast.unflatten(2, (-1, self.config.alpha)).mean(3)], dim=1))
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> VideoModelOutput | tuple:
-        maps, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
-        output = VideoModelOutput(last_hidden_state=self.tokens_of(maps), hidden_states=hidden_states)
-        return self.finish(output, return_dict)
-
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Averages over all time and windows of `head_pool`: (B, t, h, w, D) -> (B, 1, h', w', D)."""
         return window_means(feature_map, (0, *self.config.head_pool))
@@ -152,6 +141,3 @@ class SlowFastForVideoClassification(VideoClassifier, SlowFastPreTrainedModel):
     def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         feature_map = self.slowfast.feature_map(outputs.last_hidden_state, pixel_values)
         return self.dropout(self.slowfast.pool(feature_map)).mean((1, 2, 3))
-
-
-__all__ = ["SlowFastForVideoClassification", "SlowFastModel", "SlowFastPreTrainedModel"]

@@ -9,10 +9,11 @@ from hf_video.base.convert import (
     VIT_BLOCK,
     Converted,
     StateDict,
-    not_given,
+    count_layers,
+    missing_overrides,
     number_of_heads,
-    our_names,
     rename,
+    rename_overrides,
     substitute,
 )
 from hf_video.errors import CheckpointError
@@ -42,19 +43,18 @@ RENAMES = (
 )
 
 
-def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
+def infer_timesformer_config(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
     """Configuration values that an official state dict tells, and the official constants."""
     if "cls_token" not in state or "patch_embed.proj.weight" not in state:
         raise CheckpointError(f"No TimeSformer checkpoint: keys begin {sorted(state)[:5]}, cls_token is missing.")
     width, channels, p, q = state["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     places = state["pos_embed"].shape[1] - 1
     side = math.isqrt(places)
     config: dict[str, Any] = {
         "hidden_size": width,
         "num_channels": channels,
         "patch_size": p if p == q else [p, q],
-        "num_hidden_layers": depth,
+        "num_hidden_layers": count_layers(state, "blocks."),
         "intermediate_size": state["blocks.0.mlp.fc1.weight"].shape[0],
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "layer_norm_eps": 1e-6,
@@ -76,14 +76,14 @@ def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Official heads have 64 channels; other models need `num_attention_heads`."""
-    overrides = our_names(overrides, OFFICIAL_NAMES)
-    config = read_shapes(state, overrides) | overrides
+    overrides = rename_overrides(overrides, OFFICIAL_NAMES)
+    config = infer_timesformer_config(state, overrides) | overrides
     if "num_attention_heads" not in config:
         config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
     frames = [] if "time_embed" in state else ["num_frames"]
-    unsaid = not_given(overrides, "num_attention_heads", "image_size", *frames)
+    unspecified = missing_overrides(overrides, "num_attention_heads", "image_size", *frames)
     state = rename(state, lambda key: substitute(key, RENAMES))
     if "classifier.weight" in state:
-        return Converted("TimesformerForVideoClassification", config, state, unsaid=unsaid)
+        return Converted("TimesformerForVideoClassification", config, state, unspecified=unspecified)
     state = rename(state, lambda key: key.removeprefix("timesformer."))
-    return Converted("TimesformerModel", config, state, unsaid=unsaid)
+    return Converted("TimesformerModel", config, state, unspecified=unspecified)

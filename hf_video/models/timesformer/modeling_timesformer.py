@@ -209,9 +209,22 @@ class TimesformerModel(TimesformerPreTrainedModel):
         return_dict: bool | None = None,
         cls_only: bool = False,
     ) -> VideoModelOutput | tuple:
-        """`cls_only` returns the class token alone, (B, 1, D), for about 5 % less work."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            cls_only: Whether to return the class token alone, (B, 1, D), for about 5 % less work.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, 1 + tokens, D), the class token first; `hidden_states` are the embeddings and every
+            block's output.
+
+        Raises:
+            ModelInputError: The clip has another shape, or is smaller than a patch.
+        """
         grid = self.token_grid(pixel_values)
-        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         tokens = self.embeddings(pixel_values, grid)
         divided = self.config.attention_type == "divided_space_time"
         options = {"frames": grid[0]} if divided else {}
@@ -231,7 +244,7 @@ class TimesformerModel(TimesformerPreTrainedModel):
             attentions=tuple(p[0] for p in probs) if divided and probs else probs,
             temporal_attentions=tuple(p[1] for p in probs) if divided and probs else None,
         )
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
@@ -257,6 +270,3 @@ class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedMo
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token."""
         return tokens[:, 0]
-
-
-__all__ = ["TimesformerForVideoClassification", "TimesformerModel", "TimesformerPreTrainedModel"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides
 from hf_video.errors import CheckpointError
 from hf_video.models.two_stream.configuration_two_stream import (
     NETWORKS,
@@ -109,7 +109,7 @@ def resnet_config(state: StateDict) -> dict[str, Any]:
     }
 
 
-def resnet_name(prefix: str) -> str:
+def torchvision_resnet_name(prefix: str) -> str:
     rules = (
         (r"^conv1$", "embeddings.conv"),
         (r"^bn1$", "embeddings.norm"),
@@ -151,12 +151,12 @@ def renamed(state: StateDict) -> StateDict:
         if HEAD.match(key):
             return HEAD.sub("head.", key)
         prefix, last = key.rsplit(".", 1)
-        return f"{names.get(prefix, prefix) if names else resnet_name(prefix)}.{last}"
+        return f"{names.get(prefix, prefix) if names else torchvision_resnet_name(prefix)}.{last}"
 
     return rename(state, rules)
 
 
-def place(key: str, stream: str, whole: bool) -> str:
+def stream_key(key: str, stream: str, whole: bool) -> str:
     """Our name of a tensor of one stream in the model: the classifier, or the model without one."""
     if key.startswith("head."):
         return f"classifier.heads.{stream}.{key.removeprefix('head.')}"
@@ -179,15 +179,15 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         found = renamed(tensors)
         if whole:
             config["num_labels"] = found["head.weight"].shape[0]
-        ours |= {place(key, stream, whole): value for key, value in found.items()}
-    given = our_names(overrides, OFFICIAL_NAMES)
+        ours |= {stream_key(key, stream, whole): value for key, value in found.items()}
+    given = rename_overrides(overrides, OFFICIAL_NAMES)
     config |= given
     fusion = ("fusion", "fusion_weights", "fusion_scores") if len(streams) == 2 else ()
-    unsaid = not_given(given, "image_size", "num_frames", *fusion)
+    unspecified = missing_overrides(given, "image_size", "num_frames", *fusion)
     # Files of PyTorch before 0.4.1 don't count batches, and nothing here reads the count.
-    counters = {place(f"{k}.{COUNTERS}", s, whole) for s, t in streams.items() for k in norms(renamed(t))}
+    counters = {stream_key(f"{k}.{COUNTERS}", s, whole) for s, t in streams.items() for k in norms(renamed(t))}
     name = "TwoStreamForVideoClassification" if whole else "TwoStreamModel"
-    return Converted(name, config, ours, optional=counters - set(ours), unsaid=unsaid)
+    return Converted(name, config, ours, optional=counters - set(ours), unspecified=unspecified)
 
 
 def norms(state: StateDict) -> list[str]:
@@ -248,5 +248,5 @@ def load_image_weights(
     done = set()
     for name, network, tensors in loads:
         network.load_state_dict(tensors, strict=False)
-        done |= {place(key, name, whole) for key in tensors}
+        done |= {stream_key(key, name, whole) for key in tensors}
     return sorted(name for name, _ in model.named_parameters() if name not in done)

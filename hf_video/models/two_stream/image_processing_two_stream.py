@@ -19,7 +19,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 
 from hf_video.base.processing import ImageKwargs, VideoImageProcessor, VideoKwargs, VideoVideoProcessor
-from hf_video.base.processing_pixels import layout_name, pixel_values, resized, views
+from hf_video.base.processing_pixels import layout_name, pixel_values, resize_clip, views
 from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, check_switch
 from hf_video.video import transforms
 from hf_video.video.decode.sources import plain_source
@@ -221,7 +221,7 @@ def _fields(
     missing = [i for i in range(len(wanted)) if found.get(i) is None]
     if missing:
         numbers, places = np.unique(wanted[missing], return_inverse=True)
-        frames = resized(frames_of(numbers), settings).numpy()
+        frames = resize_clip(frames_of(numbers), settings).numpy()
         new = optical_flow(
             frames,
             pairs=places.reshape(-1, 2),
@@ -273,6 +273,3 @@ def _flow_views(fields: np.ndarray, settings: SimpleNamespace) -> list[torch.Ten
     crops = views(torch.from_numpy(flat - np.uint8(STILL)), settings)
     crops = [crop + STILL for crop in crops]
     return [torch.from_numpy(flip_flow(crop.numpy())) for crop in crops] if settings.do_horizontal_flip else crops
-
-
-__all__ = ["TwoStreamImageProcessor", "TwoStreamVideoProcessor"]

@@ -164,13 +164,22 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> TwoStreamModelOutput | tuple:
-        """Raises ModelInputError where the streams' maps differ in time or size, and for attentions: there are none."""
+        """Encodes clips and their flow.
+
+        Args:
+            pixel_values: Frames (B, T, 3, H, W) of the spatial stream.
+            flow_values: Flow (B, S, 2·L, H, W) of the temporal stream, L fields of x and y. With fusion S must be T.
+            output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Raises:
+            ModelInputError: The streams' maps differ in time or size, or attentions are asked for: there are none.
+        """
         outputs, _ = self._outputs_and_map(pixel_values, flow_values, output_attentions, output_hidden_states)
-        return self.finish(outputs, return_dict)
+        return self.to_output(outputs, return_dict)
 
     def _outputs_and_map(self, pixel_values, flow_values, output_attentions=None, output_hidden_states=None):
         self.refuse_attentions(output_attentions)
-        _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        _, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         maps, states = self.encode(pixel_values, flow_values)
         self._check_alike(maps, "last_hidden_state")
         feature_map = torch.cat(maps, dim=2).movedim(2, -1)
@@ -260,10 +269,20 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        """`pixel_values` (B, T, 3, H, W) and `flow_values` (B, S, 2·L, H, W); S and T may differ, but for fusion by
-        convolution."""
+        """Classifies clips by their frames and their flow.
+
+        Args:
+            pixel_values: Frames (B, T, 3, H, W).
+            flow_values: Flow (B, S, 2·L, H, W), L fields of x and y; S and T may differ, but for fusion by convolution.
+            labels: (B,) class numbers, or (B, classes) floats; see `losses.classification_loss`.
+            output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+            num_items_in_batch: Labels of the whole effective batch, by which Trainer divides the loss.
+
+        Returns:
+            `logits` (B, classes), and `loss` with labels.
+        """
         self.refuse_attentions(output_attentions)
-        _, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        _, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         maps, states = self.two_stream.encode(pixel_values, flow_values)
         logits = self.classifier(self.two_stream.embed(maps))
         states = states if output_hidden_states else None
@@ -274,6 +293,3 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
         self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **wanted: bool | None
     ) -> VideoFeatures:
         return self.two_stream.get_video_features(pixel_values, flow_values, return_dict=True, **wanted)
-
-
-__all__ = ["TwoStreamForVideoClassification", "TwoStreamModel", "TwoStreamPreTrainedModel"]

@@ -145,7 +145,7 @@ class StreamNetwork(nn.Module):
         return x.unflatten(0, feature_map.shape[:2])
 
 
-class VideoStream(nn.Module):
+class VideoModelStream(nn.Module):
     """One of our video models as a stream, with what `StreamNetwork` offers."""
 
     hidden = None
@@ -171,5 +171,8 @@ class VideoStream(nn.Module):
         return feature_map.flatten(2)
 
 
-def make_stream(spec: StreamSpec | VideoStreamSpec) -> StreamNetwork | VideoStream:
-    return VideoStream(spec) if spec.kind == "video" else StreamNetwork(spec)
+VideoStream = VideoModelStream  # as whole models that 0.1.0 pickled name it
+
+
+def make_stream(spec: StreamSpec | VideoStreamSpec) -> StreamNetwork | VideoModelStream:
+    return VideoModelStream(spec) if spec.kind == "video" else StreamNetwork(spec)

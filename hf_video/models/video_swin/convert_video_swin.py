@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from hf_video.base.convert import VIT_BLOCK, Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import (
+    VIT_BLOCK,
+    Converted,
+    StateDict,
+    missing_overrides,
+    rename,
+    rename_overrides,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 from hf_video.models.published_inputs import short_side
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
@@ -117,7 +125,7 @@ def window_of(ways: int, overrides: Mapping[str, Any]) -> list[int]:
     return window
 
 
-def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
+def infer_video_swin_config(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
     """Configuration values that a state dict under the authors' names tells."""
     width, channels, *patch = state["patch_embed.proj.weight"].shape
     tables = [state[f"layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(len(stage_depths(state)))]
@@ -149,7 +157,7 @@ def from_transformers(state: StateDict) -> StateDict:
     return joined
 
 
-def inflate(state: StateDict, patch_frames: int, window: list[int]) -> StateDict:
+def inflate_swin(state: StateDict, patch_frames: int, window: list[int]) -> StateDict:
     """A Swin image model, under the authors' names, as a video model (section 3.3): the patch embedding is repeated
     over `patch_frames` and divided by them, the bias tables are repeated over time (and interpolated if the window has
     other rows and columns). A still video of whole windows gives what its frame gives the image model. The
@@ -173,7 +181,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. The shapes tell everything but `temporal_stride` (VIOLET: 1) and, where rows and
     columns are not 7, `window_size`. An image checkpoint becomes a `VideoSwinModel` of `patch_size` (2, 4, 4) and
     `window_size` (8, 7, 7), or what overrides say."""
-    overrides = our_names(overrides, OFFICIAL_NAMES)
+    overrides = rename_overrides(overrides, OFFICIAL_NAMES)
     given = dict(overrides)
     state = {key: value for key, value in state.items() if not key.endswith(DERIVED)}
     torchvision = any(key.startswith("features.") for key in state)
@@ -185,15 +193,17 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         raise CheckpointError(f"No Video Swin checkpoint: keys begin {sorted(state)[:5]}, no patch embedding found.")
     if projection.ndim == 4:
         window = list(overrides.setdefault("window_size", [8, 7, 7]))
-        state = inflate(state, overrides.get("patch_size", [2])[0], window)
-    config = read_shapes(state, overrides)
+        state = inflate_swin(state, overrides.get("patch_size", [2])[0], window)
+    config = infer_video_swin_config(state, overrides)
     renamed = rename(state, new_names(config["depths"]))
     # torchvision tests the authors' weights on frames an eighth larger than the crop.
     processor = {"size": {"shortest_edge": short_side(VideoSwinConfig(**config)) * 8 // 7}} if torchvision else {}
     inflated = ["patch_size"] if projection.ndim == 4 else []
-    unsaid = not_given(given, "window_size", "temporal_stride", *inflated, "image_size", "num_frames")
+    unspecified = missing_overrides(given, "window_size", "temporal_stride", *inflated, "image_size", "num_frames")
     if "head.weight" not in renamed:
-        return Converted("VideoSwinModel", config, renamed, processor=processor, unsaid=unsaid)
+        return Converted("VideoSwinModel", config, renamed, processor=processor, unspecified=unspecified)
     head = {key.replace("head.", "classifier.", 1): v for key, v in renamed.items() if key.startswith("head.")}
     body = {f"video_swin.{key}": v for key, v in renamed.items() if not key.startswith("head.")}
-    return Converted("VideoSwinForVideoClassification", config, body | head, processor=processor, unsaid=unsaid)
+    return Converted(
+        "VideoSwinForVideoClassification", config, body | head, processor=processor, unspecified=unspecified
+    )

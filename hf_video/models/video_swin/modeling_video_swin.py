@@ -206,7 +206,7 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
             raise ModelInputError(
                 f"pixel_values of shape {tuple(pixel_values.shape)} holds no pixels. Pass at least one frame."
             )
-        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         x, hidden_states, attentions = run_blocks(
             self.encoder.layer,
             self.embeddings(pixel_values),
@@ -223,10 +223,21 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoModelOutput | tuple:
-        """Hidden states are (B, tokens, channels) of their stage, `attentions` (B·windows, heads, N, N) of each block's
-        windows, in the shifted grid where a block shifts."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, tokens, D). `hidden_states` are (B, tokens, channels) of their stage, `attentions`
+            (B·windows, heads, N, N) of each block's windows, in the shifted grid where a block shifts.
+
+        Raises:
+            ModelInputError: The clip has another shape, or is smaller than a patch.
+        """
         states = self.encode(pixel_values, output_attentions, output_hidden_states)
-        return self.finish(self.as_tokens(*states), return_dict)
+        return self.to_output(self.as_tokens(*states), return_dict)
 
     @staticmethod
     def as_tokens(x, hidden_states, attentions) -> VideoModelOutput:
@@ -253,6 +264,3 @@ class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel)
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the mean."""
         return tokens.mean(1)
-
-
-__all__ = ["VideoSwinForVideoClassification", "VideoSwinModel", "VideoSwinPreTrainedModel"]

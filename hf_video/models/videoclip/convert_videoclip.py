@@ -8,26 +8,26 @@ from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename
+from hf_video.base.convert import (
+    Converted,
+    StateDict,
+    count_layers,
+    missing_overrides,
+    number_of_heads,
+    rename,
+    rename_overrides,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 from hf_video.models.s3d.convert_s3d import convert as convert_s3d
 
 OFFICIAL_NAMES = {
     "max_frames": "num_frames",
-    "cross_num_hidden_layers": None,
-    "sim_header": None,
-    "linear_patch": None,
-    "embed_dim": None,
-    "image_resolution": None,
-    "vision_layers": None,
-    "vision_width": None,
-    "vision_patch_size": None,
-    "context_length": None,
-    "vocab_size": None,
-    "text_width": None,
-    "text_layers": None,
-    "max_words": None,
-}
+    **dict.fromkeys((
+        "cross_num_hidden_layers", "sim_header", "linear_patch", "embed_dim", "image_resolution", "vision_layers",
+        "vision_width", "vision_patch_size", "context_length", "vocab_size", "text_width", "text_layers", "max_words",
+    )),
+}  # fmt: skip
 
 # Written by some exports of CLIP, worked out here from the shapes; CLIP4Clip's LSTM carries positions it doesn't use.
 UNUSED = ("input_resolution", "context_length", "vocab_size")
@@ -77,20 +77,20 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
             "No CLIP with a ViT: visual.proj or text_projection is missing (CLIP's ResNets are not supported). "
             f"Keys begin {sorted(state)[:5]}."
         )
-    temporal = head_of(state)
+    temporal = temporal_head_of(state)
     if temporal == "lstm":
         state.pop("frame_position_embeddings.weight", None)
-    given = towers_of(our_names(overrides, OFFICIAL_NAMES))
+    given = towers_of(rename_overrides(overrides, OFFICIAL_NAMES))
     config = configuration(state, temporal, given)
     towers = [f"{tower}.{name}" for tower in TOWERS for name in ("num_attention_heads", "hidden_act")]
-    unsaid = not_given(given, *towers, "num_frames")
+    unspecified = missing_overrides(given, *towers, "num_frames")
     for name in ("visual.proj", "text_projection"):
         state[name] = state[name].t().contiguous()
     if "visual.conv2.weight" in state:  # (width, 3, 3 frames, p, p) as a 2-D one over the channels of three frames
         cube = state.pop("visual.conv2.weight")
         state["visual.conv1.weight"] = cube.transpose(1, 2).flatten(1, 2).contiguous()
-    state = rename(split_joined(state), lambda key: substitute(key))
-    return Converted("VideoCLIPModel", config, state, unsaid=unsaid)
+    state = rename(split_joined(state), lambda key: substitute(key, RENAMES))
+    return Converted("VideoCLIPModel", config, state, unspecified=unspecified)
 
 
 def towers_of(given: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     and takes frames."""
     names = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"))
     names |= {"num_hidden_video_layers": None, "num_hidden_text_layers": None, "max_video_len": "max_segments"}
-    given = our_names({k: v for k, v in overrides.items() if k != "num_attention_heads"}, names)
+    given = rename_overrides({k: v for k, v in overrides.items() if k != "num_attention_heads"}, names)
     parts = [given.pop(name, {}) for name in ("text_config", "temporal_config")]
     s3d = {key.removeprefix("s3d."): value for key, value in state.items() if key.startswith("s3d.")}
     state = {key.removeprefix("mmmodel."): value for key, value in state.items() if key.startswith("mmmodel.")}
@@ -138,13 +138,13 @@ def convert_mmpt(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         tower = convert_s3d(s3d, {})
         renamed |= {f"vision_model.{key}": value for key, value in tower.state_dict.items()}
         config |= {"feature_dim": None, "segment_frames": 30, "video_config": {"model_type": "s3d", **tower.config}}
-    unsaid = not_given(given | overrides, "end_token_ids", "max_segments")
+    unspecified = missing_overrides(given | overrides, "end_token_ids", "max_segments")
     if not overrides.get("num_attention_heads"):
-        unsaid += ("text_config.num_attention_heads",)
+        unspecified += ("text_config.num_attention_heads",)
     if s3d:
-        unsaid += not_given(given, "segment_frames")
+        unspecified += missing_overrides(given, "segment_frames")
     derived = {f"{part}.embeddings.position_ids" for part in ("text_model", "temporal_head.bert")}
-    return Converted("VideoCLIPModel", config | given, renamed, optional=derived, unsaid=unsaid)
+    return Converted("VideoCLIPModel", config | given, renamed, optional=derived, unspecified=unspecified)
 
 
 def mmpt_name(key: str) -> str:
@@ -156,18 +156,17 @@ def mmpt_name(key: str) -> str:
 def bert_sizes(state: StateDict, prefix: str, heads: int) -> dict[str, Any]:
     """What the shapes of a BERT tell."""
     words = state[f"{prefix}embeddings.word_embeddings.weight"]
-    layers = [re.match(re.escape(prefix) + r"encoder\.layer\.(\d+)\.", key) for key in state]
     return {
         "vocab_size": words.shape[0],
         "hidden_size": words.shape[1],
         "num_attention_heads": heads,
-        "num_hidden_layers": 1 + max(int(match[1]) for match in layers if match),
+        "num_hidden_layers": count_layers(state, f"{prefix}encoder.layer."),
         "intermediate_size": state[f"{prefix}encoder.layer.0.intermediate.dense.weight"].shape[0],
         "max_position_embeddings": state[f"{prefix}embeddings.position_embeddings.weight"].shape[0],
     }
 
 
-def head_of(state: StateDict) -> str:
+def temporal_head_of(state: StateDict) -> str:
     heads = {"lstm": "lstm_visual.weight_ih_l0", "transformer": "transformerClip.resblocks.0.ln_1.weight"}
     heads["tight"] = "similarity_dense.weight"
     return next((name for name, key in heads.items() if key in state), "mean")
@@ -179,7 +178,7 @@ def configuration(state: StateDict, temporal: str, given: dict[str, Any]) -> dic
     text_width = state["ln_final.weight"].shape[0]
     grid = isqrt(state["visual.positional_embedding"].shape[0] - 1)
     positions, dim = state["positional_embedding"].shape[0], state["text_projection"].shape[1]
-    layers = {"transformer": "transformerClip.", "tight": "cross.transformer."}.get(temporal)
+    layers = {"transformer": "transformerClip.resblocks.", "tight": "cross.transformer.resblocks."}.get(temporal)
     heads = {
         tower: given[tower].get("num_attention_heads") or number_of_heads(channels, {}, name)
         for tower, channels, name in zip(TOWERS, (width, text_width), ("vision_heads", "text_heads"), strict=True)
@@ -189,7 +188,7 @@ def configuration(state: StateDict, temporal: str, given: dict[str, Any]) -> dic
             "model_type": "clip_vision_model",
             "hidden_size": width,
             "intermediate_size": 4 * width,
-            "num_hidden_layers": depth(state, "visual.transformer."),
+            "num_hidden_layers": count_layers(state, "visual.transformer.resblocks."),
             "num_attention_heads": heads["video_config"],
             "hidden_act": "quick_gelu",
             "image_size": grid * patch,
@@ -201,7 +200,7 @@ def configuration(state: StateDict, temporal: str, given: dict[str, Any]) -> dic
             "vocab_size": state["token_embedding.weight"].shape[0],
             "hidden_size": text_width,
             "intermediate_size": 4 * text_width,
-            "num_hidden_layers": depth(state, "transformer."),
+            "num_hidden_layers": count_layers(state, "transformer.resblocks."),
             "num_attention_heads": heads["text_config"],
             "hidden_act": "quick_gelu",
             "max_position_embeddings": positions,
@@ -210,16 +209,11 @@ def configuration(state: StateDict, temporal: str, given: dict[str, Any]) -> dic
         },
         "projection_dim": dim,
         "temporal": temporal,
-        "temporal_layers": depth(state, layers) if layers else 4,
+        "temporal_layers": count_layers(state, layers) if layers else 4,
         "max_position_embeddings": positions,
         "patch_frames": 3 if "visual.conv2.weight" in state else 1,
     }
     return found | given | {tower: {**found[tower], **given[tower]} for tower in TOWERS}
-
-
-def depth(state: StateDict, prefix: str) -> int:
-    found = [re.match(re.escape(prefix) + r"resblocks\.(\d+)\.", key) for key in state]
-    return 1 + max(int(match[1]) for match in found if match)
 
 
 def split_joined(state: StateDict) -> StateDict:
@@ -232,9 +226,3 @@ def split_joined(state: StateDict) -> StateDict:
         else:
             split[key] = value
     return split
-
-
-def substitute(key: str) -> str:
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key

@@ -257,7 +257,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
             attentions=states.attentions,
             projected=projected,
         )
-        return self.finish(features, return_dict)
+        return self.to_output(features, return_dict)
 
     # -- together -----------------------------------------------------------------------------------------------------
 
@@ -273,10 +273,20 @@ class VideoCLIPModel(VideoPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs,
     ) -> VideoCLIPOutput | tuple:
-        """All texts (N, L) against all videos (V, T, C, H, W).
+        """Compares all texts with all videos.
 
-        With `return_loss`, text i belongs to video i and N equals V. In a process group the loss is that of the joint
-        batch, every process's pairs being negatives of all the others' (see `losses.gather_rows`).
+        Args:
+            input_ids, attention_mask, token_type_ids: Texts (N, L); 1 in the mask is a word, 0 padding.
+            pixel_values: Clips (V, T, C, H, W), normalised.
+            video_mask: (V, T), 1 for frames and 0 for padding behind them.
+            segment_features: (V, segments, features) of a video encoder elsewhere, in place of `pixel_values`.
+            return_loss: Whether text i belongs to video i (N equals V) and a loss is wanted. In a process group it is
+                that of
+                the joint batch: every process's pairs are negatives of all the others' (see `losses.gather_rows`).
+            return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `logits_per_video` (V, N), `logits_per_text` (N, V), the vectors of both, and `loss` with `return_loss`.
         """
         if input_ids is None:
             raise ModelInputError("input_ids is missing. Pass the tokenizer's (texts, tokens).")
@@ -302,7 +312,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
             text_embeds=None if tight else text.embedding,
             frame_embeds=frames,
         )
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
     def similarity(self, text: torch.Tensor, video: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N, V) of what the towers gave: vectors (N, D) and (V, D); for "tight" projected texts (N, D) and

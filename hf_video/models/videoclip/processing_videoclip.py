@@ -7,11 +7,11 @@ from typing import Any
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from hf_video.base.model_folder import Resealing
+from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.errors import VideoOptionError
 
 
-class VideoCLIPProcessor(Resealing, ProcessorMixin):
+class VideoCLIPProcessor(ChecksumsOnSave, ProcessorMixin):
     """An image processor of ours and a tokenizer.
 
         processor = VideoCLIPProcessor(VideoCLIPImageProcessor(), AutoTokenizer.from_pretrained(...))

@@ -14,10 +14,11 @@ from hf_video.base.convert import (
     VIT_BLOCK,
     Converted,
     StateDict,
-    not_given,
+    count_layers,
+    missing_overrides,
     number_of_heads,
-    our_names,
     rename,
+    rename_overrides,
     substitute,
 )
 from hf_video.errors import CheckpointError
@@ -46,16 +47,11 @@ OFFICIAL_NAMES = {
     "fc_drop_rate": "classifier_dropout",
     "head_drop_rate": "classifier_dropout",
     # What shapes tell, and what says nothing of a trained model; all of it stands in the Hub's `model_config`.
-    "mlp_ratio": None,
-    "decoder_num_classes": None,
-    "encoder_num_classes": None,
-    "norm_layer": None,
-    "qk_scale": None,
-    "init_values": None,
-    "init_scale": None,
-    "use_learnable_pos_emb": None,
-    "with_cp": None,
-}
+    **dict.fromkeys((
+        "mlp_ratio", "decoder_num_classes", "encoder_num_classes", "norm_layer", "qk_scale", "init_values",
+        "init_scale", "use_learnable_pos_emb", "with_cp",
+    )),
+}  # fmt: skip
 
 # Huge and giant have heads of 80 and 88 channels; small has 6 heads (transformers' own converter says 16).
 ENCODER_HEADS = {1280: 16, 1408: 16}
@@ -90,7 +86,7 @@ def blocks_of(state: StateDict, prefix: str) -> dict[str, int]:
     first = f"{prefix}0."
     found = {
         "hidden_size": state[f"{first}norm1.weight"].shape[0],
-        "num_hidden_layers": 1 + max(int(k[len(prefix) :].split(".")[0]) for k in state if k.startswith(prefix)),
+        "num_hidden_layers": count_layers(state, prefix),
         "intermediate_size": state[f"{first}mlp.fc1.weight"].shape[0],
     }
     if f"{first}attn.scale" in state:
@@ -98,7 +94,7 @@ def blocks_of(state: StateDict, prefix: str) -> dict[str, int]:
     return found
 
 
-def read_shapes(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
+def infer_videomae_config(state: StateDict, overrides: dict[str, Any]) -> dict[str, Any]:
     """Configuration values that an official state dict tells, and the official constants."""
     pretraining = "mask_token" in state
     stem = "encoder." if pretraining or "encoder.patch_embed.proj.weight" in state else ""
@@ -152,20 +148,20 @@ def check_tables(state: StateDict, config: dict[str, Any]) -> None:
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. No shape tells `image_size` and `num_frames`: pass them if not 224 and 16."""
-    given = our_names(overrides, OFFICIAL_NAMES)
-    config = read_shapes(state, given)
+    given = rename_overrides(overrides, OFFICIAL_NAMES)
+    config = infer_videomae_config(state, given)
     check_tables(state, config)
     learned = {key: value for key, value in state.items() if not is_our_table(key, value)}
     renamed = split_qkv(rename(learned, lambda key: substitute(key, RENAMES)))
     heads = [] if config["cosine_attention"] else ["num_attention_heads"]  # whose scales are one for each head
-    unsaid = not_given(given, *heads, "image_size", "num_frames")
+    unspecified = missing_overrides(given, *heads, "image_size", "num_frames")
     if "mask_token" in renamed:
         heads = [f"decoder_{name}" for name in heads]
-        unsaid += not_given(given, *heads, "norm_pix_loss")
-        return Converted("VideoMAEForPreTraining", config, renamed, unsaid=unsaid)
+        unspecified += missing_overrides(given, *heads, "norm_pix_loss")
+        return Converted("VideoMAEForPreTraining", config, renamed, unspecified=unspecified)
     if "fc_norm.weight" in renamed and "classifier.weight" not in renamed:
         config["num_labels"] = 0  # a fine-tuned encoder without its classifier still pools through fc_norm
     if "fc_norm.weight" in renamed or "classifier.weight" in renamed:
-        return Converted("VideoMAEForVideoClassification", config, renamed, unsaid=unsaid)
+        return Converted("VideoMAEForVideoClassification", config, renamed, unspecified=unspecified)
     encoder = rename(renamed, lambda key: key.removeprefix("videomae."))
-    return Converted("VideoMAEModel", config, encoder, unsaid=unsaid)
+    return Converted("VideoMAEModel", config, encoder, unspecified=unspecified)

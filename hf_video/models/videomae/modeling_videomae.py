@@ -150,17 +150,31 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoModelOutput | tuple:
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            bool_masked_pos: (B, tokens) bool, True where a token is hidden; every row hides as many.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, tokens, D), of the visible tokens alone with a mask; `hidden_states` are the
+            embeddings and every block's output.
+
+        Raises:
+            ModelInputError: The clip has another shape, or is smaller than a patch.
+        """
         visible = None
         grid = self.token_grid(pixel_values)
         if bool_masked_pos is not None:
             visible, _ = split_by_mask(check_mask(bool_masked_pos, pixel_values, grid))
-        return self.finish(
+        return self.to_output(
             self.encode(pixel_values, grid, visible, output_attentions, output_hidden_states), return_dict
         )
 
     def encode(self, pixel_values, grid, visible=None, output_attentions=None, output_hidden_states=None):
         """`forward` for a known grid and visible token numbers (B, n)."""
-        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         tokens, hidden_states, attentions = run_blocks(
             self.encoder.layer,
             self.embeddings(pixel_values, grid, visible),
@@ -288,6 +302,21 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VideoMAEForPreTrainingOutput | tuple:
+        """Predicts the pixels of hidden tubelets from the visible ones.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised with the configuration's `image_mean` and `image_std`.
+            bool_masked_pos: (B, tokens) bool, True where the encoder sees nothing; every row hides as many.
+            decoder_masked_pos: (B, tokens) bool, True where nothing is predicted (VideoMAE v2); None predicts all
+                hidden ones.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `loss`, the mean squared error, and `logits` (B, predicted tokens, pixels of a tubelet).
+
+        Raises:
+            ModelInputError: The clip or a mask has another shape, or rows hide different numbers.
+        """
         grid = self.videomae.token_grid(pixel_values)
         if bool_masked_pos is None:
             raise ModelInputError("bool_masked_pos is missing: pretraining needs a mask, e.g. masking.tube_mask.")
@@ -314,7 +343,4 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         output = VideoMAEForPreTrainingOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
-        return self.finish(output, return_dict)
-
-
-__all__ = ["VideoMAEForPreTraining", "VideoMAEForVideoClassification", "VideoMAEModel", "VideoMAEPreTrainedModel"]
+        return self.to_output(output, return_dict)

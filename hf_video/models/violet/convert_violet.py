@@ -8,7 +8,16 @@ from typing import Any
 
 from transformers.utils import logging
 
-from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import (
+    Converted,
+    StateDict,
+    count_layers,
+    missing_overrides,
+    number_of_heads,
+    rename,
+    rename_overrides,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 from hf_video.models.video_swin import convert_video_swin as video_swin
 
@@ -16,12 +25,7 @@ logger = logging.get_logger(__name__)
 
 # What shapes tell, and names that the authors' arguments have for the rest.
 OFFICIAL_NAMES = {
-    "swin": None,
-    "bert_layers": None,
-    "hidden_size": None,
-    "vocab_size": None,
-    "answers": None,
-    "size_vocab": None,
+    **dict.fromkeys(("swin", "bert_layers", "hidden_size", "vocab_size", "answers", "size_vocab")),
     "size_option": "options",
 }
 # Worked out, or written twice: old transformers saved the numbers of positions, and the bias of words under two names.
@@ -44,7 +48,7 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     """Retrieval and multiple choice have the same tensors: with `options` (or the authors' `size_option`), any number,
     the latter is made. `video_config` and `text_config` are dictionaries of further fields. Raises CheckpointError for
     what is no VIOLET."""
-    overrides = our_names(overrides, OFFICIAL_NAMES)
+    overrides = rename_overrides(overrides, OFFICIAL_NAMES)
     for name in ("enc_img.emb_pos", "enc_txt.emb_txt.word_embeddings.weight", "trsfr.layer.0.output.dense.weight"):
         if name not in state:
             raise CheckpointError(f"No VIOLET checkpoint: {name} is missing. Keys begin {sorted(state)[:5]}.")
@@ -59,21 +63,21 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
         "retrieval_loss": "video",
         **overrides,
         "video_config": {
-            **video_swin.read_shapes(swin, dict(overrides.get("video_config", {}))),
+            **video_swin.infer_video_swin_config(swin, dict(overrides.get("video_config", {}))),
             "temporal_stride": 1,
         },
         "text_config": {**text_shapes(state, heads), **overrides.get("text_config", {})},
     }
-    class_name, head = head_of(state, options)
+    class_name, head = class_and_head(state, options)
     ids = ("mask_token_id", "special_token_ids")  # of BERT's uncased vocabulary; for masking while training
     parts = () if heads else ("text_config.num_attention_heads",)
-    unsaid = not_given(overrides, *parts, "video_config.window_size", "num_frames", *ids)
+    unspecified = missing_overrides(overrides, *parts, "video_config.window_size", "num_frames", *ids)
     if class_name == "VioletForVideoTextRetrieval":
         logger.warning_once(
             "Retrieval and multiple choice have the same tensors; this is read as retrieval. For multiple choice pass "
             "options= (the number of them, any)."
         )
-        unsaid += not_given(overrides, "retrieval_loss")
+        unspecified += missing_overrides(overrides, "retrieval_loss")
     if class_name == "VioletForQuestionAnswering":
         config.setdefault("num_labels", state["fc.3.weight"].shape[0])
     if class_name == "VioletForPreTraining":
@@ -90,10 +94,10 @@ def convert(state: StateDict, overrides: Mapping[str, Any]) -> Converted:
     state = rename(state, rule)
     if class_name == "VioletModel":
         state = rename(state, lambda key: key.removeprefix("violet."))
-    return Converted(class_name, config, state, unsaid=unsaid)
+    return Converted(class_name, config, state, unspecified=unspecified)
 
 
-def head_of(state: StateDict, options: int | None) -> tuple[str, str]:
+def class_and_head(state: StateDict, options: int | None) -> tuple[str, str]:
     """The class that a file's tensors call for, and what its head is called there."""
     if "fc_mvm.3.weight" in state:
         return "VioletForPreTraining", "matching_head"
@@ -112,7 +116,7 @@ def text_shapes(state: StateDict, heads: int | None) -> dict[str, Any]:
     return {
         "vocab_size": words,
         "hidden_size": width,
-        "num_hidden_layers": 1 + max(int(key.split(".")[2]) for key in state if key.startswith("trsfr.layer.")),
+        "num_hidden_layers": count_layers(state, "trsfr.layer."),
         "num_attention_heads": heads or number_of_heads(width, {}, "bert_heads"),
         "intermediate_size": state["trsfr.layer.0.intermediate.dense.weight"].shape[0],
         "max_position_embeddings": state["enc_txt.emb_txt.position_embeddings.weight"].shape[0],

@@ -219,14 +219,23 @@ class VioletModel(VioletPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VioletModelOutput | tuple:
-        """Texts (B, L) and videos (B, T, C, H, W), of one number."""
+        """Encodes pairs of a text and a video together.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: Texts (B, L); 1 in the mask is a word, 0 padding.
+            pixel_values: Clips (B, T, C, H, W), normalised; video i belongs to text i.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, tokens, D): the video's tokens, frame by frame, before the text's.
+        """
         self.check_input(pixel_values)
         self.check_text(input_ids, attention_mask)
         if len(input_ids) != len(pixel_values):
             raise ModelInputError(
                 f"{len(input_ids)} texts and {len(pixel_values)} videos came; text i goes with video i."
             )
-        output_attentions, output_hidden_states = self.wants(output_attentions, output_hidden_states)
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         output = self.join(
             self.embed_video(pixel_values),
             self.embed_text(input_ids, token_type_ids),
@@ -234,7 +243,7 @@ class VioletModel(VioletPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
 
 def attention_probabilities(attention: nn.Module, states: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

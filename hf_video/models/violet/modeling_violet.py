@@ -110,8 +110,16 @@ class VioletForVideoTextRetrieval(VioletPreTrainedModel):
         return_loss: bool | None = None,
         return_dict: bool | None = None,
     ) -> VioletRetrievalOutput | tuple:
-        """All texts (N, L) with all videos (V, T, C, H, W), every pair at once. With `return_loss`, text i is that of
-        video i; the loss is a softmax over texts and over videos, or over texts alone (`retrieval_loss`)."""
+        """Scores all texts with all videos, every pair at once.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: Texts (N, L); 1 in the mask is a word, 0 padding.
+            pixel_values: Clips (V, T, C, H, W), normalised.
+            return_loss: Whether text i is that of video i and a loss is wanted: a softmax over texts and over videos,
+                or over
+                texts alone (`retrieval_loss` of the configuration).
+            return_dict: As in transformers; None takes the configuration's.
+        """
         self.check_input(pixel_values)
         self.check_text(input_ids, attention_mask)
         videos, texts = len(pixel_values), len(input_ids)
@@ -128,7 +136,7 @@ class VioletForVideoTextRetrieval(VioletPreTrainedModel):
             of_video = F.cross_entropy(logits.float(), torch.arange(videos, device=logits.device))
             loss = of_video if self.config.retrieval_loss == "video" else contrastive_loss(logits)
         output = VioletRetrievalOutput(loss=loss, logits_per_video=logits, logits_per_text=logits.t())
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
 
 class VioletForQuestionAnswering(VioletPreTrainedModel):
@@ -155,15 +163,25 @@ class VioletForQuestionAnswering(VioletPreTrainedModel):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        """Question i (B, L) on video i (B, T, C, H, W): `logits` (B, answers). `labels` (B,) are numbers of answers;
-        -100 leaves a question out whose answer is none of them."""
+        """Answers question i on video i.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: Questions (B, L); 1 in the mask is a word, 0 padding.
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            labels: (B,) numbers of answers; -100 leaves a question out whose answer the model doesn't know.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+            num_items_in_batch: Labels of the whole effective batch, by which Trainer divides the loss.
+
+        Returns:
+            `logits` (B, answers), and `loss` with labels.
+        """
         wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **wishes)
         logits = self.classifier(states.text_cls)
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
-        return self.finish(_with_states(loss, logits, states), return_dict)
+        return self.to_output(_with_states(loss, logits, states), return_dict)
 
 
 class VioletForMultipleChoice(VioletPreTrainedModel):
@@ -189,13 +207,25 @@ class VioletForMultipleChoice(VioletPreTrainedModel):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        """Options (B, O, L) of videos (B, T, C, H, W): `logits` (B, O). `labels` (B,) are numbers of options."""
+        """Chooses among options for each video.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: Options (B, O, L), each behind its question; 1 in the mask is a
+                word.
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            labels: (B,) numbers of options.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+            num_items_in_batch: Labels of the whole effective batch, by which Trainer divides the loss.
+
+        Returns:
+            `logits` (B, O), and `loss` with labels.
+        """
         self.check_input(pixel_values)
         self.check_text(input_ids, attention_mask, ndim=3)
         if len(input_ids) != len(pixel_values):
             raise ModelInputError(f"Options for {len(input_ids)} videos and {len(pixel_values)} videos came.")
         options = input_ids.shape[1]
-        attentions, hidden_states = self.wants(output_attentions, output_hidden_states)
+        attentions, hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         states = self.violet.join(
             self.violet.embed_video(pixel_values).repeat_interleave(options, 0),
             self.violet.embed_text(*(None if x is None else x.flatten(0, 1) for x in (input_ids, token_type_ids))),
@@ -207,7 +237,7 @@ class VioletForMultipleChoice(VioletPreTrainedModel):
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
-        return self.finish(_with_states(loss, logits, states), return_dict)
+        return self.to_output(_with_states(loss, logits, states), return_dict)
 
 
 def _with_states(loss, logits: torch.Tensor, states: VioletModelOutput) -> VideoClassifierOutput:
@@ -298,16 +328,24 @@ class VioletForPreTraining(VioletPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> VioletForPreTrainingOutput | tuple:
-        """Text i (B, L) is that of video i (B, T, C, H, W).
+        """Predicts hidden words and patches, and which texts are of which videos.
 
         Args:
-            visual_tokens: codes (B, T, h, w) of the clips; words and patches are then hidden here.
-            mtm_labels, mvm_labels: for inputs with words and patches hidden already, what stood there: (B, L) and
+            input_ids, attention_mask, token_type_ids: Texts (B, L); 1 in the mask is a word, 0 padding.
+            pixel_values: Clips (B, T, C, H, W), normalised; video i belongs to text i.
+            visual_tokens: Codes (B, T, h, w) of the clips; words and patches are then hidden here.
+            mtm_labels, mvm_labels: For inputs with words and patches hidden already, what stood there: (B, L) and
                 (B, T, h, w), -100 where nothing was hidden.
             negatives: (B, k), for each video the numbers of k wrong texts; drawn from the batch where missing.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
 
-        There is a loss where there are labels or visual tokens. Attentions and hidden states are those of the hidden
-        inputs with their own texts. Raises ModelInputError for shapes that don't fit.
+        Returns:
+            Predictions, and `loss` with labels or visual tokens. Attentions and hidden states are those of the hidden
+            inputs
+            with their own texts.
+
+        Raises:
+            ModelInputError: Shapes don't fit together.
         """
         if visual_tokens is not None:
             if mtm_labels is not None or mvm_labels is not None:
@@ -334,7 +372,7 @@ class VioletForPreTraining(VioletPreTrainedModel):
         )
         if mtm_labels is not None or mvm_labels is not None:
             self._add_losses(output, self.token_grid(pixel_values))
-        return self.finish(output, return_dict)
+        return self.to_output(output, return_dict)
 
     def _matching_scores(self, states, input_ids, attention_mask, token_type_ids, negatives) -> torch.Tensor:
         """Scores (B, 1 + k) of each video with its own text, from the pass that is done already, and with k others."""

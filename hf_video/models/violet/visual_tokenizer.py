@@ -150,10 +150,18 @@ class VioletVisualTokenizer(VideoPreTrainedModel):
 
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Normalised clips (B, T, 3, H, W), as the model gets them -> codes (B, T, H/(8·shrink), W/(8·shrink)), int64.
+        """Turns clips into codes.
 
         The authors shrink each frame from its file's size at once; here it is shrunk from the model's. For exactly
-        theirs give `encode` pictures of that size and take the argmax."""
+            theirs give
+        `encode` pictures of that size and take the argmax.
+
+        Args:
+            pixel_values: Clips (B, T, 3, H, W), normalised as the model gets them.
+
+        Returns:
+            Codes (B, T, H/(8·shrink), W/(8·shrink)), int64.
+        """
         self.check_input(pixel_values)
         side = 8 * self.config.shrink
         height, width = pixel_values.shape[-2:]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError, check_choice, check_count
-
-logger = logging.get_logger(__name__)
 
 # The paper's models 1 to 4, under the names of the authors' configurations.
 ATTENTION_TYPES = (
@@ -43,6 +40,8 @@ class VivitConfig(VideoConfig):
     """
 
     model_type = "vivit"
+    patch_fields: ClassVar[tuple[str, ...]] = ("tubelet_size",)
+    grid_overrides: ClassVar[tuple[str, ...]] = ("num_frames", "image_size", "tubelet_size")
 
     image_size: int | list[int] | tuple[int, int] = 224
     num_frames: int = 32
@@ -109,14 +108,4 @@ class VivitConfig(VideoConfig):
 
     @classmethod
     def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-        sizes = ("num_frames", "image_size", "tubelet_size")
-        if not config_dict.get("position_grid") and any(name in overrides for name in sizes):
-            made_for = cls(**{name: config_dict[name] for name in sizes if name in config_dict})
-            wanted = cls(**{name: {**config_dict, **overrides}.get(name, getattr(made_for, name)) for name in sizes})
-            if made_for.grid != wanted.grid:
-                logger.warning(
-                    f"The checkpoint's positions were learned for a grid {made_for.grid} of (time, rows, columns) "
-                    f"tokens; they are interpolated to {wanted.grid}. Fine-tune before you trust the scores."
-                )
-                config_dict["position_grid"] = list(made_for.grid)
-        return config_dict
+        return cls.remember_grid(config_dict, overrides)

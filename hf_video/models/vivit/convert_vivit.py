@@ -4,12 +4,20 @@ such as `Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel`), and the layouts
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
 
-from hf_video.base.convert import Converted, StateDict, not_given, number_of_heads, our_names, rename, substitute
+from hf_video.base.convert import (
+    Converted,
+    StateDict,
+    count_layers,
+    missing_overrides,
+    number_of_heads,
+    rename,
+    rename_overrides,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 
@@ -92,12 +100,7 @@ def read_flax(state: StateDict) -> tuple[dict[str, Any], StateDict]:
     return config, rename(arranged, lambda key: substitute(key, FLAX_RENAMES))
 
 
-def depth(state: StateDict, stem: str) -> int:
-    numbers = [int(m[1]) for key in state if (m := re.match(rf"{re.escape(stem)}\.layer\.(\d+)\.", key))]
-    return 1 + max(numbers, default=-1)
-
-
-def read_shapes(state: StateDict) -> dict[str, Any]:
+def infer_vivit_config(state: StateDict) -> dict[str, Any]:
     """Configuration values that the shapes of a state dict under our names tell."""
     tubelets = state.get("vivit.embeddings.patch_embeddings.projection.weight")
     if tubelets is None or tubelets.ndim != 5 or "vivit.embeddings.position_embeddings" not in state:
@@ -106,11 +109,11 @@ def read_shapes(state: StateDict) -> dict[str, Any]:
         "hidden_size": tubelets.shape[0],
         "num_channels": tubelets.shape[1],
         "tubelet_size": list(tubelets.shape[2:]),
-        "num_hidden_layers": depth(state, "vivit.encoder"),
+        "num_hidden_layers": count_layers(state, "vivit.encoder.layer."),
         "intermediate_size": state["vivit.encoder.layer.0.intermediate.dense.weight"].shape[0],
         "qkv_bias": "vivit.encoder.layer.0.attention.attention.query.bias" in state,
     }
-    if temporal := depth(state, "vivit.temporal_encoder"):
+    if temporal := count_layers(state, "vivit.temporal_encoder.layer."):
         config |= {"num_temporal_layers": temporal, "attention_type": "factorized_encoder"}
     elif any(".temporal_attention." in key for key in state):
         config["attention_type"] = "factorized_self_attention_block"
@@ -159,22 +162,22 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         state = vit_names(state)
         if "embeddings.patch_embeddings.projection.weight" in state:
             state = rename(state, lambda key: f"vivit.{key}")
-    given = our_names(overrides, OFFICIAL_NAMES)
-    config = read_shapes(state) | config | given
+    given = rename_overrides(overrides, OFFICIAL_NAMES)
+    config = infer_vivit_config(state) | config | given
     if "attention_type" not in config:
         raise CheckpointError(
             "There is no class token, and no key tells which attention the model has. If half of its heads attend over "
             'time and half over space, pass attention_type="factorized_dot_product_attention".'
         )
-    unsaid = ["image_size"]  # taken for a square
+    unspecified = ["image_size"]  # taken for a square
     if "vivit.temporal_embeddings.position_embeddings" not in state and "image_size" not in given:
-        unsaid.append("num_frames")
+        unspecified.append("num_frames")
     if "num_attention_heads" not in config:
-        unsaid.append("num_attention_heads")
+        unspecified.append("num_attention_heads")
         config["num_attention_heads"] = number_of_heads(config["hidden_size"], {}, "num_attention_heads")
-    config, unsaid = read_grid(state, config), not_given(given, *unsaid)
+    config, unspecified = read_grid(state, config), missing_overrides(given, *unspecified)
     if "classifier.weight" in state:
-        return Converted("VivitForVideoClassification", config, state, unsaid=unsaid)
+        return Converted("VivitForVideoClassification", config, state, unspecified=unspecified)
     state = rename(state, lambda key: key.removeprefix("vivit."))
     pooler = {"pooler.dense.weight", "pooler.dense.bias"}
-    return Converted("VivitModel", config, state, optional=pooler, unsaid=unsaid)
+    return Converted("VivitModel", config, state, optional=pooler, unspecified=unspecified)

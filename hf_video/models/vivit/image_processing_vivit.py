@@ -15,7 +15,7 @@ from hf_video.base.processing import (
     VideoKwargs,
     VideoVideoProcessor,
 )
-from hf_video.base.processing_config import standard
+from hf_video.base.processing_config import normalize_setting
 from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
 
 logger = logging.get_logger(__name__)
@@ -71,7 +71,7 @@ class VivitProcessing:
 
 def normalised_once(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of a file without the second of two normalisations to [-1, 1]."""
-    halves = all(standard(name, settings.get(name, 0.5)) == list(HALF) for name in ("image_mean", "image_std"))
+    halves = all(normalize_setting(name, settings.get(name, 0.5)) == list(HALF) for name in ("image_mean", "image_std"))
     scaled = settings.get("do_rescale", True) and settings.get("offset", True)
     if not (settings.get("do_normalize") and scaled and halves):
         return settings

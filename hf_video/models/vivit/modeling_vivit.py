@@ -255,8 +255,21 @@ class VivitModel(VivitPreTrainedModel):
         return_dict: bool | None = None,
         cls_only: bool = False,
     ) -> VivitModelOutput | tuple:
-        """`interpolate_pos_encoding=False` refuses clips of another grid than the positions' own. `cls_only` may return
-        the class token alone, for less work."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            interpolate_pos_encoding: False refuses clips of another grid than the positions' own.
+            cls_only: Whether the class token alone may be returned, (B, 1, D), for less work.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `last_hidden_state` (B, tokens, D), a class token first in models 1 and 2; `hidden_states` are the
+            embeddings and every block's output.
+
+        Raises:
+            ModelInputError: The clip has another shape, or is smaller than a patch.
+        """
         grid = self.token_grid(pixel_values)
         if not interpolate_pos_encoding and grid != self.position_grid:
             raise ModelInputError(
@@ -264,8 +277,10 @@ class VivitModel(VivitPreTrainedModel):
                 f"{self.position_grid}. Leave interpolate_pos_encoding=True to interpolate them."
             )
         encode = self.encode_in_two_stages if self.two_stages else self.encode_in_one_stage
-        output = encode(pixel_values, grid, cls_only, *self.wants(output_attentions, output_hidden_states))
-        return self.finish(output, return_dict)
+        output = encode(
+            pixel_values, grid, cls_only, *self.resolve_output_flags(output_attentions, output_hidden_states)
+        )
+        return self.to_output(output, return_dict)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
@@ -277,7 +292,7 @@ class VivitModel(VivitPreTrainedModel):
         model 2 that of its first transformer."""
         grid = self.token_grid(pixel_values)
         if self.two_stages:
-            attentions, hidden = self.wants(**wanted)
+            attentions, hidden = self.resolve_output_flags(**wanted)
             first = self.encode_places(pixel_values, grid, output_attentions=attentions, output_hidden_states=hidden)
             outputs = self.over_time(*first, grid[0], output_attentions=attentions)
             places = first[0][:, 1:].unflatten(0, (-1, grid[0])).unflatten(2, grid[1:])
@@ -307,6 +322,18 @@ class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
+        """Classifies clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            labels: (B,) class numbers, or (B, classes) floats; see `losses.classification_loss`.
+            interpolate_pos_encoding: False refuses clips of another grid than the positions' own.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+            num_items_in_batch: Labels of the whole effective batch, by which Trainer divides the loss.
+
+        Returns:
+            `logits` (B, classes), and `loss` with labels.
+        """
         return self.classify(
             pixel_values,
             labels,
@@ -320,6 +347,3 @@ class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
         return self.vivit.pool(tokens)
-
-
-__all__ = ["VivitForVideoClassification", "VivitModel", "VivitPreTrainedModel"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import Converted, StateDict, missing_overrides, rename, rename_overrides, substitute
 from hf_video.errors import CheckpointError
 from hf_video.models.x3d.configuration_x3d import STAGE_DEPTHS
 
@@ -66,9 +66,9 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     state["x3d.fc_1.weight"] = state["x3d.fc_1.weight"].flatten(1)
     if "classifier.weight" in state:
         config["num_labels"] = state["classifier.weight"].shape[0]
-    given = our_names(overrides, OFFICIAL_NAMES)
+    given = rename_overrides(overrides, OFFICIAL_NAMES)
     config |= given
-    unsaid = not_given(given, "image_size", "num_frames")
+    unspecified = missing_overrides(given, "image_size", "num_frames")
     if "classifier.weight" in state:
-        return Converted("X3DForVideoClassification", config, state, unsaid=unsaid)
-    return Converted("X3DModel", config, rename(state, lambda key: key.removeprefix("x3d.")), unsaid=unsaid)
+        return Converted("X3DForVideoClassification", config, state, unspecified=unspecified)
+    return Converted("X3DModel", config, rename(state, lambda key: key.removeprefix("x3d.")), unspecified=unspecified)

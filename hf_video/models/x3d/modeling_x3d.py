@@ -43,7 +43,7 @@ class X3DStem(nn.Module):
         return self.time(self.space(x))
 
 
-class Gate(nn.Module):
+class SqueezeExcitation(nn.Module):
     """Squeeze and excitation (Hu et al., 2018): channels weighed by what the whole map shows."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -53,6 +53,9 @@ class Gate(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.excite(F.relu(self.squeeze(x.mean((2, 3, 4), keepdim=True)))).sigmoid()
+
+
+Gate = SqueezeExcitation  # as whole models that 0.1.0 pickled name it
 
 
 class X3DBlock(ConvBlock):
@@ -66,7 +69,7 @@ class X3DBlock(ConvBlock):
         strides = (1, stride, stride)
         self.conv_a = ConvNormAct(in_channels, inner)
         self.conv_b = ConvNormAct(inner, inner, (3, 3, 3), strides, groups=inner, act=False)
-        self.gate = Gate(inner, squeezed) if squeezed else None
+        self.gate = SqueezeExcitation(inner, squeezed) if squeezed else None
         self.conv_c = ConvNormAct(inner, out_channels, act=False)
         self.shortcut = None
         if in_channels != out_channels:
@@ -124,17 +127,9 @@ class X3DModel(X3DPreTrainedModel):
         """All time and windows of `head_pool` averaged, then ReLU(fc_1): (B, D, T, h, w) -> (B, h', w', head_size)."""
         return F.relu(on_rows(self.fc_1, window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> X3DModelOutput | tuple:
-        x, hidden_states = self.run_blocks(pixel_values, output_attentions, output_hidden_states)
-        x = self.conv_5(x)
-        output = X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
-        return self.finish(output, return_dict)
+    def encoder_output(self, maps: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None) -> X3DModelOutput:
+        x = self.conv_5(maps)
+        return X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
@@ -154,6 +149,3 @@ class X3DForVideoClassification(VideoClassifier, X3DPreTrainedModel):
 
     def clip_vector(self, outputs: X3DModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.dropout(outputs.pooled).mean((1, 2))
-
-
-__all__ = ["X3DForVideoClassification", "X3DModel", "X3DPreTrainedModel"]

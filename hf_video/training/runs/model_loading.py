@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.base.loading import check_place, loading, model_entry, not_loaded
+from hf_video.base.loading import check_model_path, explain_load_failure, loading, model_entry
 from hf_video.base.pairing import check_pair
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
 from hf_video.registry import MODELS, ModelEntry
@@ -80,17 +80,17 @@ def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource
         made = config.preset(size) if size else config()
         return ModelSource(name, model_type, {} if not size else _own_fields(made), None)
     if path.is_dir():
-        check_place(path)
+        check_model_path(path)
         settings = _read_fields(path / "config.json")
         has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
         return ModelSource(name, _known_type(name, settings), settings, str(path) if has_weights else None)
-    check_place(name)
+    check_model_path(name)
     try:
         settings, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
     except OSError as error:
         hint = did_you_mean(model_type, MODELS)
         raise CheckpointError(
-            f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {not_loaded(name, error)}"
+            f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {explain_load_failure(name, error)}"
         ) from error
     return ModelSource(name, _known_type(name, settings), settings, name)
 

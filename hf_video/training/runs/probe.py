@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_video.base.loading import loading
-from hf_video.base.model_folder import being_written, reseal
+from hf_video.base.model_folder import update_checksums, writing_model_folder
 from hf_video.base.output_paths import check_output_folder
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
@@ -232,7 +232,7 @@ def save_probe(
 ) -> None:
     """The model with its probe as a folder for `from_pretrained` and `pipeline`, and `probe.json` with the report and
     `facts`."""
-    with being_written(folder) as folder:
+    with writing_model_folder(folder) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         (folder / "probe.json").write_text(
@@ -300,5 +300,5 @@ def probe_model(
         )
         save_probe(output, encoder, processor, report, facts)
         Division.of(data, splits).save(output)
-        reseal(output)
+        update_checksums(output)
     return {**report.as_dict(), **facts}

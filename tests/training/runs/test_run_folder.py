@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, TrainerCallback
 
 import hf_video
-from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, check_model_folder, damaged
+from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, check_model_folder, find_damaged_files
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, PublishError
@@ -171,7 +171,7 @@ def test_from_each_moment_only_whole_checkpoints_are_gone_on_from(moments, tmp_p
         if (state / ASIDE / "run.json").exists() or (state / UNFINISHED).exists():  # the new run has begun
             place = open_output(copy, described, resume=True, overwrite=False)
             if place.checkpoint is not None:
-                assert not list(damaged(place.checkpoint))
+                assert not list(find_damaged_files(place.checkpoint))
                 steps.add(place.checkpoint.name)
     assert steps == {"checkpoint-2", "checkpoint-4"}
 
