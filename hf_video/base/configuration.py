@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -57,7 +58,7 @@ class VideoConfig(PreTrainedConfig):
         self.check()
 
     @classmethod
-    def _check_spelling(cls, names) -> None:
+    def _check_spelling(cls, names: Iterable[str]) -> None:
         fields = [f.name for f in dataclasses.fields(cls)]
         for name in names:
             hint = did_you_mean(name, fields, cutoff=0.8)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from hf_video.base.configuration import pair
+from hf_video.base.configuration import VideoConfig, pair
 from hf_video.base.loading import model_entry
 from hf_video.base.model_folder import writing_model_folder
 from hf_video.errors import CheckpointError
@@ -74,11 +74,11 @@ def unwrap(checkpoint: Mapping[str, Any]) -> StateDict:
     return state
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray))
 
 
-def array_to_tensor(value: Any) -> torch.Tensor:
+def array_to_tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
 
 
@@ -135,7 +135,7 @@ def build_from_official(
     return model.eval(), converted
 
 
-def warn_assumed_values(model_type: str, config: Any, unspecified: tuple[str, ...]) -> None:
+def warn_assumed_values(model_type: str, config: VideoConfig, unspecified: tuple[str, ...]) -> None:
     """Warns of values that the checkpoint doesn't tell."""
     if not unspecified:
         return
@@ -313,7 +313,7 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     return model
 
 
-def processor_values(processor: type, config: Any) -> dict[str, Any]:
+def processor_values(processor: type, config: VideoConfig) -> dict[str, Any]:
     """Settings of a processor of that class for a model's configuration: sizes, and what its authors trained with."""
     height, width = pair(config.image_size, "image_size")
     usual = processor()

@@ -41,7 +41,13 @@ def check_labels(logits: torch.Tensor, labels: torch.Tensor, problem_type: str, 
         raise ModelInputError(f"labels has shape {shape}; {problem_type} expected {(batch, classes)}.")
 
 
-def classification_loss(logits, labels, problem_type: str | None = None, num_items_in_batch=None, ignore_index=-100):
+def classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    problem_type: str | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = -100,
+):
     """Loss of class logits (B, classes), in float32.
 
     - class numbers (B,), integer: cross-entropy, `ignore_index` left out ("single_label_classification");
@@ -80,12 +86,12 @@ class _ScaledGradient(torch.autograd.Function):
     """The value as it is; its gradient times `factor`."""
 
     @staticmethod
-    def forward(ctx, rows: torch.Tensor, factor: int) -> torch.Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, rows: torch.Tensor, factor: int) -> torch.Tensor:
         ctx.factor = factor
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient * ctx.factor, None
 
 

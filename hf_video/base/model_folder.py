@@ -128,5 +128,5 @@ def find_damaged_files(folder: Path) -> Iterator[tuple[str, str]]:
             yield name, "is damaged: its checksum is not that of what was written"
 
 
-def _of_table(files: Any) -> str:
+def _of_table(files: object) -> str:
     return f"{zlib.crc32(json.dumps(files, sort_keys=True).encode()):08x}"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import ModelOutput
 
 from hf_video.base.configuration import VideoConfig
 from hf_video.base.losses import classification_loss
@@ -24,7 +25,14 @@ def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoF
     `pixel_values_videos`, and `return_dict`, which is the configuration's where it is not given."""
 
     @functools.wraps(method)
-    def get_video_features(self, pixel_values=None, *args, pixel_values_videos=None, return_dict=None, **inputs):
+    def get_video_features(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        *args,
+        pixel_values_videos: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs,
+    ):
         if pixel_values_videos is not None:
             if pixel_values is not None:
                 raise ModelInputError("pixel_values and pixel_values_videos are two names of one input: pass one.")
@@ -105,7 +113,7 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         for owner, module in with_owners(self, self):
             owner._initialize_weights(module)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True):
         """`to_empty` and the like: buffers that gain memory by it get their values."""
         empty = any(buffer.is_meta for _, buffer in self.named_non_persistent_buffers())
         super()._apply(fn, recurse)
@@ -146,7 +154,7 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
         hidden = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return bool(attentions), bool(hidden)
 
-    def to_output(self, output, return_dict: bool | None = None):
+    def to_output(self, output: ModelOutput, return_dict: bool | None = None):
         """A ModelOutput as it is, or as a tuple where the call or the config asks for one."""
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
@@ -221,7 +229,14 @@ class VideoClassifier:
         wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         return self.classify(pixel_values, labels, num_items_in_batch, return_dict, **wishes)
 
-    def classify(self, pixel_values, labels, num_items_in_batch, return_dict, **options):
+    def classify(
+        self,
+        pixel_values: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+        return_dict: bool | None,
+        **options,
+    ):
         """`forward`; `options` are the encoder's."""
         outputs = self.base_model(pixel_values, return_dict=True, **self.encoder_options, **options)
         logits = self.classifier(self.clip_vector(outputs, pixel_values))
@@ -233,7 +248,14 @@ class VideoClassifier:
         (B, tokens, D) -> (B, D)."""
         return self.dropout(self.pool(outputs.last_hidden_state))
 
-    def answer(self, logits, labels, num_items_in_batch, return_dict, **states) -> VideoClassifierOutput | tuple:
+    def answer(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+        return_dict: bool | None,
+        **states,
+    ) -> VideoClassifierOutput | tuple:
         """What every `forward` ends with: logits (B, classes), their loss where there are labels, and the encoder's
         `states`."""
         loss = None

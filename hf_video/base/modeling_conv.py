@@ -41,11 +41,11 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
                 f"{type(self).__name__} has no attention. Leave output_attentions out; output_hidden_states gives maps."
             )
 
-    def tokens_of(self, maps) -> torch.Tensor:
+    def tokens_of(self, maps: torch.Tensor) -> torch.Tensor:
         """What the stem or a block made, as tokens (B, T·H·W, D)."""
         return tokens(maps)
 
-    def run_blocks(self, pixel_values, output_attentions: bool | None, output_hidden_states: bool | None):
+    def run_blocks(self, pixel_values: torch.Tensor, output_attentions: bool | None, output_hidden_states: bool | None):
         """Stem and blocks: the last map, and the tokens of the stem's and every block's, each of its own size, or None.
         Raises ModelInputError for a clip of which no map is left (`token_grid`), and where attentions are asked for."""
         self.refuse_attentions(output_attentions)

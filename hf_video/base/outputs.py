@@ -15,7 +15,7 @@ class _OneVector(ModelOutput):
     def embedding(self) -> torch.Tensor | None:
         return self.pooler_output
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str | int | slice):
         return super().__getitem__("pooler_output" if key == "embedding" else key)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils import logging
@@ -12,10 +12,19 @@ from hf_video.base.configuration import pair
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.errors import CheckpointError, ModelInputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    from hf_video.base.processing import ClipProcessing
+
+    Processor = ClipProcessing | BaseImageProcessor | BaseVideoProcessor | ProcessorMixin
+
 logger = logging.get_logger(__name__)
 
 
-def check_pair(model: Any, processor: Any, *, num_frames: int | None = None) -> None:
+def check_pair(model: PreTrainedModel, processor: Processor | None, *, num_frames: int | None = None) -> None:
     """Compares a model with the processor that prepares its clips.
 
     Args:
@@ -54,7 +63,7 @@ def check_pair(model: Any, processor: Any, *, num_frames: int | None = None) -> 
         _check_statistics(name, config, processor, names)
 
 
-def processor_size(processor: Any) -> tuple[int, int] | None:
+def processor_size(processor: Processor) -> tuple[int, int] | None:
     """(height, width) of what a processor makes, or None where it depends on the video."""
     crops = getattr(processor, "do_center_crop", False)
     if not (crops or getattr(processor, "do_resize", False)):
@@ -63,7 +72,7 @@ def processor_size(processor: Any) -> tuple[int, int] | None:
     return (size["height"], size["width"]) if size.get("height") and size.get("width") else None
 
 
-def model_size(config: Any) -> tuple[int, int] | None:
+def model_size(config: PreTrainedConfig) -> tuple[int, int] | None:
     """(height, width) that a model's configuration, or that of its video tower, was made for; or None."""
     for part in (config, getattr(config, "video_config", None), getattr(config, "vision_config", None)):
         size = getattr(part, "image_size", None)
@@ -72,7 +81,7 @@ def model_size(config: Any) -> tuple[int, int] | None:
     return None
 
 
-def _check_channels(config: Any, names: tuple[str, str]) -> None:
+def _check_channels(config: PreTrainedConfig, names: tuple[str, str]) -> None:
     channels = getattr(config, "num_channels", 3)
     if isinstance(channels, int) and channels != 3:
         raise CheckpointError(
@@ -81,7 +90,7 @@ def _check_channels(config: Any, names: tuple[str, str]) -> None:
         )
 
 
-def _check_grid(model: Any, size: tuple[int, int], frames: int | None, names: tuple[str, str]) -> None:
+def _check_grid(model: PreTrainedModel, size: tuple[int, int], frames: int | None, names: tuple[str, str]) -> None:
     """Asks the model itself, without a pixel."""
     base = model.base_model
     tower = getattr(base, "vision_model", base)
@@ -95,7 +104,7 @@ def _check_grid(model: Any, size: tuple[int, int], frames: int | None, names: tu
         raise CheckpointError(f"{names[1]} makes what {names[0]} can't take: {error}") from error
 
 
-def _check_statistics(name: str, config: Any, processor: Any, names: tuple[str, str]) -> None:
+def _check_statistics(name: str, config: PreTrainedConfig, processor: Processor, names: tuple[str, str]) -> None:
     said, used = getattr(config, name, None), getattr(processor, name, None)
     if not said or not used or not getattr(processor, "do_normalize", False) or isinstance(said, Mapping):
         return

@@ -7,9 +7,11 @@ one core below, on torch and PIL, so the same file gives the same `pixel_values`
 from __future__ import annotations
 
 import copy
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
@@ -21,6 +23,21 @@ from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.base.processing_pixels import layout_name, pixel_values, views
 from hf_video.errors import VideoOptionError, nearest
 from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    import numpy as np
+    import torch
+    from PIL.Image import Image
+
+    from hf_video.base.configuration import VideoConfig
+    from hf_video.video.frames.part import VideoPart
+    from hf_video.video.frames.types import VideoFrames
+    from hf_video.video.reader import VideoReader
+
+    Frames = np.ndarray | torch.Tensor | Sequence[Image | np.ndarray | torch.Tensor]
+    VideoInput = str | os.PathLike[str] | bytes | BinaryIO | VideoReader | VideoFrames | VideoPart | Frames | Mapping
 
 _SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
@@ -126,7 +143,7 @@ class ClipProcessing(ChecksumsOnSave):
         super().__init__(**given)  # keeps what it doesn't know, for the file to be saved again as it was
 
     @classmethod
-    def _check_spelling(cls, names: Any) -> None:
+    def _check_spelling(cls, names: Iterable[str]) -> None:
         known = (*cls._settings_names, *cls._idle_names)
         for name in names:
             if name not in known and nearest(name, known, cutoff=0.8):
@@ -143,17 +160,23 @@ class ClipProcessing(ChecksumsOnSave):
             _reading_file.reset(token)
 
     @classmethod
-    def from_json_file(cls, json_file: Any):
+    def from_json_file(cls, json_file: str | os.PathLike[str]):
         token = _reading_file.set(True)
         try:
             return super().from_json_file(json_file)
         finally:
             _reading_file.reset(token)
 
-    def __call__(self, videos: Any = None, *, images: Any = None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self,
+        videos: VideoInput | Sequence[VideoInput] | None = None,
+        *,
+        images: VideoInput | Sequence[VideoInput] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
         return self.preprocess(images if videos is None else videos, **kwargs)
 
-    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+    def preprocess(self, videos: VideoInput | Sequence[VideoInput], **kwargs: Any) -> BatchFeature:
         """As a call; see the class."""
         settings = self._resolve(kwargs)
         plan = self._plan(settings, kwargs)
@@ -167,11 +190,11 @@ class ClipProcessing(ChecksumsOnSave):
         return BatchFeature(data=data)
 
     @classmethod
-    def values_for(cls, config: Any) -> dict[str, Any]:
+    def values_for(cls, config: VideoConfig) -> dict[str, Any]:
         """Settings, besides sizes, that a model's configuration decides: what a converted model's processor gets."""
         return {}
 
-    def _clips(self, video: Any, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
+    def _clips(self, video: VideoInput, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
         """One video as clips, before any geometry."""
         layout = settings.input_data_format
         return read_clips(video, plan, layout=None if layout is None else layout_name("input_data_format", layout))
@@ -237,7 +260,7 @@ class VideoImageProcessor(ClipProcessing, BaseImageProcessor):
     saved_type: str | None = None
 
     @classmethod
-    def get_image_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_image_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs):
         hub = dict(kwargs)
         try:
             found, rest = super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
@@ -261,13 +284,15 @@ class VideoVideoProcessor(ClipProcessing, VideoProcessorMixin):
     model_input_names = ["pixel_values"]  # noqa: RUF012
 
     @classmethod
-    def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_video_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs):
         hub = dict(kwargs)
         found, rest = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
         return _with_frames_of_model(found, pretrained_model_name_or_path, hub), rest
 
 
-def _with_frames_of_model(found: dict[str, Any], pretrained: Any, hub: dict[str, Any]) -> dict[str, Any]:
+def _with_frames_of_model(
+    found: dict[str, Any], pretrained: str | os.PathLike[str], hub: dict[str, Any]
+) -> dict[str, Any]:
     if found.get("num_frames") is not None:
         return found
     count = config.frames_of_model(pretrained, hub)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def drop_type_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
 
 
-def normalize_setting(name: str, value: Any) -> Any:
+def normalize_setting(name: str, value: object) -> Any:
     """A setting's value in the form that is kept, used and saved. Raises VideoOptionError for one without meaning."""
     if value is None:
         return None
@@ -69,7 +70,7 @@ def raise_unknown_option(name: str, known: Iterable[str], owner: str) -> None:
     raise VideoOptionError(unknown_name(f"{owner} has no option", name, sorted(known)))
 
 
-def frames_of_model(pretrained: Any, hub: Mapping[str, Any]) -> int | None:
+def frames_of_model(pretrained: str | os.PathLike[str], hub: Mapping[str, Any]) -> int | None:
     """`num_frames` of the model that lies beside a processor's file, or None."""
     names = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
     try:
@@ -80,7 +81,7 @@ def frames_of_model(pretrained: Any, hub: Mapping[str, Any]) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _size(value: Any) -> dict[str, int]:
+def _size(value: object) -> dict[str, int]:
     if is_whole(value):
         size = {"shortest_edge": int(value)}  # an old file's bare number is the short side
     elif isinstance(value, (list, tuple)) and len(value) == 2:
@@ -98,7 +99,7 @@ def _size(value: Any) -> dict[str, int]:
     return {key: int(edge) for key, edge in size.items()}
 
 
-def _resample(value: Any) -> int:
+def _resample(value: object) -> int:
     name = getattr(value, "value", value)  # torchvision's InterpolationMode holds the name
     if isinstance(name, str):
         name = {v: k for k, v in RESAMPLE.items()}.get(name.lower(), -1)
@@ -107,7 +108,7 @@ def _resample(value: Any) -> int:
     return int(name)
 
 
-def _statistics(name: str, value: Any) -> list[float]:
+def _statistics(name: str, value: object) -> list[float]:
     numbers = [float(v) for v in (value if isinstance(value, Iterable) else [value] * 3)]
     if len(numbers) == 1:
         numbers *= 3

@@ -108,6 +108,6 @@ def _statistics(name: str, settings: SimpleNamespace, channels: int) -> list[flo
     return values
 
 
-def layout_name(name: str, value: Any) -> str:
+def layout_name(name: str, value: object) -> str:
     value = getattr(value, "value", value)  # transformers' ChannelDimension
     return check_choice(name, value, ("channels_first", "channels_last"))

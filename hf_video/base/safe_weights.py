@@ -26,7 +26,13 @@ class SafeWeights(ChecksumsOnSave):
     folders that are not finished or whose files are damaged."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, use_safetensors=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args,
+        use_safetensors: bool | None = None,
+        **kwargs,
+    ):
         """As transformers'. Raises UnsafeWeightsError where there are pickles and no safetensors, and for
         `use_safetensors=False`; nothing is downloaded then, and nothing unpickled. Raises CheckpointError for a folder
         that is not finished, or of which a file is not what was written (see `check_model_folder`)."""

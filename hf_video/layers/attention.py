@@ -11,6 +11,7 @@ import functools
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -19,7 +20,16 @@ from hf_video.layers.linear import on_rows, side_by_side
 SCORES_IN_CACHE = 2_500_000
 
 
-def eager_attention(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+):
     """softmax(scaling · q kᵀ + mask) v: (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim), probs."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scaling) @ key.transpose(-2, -1)
@@ -30,7 +40,16 @@ def eager_attention(module, query, key, value, attention_mask=None, scaling=None
     return context.transpose(1, 2).contiguous(), probs
 
 
-def sdpa_attention(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **kwargs):
+def sdpa_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+):
     """PyTorch's fused attention; shapes as in `eager_attention`, no probabilities.
 
     Stands in for transformers' function of the same name, which branches on the number of tokens: that number may come
@@ -62,7 +81,7 @@ def has_bf16_vectors() -> bool:
     return vectors and not tiles
 
 
-def attention_by_heads(query, key, value, scaling=None):
+def attention_by_heads(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None = None):
     """softmax(scaling · q kᵀ) v, a few heads at a time, so that their scores stay in the cache; (batch, heads, tokens,
     head_dim) -> (batch, tokens, heads, head_dim). Scores are rounded to the inputs' type, as in `eager_attention`."""
     batch, _, tokens, head_dim = query.shape
@@ -86,7 +105,7 @@ class SelfAttention(nn.Module):
 
     is_causal = False
 
-    def __init__(self, config, hidden_size: int, num_heads: int) -> None:
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.config = config
         self.num_heads = num_heads
@@ -102,7 +121,15 @@ class SelfAttention(nn.Module):
         """(batch, tokens, 3·D) -> three views (batch, heads, tokens, head_dim)."""
         return qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def attend(self, query, key, value, output_attentions: bool = False, scaling: float | None = None, mask=None):
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        output_attentions: bool = False,
+        scaling: float | None = None,
+        mask: torch.Tensor | None = None,
+    ):
         """Three (batch, heads, tokens, head_dim) -> context (batch, tokens, D) and probabilities or None. `mask` is
         added to the scores: it must broadcast to (batch, heads, queries, keys) and have the queries' dtype."""
         attention = eager_attention if output_attentions else attention_function(self.config._attn_implementation)
@@ -127,7 +154,7 @@ class SelfAttention(nn.Module):
 class FusedSelfAttention(SelfAttention):
     """q, k and v from one weight on disk, `qkv` (TimeSformer, MViT)."""
 
-    def __init__(self, config, hidden_size: int, num_heads: int, bias: bool = True) -> None:
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True) -> None:
         super().__init__(config, hidden_size, num_heads)
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
 
@@ -145,7 +172,9 @@ class SplitSelfAttention(SelfAttention):
     ViT-B layer's time on a CPU, and one kernel instead of three on a GPU.
     """
 
-    def __init__(self, config, hidden_size: int, num_heads: int, bias: bool = True, *, key_bias: bool = False) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True, *, key_bias: bool = False
+    ) -> None:
         super().__init__(config, hidden_size, num_heads)
         for name in ("query", "key", "value"):
             setattr(self, name, nn.Linear(hidden_size, hidden_size, bias=bias and key_bias))
@@ -165,7 +194,7 @@ class CosineSelfAttention(SplitSelfAttention):
 
     max_scale = 4.6052
 
-    def __init__(self, config, hidden_size: int, num_heads: int, bias: bool = True) -> None:
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True) -> None:
         super().__init__(config, hidden_size, num_heads, bias)
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log())
 

@@ -5,7 +5,7 @@ Maps are (B, D, T, H, W) in here; models hand out tokens (B, T·H·W, D), see `t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -132,7 +132,7 @@ def statistics_kept(block: nn.Module):
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def checkpoint_by_inputs(reentrant, other, forward, *inputs):
+def checkpoint_by_inputs(reentrant: Callable, other: Callable, forward: Callable, *inputs):
     """Reentrant checkpointing where an input has a gradient; a block that sees pixels would get none by it."""
     return (reentrant if any(getattr(x, "requires_grad", False) for x in inputs) else other)(forward, *inputs)
 
@@ -149,7 +149,7 @@ class ConvBlock(GradientCheckpointingLayer):
         return once if run.keywords.get("use_reentrant") is False else partial(checkpoint_by_inputs, run, once)
 
     @_gradient_checkpointing_func.setter
-    def _gradient_checkpointing_func(self, run) -> None:
+    def _gradient_checkpointing_func(self, run: Callable) -> None:
         self.checkpoint = run
 
     @_gradient_checkpointing_func.deleter

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -32,7 +34,7 @@ class Tables(nn.Module):
             setattr(self, name, table.to(device))
         return getattr(self, name)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True):
         """`to`, `cuda` and the like: `fn` tells where the model goes; what else it does is for weights."""
         super()._apply(fn, recurse)
         for name in self.names:

@@ -77,8 +77,8 @@ class ViTBlock(GradientCheckpointingLayer):
 
 
 def run_blocks(
-    blocks,
-    x,
+    blocks: nn.ModuleList,
+    x: torch.Tensor,
     *,
     output_hidden_states: bool = False,
     output_attentions: bool = False,

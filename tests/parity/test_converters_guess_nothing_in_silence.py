@@ -9,7 +9,7 @@ import torch
 from golden_cases import CASES, Golden
 
 import hf_video
-from hf_video.base.convert import build, convert_file, unwrap
+from hf_video.base.convert import build_from_official, convert_file, unwrap
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
 
@@ -57,15 +57,15 @@ def test_assumptions_are_announced_and_can_be_given(name, logged):
     model_type, checkpoint, given = model_type_of(name), golden.checkpoint, dict(golden.config)
     if name == "videoclip_mmpt":
         given["end_token_ids"] = (2, 3)
-    model, converted = build(model_type, checkpoint, dict(given))
+    model, converted = build_from_official(model_type, checkpoint, dict(given))
     values = {key: value_of(model.config, key) for key in converted.unspecified}
     for key in values:
         assert repr(key.rpartition(".")[2]).strip("'") in logged.text
     logged.clear()
-    again, said = build(model_type, checkpoint, {**given, **nested(values)})
+    again, said = build_from_official(model_type, checkpoint, {**given, **nested(values)})
     assert not said.unspecified
     assert "assumed" not in logged.text
-    # A C3D of unspecified size takes every clip with as many places; a given size is the only one.
+    # A C3D of unknown size takes every clip with as many places; a given size is the only one.
     before, after = ({**m.config.to_dict(), "any_grid": None} for m in (model, again))
     assert after == before
 
@@ -73,15 +73,15 @@ def test_assumptions_are_announced_and_can_be_given(name, logged):
 def test_no_official_name_is_announced_when_given_under_it(logged):
     golden = Golden("videomae_finetune")
     official = {"num_heads": 4, "img_size": 32, "all_frames": 4}
-    build("videomae", golden.checkpoint, {**golden.config, **official})
+    build_from_official("videomae", golden.checkpoint, {**golden.config, **official})
     assert "assumed" not in logged.text
 
 
 def test_heads_and_activation_of_clip_are_taken():
     golden = Golden("clip4clip_meanP")
-    plain, _ = build("videoclip", golden.checkpoint, dict(golden.config))
+    plain, _ = build_from_official("videoclip", golden.checkpoint, dict(golden.config))
     options = {"vision_heads": 1, "text_config": {"hidden_act": "gelu"}}
-    model, converted = build("videoclip", golden.checkpoint, {**golden.config, **options})
+    model, converted = build_from_official("videoclip", golden.checkpoint, {**golden.config, **options})
     assert model.config.video_config.num_attention_heads == 1
     assert (model.config.text_config.hidden_act, model.config.video_config.hidden_act) == ("gelu", "quick_gelu")
     assert model.config.text_config.hidden_size == plain.config.text_config.hidden_size
@@ -94,7 +94,7 @@ def test_a_width_without_heads_of_64_channels_is_asked_about():
     state |= {"ln_final.weight": torch.zeros(64), "visual.positional_embedding": torch.zeros(5, 48)}
     state |= {"positional_embedding": torch.zeros(7, 64), "text_projection": torch.zeros(64, 16)}
     with pytest.raises(CheckpointError, match="vision_heads"):
-        build("videoclip", state, {})
+        build_from_official("videoclip", state, {})
 
 
 def test_saved_positions_of_other_clips_are_refused():
@@ -103,7 +103,7 @@ def test_saved_positions_of_other_clips_are_refused():
     width = state["encoder.patch_embed.proj.weight"].shape[0]
     state["encoder.pos_embed"] = sinusoid_table(3, width)[None]
     with pytest.raises(CheckpointError, match=r"encoder.pos_embed has positions for 3 tokens.*num_frames"):
-        build("videomae", state, dict(golden.config))
+        build_from_official("videomae", state, dict(golden.config))
 
 
 def test_a_converted_file_says_what_its_processor_assumes(logged, tmp_path):

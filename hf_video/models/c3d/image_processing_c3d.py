@@ -12,6 +12,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 from hf_video.base.processing_pixels import resize_clip
 from hf_video.video.inputs import Clip
@@ -38,7 +40,7 @@ class C3DProcessing:
         return super()._inputs(clips, settings)
 
 
-def _even_margins(frames: Any, settings: SimpleNamespace) -> Any:
+def _even_margins(frames: torch.Tensor, settings: SimpleNamespace) -> Any:
     """(T, H, W, 3) without the first row or column where the crop's margins would not be the same: what then lies in
     the middle begins one later."""
     down, across = frames.shape[1] - settings.crop_size["height"], frames.shape[2] - settings.crop_size["width"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -243,7 +244,7 @@ def _divided(sizes: Triple, stride: Triple) -> Triple:
     return tuple(max(n // s, 1) for n, s in zip(sizes, stride, strict=True))
 
 
-def _check_rows(name: str, rows) -> None:
+def _check_rows(name: str, rows: Sequence[Sequence[float]] | None) -> None:
     """Rows of a block number and positive numbers (whole ones for strides), each block once."""
     factors = name in ("dim_mul", "head_mul")
     meaning = "[block, factor]" if factors else "[block, time, rows, columns]"

@@ -177,7 +177,7 @@ class TwoStreamVideoProcessor(TwoStreamProcessing, VideoVideoProcessor):
     _settings_names = (*VideoVideoProcessor._settings_names, *FLOW_SETTINGS, *LOCAL_SETTINGS, "do_horizontal_flip")
 
 
-def _check_settings(settings: Any) -> None:
+def _check_settings(settings: SimpleNamespace) -> None:
     """Raises VideoOptionError for flow settings without meaning."""
     for name, allowed in (("streams", STREAMS), ("flow_method", METHODS)):
         check_choice(name, getattr(settings, name), allowed)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch.nn import functional as F
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
@@ -28,7 +29,7 @@ class VioletProcessing:
         return [replace(clip, frames=on_square(clip.frames)) for clip in clips] if settings.do_resize else clips
 
 
-def on_square(frames):
+def on_square(frames: torch.Tensor):
     """(T, H, W, 3) with ⌊difference / 2⌋ black rows above and below, or columns left and right: a square, or as the
     authors have it one short of it where the difference is odd."""
     height, width = frames.shape[1:3]

@@ -192,7 +192,7 @@ class VivitModel(VivitPreTrainedModel):
             )
         return frames // t, height // p, width // q
 
-    def encode_places(self, pixel_values, grid: tuple[int, int, int], cls_only: bool = False, **wanted):
+    def encode_places(self, pixel_values: torch.Tensor, grid: tuple[int, int, int], cls_only: bool = False, **wanted):
         """Model 2's first transformer, each time on its own: (B·t, 1 + n, D), or (B·t, 1, D) for the class tokens
         alone; hidden states and probabilities, or None."""
         tokens = self.embeddings.tubelets(pixel_values, grid).unflatten(1, (grid[0], -1)).flatten(0, 1)
@@ -207,7 +207,7 @@ class VivitModel(VivitPreTrainedModel):
         tokens, _, probs = run_blocks(self.temporal_encoder.layer, tokens, first_only=cls_only, **wanted)
         return self.temporal_layernorm(tokens), probs
 
-    def encode_in_two_stages(self, pixel_values, grid, cls_only: bool, attentions: bool, hidden: bool):
+    def encode_in_two_stages(self, pixel_values: torch.Tensor, grid, cls_only: bool, attentions: bool, hidden: bool):
         plain = not (attentions or hidden)
         places = self.encode_places(
             pixel_values, grid, plain, output_attentions=attentions, output_hidden_states=hidden
@@ -224,7 +224,7 @@ class VivitModel(VivitPreTrainedModel):
             temporal_attentions=temporal_probs,
         )
 
-    def encode_in_one_stage(self, pixel_values, grid, cls_only: bool, attentions: bool, hidden: bool):
+    def encode_in_one_stage(self, pixel_values: torch.Tensor, grid, cls_only: bool, attentions: bool, hidden: bool):
         factorized = self.config.attention_type != "spacetime"
         tokens = self.embeddings(self.embeddings.tubelets(pixel_values, grid), grid)
         tokens, hidden_states, probs = run_blocks(
