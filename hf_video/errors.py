@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 Value = TypeVar("Value")
 
@@ -143,12 +143,12 @@ def error_entry(error: BaseException) -> dict[str, str]:
 # -- checks of arguments -----------------------------------------------------------------------------------------------
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether this is a whole number, Python's or NumPy's; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite real number, Python's or NumPy's; True and False are not."""
     real = isinstance(value, Real) and not isinstance(value, bool)
     return real and bool(-float("inf") < value < float("inf"))  # type: ignore[operator]
@@ -187,8 +187,8 @@ def check_count(
     as "pixels", and `hint` go into the message; None is let through with `optional`."""
     if optional and value is None:
         return value
-    if is_whole(value) and least <= value and (most is None or value <= most):  # type: ignore[operator]
-        return int(value)  # type: ignore[call-overload]
+    if is_whole(value) and least <= value and (most is None or value <= most):
+        return int(value)  # type: ignore[return-value]
     of, span = f" of {unit}" if unit else "", f"{least} or more" if most is None else f"from {least} to {most}"
     raise error(f"{name}={value!r} must be a whole number{of}, {span}{', or None' if optional else ''}.{hint}")
 
@@ -209,7 +209,7 @@ def check_number(
     otherwise raises `error`; None is let through with `optional`."""
     if optional and value is None:
         return value
-    good = is_number(value) and (least is None or value >= least) and (above is None or value > above)  # type: ignore
+    good = is_number(value) and (least is None or value >= least) and (above is None or value > above)
     if good and (most is None or value <= most) and (below is None or value < below):  # type: ignore[operator]
         return value
     limits = {"at least": least, "above": above, "at most": most, "below": below}

@@ -3,6 +3,8 @@ effective batch that Trainer hands in, a sum over it is returned in place of the
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -86,12 +88,12 @@ class _ScaledGradient(torch.autograd.Function):
     """The value as it is; its gradient times `factor`."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, rows: torch.Tensor, factor: int) -> torch.Tensor:
+    def forward(ctx: Any, rows: torch.Tensor, factor: int) -> torch.Tensor:
         ctx.factor = factor
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return gradient * ctx.factor, None
 
 

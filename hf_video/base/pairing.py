@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from transformers.utils import logging
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from hf_video.base.processing import ClipProcessing
 
-    Processor = ClipProcessing | BaseImageProcessor | BaseVideoProcessor | ProcessorMixin
+    Processor: TypeAlias = "ClipProcessing | BaseImageProcessor | BaseVideoProcessor | ProcessorMixin"
 
 logger = logging.get_logger(__name__)
 

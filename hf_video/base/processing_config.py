@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,8 @@ def normalize_setting(name: str, value: object) -> Any:
     if name == "num_frames":
         return check_count(name, value)
     if name == "num_crops":
-        check_choice(name, check_count(name, value), (1, 3), hint=" 1 is the middle, 3 are along the longer side.")
-        return int(value)
+        hint = " 1 is the middle, 3 are along the longer side."
+        return check_choice(name, check_count(name, value), (1, 3), hint=hint)
     if name in ("fps", "rescale_factor"):
         return check_number(name, value, above=0)
     return value
@@ -81,7 +81,7 @@ def frames_of_model(pretrained: str | os.PathLike[str], hub: Mapping[str, Any]) 
     return count if isinstance(count, int) else None
 
 
-def _size(value: object) -> dict[str, int]:
+def _size(value: int | Sequence[int] | Mapping[str, int | None]) -> dict[str, int]:
     if is_whole(value):
         size = {"shortest_edge": int(value)}  # an old file's bare number is the short side
     elif isinstance(value, (list, tuple)) and len(value) == 2:

@@ -12,7 +12,7 @@ import pytest
 from odd_files import COUNT, encode, x264
 
 from hf_video import errors
-from hf_video.cli.files import expand
+from hf_video.cli.files import expand_paths
 from hf_video.clips.sources import open_video
 from hf_video.data.sources.load import load_videos
 from hf_video.video import VideoReader
@@ -222,7 +222,7 @@ def test_a_file_address_is_a_path_everywhere(clip, expected, tmp_path):
         with VideoReader(text) as reader, open_video(text) as other:
             assert np.array_equal(reader.get_frames(PICKED).data, expected)
             assert np.array_equal(other.get_frames(PICKED).data, expected)
-    assert expand([address, folder.as_uri()]) == [str(path), str(path)]
+    assert expand_paths([address, folder.as_uri()]) == [str(path), str(path)]
     assert load_videos(folder.parent.as_uri(), test_size=0)["train"][0].source == str(path)
     (tmp_path / "list.csv").write_text(f"video,label\n{address},a\n", "utf-8")
     assert load_videos(tmp_path / "list.csv", test_size=0)["train"][0].source == str(path)
