@@ -21,8 +21,9 @@ from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import ModelOutput
 
+from hf_video.base.losses import classification_loss
 from hf_video.base.modeling import VideoPreTrainedModel, video_features
-from hf_video.base.outputs import VideoFeatures
+from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures
 from hf_video.errors import ModelInputError
 from hf_video.models.video_swin.modeling_video_swin import VideoSwinModel
 from hf_video.models.violet.configuration_violet import VioletConfig
@@ -253,3 +254,17 @@ def attention_probabilities(attention: nn.Module, states: torch.Tensor, seen: to
     query, key = (part(states).unflatten(2, heads).transpose(1, 2) for part in (attention.query, attention.key))
     scores = query @ key.transpose(2, 3) * attention.scaling
     return scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def classifier_output(
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    num_items_in_batch: torch.Tensor | int | None,
+    states: VioletModelOutput,
+) -> VideoClassifierOutput:
+    """Logits (B, classes) and the states that they were read off, with a loss where there are labels (B,)."""
+    loss = None
+    if labels is not None:
+        loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
+    hidden_states, attentions = states.hidden_states, states.attentions
+    return VideoClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)

@@ -13,6 +13,7 @@ Draw with a CPU `generator` for masks that repeat.
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 from hf_video.errors import ModelInputError
 
@@ -113,3 +114,16 @@ def labels_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _up_to(most: int, generator: torch.Generator | None) -> int:
     return int(torch.randint(1, most + 1, (), generator=generator))
+
+
+def cross_entropy_where_hidden(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean where there are labels, in float32; 0 where all are -100."""
+    total = F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def other_rows(batch: int, count: int, device: torch.device) -> torch.Tensor:
+    """For each row of a batch, `count` different others, (B, count)."""
+    order = torch.rand(batch, batch, device=device)
+    order = order.masked_fill(torch.eye(batch, dtype=torch.bool, device=device), 2.0)
+    return order.argsort(1)[:, :count]

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 from transformers.utils import ModelOutput
 
-from hf_video.base.losses import classification_loss, contrastive_loss
+from hf_video.base.losses import contrastive_loss
 from hf_video.base.outputs import VideoClassifierOutput
 from hf_video.errors import ModelInputError
 from hf_video.models.violet import masking
 from hf_video.models.violet.configuration_violet import VioletConfig
-from hf_video.models.violet.encoder import VioletModel, VioletModelOutput, VioletPreTrainedModel
-from hf_video.models.violet.visual_tokenizer import VioletVisualTokenizer, VioletVisualTokenizerConfig
+from hf_video.models.violet.encoder import VioletModel, VioletPreTrainedModel, classifier_output
+from hf_video.models.violet.visual_tokenizer import VioletVisualTokenizer, VioletVisualTokenizerConfig  # noqa: F401
 
 
 @dataclass
@@ -178,10 +178,7 @@ class VioletForQuestionAnswering(VioletPreTrainedModel):
         wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **wishes)
         logits = self.classifier(states.text_cls)
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
-        return self.to_output(_with_states(loss, logits, states), return_dict)
+        return self.to_output(classifier_output(logits, labels, num_items_in_batch, states), return_dict)
 
 
 class VioletForMultipleChoice(VioletPreTrainedModel):
@@ -234,16 +231,7 @@ class VioletForMultipleChoice(VioletPreTrainedModel):
             output_hidden_states=hidden_states,
         )
         logits = self.matching_head(states.text_cls).view(-1, options)
-        loss = None
-        if labels is not None:
-            loss = classification_loss(logits, labels, "single_label_classification", num_items_in_batch)
-        return self.to_output(_with_states(loss, logits, states), return_dict)
-
-
-def _with_states(loss, logits: torch.Tensor, states: VioletModelOutput) -> VideoClassifierOutput:
-    return VideoClassifierOutput(
-        loss=loss, logits=logits, hidden_states=states.hidden_states, attentions=states.attentions
-    )
+        return self.to_output(classifier_output(logits, labels, num_items_in_batch, states), return_dict)
 
 
 class VioletWordHead(nn.Module):
@@ -379,7 +367,7 @@ class VioletForPreTraining(VioletPreTrainedModel):
         own = self.matching_head(states.text_cls)
         batch = len(input_ids)
         if negatives is None:
-            negatives = other_rows(batch, min(self.config.matching_negatives, batch - 1), input_ids.device)
+            negatives = masking.other_rows(batch, min(self.config.matching_negatives, batch - 1), input_ids.device)
         elif negatives.ndim != 2 or len(negatives) != batch:
             raise ModelInputError(f"negatives has shape {tuple(negatives.shape)}; expected ({batch}, wrong texts).")
         wrong = negatives.shape[1]
@@ -391,45 +379,15 @@ class VioletForPreTraining(VioletPreTrainedModel):
         return torch.cat([own, self.matching_head(others.text_cls).view(batch, wrong)], dim=1)
 
     def _add_losses(self, output: VioletForPreTrainingOutput, grid: masking.Grid) -> None:
+        for name, shape in (("mtm", output.mtm_logits.shape[:2]), ("mvm", (len(output.mvm_logits), *grid))):
+            labels = getattr(output, f"{name}_labels")
+            if labels is not None and tuple(labels.shape) != tuple(shape):
+                raise ModelInputError(f"{name}_labels has shape {tuple(labels.shape)}; expected {tuple(shape)}.")
         first = torch.zeros(len(output.vtm_logits), dtype=torch.int64, device=output.vtm_logits.device)
-        output.vtm_loss = _cross_entropy(output.vtm_logits, first)
+        output.vtm_loss = masking.cross_entropy_where_hidden(output.vtm_logits, first)
         if output.mtm_labels is not None:
-            _check_shape("mtm_labels", output.mtm_labels, output.mtm_logits.shape[:2])
-            output.mtm_loss = _cross_entropy(output.mtm_logits, output.mtm_labels)
+            output.mtm_loss = masking.cross_entropy_where_hidden(output.mtm_logits, output.mtm_labels)
         if output.mvm_labels is not None:
-            _check_shape("mvm_labels", output.mvm_labels, (len(output.mvm_logits), *grid))
             patches = output.mvm_logits.unflatten(1, (grid[0], -1))[:, :, 1:]
-            output.mvm_loss = _cross_entropy(patches, output.mvm_labels.flatten(2))
+            output.mvm_loss = masking.cross_entropy_where_hidden(patches, output.mvm_labels.flatten(2))
         output.loss = sum(loss for loss in (output.mtm_loss, output.mvm_loss, output.vtm_loss) if loss is not None)
-
-
-def other_rows(batch: int, count: int, device: torch.device) -> torch.Tensor:
-    """For each row of a batch, `count` different others, (B, count)."""
-    order = torch.rand(batch, batch, device=device)
-    order = order.masked_fill(torch.eye(batch, dtype=torch.bool, device=device), 2.0)
-    return order.argsort(1)[:, :count]
-
-
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean where there are labels, in float32; 0 where all are -100."""
-    total = F.cross_entropy(
-        logits.float().flatten(0, -2), labels.flatten(), ignore_index=masking.IGNORED, reduction="sum"
-    )
-    return total / (labels != masking.IGNORED).sum().clamp(min=1)
-
-
-def _check_shape(name: str, labels: torch.Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(labels.shape) != tuple(shape):
-        raise ModelInputError(f"{name} has shape {tuple(labels.shape)}; expected {tuple(shape)}.")
-
-
-__all__ = [
-    "VioletForMultipleChoice",
-    "VioletForPreTraining",
-    "VioletForQuestionAnswering",
-    "VioletForVideoTextRetrieval",
-    "VioletModel",
-    "VioletPreTrainedModel",
-    "VioletVisualTokenizer",
-    "VioletVisualTokenizerConfig",
-]

@@ -10,7 +10,8 @@ from tiny_violet import TOKENIZER, pairs, tiny
 
 from hf_video.errors import ModelInputError
 from hf_video.models.violet import masking
-from hf_video.models.violet.modeling_violet import VioletForPreTraining, other_rows
+from hf_video.models.violet.masking import other_rows
+from hf_video.models.violet.modeling_violet import VioletForPreTraining
 
 DRAWS = 3000
 
