@@ -169,7 +169,7 @@ def test_parameters_of_the_published_networks(network, spatial, temporal):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fusion": "svm"}, "average, weighted"),
+        ({"fusion": "svm"}, "'average', 'weighted'"),
         ({"fusion_scores": "probabilities"}, "softmax"),
         ({"fusion_weights": [1.0]}, "spatial, temporal"),
         ({"flow_length": 0}, "flow_length"),
