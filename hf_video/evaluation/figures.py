@@ -99,7 +99,7 @@ def _many(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]
 
 
 def _dots(axes: Axes, confusion: np.ndarray) -> None:
-    """A cell is a pixel or two: what is right in its colour, what is wrong as dots whose areas are shares of a row."""
+    """Draws right answers on the diagonal and wrong ones as dots whose areas are shares of a row."""
     from matplotlib.ticker import MultipleLocator
 
     count = len(confusion)

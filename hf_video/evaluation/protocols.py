@@ -181,7 +181,7 @@ def frames_of(config: PreTrainedConfig) -> int:
 
 
 def check_protocol(protocol: str | Protocol) -> None:
-    """Raises VideoOptionError for a name that is no protocol of any model, before a model or video is loaded."""
+    """Raises VideoOptionError for a name that no model's protocol has, before a model or video is loaded."""
     name = str(protocol).strip().lower()
     if isinstance(protocol, Protocol) or re.fullmatch("center|paper(:.*)?", name):
         return

@@ -86,7 +86,7 @@ def _retrieval(scores: np.ndarray, right: np.ndarray, at: tuple[int, ...]) -> Re
 
 
 def _within(places: int, equal: int, own: int) -> float:
-    """How probable it is that one of `own` stands among the first `places` of all `equal` and `own` in any order."""
+    """The probability that one of `own` stands among the first `places` of all `equal` and `own` in any order."""
     if places <= 0:
         return 0.0
     if places > equal:

@@ -196,7 +196,7 @@ class _Worker:
         return self.rows[shard * self.shard_size : (shard + 1) * self.shard_size]
 
     def settings(self) -> dict[str, Any]:
-        """All that a vector depends on, and how the videos are split into shards."""
+        """Returns all that a vector depends on, and how the videos are split into shards."""
         speed = ("batch_size", "num_workers", "device", "on_error")
         names = hashlib.sha256("\0".join(row.name for row in self.rows).encode()).hexdigest()[:16]
         return {

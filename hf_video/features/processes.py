@@ -27,7 +27,7 @@ def process_pool(count: int, prepare: Callable[[int], Callable[[Any], Any]]) -> 
 
 
 def run_prepared(item: object) -> Any:
-    """To be submitted to a `process_pool`."""
+    """Runs what `prepare` returned; this function is to be submitted to a `process_pool`."""
     return _PREPARED[0](item)
 
 

@@ -69,7 +69,7 @@ def read_shard(path: Path, checksum: int | None = None) -> Features:
 
 
 def _read(path: Path, checksum: int | None = None) -> tuple[Features, str | None]:
-    """As `read_shard`, and the proof (None of version 0.1.0)."""
+    """Reads a shard and its proof, which those of version 0.1.0 don't have."""
     try:
         if checksum is not None:
             verify_checksum(path, checksum)

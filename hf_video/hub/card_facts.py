@@ -78,13 +78,13 @@ class ModelFacts:
 
 
 def read_facts(folder: str | Path) -> ModelFacts:
-    """The facts of a folder. Raises CheckpointError where it holds no `config.json` or no safetensors."""
+    """Reads the facts of a folder. Raises CheckpointError without `config.json` or safetensors."""
     folder = Path(folder)
     config = read_json_object(folder / "config.json")
     weights = sorted(folder.glob("*.safetensors"))
     if config is None or not weights:
         raise CheckpointError(
-            f"{folder} is no saved model: it needs config.json and model.safetensors, as save_pretrained writes them."
+            f"{folder} is not a saved model: it needs config.json and model.safetensors, which save_pretrained writes."
         )
     processor = next((found for name in PROCESSOR_FILES if (found := read_json_object(folder / name))), None)
     parameters, dtypes = count_weights(weights)

@@ -2,7 +2,7 @@
 
     write_card("runs/my-model", repo_id="me/my-model")
 
-Every number in it was read from a file of the folder; what no file says is said to be missing. The metadata at its top
+Every number in it was read from a file of the folder; what no file says is named as missing. The metadata at its top
 are `huggingface_hub`'s, so that the Hub shows task, licence, base model and measured metrics. See `card_facts` for what
 is read.
 """
@@ -60,7 +60,7 @@ def write_card(folder: str | Path, *, repo_id: str | None = None, license: str |
         The path of the card.
 
     Raises:
-        CheckpointError: The folder is no saved model.
+        CheckpointError: The folder is not a saved model.
     """
     path = Path(folder) / "README.md"
     if not path.exists() or is_generated_card(path):
@@ -75,7 +75,7 @@ def is_generated_card(path: Path) -> bool:
 
 
 def make_card(facts: ModelFacts, *, repo_id: str | None = None, license: str | None = None) -> ModelCard:
-    """The card of these facts; see `write_card`."""
+    """Makes the card of these facts; see `write_card`."""
     from huggingface_hub import ModelCard
 
     name = repo_id or facts.folder.resolve().name

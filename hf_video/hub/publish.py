@@ -98,7 +98,7 @@ def push(
 
 def publishable_files(folder: str | Path) -> list[str]:
     """Lists the files of a folder that belong on the Hub, relative to it. Raises PublishError, naming all that is
-    missing, for a folder that is no complete model."""
+    missing, for a folder that is not a complete model."""
     folder = Path(folder)
     problems, weights = _problems(folder)
     if problems:
@@ -153,7 +153,7 @@ def _is_result(path: str) -> bool:
 
 
 def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
-    """Its whole name; it is there afterwards."""
+    """Makes the repository where it is missing, and returns its whole name."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if "/" not in repo_id:
@@ -161,7 +161,7 @@ def _make_repository(api: HfApi, repo_id: str, private: bool | None) -> str:
     try:
         found = api.model_info(repo_id)
     except HfHubHTTPError as error:
-        if error.response.status_code not in (401, 404):  # 401: what is not there and what may not be seen are one
+        if error.response.status_code not in (401, 404):  # the Hub answers 401 for what may not be seen, or is missing
             raise
         return api.create_repo(repo_id, private=private is not False, exist_ok=True).repo_id
     if private and found.private is False:
@@ -186,7 +186,7 @@ def _made_files(folder: Path, api: HfApi, repo_id: str, license: str | None) -> 
 
 @contextmanager
 def _publish_errors(repo_id: str):
-    """What the client raises, as PublishError with what to do."""
+    """Raises what the client raises as PublishError with what to do."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
@@ -196,7 +196,7 @@ def _publish_errors(repo_id: str):
     except LocalTokenNotFoundError as error:
         raise PublishError(f"There is no token to push to {repo_id} with. {log_in}") from error
     except HFValidationError as error:
-        raise PublishError(f'{repo_id!r} is no name on the Hub; it must be "owner/name". {error}') from error
+        raise PublishError(f'{repo_id!r} is not a name on the Hub; it must be "owner/name". {error}') from error
     except OfflineModeIsEnabled as error:
         raise PublishError("HF_HUB_OFFLINE is set, so nothing can be pushed; unset it.") from error
     except HfHubHTTPError as error:

@@ -117,7 +117,10 @@ def _register(query: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.n
     for step in (0.02, 0.01):  # scales and places between those of the grid, for each picture around its own
         moves = np.concatenate([np.zeros((1, 3)), step * np.eye(3), -step * np.eye(3)])
         for number, picture in enumerate(pictures):
-            around = [_inside(*(chosen[number] + move)) for move in moves]
+            around = []
+            for size, top, left in chosen[number] + moves:
+                size = min(size, 1.0)
+                around.append((size, min(max(top, 0.0), 1 - size), min(max(left, 0.0), 1 - size)))
             likeness = [_likeness(picture[None], target, *one)[0] for one in around]
             chosen[number] = around[int(np.argmax(likeness))]
     rows = np.stack([_cutter(SIDE, y, scale, SIDE) for scale, y, _ in chosen])
@@ -128,11 +131,6 @@ def _register(query: np.ndarray, pictures: np.ndarray) -> tuple[np.ndarray, np.n
 def _likeness(pictures: np.ndarray, target: np.ndarray, scale: float, y: float, x: float) -> np.ndarray:
     cuts = _cutter(SIDE, y, scale, SIDE) @ pictures @ _cutter(SIDE, x, scale, SIDE).T
     return _unit(cuts.reshape(len(pictures), -1)) @ target
-
-
-def _inside(scale: float, y: float, x: float) -> tuple[float, float, float]:
-    scale = min(scale, 1.0)
-    return scale, min(max(y, 0.0), 1 - scale), min(max(x, 0.0), 1 - scale)
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def image_as_video(image: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     a video, and what `VideoReader` raises."""
     with VideoReader([image] if isinstance(image, Image.Image) else image) as reader:
         if len(reader) != 1:
-            raise VideoOptionError(f"{image} has {len(reader)} frames: it is no image; give it as a video.")
+            raise VideoOptionError(f"{image} has {len(reader)} frames, so it is not an image; give it as a video.")
         return reader.get_frames([0]).data
 
 
@@ -76,7 +76,7 @@ def sheet(moments: Sequence[Moment], *, title: str = "", columns: int = 2) -> Im
 
 
 def write_moment(moment: Moment, path: str | os.PathLike[str], *, shortest_edge: int = 360) -> None:
-    """The moment as a small video of its own, without sound, that any browser plays."""
+    """Writes a moment as a small video, without sound, that any browser plays."""
     with VideoReader(moment.path, on_error="repeat") as reader:
         known = reader.timestamps
         edge = min(shortest_edge, reader.metadata.height, reader.metadata.width)

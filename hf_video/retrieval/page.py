@@ -18,7 +18,7 @@ from hf_video.retrieval.moments import Moment, moment_frames, write_moment
 if TYPE_CHECKING:
     from gradio import Blocks, SelectData
 
-SHOWN = 12
+PAGE_SIZE = 12
 NAMES = {"text": "words", "video": "an example video", "image": "an example image"}
 # All pictures of a page at their full height; on a telephone two side by side, and nothing wider than its screen.
 STYLE = """
@@ -47,7 +47,7 @@ def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> No
 
 
 def page(index: VideoIndex, folder: str) -> Blocks:
-    """The page as `gradio.Blocks`; clips that are played are written to `folder`."""
+    """Builds the page; clips that are played are written to `folder`."""
     gradio = _gradio()
     reads_text = index.encoder.reads_text
     root = os.path.commonpath([os.path.dirname(os.path.abspath(file.path)) for file in index.files])
@@ -62,18 +62,26 @@ def page(index: VideoIndex, folder: str) -> Blocks:
             named = " and ".join(NAMES[name] for name in query)
             return _answer([], f"There are {named}: leave one of them, and clear the others.", number, False)
         try:
-            moments = index.search(**query, top_k=SHOWN, offset=number * SHOWN)
-            more = len(moments) == SHOWN and bool(index.search(**query, top_k=SHOWN, offset=(number + 1) * SHOWN))
+            moments = index.search(**query, top_k=PAGE_SIZE, offset=number * PAGE_SIZE)
+            more = len(moments) == PAGE_SIZE and bool(
+                index.search(**query, top_k=PAGE_SIZE, offset=(number + 1) * PAGE_SIZE)
+            )
         except HFVideoError as error:
             return _answer([], f"**That didn't work:** {error}", number, False)
         if not moments:
             return _answer([], "Nothing was found.", number, False)
-        first = number * SHOWN + 1
+        first = number * PAGE_SIZE + 1
         message = f"{first} to {first + len(moments) - 1}, the nearest first. Choose one to play it."
         return _answer(moments, message, number, more)
 
     def _answer(moments: list[Moment], message: str, number: int, more: bool) -> tuple[Any, ...]:
-        pictures = [(_thumbnail(moment), _caption(moment)) for moment in moments]
+        pictures = []
+        for moment in moments:
+            picture = Image.new("RGB", (320, 180), (128, 128, 128))
+            with contextlib.suppress(VideoError):
+                picture = Image.fromarray(moment_frames(moment, count=1, shortest_edge=180)[0])
+            seconds = f"{moment.start:.0f}-{moment.end:.0f} s"
+            pictures.append((picture, f"{moment.score:.2f}  {seconds}  {os.path.basename(moment.path)}"))
         buttons = gradio.update(interactive=number > 0), gradio.update(interactive=more)
         return pictures, moments, message, None, number, *buttons
 
@@ -87,7 +95,7 @@ def page(index: VideoIndex, folder: str) -> Blocks:
             return None, f"**That didn't work:** {error}"
         return str(path), f"{os.path.relpath(moment.path, root)}, {moment.start:.2f} to {moment.end:.2f} s"
 
-    play.__annotations__["event"] = gradio.SelectData  # how Gradio knows that it wants to be told what was chosen
+    play.__annotations__["event"] = gradio.SelectData  # by this Gradio knows to pass what was chosen
 
     with gradio.Blocks(title="Video search") as blocks:
         gradio.HTML(f"<style>{STYLE}</style>")
@@ -120,16 +128,6 @@ def page(index: VideoIndex, folder: str) -> Blocks:
         after.click(lambda *query: find(*query[:-1], query[-1] + 1), [*asked, number], answers)
         gallery.select(play, [found], [player, status])
     return blocks
-
-
-def _thumbnail(moment: Moment) -> Image.Image:
-    with contextlib.suppress(VideoError):
-        return Image.fromarray(moment_frames(moment, count=1, shortest_edge=180)[0])
-    return Image.new("RGB", (320, 180), (128, 128, 128))
-
-
-def _caption(moment: Moment) -> str:
-    return f"{moment.score:.2f}  {moment.start:.0f}-{moment.end:.0f} s  {os.path.basename(moment.path)}"
 
 
 def _gradio() -> ModuleType:

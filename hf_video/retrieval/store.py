@@ -69,8 +69,8 @@ class IndexedVideo:
 
     @classmethod
     def ready_made(cls, path: str | os.PathLike[str], vectors: ArrayLike, seconds: ArrayLike) -> IndexedVideo:
-        """A video of which only vectors, not yet of length 1, and seconds are known. Raises VideoOptionError for other
-        shapes and numbers that are not finite."""
+        """Makes a video of vectors (N, D) of any length and seconds (N, 2). Raises VideoOptionError for other shapes,
+        and for numbers that are not finite."""
         vectors, seconds = np.asarray(vectors, np.float32), np.asarray(seconds, np.float64)
         if vectors.ndim != 2 or seconds.shape != (len(vectors), 2) or not np.isfinite(vectors).all():
             raise VideoOptionError(
@@ -94,7 +94,7 @@ class IndexSegment:
     removed: frozenset[int] = frozenset()
 
     def entries(self) -> Iterator[IndexedVideo]:
-        """The files that still count."""
+        """Yields the files that are not removed."""
         firsts = np.concatenate([[0], np.cumsum([file.moments for file in self.files])])
         for number, file in enumerate(self.files):
             if number not in self.removed:
@@ -104,8 +104,8 @@ class IndexSegment:
 
 @dataclass
 class Manifest:
-    """What `manifest.json` says. `encoder` tells models apart (None before the first update), `windows` are (length,
-    step) in seconds, `segments` the names that count, `removed` numbers of files by segment."""
+    """The content of `manifest.json`: `encoder` tells models apart (None before the first update), `windows` are
+    (length, step) in seconds, `segments` the names that count, `removed` numbers of files by segment."""
 
     encoder: dict[str, Any] | None = None
     windows: tuple[float, float] | None = None
@@ -134,7 +134,7 @@ class IndexStore:
         path = self.folder / MANIFEST
         if not path.is_file():
             raise VideoIndexError(
-                f"{self.folder} is no search index: it has no {MANIFEST}. Make one with hf-video index."
+                f"{self.folder} is not a search index: it has no {MANIFEST}. Make one with hf-video index."
             )
         try:
             found = read_json(path)
@@ -255,7 +255,7 @@ class IndexStore:
 
 
 def _write_files(folder: Path, entries: Sequence[IndexedVideo], dim: int) -> None:
-    """The three files of a segment; of the vectors only one video's are in memory at once."""
+    """Writes the three files of a segment; of the vectors only one video's are in memory at once."""
     arrow = import_pyarrow("A search index", "retrieval")
     records = [entry.record for entry in entries]
     header = {"descr": "<f4", "fortran_order": False, "shape": (sum(len(entry.vectors) for entry in entries), dim)}
@@ -280,7 +280,7 @@ _COLUMNS = {
 
 
 def _lock(file: BinaryIO) -> bool:
-    """A lock that ends with the process, however that ends."""
+    """Takes a lock that ends with the process; False where another one has it."""
     try:
         try:
             import fcntl
@@ -297,7 +297,7 @@ def _lock(file: BinaryIO) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """To the disk, for a machine that loses its power; folders only where the system can."""
+    """Forces a file or folder to the disk, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

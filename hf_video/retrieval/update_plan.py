@@ -1,4 +1,4 @@
-"""What an update of an index has to do: which files are new, changed, gone, or known under another name."""
+"""Compares an index with a folder: which files are new, changed, gone, or known under another name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hf_video.retrieval.writing import IndexWriter
 
 @dataclass
 class IndexReport:
-    """What an update did: `videos` now in the folder, `moments` in the whole index, files `embedded`, `copied` (known
-    by their content under another name or date), `unchanged`, `removed`, and what could not be read, now or before;
-    `left_out` are files of the folder that are no videos, or other names of one."""
+    """The result of an update: `videos` now in the folder, `moments` in the whole index, files `embedded`, `copied`
+    (known by their content under another name or date), `unchanged`, `removed`, and `skipped` (not readable, now or
+    before); `left_out` are files of the folder that are not videos, or other names of one."""
 
     videos: int = 0
     moments: int = 0
@@ -31,7 +31,7 @@ class IndexReport:
 
 
 class UpdatePlan:
-    """From the files `known` to an index to those that are below `root` now."""
+    """The steps from the files `known` to an index to those that are below `root` now."""
 
     def __init__(self, root: str, paths: Sequence[str], known: Sequence[IndexedVideo]):
         self._root, self._paths = os.path.realpath(root), paths
@@ -46,13 +46,16 @@ class UpdatePlan:
         embed: Callable[[list[str]], Iterable[IndexedVideo | Skipped]],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
-        """Strikes out what is gone, copies what is known by its bytes, embeds the rest."""
+        """Removes what is gone, copies what is known by its bytes, embeds the rest."""
         report = IndexReport(videos=len(self._paths))
         todo = [path for path in self._paths if not self._is_known(path, writer, report)]
         here = set(map(canonical_path, self._paths))
         for key, entry in self._known.items():
-            if key not in here and _below(entry.record.path, self._root):
-                writer.remove(entry.record.path)
+            path = entry.record.path
+            folder = os.path.realpath(os.path.dirname(path))  # of a link that is gone only its folder can be asked
+            below = os.path.isabs(path) and os.path.commonpath([folder, self._root]) == self._root
+            if key not in here and below:
+                writer.remove(path)
                 report.removed += 1
         done = len(self._paths) - len(todo)
         for number, entry in enumerate(embed(todo), start=1):
@@ -61,26 +64,37 @@ class UpdatePlan:
             else:
                 report.embedded += 1
                 writer.replace(entry)
-                _note(report, entry.record)
+                _add_skipped(report, entry.record)
             if on_progress is not None:
                 on_progress(done + number, len(self._paths))
         return report
 
     def _is_known(self, path: str, writer: IndexWriter, report: IndexReport) -> bool:
+        """Keeps a file that is unchanged, or copies what is known of one with these bytes; False for any other."""
         found = self._known.get(canonical_path(path))
-        if found is not None and found.record.stat == _stat(path):
-            report.unchanged += 1
-        elif (found := _same_content(path, self._by_size)) is not None:
-            report.copied += 1
-            writer.replace(found)
-        else:
+        try:
+            status = os.stat(path)
+            if found is not None and found.record.stat == (status.st_size, status.st_mtime_ns, status.st_ctime_ns):
+                report.unchanged += 1
+                _add_skipped(report, found.record)
+                return True
+            same_size = self._by_size.get(status.st_size, [])
+            now = file_record(path) if same_size else None
+        except OSError:
             return False
-        _note(report, found.record)
+        found = next((one for one in same_size if one.record.digest == now.digest), None)
+        if found is None:
+            return False
+        known = found.record
+        record = replace(now, moments=known.moments, kind=known.kind, reason=known.reason)
+        writer.replace(replace(found, record=record))
+        report.copied += 1
+        _add_skipped(report, record)
         return True
 
 
 def find_videos(root: str) -> tuple[list[str], list[Skipped]]:
-    """All videos below a folder, and what of it is left out. Raises DataError where there are none."""
+    """Lists all videos below a folder, and what of it is left out. Raises DataError where there are none."""
     if not os.path.isdir(root):
         raise DataError(f"There is no folder {root}.{near_path(root)} Give the folder that holds the videos.")
     names, others = videos_below(root)
@@ -89,36 +103,6 @@ def find_videos(root: str) -> tuple[list[str], list[Skipped]]:
     return [os.path.join(root, name) for name in names], others
 
 
-def _below(path: str, root: str) -> bool:
-    """Whether a path is in the real folder `root`. Of a link that is gone only its folder can be asked."""
-    folder = os.path.realpath(os.path.dirname(path))
-    return os.path.isabs(path) and os.path.commonpath([folder, root]) == root
-
-
-def _stat(path: str) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _same_content(path: str, by_size: dict[int, list[IndexedVideo]]) -> IndexedVideo | None:
-    """What is known of a file with these very bytes, as of this file."""
-    stat = _stat(path)
-    if stat is None or stat[0] not in by_size:
-        return None
-    try:
-        now = file_record(path)
-    except OSError:
-        return None
-    for entry in by_size[stat[0]]:
-        if entry.record.digest == now.digest:
-            about = {name: getattr(entry.record, name) for name in ("moments", "kind", "reason")}
-            return IndexedVideo(replace(now, **about), entry.vectors, entry.seconds)
-    return None
-
-
-def _note(report: IndexReport, record: FileRecord) -> None:
+def _add_skipped(report: IndexReport, record: FileRecord) -> None:
     if record.kind:
         report.skipped.append(Skipped(record.path, record.reason, record.kind))

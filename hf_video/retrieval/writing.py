@@ -1,5 +1,5 @@
-"""The steps by which an index grows: entries are held until they make a segment, files are struck out in the same
-step that brings their new version, and in the end small segments are joined."""
+"""Writes to an index: videos are held until they make a segment, files are removed in the same step that brings their
+new version, and in the end small segments are joined."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class IndexWriter:
         }
         self._held: dict[str, IndexedVideo] = {}
         self._held_bytes = 0
-        self._struck: list[tuple[str, int]] = []
+        self._removed: list[tuple[str, int]] = []
         self._since = time.monotonic()
 
     def replace(self, entry: IndexedVideo) -> None:
-        """A file's moments, instead of those it had."""
+        """Replaces the moments of a file."""
         if entry.record.moments:
             width = entry.vectors.shape[1]
             if self._manifest.dim not in (None, width):
@@ -50,10 +50,10 @@ class IndexWriter:
             self.flush()
 
     def remove(self, path: str) -> None:
-        """A file that is gone."""
+        """Removes a file."""
         about = canonical_path(path)
         if about in self._place:
-            self._struck.append(self._place.pop(about))
+            self._removed.append(self._place.pop(about))
         if about in self._held:
             self._held_bytes -= self._held.pop(about).vectors.nbytes
 
@@ -61,7 +61,7 @@ class IndexWriter:
         """Makes what is held count."""
         manifest = self._manifest
         removed = {name: list(numbers) for name, numbers in manifest.removed.items()}
-        for name, number in self._struck:
+        for name, number in self._removed:
             removed.setdefault(name, []).append(number)
         segments, checksums = list(manifest.segments), dict(manifest.checksums)
         if self._held:
@@ -70,7 +70,7 @@ class IndexWriter:
             segments.append(name)
             self._place |= {about: (name, number) for number, about in enumerate(self._held)}
         self._commit(replace(manifest, segments=segments, removed=removed, checksums=checksums))
-        self._held, self._held_bytes, self._struck, self._since = {}, 0, [], time.monotonic()
+        self._held, self._held_bytes, self._removed, self._since = {}, 0, [], time.monotonic()
 
     def finish(self) -> None:
         """Flushes, joins segments, builds the FAISS index where it is time, and deletes what no longer counts."""

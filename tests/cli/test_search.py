@@ -66,7 +66,7 @@ def test_a_sheet_of_files_that_are_gone(capsys, index, tmp_path):
         (["{index}"], "one query"),
         (["{index}", "words", "--video", "{clip}"], "one query"),
         (["{index}", "--video", "/no/file.mp4"], "/no/file.mp4"),
-        (["{clip}", "words"], "no search index"),
+        (["{clip}", "words"], "not a search index"),
         (["{index}", "--video", "{clip}", "--top-k", "0"], "--top-k"),
         (["{index}", "--video", "{clip}", "--sheet", "/no/folder/x.png"], "no folder"),
         (["{index}", "--video", "{clip}", "--sheet", "{index}/x.nothing"], "must end in"),

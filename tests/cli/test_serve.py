@@ -20,7 +20,7 @@ def run(capsys, *arguments):
 def test_no_index_is_2(capsys, tmp_path):
     code, err = run(capsys, tmp_path)
     assert code == cli.WRONG
-    assert "no search index" in err
+    assert "not a search index" in err
 
 
 def test_no_gradio_is_2(capsys, tmp_path, monkeypatch):

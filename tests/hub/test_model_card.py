@@ -145,7 +145,7 @@ class TestWhatIsMissing:
         assert not yaml_problems(text)
 
     def test_no_model_at_all(self, tmp_path):
-        with pytest.raises(CheckpointError, match="no saved model"):
+        with pytest.raises(CheckpointError, match="not a saved model"):
             write_card(tmp_path)
 
     def test_a_summary_that_was_cut_off(self, folder):

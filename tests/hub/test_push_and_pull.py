@@ -180,7 +180,7 @@ class TestRefusals:
             ("owner/x", {"token": READER}, r"403.*hf auth login"),
             ("owner/x", {"token": "hf_wrong"}, r"401.*hf auth login"),
             ("somebody/x", {}, "403"),
-            ("a/b/c", {}, "is no name on the Hub"),
+            ("a/b/c", {}, "is not a name on the Hub"),
         ],
     )
     def test_no_right_to_write(self, hub, client, model, repo_id, options, reason):

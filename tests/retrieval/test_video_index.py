@@ -424,8 +424,8 @@ def test_bad_input_leaves_the_index_as_it_was(index, library, tmp_path):
         (VideoOptionError, "shape", lambda: index.search(vector=np.ones(3))),
         (VideoIndexError, "already", lambda: VideoIndex.create(tmp_path / "index")),
         (VideoIndexError, "other things", lambda: VideoIndex.create(library)),
-        (VideoIndexError, "no search index", lambda: VideoIndex.open(tmp_path / "empty")),
-        (VideoIndexError, "no search index", lambda: VideoIndex.open(tmp_path / "missing")),
+        (VideoIndexError, "not a search index", lambda: VideoIndex.open(tmp_path / "empty")),
+        (VideoIndexError, "not a search index", lambda: VideoIndex.open(tmp_path / "missing")),
     ):
         with pytest.raises(error, match=message):
             call()
