@@ -38,9 +38,9 @@ class Skipped:
     """A file that is not used, or with `used=True` one that is used all the same and deserves a look.
 
     `kind` is one of "empty", "damaged", "not a video", "short", "unlabelled", "no videos" (a label folder without any),
-    "format" (no video by its name, or in no split), "missing" (named in a list, not there), "unused" (left out by the
-    list itself), "label" (a class whose name is written in two ways, or nearly like another's), "other" (a file at the
-    top of a folder that is no video, as a README is).
+    "format" (no video by its name, or in no split), "missing" (not there, or not to be opened), "unused" (left out by
+    the list itself), "label" (a class whose name is written in two ways, or nearly like another's), "other" (a file at
+    the top of a folder that is no video, as a README is).
     """
 
     name: str
@@ -72,8 +72,14 @@ def classes_of(label: int | tuple[int, ...] | None) -> tuple[int, ...]:
 class VideoRows(Sequence[VideoRow]):
     """The rows of one split.
 
-    `labels` are the class names in the order of their numbers (empty for unlabelled videos), `skipped` what was left
-    out. Raises DataError for a row whose label has no name.
+    Args:
+        rows: The videos.
+        labels: Class names in the order of their numbers; none for unlabelled videos.
+        skipped: What was left out.
+        root: The folder that names of rows are relative to.
+
+    Raises:
+        DataError: The label of a row has no name.
     """
 
     def __init__(

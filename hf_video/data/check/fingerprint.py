@@ -2,10 +2,6 @@
 
 A print is eight frames, spread over the video, of 16x16 pixels. Two videos are taken for the same where their prints
 agree in appearance (correlation of all pixels), in motion (of what changes from frame to frame) and in mean colour.
-
-Measured on 12 real clips: copies at 112 pixels with crf 38, and as VP9 with half the frames, correlate by at least
-0.988 in appearance and 0.952 in motion and are 2.5 levels off in colour; two halves of one recording, which show the
-same scene, by at most 0.859 and 0.005.
 """
 
 from __future__ import annotations
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from hf_video.data.types import VideoSource
 
 FRAMES, SIDE = 8, 16
+# Copies at 112 pixels and of half the frames reach 0.988 and 0.952, two halves of one recording 0.859 and 0.005.
 APPEARANCE, MOTION, COLOR_LEVELS = 0.97, 0.9, 10.0
 STILL_APPEARANCE = 0.995  # where nothing moves there is only the picture to go by
 STILL_LEVELS = 2.0  # root mean square of what changes, in levels of 255, below which it may be noise

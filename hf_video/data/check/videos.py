@@ -73,11 +73,19 @@ def check_videos(
     videos: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[CheckReport, list[ListedVideo]]:
-    """Opens (`level="open"`) or decodes ("full") every video of a source of `load_videos`, compares them by bytes and,
-    with `content`, by what they show. `data_format` and `videos` are those of `load_videos`. Returns the report and the
-    videos that can be used.
+    """Opens or decodes every video of a source and compares them with each other.
 
-    Raises DataError where there are no videos, or none that can be read.
+    Args:
+        source, data_format, videos, cache_dir: As in `load_videos`.
+        level: "open" opens each file and decodes its first frame, "full" decodes all.
+        content: Whether videos are compared by what they show too, not by their bytes alone.
+        num_frames: Number of frames below which a video is named as short.
+
+    Returns:
+        The report, and the videos that can be used.
+
+    Raises:
+        DataError: There are no videos, or none that can be read.
     """
     listing = list_source(source, data_format, videos=videos)
     prints = _Prints(listing.videos)

@@ -68,24 +68,28 @@ def load_captions(
     num_frames: int = 4,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, VideoRows]:
-    """The (video, caption) pairs of a source as `CaptionRow`s, by split.
+    """Lists the (video, caption) pairs of a source by split.
 
     Args:
-        source: A CSV, TSV, JSON or JSONL list with a column of videos and one of captions (a text, or in JSON a list of
-            them; several entries may name one video); MSR-VTT's JSON (`videos` and `sentences`); a folder with such a
-            list in it (captions.csv, metadata.jsonl, ...) or with a `clip.txt` beside each `clip.mp4`, one caption a
-            line, also below train/ and test/; a `datasets` Dataset or DatasetDict, or a name on the Hub; or a dict of
-            these by split.
+        source: A CSV, TSV, JSON, JSONL or Parquet list with a column of videos and one of captions (a text, or in JSON
+            a list of them; several entries may name one video); MSR-VTT's JSON (`videos` and `sentences`); a folder
+            with such a list in it (captions.csv, metadata.jsonl, ...) or with a `clip.txt` beside each `clip.mp4`, one
+            caption a line, also below train/ and test/; a `datasets` Dataset or DatasetDict, or a name on the Hub; or a
+            dict of these by split.
         videos: The folder that names in a list are relative to; default the list's own. Names without an ending
             ("video7012") are looked up there.
         video_column, caption_column: Their names, where they are not usual ones.
-        split: Take only this one; a source without splits is then this one, whole.
+        split: The only split to take; a source without splits is then this one, whole.
         test_size: Share of the videos that becomes "test" where the source has no splits. All captions of a video, and
             all videos of a group, are on one side.
         seed, group_pattern, inspect, num_frames, cache_dir: As in `load_videos`.
 
-    What is not used (a missing file, an empty caption, a video that can't be read) is in `.skipped`. Raises DataError
-    where nothing is left, and for a source that has no videos or no captions.
+    Returns:
+        The `CaptionRow`s of each split. What is not used (a missing file, an empty caption, a video that can't be read)
+        is in the first split's `skipped`.
+
+    Raises:
+        DataError: Nothing is left, or the source has no videos or no captions.
     """
     listing = load_listing(
         source,
@@ -172,7 +176,7 @@ def normalize_text(text: object) -> str:
 
 
 class CaptionDataset(VideoDataset):
-    """A `VideoDataset` of `CaptionRow`s: its samples have `caption`, a text, besides."""
+    """A `VideoDataset` of `CaptionRow`s. Its samples have a text `caption` too. Raises DataError for other rows."""
 
     def __init__(self, rows: VideoRows, processor: FrameProcessor, **options: Any):
         bare = next((row for row in rows if not getattr(row, "caption", "")), None)
@@ -189,11 +193,16 @@ class CaptionDataset(VideoDataset):
 
 
 class CaptionCollator:
-    """Samples of a `CaptionDataset` to a batch: `pixel_values` (B, T, C, H, W), and `input_ids` and `attention_mask`
-    (B, L) of the captions, padded to the longest (or as `padding` says, a model's `text_padding`) and cut at
-    `max_length` (default: the tokenizer's limit).
+    """Makes a batch of samples of a `CaptionDataset`: `pixel_values` (B, T, C, H, W), `input_ids` and `attention_mask`
+    (B, L) of the captions, and `return_loss`, so that models give their loss.
 
-    `return_loss` is in the batch, so that models give their loss. Raises DataError for samples without captions.
+    Args:
+        tokenizer: The model's.
+        max_length: Tokens at which captions are cut; default the tokenizer's limit.
+        padding: As tokenizers take it: True pads to the longest caption of the batch.
+
+    Raises:
+        DataError: Samples have no captions.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Samples to a batch, and batches from a loader's workers to the training process through memory that is used again.
 
-A batch of four clips of 16x224x224 has 38 MB. torch hands it over in new shared memory each time, and giving it fresh
-pages costs eight times as much as copying the pixels (measured: 7.7 against 0.9 ms a clip). So a worker keeps a few
-buffers; the training process says through a byte in each when the last tensor that looks at it is gone.
+torch hands each batch over in new shared memory, whose fresh pages cost several times as much as copying the pixels. So
+a worker keeps a few buffers; the training process says through a byte in each when the last tensor over it is gone.
 """
 
 from __future__ import annotations
@@ -29,14 +28,21 @@ MARK = 64  # bytes after the pixels, of which the first is 1 while somebody read
 
 
 class VideoCollator:
-    """Samples of a `VideoDataset` to a batch: `pixel_values` (B, T, C, H, W), other inputs likewise, and `labels`, (B,)
-    int64, or (B, classes) float32 with mixing or label smoothing, and where videos show several classes (0 and 1).
+    """Makes a batch of samples of a `VideoDataset`: `pixel_values` (B, T, C, H, W), other inputs likewise, and
+    `labels`, (B,) int64, or (B, classes) float32 with mixing or label smoothing, and where videos show several classes
+    (0 and 1).
 
     Samples that come as lists (repeated augmentation) are laid one after the other, so B may be larger than the batch
-    size. `mixing` (`hf_video.video.augment.Mixing`) is drawn from the seeds of the samples alone: the same batch is
-    always mixed alike, whatever worker or process puts it together.
+    size.
 
-    Raises DataError for samples that do not stack, or mixing without `num_labels`.
+    Args:
+        mixing: `hf_video.video.augment.Mixing`. It is drawn from the seeds of the samples alone: the same batch is
+            always mixed alike, whatever worker or process puts it together.
+        num_labels: Number of classes; needed for mixing and label smoothing.
+        label_smoothing: Share of each label, from 0 to below 1, that is spread over all classes.
+
+    Raises:
+        DataError: Samples don't stack, `num_labels` is needed, or `label_smoothing` is out of its range.
     """
 
     def __init__(self, mixing: Mixing | None = None, num_labels: int | None = None, label_smoothing: float = 0.0):
@@ -189,9 +195,5 @@ def _arrive(
         _mapped[key] = memory.numpy()
     whole = _mapped[key]
     lease = whole[:-MARK]
-    weakref.finalize(lease, _release, whole).atexit = False
+    weakref.finalize(lease, whole.__setitem__, -MARK, 0).atexit = False
     return torch.from_numpy(lease).view(dtype).view(shape)
-
-
-def _release(whole: np.ndarray) -> None:
-    whole[-MARK] = 0

@@ -48,9 +48,11 @@ _keeping = 0  # the process in which that has been done
 
 
 def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0, purpose: int = 0) -> int:
-    """A number from 0 to 2**63 - 1 for one sample; the same arguments give the same number, on every machine.
+    """Returns a number from 0 to 2**63 - 1 for one sample; the same arguments give the same number on every machine.
 
-    `purpose` tells apart independent draws for the same sample (which frames, which crop, which replacement).
+    Args:
+        seed, epoch, index, repeat: Of the run, its pass over the data, the sample and its repetition.
+        purpose: Tells apart independent draws for the same sample (which frames, which crop, which replacement).
     """
     entropy = [int(part) for part in (seed, epoch, index, repeat, purpose)]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -115,7 +117,7 @@ def _remove(path: str, owner: int) -> None:
 
 def keep_freed_memory() -> None:
     """In a worker, once: glibc gives the memory of clips back to the system and asks for it again with every batch,
-    page by page (measured: 7 of 77 ms CPU a clip of 16x224x224). Without glibc nothing happens."""
+    page by page. Without glibc nothing happens."""
     global _keeping
     if _keeping != os.getpid():
         _keeping = os.getpid()
@@ -279,6 +281,10 @@ class VideoDataset(SampleBuilder, torch.utils.data.Dataset):
         max_errors: Share of the rows that may fail (rounded up) before `DataError` stops the training.
         skipped_log: JSONL file of what was skipped, shared by workers and processes; None keeps a temporary one.
         resize: Short side, or (height, width), in pixels, at which frames are read, before augmentation.
+
+    Raises:
+        DataError: There are no rows, or, later, more files than `max_errors` allows could not be read.
+        VideoOptionError: An option has no meaning.
     """
 
     def __init__(

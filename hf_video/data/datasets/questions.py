@@ -72,12 +72,12 @@ def load_questions(
     num_frames: int = 4,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, VideoRows]:
-    """The questions of a source as `QuestionRow`s, by split.
+    """Lists the questions of a source by split.
 
     Args:
-        source: A CSV, TSV, JSON or JSONL list with a column of videos, one of questions and one of answers; for
-            multiple choice also `choices` (in JSON a list of texts; in a table such a list as text, or texts with "|"
-            between them) or a column for each (a1 … a5, as TGIF-QA has them, option_0 …). MSRVTT-QA's and MSVD-QA's
+        source: A CSV, TSV, JSON, JSONL or Parquet list with a column of videos, one of questions and one of answers;
+            for multiple choice also `choices` (in JSON a list of texts; in a table such a list as text, or texts with
+            "|" between them) or a column for each (a1 … a5, as TGIF-QA has them, option_0 …). MSRVTT-QA's and MSVD-QA's
             JSON; a folder with `questions.csv` (or .jsonl, .json) or with a list for each split (`train_qa.json`,
             `test_qa.json`); a `datasets` data set or its name on the Hub; or a dict of these by split.
         videos: The folder that names in a list are relative to; default the list's own. Names without an ending
@@ -87,9 +87,15 @@ def load_questions(
             a video are on one side of an automatic split.
 
     The answer to a choice is its text, or its number from 0: the latter where all answers of the source are such
-    numbers, and not all of them texts that can be chosen. What is not used (a missing file, an empty answer, one that
-    is no choice, a video that can't be read) is in `.skipped`. Raises DataError where nothing is left, for a source
-    that has no videos, questions or answers, and where some questions have choices and others have not.
+    numbers, and not all of them texts that can be chosen.
+
+    Returns:
+        The `QuestionRow`s of each split. What is not used (a missing file, an empty answer, one that is no choice, a
+        video that can't be read) is in the first split's `skipped`.
+
+    Raises:
+        DataError: Nothing is left, the source has no videos, questions or answers, or some questions have choices and
+            others have not.
     """
     listing = load_listing(
         source,
@@ -225,9 +231,13 @@ def answered_by(rows: VideoRows, answers: Iterable[str]) -> VideoRows:
 
 
 class QuestionDataset(VideoDataset):
-    """A `VideoDataset` of `QuestionRow`s. Its samples have `question` besides, `choices` where there are any, and as
-    `labels` the number of the right choice, or of the answer in `answers`: -100, no part of the loss, where it is not
-    there. Raises DataError for rows without a question, and for different numbers of choices."""
+    """A `VideoDataset` of `QuestionRow`s. Its samples have `question` too, `choices` where there are any, and as
+    `labels` the number of the right choice, or of the answer in `answers`: -100, which the loss ignores, where it is
+    not there.
+
+    Raises:
+        DataError: A row has no question, or rows have different numbers of choices.
+    """
 
     def __init__(self, rows: VideoRows, processor: FrameProcessor, *, answers: Sequence[str] = (), **options: Any):
         bare = next((row for row in rows if not getattr(row, "question", "")), None)
@@ -249,11 +259,16 @@ class QuestionDataset(VideoDataset):
 
 
 class QuestionCollator:
-    """Samples of a `QuestionDataset` to a batch: `pixel_values` (B, T, C, H, W), `labels` (B,), and `input_ids` and
-    `attention_mask` of the questions (B, L), or, each question with each of its choices, (B, choices, L); padded to the
-    longest and cut at `max_length` (default: the tokenizer's limit).
+    """Makes a batch of samples of a `QuestionDataset`: `pixel_values` (B, T, C, H, W), `labels` (B,), and `input_ids`
+    and `attention_mask` of the questions (B, L), or, each question with each of its choices, (B, choices, L), padded to
+    the longest.
 
-    Raises DataError for samples without questions, and for different numbers of choices.
+    Args:
+        tokenizer: The model's.
+        max_length: Tokens at which texts are cut; default the tokenizer's limit.
+
+    Raises:
+        DataError: Samples have no questions, or different numbers of choices.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None):

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.errors import DataError
+from hf_video.video.decode.stills import natural_key
 from hf_video.video.frames.addresses import local_path, scheme_of
 
 VIDEO_ENDINGS = (
@@ -68,12 +68,6 @@ def canonical_path(path: str) -> str:
     if scheme_of(path):
         return path
     return os.path.realpath(path)
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A key for sorting in which numbers count as numbers."""
-    parts = re.findall(r"\d+|\D+", text)
-    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
 
 
 def locate(root: str | os.PathLike[str], name: str) -> str | None:

@@ -256,10 +256,6 @@ def _ucf(path: Path, variant: str, labels: list[str] | None) -> Iterator[Entry]:
         yield Entry((match["path"].replace("\\", "/"),), match["label"], _split_of_file(path))
 
 
-def _ucf_classes(folder: Path, variant: str) -> list[str] | None:
-    return _numbered_classes(folder / "classInd.txt", r"\s*(\d+)\s+(\S.*?)\s*")
-
-
 def _hmdb(path: Path, variant: str, labels: list[str] | None) -> Iterator[Entry]:
     label = _HMDB_FILE.fullmatch(path.name)["label"]
     for number, line in enumerate(text_lines(read_text(path)), start=1):
@@ -370,7 +366,8 @@ OFFICIAL = {
         frozenset({"id", "template"}), _something, _something_classes,
     ),
     "ucf101": Official(
-        re.compile(r"(?:train|test)list0?(?P<fold>[123])\.txt"), _NO_COLUMNS, _ucf, _ucf_classes, ("1", "2", "3"),
+        re.compile(r"(?:train|test)list0?(?P<fold>[123])\.txt"), _NO_COLUMNS, _ucf,
+        lambda folder, _: _numbered_classes(folder / "classInd.txt", r"\s*(\d+)\s+(\S.*?)\s*"), ("1", "2", "3"),
     ),
     "hmdb51": Official(_HMDB_FILE, _NO_COLUMNS, _hmdb, _no_classes, ("1", "2", "3")),
     "diving48": Official(

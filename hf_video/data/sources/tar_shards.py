@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
-from hf_video.data.sources.files import is_video, natural_key, split_name
+from hf_video.data.sources.files import is_video, split_name
 from hf_video.data.sources.labels import read_label
 from hf_video.errors import DataError
+from hf_video.video.decode.stills import natural_key
 from hf_video.video.frames.addresses import local_path
 
 if TYPE_CHECKING:
