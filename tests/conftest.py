@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
+
+try:
+    from matplotlib.figure import Figure
+except ImportError:
+    Figure = None
 
 THREADS = torch.get_num_threads()
 
@@ -14,3 +20,13 @@ def _same_numbers_on_one_thread(request):
     costs more than it brings, and six times the run where other programs share the cores."""
     torch.manual_seed(0)
     torch.set_num_threads(THREADS if request.node.get_closest_marker("slow") else 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """A white picture for each figure of matplotlib, as drawing takes two thirds of a tiny training's time. Modules
+    that look at figures, or are the one whole run of a kind, have a fixture of this name that does nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        if Figure is not None:
+            patch.setattr(Figure, "savefig", lambda self, file, **options: Image.new("RGB", (8, 8)).save(file, "png"))
+        yield

@@ -80,6 +80,7 @@ class ModelContract(LayerContract):
     heads: ClassVar[tuple[int, ...] | None] = None  # of each block, where they differ
     unreached: ClassVar[str] = "$^"  # pattern of parameters that the class token of the last block doesn't depend on
     shallow: ClassVar[dict[str, Any]] = {"num_hidden_layers": 1}  # changes that make `tiny` smaller still
+    backend: ClassVar[str] = "eager"  # of the default tests' compiler; one type stands for what costs more
     precision: ClassVar[torch.dtype] = torch.float32  # float64 where rounding alone moves gradients by more than 1e-5
     variant: ClassVar[bool] = False  # of a model whose contract runs whole elsewhere: fewer of the slow tests
 
@@ -90,9 +91,13 @@ class ModelContract(LayerContract):
         if "own_head" in metafunc.fixturenames:
             metafunc.parametrize("own_head", [] if self.variant else heads)
         if "graph" in metafunc.fixturenames:
-            # The bare model's graph is a part of every head's: its own tests are slow ones.
-            bare = [pytest.param("AutoModel", marks=pytest.mark.slow)] if heads[1:] else heads
-            metafunc.parametrize("graph", heads[-1:] if self.variant else [*bare, *heads[1:]])
+            # The bare model's graph is a part of every head's: its own tests are slow ones. So is a graph of one size
+            # where that of every batch size is made.
+            slow = {"AutoModel"} if heads[1:] else set()
+            if metafunc.function.__name__ == "test_compile" and not self.variant:
+                slow |= {self.dynamic_head()}
+            params = [pytest.param(head, marks=[pytest.mark.slow] * (head in slow)) for head in heads]
+            metafunc.parametrize("graph", params[-1:] if self.variant else params)
         if "layered" in metafunc.fixturenames:
             metafunc.parametrize("layered", heads[-1:] if self.variant else heads)
         if "shaped" in metafunc.fixturenames:
@@ -366,14 +371,25 @@ class ModelContract(LayerContract):
         with pytest.raises(ModelInputError, match="two names of one input"):
             model.get_video_features(video, pixel_values_videos=video, **inputs)
 
-    # -- graphs
+    # -- graphs (of one block, as the compiler takes seconds for each; of all blocks in the slow tests)
 
     def compile(self, model, **options):
         torch._dynamo.reset()
         return torch.compile(model, fullgraph=True, **options)
 
+    def dynamic_head(self) -> str:
+        """Of the model that is compiled for every batch size."""
+        return sorted(MODELS[self.model_type].auto)[1]
+
+    @pytest.mark.no_cover
     def test_compile(self, graph):
-        model, inputs = self.model(graph), self.inputs(graph)
+        model, inputs = self.model(graph, **self.shallow), self.inputs(graph)
+        compiled = self.compile(model, backend=self.backend)
+        assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
+
+    @pytest.mark.slow
+    def test_compile_all_blocks(self, own_head):
+        model, inputs = self.model(own_head), self.inputs(own_head)
         compiled = self.compile(model, backend="aot_eager")
         assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
 
@@ -387,11 +403,12 @@ class ModelContract(LayerContract):
             assert_close(first_tensor(got), first_tensor(expected))
             assert_close(got.hidden_states, expected.hidden_states)
 
+    @pytest.mark.no_cover
     def test_compile_dynamic_batch_with_hidden_states(self):
         if not self.variant:
-            head = sorted(MODELS[self.model_type].auto)[1]
+            head = self.dynamic_head()
             model = self.model(head, **self.shallow)
-            self.check_dynamic(model, self.compile(model, backend="aot_eager"), head, output_hidden_states=True)
+            self.check_dynamic(model, self.compile(model, backend=self.backend), head, output_hidden_states=True)
 
     @pytest.mark.slow
     def test_compile_all_sizes_dynamic_with_attentions(self, own_head):
@@ -410,9 +427,16 @@ class ModelContract(LayerContract):
             grads.append((loss, [p.grad for p in model.parameters()]))
         assert_close(*grads)
 
+    @pytest.mark.no_cover
     def test_export_with_dynamic_batch(self, graph):
-        head = graph
-        model, inputs = self.model(head), self.inputs(head)
+        self.check_export(self.model(graph, **self.shallow), graph)
+
+    @pytest.mark.slow
+    def test_export_all_blocks(self, own_head):
+        self.check_export(self.model(own_head), own_head)
+
+    def check_export(self, model, head):
+        inputs = self.inputs(head)
         batch = torch.export.Dim("batch", min=1, max=64)
         program = torch.export.export(model, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
         for size in (1, 5):
@@ -447,6 +471,7 @@ class TrainerContract:
         loss = trainer.train().training_loss
         return loss, {n: p.detach() for n, p in model.named_parameters()}
 
+    @pytest.mark.no_cover
     @pytest.mark.parametrize("samples", [8, 7])
     def test_gradient_accumulation(self, tmp_path, samples):
         """bs 2 × 4 steps = bs 8, also where the last micro-batch is smaller."""

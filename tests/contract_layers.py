@@ -103,6 +103,7 @@ class LayerContract:
     def loss(self, model, inputs) -> torch.Tensor:
         raise NotImplementedError
 
+    @pytest.mark.no_cover
     @pytest.mark.parametrize("training", [False, True])
     def test_hooks_of_every_layer_fire(self, layered, training):
         """In and out of training; and what hooks see is not changed behind their backs."""
@@ -120,6 +121,7 @@ class LayerContract:
         assert {(name, hook) for name in needed for hook in HOOKS} <= fired
         assert all(version(output) == seen for output, seen in kept)
 
+    @pytest.mark.no_cover
     def test_hooks_of_what_holds_layers_fire(self, layered):
         """Of attentions, MLPs, blocks: whatever can be called but a whole model."""
         model, inputs, fired = self.model(layered), self.inputs(layered), set()
@@ -136,6 +138,7 @@ class LayerContract:
         answer(model, inputs)
         assert fired == set(holders)
 
+    @pytest.mark.no_cover
     def test_adapters_count_on_every_layer(self, layered):
         """LoRA on each Linear, convolution and Embedding: every one moves the answer, as much as it does merged."""
         peft = pytest.importorskip("peft")
@@ -155,6 +158,7 @@ class LayerContract:
         if not (groups or flat):  # which PEFT can't merge
             assert_same(answer(adapted.merge_and_unload(), inputs), with_adapters, 1e-4)
 
+    @pytest.mark.no_cover
     @pytest.mark.parametrize("way", WEIGHTS)
     def test_weights_that_are_worked_out_count(self, shaped, way):
         model, inputs = self.model(shaped), self.inputs(shaped)
@@ -178,6 +182,7 @@ class LayerContract:
                 parameter.copy_(start[name])
         assert_same(answer(model, inputs), plain)
 
+    @pytest.mark.no_cover
     @pytest.mark.parametrize("scheme", QUANTISED)
     def test_quantised_is_close(self, shaped, scheme, tmp_path):
         """Int8 layers are called. Where only weights are rounded, the answer is that of a model with these weights."""
@@ -197,6 +202,7 @@ class LayerContract:
                         model.get_submodule(name).weight.copy_(weight.dequantize())
             assert_same(found, answer(model, inputs), 1e-3)
 
+    @pytest.mark.no_cover
     def test_offloaded_is_plain(self, layered, tmp_path):
         model, inputs = self.model(layered), self.inputs(layered)
         expected, cls = answer(model, inputs), type(model)
@@ -210,6 +216,7 @@ class LayerContract:
             assert all(p.is_meta for p in other.parameters())
             assert_same(answer(other, inputs), expected)
 
+    @pytest.mark.no_cover
     def test_made_without_memory_and_filled_is_loaded(self, layered, tmp_path):
         model, inputs = self.model(layered), self.inputs(layered)
         expected, state, cls = answer(model, inputs), model.state_dict(), type(model)
@@ -230,6 +237,7 @@ class LayerContract:
             dispatched = accelerate.load_checkpoint_and_dispatch(empty, file, device_map={"": "cpu"})
             assert_same(answer(dispatched, inputs), expected)
 
+    @pytest.mark.no_cover
     def test_nothing_starts_from_what_memory_held(self, layered):
         """A checkpoint that holds nothing: every parameter and buffer is initialised, and as the class itself does."""
         config, cls = self.model(layered).config, type(self.model(layered))

@@ -22,6 +22,11 @@ from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """They are drawn here."""
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("clips"), 8, frames=24, fps=10)

@@ -17,6 +17,11 @@ pytest.importorskip("matplotlib")
 from hf_video.evaluation import figures
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """They are drawn here."""
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """Figures as they are saved, to look into."""

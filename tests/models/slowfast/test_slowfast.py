@@ -24,7 +24,7 @@ class TestSlowFast(ModelContract):
     }
     attention = False
     pyramid = True
-    shallow: ClassVar = {}
+    shallow: ClassVar = {"depths": [1, 1]}
     clip = (8, 32, 40)
     tokens = 2 * 4 * 5
     other_clips = ((4, 32, 40), (12, 17, 9))

@@ -35,6 +35,7 @@ def test_pretraining_needs_something_hidden():
         model(CLIP, bool_masked_pos=None)
 
 
+@pytest.mark.no_cover
 def test_graphs_check_masks_too():
     """Another number of hidden tokens is right in the same compiled or exported model; uneven rows raise there."""
     model, mask = videomae(VideoMAEForPreTraining, num_hidden_layers=1), half_hidden()
@@ -45,7 +46,7 @@ def test_graphs_check_masks_too():
     torch._dynamo.reset()
     other, uneven = tube_mask(2, (2, 2, 4), 0.75), mask.clone()
     uneven[0, uneven[0].nonzero()[0]] = False
-    for graph in (program.module(), torch.compile(model, fullgraph=True, backend="aot_eager")):
+    for graph in (program.module(), torch.compile(model, fullgraph=True, backend="eager")):
         for m in (mask, other):
             got, expected = graph(pixel_values=CLIP, bool_masked_pos=m), model(CLIP, bool_masked_pos=m)
             assert_close((got.loss, got.logits), (expected.loss, expected.logits))

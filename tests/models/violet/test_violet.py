@@ -165,6 +165,7 @@ class TestEveryClass:
 SLOW = [VioletModel, VioletForMultipleChoice, VioletForQuestionAnswering, VioletForVideoTextRetrieval]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("cls", [VioletForPreTraining, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)])
 def test_compiles_whole(cls):
     model, given = tiny(cls), pairs() if cls is VioletModel else inputs(cls)

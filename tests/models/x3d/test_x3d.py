@@ -23,7 +23,7 @@ class TestX3D(ModelContract):
     attention = False
     pyramid = True
     embedding = 24
-    shallow: ClassVar = {}
+    shallow: ClassVar = {"depth_factor": 0.2}
     clip = (4, 40, 64)
     tokens = 4 * 2 * 2
     other_clips = ((1, 40, 64), (5, 32, 32), (3, 17, 70))

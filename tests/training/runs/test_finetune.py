@@ -37,6 +37,11 @@ FAST = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """They are drawn here."""
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """24 clips of four classes, and four files that a folder of videos has sooner or later."""

@@ -53,6 +53,11 @@ def tiny_config(folder: Path, **changes) -> Path:
     return folder / "tiny.json"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """They are drawn here."""
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Unlabelled: 24 glyphs in one folder, and a text file that says it is a video."""

@@ -40,21 +40,21 @@ FAST = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     write_moving_glyphs(folder, 12, num_frames=4, size=16)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.json"
     path.write_text(json.dumps(TINY))
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(clips, config, tmp_path_factory):
     """A run from beginning to end."""
     output = tmp_path_factory.mktemp("whole") / "run"
@@ -125,7 +125,7 @@ def _writes(args) -> bool:
 OTHER = (*FAST, "training.seed=1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moments(whole, clips, config, tmp_path_factory):
     """The states of a folder with a finished model while another run takes its place, and that run's end."""
     output = Path(shutil.copytree(whole, tmp_path_factory.mktemp("moments") / "run"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import shutil
 import time
 from types import SimpleNamespace
 
@@ -64,9 +67,17 @@ def weights(folder):
     return hf_video.VioletForQuestionAnswering.from_pretrained(folder).state_dict()
 
 
-def test_from_questions_to_the_pipeline(folder, model, tmp_path, capsys):
-    summary = run(folder / "questions.csv", model, tmp_path)
-    told = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def whole(folder, model, tmp_path_factory):
+    """A run's folder, its summary and what it printed."""
+    output, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        summary = run(folder / "questions.csv", model, output)
+    return output, summary, printed.getvalue()
+
+
+def test_from_questions_to_the_pipeline(folder, model, whole):
+    output, summary, told = whole
     assert "12 train (of 6 videos), 4 test (of 2 videos)" in told
     assert re.search(r"answers +5\n", told)
     assert "1 of 4 test questions have an answer that training never saw" in told
@@ -75,11 +86,11 @@ def test_from_questions_to_the_pipeline(folder, model, tmp_path, capsys):
     assert (measured["test_questions"], measured["test_videos_found"], measured["test_videos"]) == (4, 2, 2)
     assert measured["test_accuracy"] == (measured["test_accuracy_what"] + measured["test_accuracy_where"]) / 2
     assert measured["test_top5"] == 0.75  # all five answers; the last question's is none of them
-    assert json.loads((tmp_path / "training_summary.json").read_text())["evaluation"] == summary["evaluation"]
-    assert train_answers(tmp_path) == ["ring", "left", "right", "down", "up"]
-    assert any((value != weights(model)[name]).any() for name, value in weights(tmp_path).items() if "violet" in name)
-    assert AutoProcessor.from_pretrained(tmp_path).image_processor.num_frames == 4
-    ask = pipeline("video-question-answering", model=str(tmp_path), device="cpu")
+    assert json.loads((output / "training_summary.json").read_text())["evaluation"] == summary["evaluation"]
+    assert train_answers(output) == ["ring", "left", "right", "down", "up"]
+    assert any((value != weights(model)[name]).any() for name, value in weights(output).items() if "violet" in name)
+    assert AutoProcessor.from_pretrained(output).image_processor.num_frames == 4
+    ask = pipeline("video-question-answering", model=str(output), device="cpu")
     found = ask(str(folder / "0.mp4"), question=["where to?", "what is it?"], top_k=None)
     assert [sorted(one["answer"] for one in best) for best in found] == [["down", "left", "right", "ring", "up"]] * 2
 
@@ -132,10 +143,8 @@ def test_the_head_is_kept_for_the_same_answers(folder, tmp_path):
     assert not torch.equal(weights(tmp_path / "new")["classifier.out.weight"], weights(other)["classifier.out.weight"])
 
 
-def test_resuming_is_as_if_nothing_had_happened(folder, model, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run(folder / "questions.csv", model, whole)
-    run(folder / "questions.csv", model, cut)
+def test_resuming_is_as_if_nothing_had_happened(folder, model, whole, tmp_path):
+    cut = shutil.copytree(whole[0], tmp_path / "cut")
     for path in [cut / "model.safetensors", *(cut / "checkpoint-4").iterdir()]:
         path.unlink()  # as if it had been killed in the last step
     with pytest.raises(ConfigError, match="--resume"):
@@ -145,7 +154,7 @@ def test_resuming_is_as_if_nothing_had_happened(folder, model, tmp_path):
     with pytest.raises(ConfigError, match="texts_sha256"):
         run(tmp_path / "changed.csv", model, cut, resume=True, videos=folder)
     assert run(folder / "questions.csv", model, cut, resume=True)["steps"] == 4
-    for name, value in weights(whole).items():
+    for name, value in weights(whole[0]).items():
         assert torch.equal(weights(cut)[name], value), name
 
 
