@@ -18,7 +18,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python examples/moving_glyphs.py
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist load --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 slow: $(VENV)/.ready
 	$(BIN)/python -m pytest -m slow

@@ -17,6 +17,11 @@ LINE = re.compile(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """They are drawn here."""
+
+
 @pytest.fixture
 def printed(tmp_path, capsys):
     def run(**changes):

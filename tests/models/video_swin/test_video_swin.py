@@ -40,4 +40,5 @@ class TestEveryFrame(ModelContract):
     tokens = 4 * 3 * 5
     pyramid = True
     heads = (1, 2, 2)
+    shallow: ClassVar = {"depths": (1,), "num_heads": (1,)}
     other_clips = ((5, 24, 40), (1, 8, 9))

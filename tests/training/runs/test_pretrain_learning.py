@@ -41,6 +41,7 @@ def trivial(summary: dict) -> float:
     return min(summary["held_out"]["mean_of_patch"], summary["held_out"]["copy_of_nearest"])
 
 
+@pytest.mark.no_cover
 def test_what_a_fixed_camera_always_sees_is_filled_in(tmp_path, capsys):
     """One scene of coarse random brightness, darker or lighter from clip to clip: where a patch lies tells all."""
     rng = np.random.default_rng(0)
