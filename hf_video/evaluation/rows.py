@@ -38,7 +38,7 @@ def evaluation_splits(
     splits no file is opened. A warning counts the videos that are not for training here and were training videos.
 
     Args:
-        source: DataSourcething that `load_videos` takes.
+        source: Anything that `load_videos` takes.
         model: The model, or its folder.
         division: False takes a source undivided for one with splits.
         **options: Of `load_videos`; None stands for the default.
@@ -76,7 +76,7 @@ def split_rows(
     """Loads the videos of one split of a data set.
 
     Args:
-        source: DataSourcething that `load_videos` takes.
+        source: Anything that `load_videos` takes.
         split: Its name; "all" is every split together.
         model: The model, or its folder: a source without splits is divided as in its training.
         **options: Of `load_videos`; None stands for the default.
