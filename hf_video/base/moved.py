@@ -30,8 +30,8 @@ _MOVES = (
     (
         "video",
         "video.augment",
-        "augment_affine:affine augment_checks:checks augment_crops:crops augment_erasing:erasing "
-        "augment_labels:labels augment_ops:ops augment_options:options augment_preview:preview mixing "
+        "augment_affine:affine augment_checks:options augment_crops:crops augment_erasing:erasing "
+        "augment_labels:labels augment_ops:ops augment_options:checks augment_preview:preview mixing "
         "rand_augment temporal",
     ),
     ("video", "video.sampling", "frame_sample sample_reader:samplers motion"),

@@ -22,7 +22,7 @@ from hf_video.base import processing_config as config
 from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.base.processing_pixels import layout_name, pixel_values, views
 from hf_video.errors import VideoOptionError, nearest
-from hf_video.video.inputs import Clip, Plan, read_clips, split_videos
+from hf_video.video.inputs import Clip, SamplingPlan, read_clips, split_videos
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -194,7 +194,7 @@ class ClipProcessing(ChecksumsOnSave):
         """Settings, besides sizes, that a model's configuration decides: what a converted model's processor gets."""
         return {}
 
-    def _clips(self, video: VideoInput, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
+    def _clips(self, video: VideoInput, plan: SamplingPlan, settings: SimpleNamespace) -> list[Clip]:
         """One video as clips, before any geometry."""
         layout = settings.input_data_format
         return read_clips(video, plan, layout=None if layout is None else layout_name("input_data_format", layout))
@@ -223,14 +223,14 @@ class ClipProcessing(ChecksumsOnSave):
         return SimpleNamespace(**values)
 
     @staticmethod
-    def _plan(settings: SimpleNamespace, given: dict[str, Any]) -> Plan:
+    def _plan(settings: SimpleNamespace, given: dict[str, Any]) -> SamplingPlan:
         asked = [name for name in ("num_frames", "fps", "sampler") if given.get(name) is not None]
         sample = given.get("do_sample_frames")
         by_fps = "fps" in asked and "num_frames" not in asked
         size = settings.size
         in_reader = size if "shortest_edge" in size else {"size": (size["height"], size["width"])}
         early = settings.do_resize and config.RESAMPLE[settings.resample] == "bilinear"  # the reader's own filter
-        return Plan(
+        return SamplingPlan(
             num_frames=None if by_fps else settings.num_frames,
             sampler=settings.sampler,
             options=settings.sampler_options or {},

@@ -17,7 +17,7 @@ import torch
 from hf_video.errors import VideoSourceError
 from hf_video.video.decode.sources import plain_source
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
-from hf_video.video.inputs import as_tensor, is_source, split_videos
+from hf_video.video.inputs import frames_to_tensor, is_source, split_videos
 from hf_video.video.reader import VideoReader
 
 DEFAULT_FPS = 25.0
@@ -33,7 +33,7 @@ class MemoryVideo:
 
     def __init__(self, frames: Any, *, fps: float | None = None):
         # The tensor may lie on an accelerator; processors work on the CPU.
-        self._data = as_tensor(frames).cpu().numpy()
+        self._data = frames_to_tensor(frames).cpu().numpy()
         count, height, width = self._data.shape[:3]
         rate = float(fps or DEFAULT_FPS)
         self.timestamps = np.arange(count) / rate

@@ -39,7 +39,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How sources are read. `num_frames` frames by `sampler`; where that is None, `fps` frames for each second; with
     `whole`, every frame. `arrays` says that ready-made frames are sampled too. `resize` are `VideoReader`'s `size` or
     `shortest_edge`: the same pixels as resizing afterwards, without ever holding the large ones."""
@@ -78,7 +78,7 @@ def split_videos(given: Any) -> list[Any]:
     raise VideoArrayError(f"The list mixes things that make no video together ({', '.join(names)}). Give {_FORMS}.")
 
 
-def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Clip]:
+def read_clips(video: Any, plan: SamplingPlan, *, layout: str | None = None) -> list[Clip]:
     """One video of `split_videos` as clips: one, or several where the sampler takes several.
 
     `layout` is `"channels_first"`, `"channels_last"` or None to tell by the channel count. Raises VideoArrayError
@@ -87,7 +87,7 @@ def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Cli
     video = plain_source(video)
     if _kind(video) == "source":
         return _read_source(video, plan)
-    frames = as_tensor(video, layout=layout)
+    frames = frames_to_tensor(video, layout=layout)
     known = video.seconds if isinstance(video, VideoFrames) else None
     if not plan.arrays:
         numbers = video.indices if isinstance(video, VideoFrames) else np.arange(len(frames))
@@ -96,7 +96,7 @@ def read_clips(video: Any, plan: Plan, *, layout: str | None = None) -> list[Cli
     return _sample_array(frames, known, plan)
 
 
-def _read_source(video: Any, plan: Plan) -> list[Clip]:
+def _read_source(video: Any, plan: SamplingPlan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
     ready = isinstance(video, VideoReader)
@@ -120,7 +120,7 @@ def _read_source(video: Any, plan: Plan) -> list[Clip]:
             reader.close()
 
 
-def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Plan) -> list[Clip]:
+def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: SamplingPlan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
     pixels = frames if frames.dtype == torch.uint8 else (frames.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -132,7 +132,7 @@ def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Plan) 
     return _clips(frames[torch.from_numpy(sample.indices)], sample.indices, *known, None)
 
 
-def _sample(reader: Any, plan: Plan, options: Mapping[str, Any] | None = None) -> Any:
+def _sample(reader: Any, plan: SamplingPlan, options: Mapping[str, Any] | None = None) -> Any:
     if plan.whole:
         return sample_video(reader, reader.metadata.num_frames, sampler="uniform", mode="floor")
     count = plan.num_frames
@@ -181,7 +181,7 @@ def is_source(item: Any) -> bool:
     return hasattr(item, "get_frames") or hasattr(item, "read") or is_decoder(item) or isinstance(item, VideoPart)
 
 
-def as_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
+def frames_to_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
     """One clip of ready-made frames as (T, H, W, 3), uint8 or float32 (floats keep their values)."""
     if isinstance(video, VideoFrames):
         tensor = _tensor(video.data)

@@ -12,8 +12,8 @@ from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import apply_settings, load_recipe, recipe_names
 from hf_video.training.runs.run import DATA_FIELDS
 from hf_video.video.augment.augmentation import Augmentation
+from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
-from hf_video.video.augment.options import from_options
 
 ALL = [f"{name}:{variant}" for name, variants in recipe_names().items() for variant in variants]
 # run: base rate, batch, epochs, repeats, layer decay, drop path, head dropout, min rate

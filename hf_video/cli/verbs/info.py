@@ -167,14 +167,14 @@ def describe_files(files: list[str], *, as_json: bool, stream: int | None = None
 
 
 def _describe(row: dict[str, Any]) -> str:
-    from hf_video.video.frames.types import VideoStream
+    from hf_video.video.frames.types import VideoStreamMetadata
 
     turned = f", turned by {row['rotation']} degrees" if row["rotation"] else ""
     shape = row["sample_aspect_ratio"].replace("/", ":")
     turned += f", pixels {shape}" if shape != "1" else ""
     begin = f", begins at {row['begin']:.3f} s" if row["begin"] else ""
     rebuilt = ", times counted from the rate: the file's contradict its frames" if row["rebuilt_timestamps"] else ""
-    streams = [str(VideoStream(**stream)) for stream in row["streams"]]
+    streams = [str(VideoStreamMetadata(**stream)) for stream in row["streams"]]
     several = f"\n  stream {row['stream']} of {'; '.join(streams)}" if len(streams) > 1 else ""
     return (
         f"{row['file']}  {pluralize(row['num_frames'], 'frame')}, {row['fps']:.3f} fps, {row['duration']:.3f} s{begin}"

@@ -57,8 +57,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from hf_video.video.augment.augmentation import Augmentation
+    from hf_video.video.augment.checks import from_options
     from hf_video.video.augment.mixing import Mixing
-    from hf_video.video.augment.options import from_options
     from hf_video.video.augment.preview import preview_sheet
     from hf_video.video.augment.temporal import TemporalAugmentation
 

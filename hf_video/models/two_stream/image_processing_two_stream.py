@@ -32,7 +32,7 @@ from hf_video.video.flow.estimation import (
     stack_frames,
     stack_pairs,
 )
-from hf_video.video.inputs import Clip, Plan, as_tensor, is_source, read_clips
+from hf_video.video.inputs import Clip, SamplingPlan, frames_to_tensor, is_source, read_clips
 from hf_video.video.reader import VideoReader
 
 STREAMS = ("both", "spatial", "temporal")
@@ -133,7 +133,7 @@ class TwoStreamProcessing:
         _check_settings(settings)
         return settings
 
-    def _clips(self, video: Any, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
+    def _clips(self, video: Any, plan: SamplingPlan, settings: SimpleNamespace) -> list[Clip]:
         if settings.streams == "spatial":
             return super()._clips(video, plan, settings)
         video = plain_source(video)
@@ -144,7 +144,7 @@ class TwoStreamProcessing:
             with VideoReader(video, **plan.resize) as reader:
                 return _with_flow(read_clips(reader, plan), len(reader), _frames_of(reader), settings, identity)
         layout = settings.input_data_format
-        frames = as_tensor(video, layout=None if layout is None else layout_name("input_data_format", layout))
+        frames = frames_to_tensor(video, layout=None if layout is None else layout_name("input_data_format", layout))
         clips = read_clips(frames, plan, layout="channels_last")
         return _with_flow(clips, len(frames), lambda numbers: _bytes(frames[numbers]), settings, None)
 

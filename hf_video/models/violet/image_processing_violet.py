@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.video.inputs import Clip, Plan
+from hf_video.video.inputs import Clip, SamplingPlan
 
 
 class VioletProcessing:
@@ -20,11 +20,11 @@ class VioletProcessing:
     resizes_first = False  # whoever reads the frames must not
 
     @staticmethod
-    def _plan(settings: SimpleNamespace, given: dict[str, Any]) -> Plan:
+    def _plan(settings: SimpleNamespace, given: dict[str, Any]) -> SamplingPlan:
         """Frames are resized after they are padded, so not while they are read."""
         return replace(VideoImageProcessor._plan(settings, given), resize={})
 
-    def _clips(self, video: Any, plan: Plan, settings: SimpleNamespace) -> list[Clip]:
+    def _clips(self, video: Any, plan: SamplingPlan, settings: SimpleNamespace) -> list[Clip]:
         clips = super()._clips(video, plan, settings)
         return [replace(clip, frames=on_square(clip.frames)) for clip in clips] if settings.do_resize else clips
 

@@ -43,8 +43,8 @@ from hf_video.training.runs.overfit_check import OverfitResult, overfit_check
 from hf_video.training.runs.run import Task, load_trainer, make_dataset, resolve_inputs, run
 from hf_video.training.runs.summary import format_summary, make_summary
 from hf_video.training.trainer import VideoTrainer
+from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
-from hf_video.video.augment.options import from_options
 
 LISTED = 12  # classes that the plan names one by one
 UNEVEN = 5  # the plan remarks on a largest class of so many times the smallest

@@ -36,7 +36,7 @@ from hf_video.training.runs.model_loading import LoadedModel
 from hf_video.training.runs.summary import training_curve, write_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.augmentation import Augmentation
-from hf_video.video.augment.options import from_options
+from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.temporal import TemporalAugmentation
 
 if TYPE_CHECKING:

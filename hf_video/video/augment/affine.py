@@ -66,36 +66,36 @@ MAPS: dict[str, Callable[[float, int, int], Affine]] = {
 }
 
 
-def move(clip: torch.Tensor, affine: Affine, *, have: Box, want: Box, frame: Box) -> torch.Tensor:
-    """`clip` uint8 (T, h, w, 3) stands at `have` of the frame and holds `affine.source(want, frame)`; what stands at
-    `want` of the moved picture comes, uint8 (T, height, width, 3)."""
+def move(clip: torch.Tensor, affine: Affine, *, held: Box, wanted: Box, frame: Box) -> torch.Tensor:
+    """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `affine.source(wanted, frame)`; what stands at
+    `wanted` of the moved picture comes, uint8 (T, height, width, 3)."""
     frames, channels = clip.shape[0], clip.shape[3]
-    index, weights = _neighbours(affine, have, want, frame, clip.device)
+    index, weights = _neighbours(affine, held, wanted, frame, clip.device)
     # The frames of a value stand side by side: between (T, ·) and (·, T) lies a plain transposition, which is fast.
-    places = have.height * have.width
+    places = held.height * held.width
     values = torch.full((places + 1, channels * frames), FILL, dtype=torch.float32, device=clip.device)
     values[:-1].view(-1, frames).copy_(clip.reshape(frames, -1).T)
     moved = functional.embedding_bag(index, values, per_sample_weights=weights, mode="sum")
     moved = moved.add_(_ROUNDING).clamp_(0, 255).view(-1, frames).T
     moved = moved.to(torch.uint8, memory_format=torch.contiguous_format)
-    return moved.view(frames, want.height, want.width, channels)
+    return moved.view(frames, wanted.height, wanted.width, channels)
 
 
-def _neighbours(affine: Affine, have: Box, want: Box, frame: Box, device: torch.device):
-    """Of each place of `want` the numbers of its neighbours in `have`, (places, taps) int32, and their weights (places,
+def _neighbours(affine: Affine, held: Box, wanted: Box, frame: Box, device: torch.device):
+    """Numbers, (places, taps) int32, of the neighbours in `held` of each place of `wanted`, and their weights, (places,
     taps) float32. Taps are 16 of a rotation, 4 of a shear, which moves along one axis alone. A place that shows a point
     outside has the number after the last, whose values are FILL, with weight 1."""
-    y = torch.arange(want.top, want.top + want.height, dtype=torch.float64, device=device)[:, None] + 0.5
-    x = torch.arange(want.left, want.left + want.width, dtype=torch.float64, device=device) + 0.5
+    y = torch.arange(wanted.top, wanted.top + wanted.height, dtype=torch.float64, device=device)[:, None] + 0.5
+    x = torch.arange(wanted.left, wanted.left + wanted.width, dtype=torch.float64, device=device) + 0.5
     x, y = (line.flatten() for line in affine.place(x, y))
     outside = (x < 0) | (x >= frame.width) | (y < 0) | (y >= frame.height)
-    columns, across = _line(x - 0.5, frame.width, have.left)
-    rows, down = _line(y - 0.5, frame.height, have.top)
+    columns, across = _line(x - 0.5, frame.width, held.left)
+    rows, down = _line(y - 0.5, frame.height, held.top)
     # Taps first: the innermost loop runs over places, not over four neighbours.
-    index = (rows.mul_(have.width)[:, None] + columns).flatten(0, 1)
+    index = (rows.mul_(held.width)[:, None] + columns).flatten(0, 1)
     weights = (down[:, None] * across).flatten(0, 1)
     if outside.any():
-        index.masked_fill_(outside, have.height * have.width)
+        index.masked_fill_(outside, held.height * held.width)
         weights.masked_fill_(outside, 0)[0].masked_fill_(outside, 1)
     return index.T.contiguous(), weights.T.contiguous()
 

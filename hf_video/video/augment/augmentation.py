@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from hf_video.errors import VideoOptionError
-from hf_video.video.augment.checks import checked_values
-from hf_video.video.augment.crops import Box, center_box, cut, multi_scale_box, random_box, random_resized_box
+from hf_video.video.augment.checks import check_clip, check_normalized, numpy_generator
+from hf_video.video.augment.crops import Box, center_box, crop_box, multi_scale_box, random_box, random_resized_box
 from hf_video.video.augment.erasing import erase_boxes, fill_boxes
 from hf_video.video.augment.labels import MIRROR_WORDS, Words, check_unmirrored, mirror_indices
-from hf_video.video.augment.options import check_clip, check_normalized, numpy_generator
+from hf_video.video.augment.options import checked_values
 from hf_video.video.augment.rand_augment import Operation, RandAugment, apply_operations
 from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.transforms import horizontal_flip, resize
@@ -31,7 +31,7 @@ Label = int | tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledParams:
     """What was drawn for one clip. First `operations` (RandAugment), then a resize of the whole frame to `resized`
     (height, width) where it is not None, `box` cut out of that and resized, the flip, and `colors`."""
 
@@ -128,13 +128,13 @@ class Augmentation:
         Raises VideoArrayError for another shape or dtype or a frame too small for the crop, VideoOptionError with
         flip="swap" before `for_labels`.
         """
-        drawn = self._drawn(clip, generator)
+        params = self.sample_params(clip, generator)
         if label is not None and self.flip == "swap":
             if self.mirror is None:
                 raise VideoOptionError('flip="swap" exchanges labels: call for_labels(class names) first.')
-            if drawn.flipped:
+            if params.flipped:
                 label = tuple(self.mirror[one] for one in label) if isinstance(label, tuple) else self.mirror[label]
-        return self.apply(clip, drawn), label
+        return self.apply(clip, params), label
 
     # -- pixels -------------------------------------------------------------------------------------------------------
 
@@ -147,19 +147,19 @@ class Augmentation:
             raise VideoOptionError(
                 'flip="swap" exchanges labels: call for_labels(names), then with_label(clip, label).'
             )
-        return self.apply(clip, self._drawn(clip, generator))
+        return self.apply(clip, self.sample_params(clip, generator))
 
-    def apply(self, clip: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    def apply(self, clip: torch.Tensor, params: SampledParams) -> torch.Tensor:
         """What was drawn, done to uint8 (T, H, W, 3)."""
-        if drawn.resized is None:
-            clip = apply_operations(clip, drawn.operations, drawn.box)
+        if params.resized is None:
+            clip = apply_operations(clip, params.operations, params.box)
         else:
-            whole = resize(apply_operations(clip, drawn.operations), drawn.resized, interpolation=self.interpolation)
-            clip = cut(whole, drawn.box)
+            whole = resize(apply_operations(clip, params.operations), params.resized, interpolation=self.interpolation)
+            clip = crop_box(whole, params.box)
         clip = resize(clip, self.size, interpolation=self.interpolation)
-        if drawn.flipped:
+        if params.flipped:
             clip = horizontal_flip(clip)
-        return apply_operations(clip, drawn.colors).contiguous()
+        return apply_operations(clip, params.colors).contiguous()
 
     def erase(self, pixel_values: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
         """Normalised floats (T, C, H, W) to the same, one or more boxes filled in all frames alike, with probability
@@ -177,13 +177,13 @@ class Augmentation:
 
     # -- chance -------------------------------------------------------------------------------------------------------
 
-    def draw(self, height: int, width: int, *, generator: torch.Generator | None = None) -> Drawn:
+    def draw(self, height: int, width: int, *, generator: torch.Generator | None = None) -> SampledParams:
         """What would happen to a clip of this size, in pixels. Raises VideoArrayError where it is too small."""
         rng = numpy_generator(generator)
         operations = RandAugment(self.rand_augment).draw(rng) if self.rand_augment else ()
         resized, box = self._draw_box(height, width, rng)
         flipped = rng.random() < (0.5 if self.flip == "swap" else self.flip)
-        return Drawn(operations, resized, box, flipped, self._draw_colors(rng))
+        return SampledParams(operations, resized, box, flipped, self._draw_colors(rng))
 
     def _draw_box(self, height: int, width: int, rng: np.random.Generator) -> tuple[tuple[int, int] | None, Box]:
         if self.crop == "random_resized":
@@ -216,6 +216,6 @@ class Augmentation:
         jitter = [jitter[i] for i in rng.permutation(len(jitter))] if rng.random() < self.color_prob else []
         return tuple(jitter) + ((Operation("gray"),) if rng.random() < self.gray_prob else ())
 
-    def _drawn(self, clip: torch.Tensor, generator: torch.Generator | None) -> Drawn:
+    def sample_params(self, clip: torch.Tensor, generator: torch.Generator | None) -> SampledParams:
         check_clip(clip)
         return self.draw(*clip.shape[1:3], generator=generator)

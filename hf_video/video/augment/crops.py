@@ -30,11 +30,11 @@ class Box(NamedTuple):
         return Box(top, left, min(bottom, frame.height) - top, min(right, frame.width) - left)
 
 
-def cut(clip: torch.Tensor, want: Box, have: Box | None = None) -> torch.Tensor:
-    """What stands at `want` of the frame: a view of `clip` (T, height, width, 3), which stands at `have` (None: it is
+def crop_box(clip: torch.Tensor, wanted: Box, held: Box | None = None) -> torch.Tensor:
+    """What stands at `wanted` of the frame: a view of `clip` (T, height, width, 3), which stands at `held` (None: it is
     the whole frame)."""
-    top, left = (want.top - have.top, want.left - have.left) if have else want[:2]
-    return clip[:, top : top + want.height, left : left + want.width]
+    top, left = (wanted.top - held.top, wanted.left - held.left) if held else wanted[:2]
+    return clip[:, top : top + wanted.height, left : left + wanted.width]
 
 
 def random_resized_box(

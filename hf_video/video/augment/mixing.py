@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as functional
 
 from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, check_count, check_number
-from hf_video.video.augment.options import check_normalized
-from hf_video.video.augment.options import numpy_generator as rng_of
+from hf_video.video.augment.checks import check_normalized
+from hf_video.video.augment.checks import numpy_generator as rng_of
 
 MODES = ("batch", "pair", "elem")
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MixingParams:
     """What was drawn for one batch of B clips.
 
     `shares` (B,) float64: how much of clip i stays, in 0..1; the rest is its partner's. `boxes` (B, 4) int: rows from
@@ -84,6 +84,9 @@ class Mixture:
         return right * share + right.flip(0) * (1 - share)
 
 
+Mixture = MixingParams  # its name in 0.1.0
+
+
 @dataclass(frozen=True)
 class Mixing:
     """How batches are mixed.
@@ -121,12 +124,12 @@ class Mixing:
         self, clips: torch.Tensor, labels: torch.Tensor, *, num_labels: int, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Floats (B, T, C, H, W) and class numbers (B,) to the mixed clips and targets (B, num_labels) float32, whose
-        rows sum to 1. Raises VideoArrayError and VideoOptionError, as `Mixture` does."""
+        rows sum to 1. Raises VideoArrayError and VideoOptionError, as `MixingParams` does."""
         check_normalized(clips, 5)
         mixture = self.draw(len(clips), *clips.shape[-2:], generator=generator)
         return mixture.clips(clips), mixture.targets(labels, num_labels)
 
-    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator | None = None) -> Mixture:
+    def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator | None = None) -> MixingParams:
         """What would happen to `batch` clips of this size, in pixels; for several tensors of one batch, such as RGB and
         flow: `mixture.clips(x)` of each."""
         rng = rng_of(generator)
@@ -140,7 +143,7 @@ class Mixing:
         }[self.mode]
         shares, boxes, cut = shares[owner], boxes[owner], cut[owner]
         alone = np.arange(batch) == np.arange(batch)[::-1]
-        return Mixture(np.where(alone, 1.0, shares), boxes * ~alone[:, None], cut, self.label_smoothing)
+        return MixingParams(np.where(alone, 1.0, shares), boxes * ~alone[:, None], cut, self.label_smoothing)
 
     def _draw(self, draws: int, height: int, width: int, rng: np.random.Generator):
         on = (rng.random(draws) < self.prob) & bool(self.mixup or self.cutmix)

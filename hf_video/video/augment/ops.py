@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-from hf_video.video.augment.crops import Box, cut
+from hf_video.video.augment.crops import Box, crop_box
 
 _LEVELS = torch.arange(256)
 
@@ -99,7 +99,7 @@ def equalize(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
 
 
 def _part(clip: torch.Tensor, box: Box | None) -> torch.Tensor:
-    return clip if box is None else cut(clip, box)
+    return clip if box is None else crop_box(clip, box)
 
 
 # -- blends -----------------------------------------------------------------------------------------------------------

@@ -1,68 +1,120 @@
-"""What the augmentations share: early checks of clips and options, and the source of chance."""
+"""The options of `Augmentation`, checked and in one form: pairs where one number was enough, tuples where YAML has
+lists."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, TypeVar
+from math import inf
+from typing import Any
 
-import numpy as np
-import torch
+from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, is_number
+from hf_video.video.augment.checks import checked_range
+from hf_video.video.augment.erasing import ERASE_MODES
+from hf_video.video.augment.labels import check_words
+from hf_video.video.augment.rand_augment import RandAugment
+from hf_video.video.frames.pixels import INTERPOLATIONS
 
-from hf_video.errors import VideoArrayError, VideoOptionError, is_number, unknown_name
-
-Options = TypeVar("Options")
-
-
-def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
-    """A NumPy generator seeded by one draw from `generator` (None: torch's global one).
-
-    An augmentation draws a few dozen single numbers, which NumPy does several times as fast; and torch has no Beta
-    distribution that takes a generator.
-    """
-    device = generator.device if generator is not None else "cpu"
-    return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device)))
+CROPS = ("random_resized", "multi_scale", "random", "center")
 
 
-def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given: Any) -> Options:
-    """`kind(**options, **given)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
-    that it does not have is a VideoOptionError with the nearest name."""
-    names = [field.name for field in fields(kind) if field.init]
-    for name in options or {}:
-        if name not in names or name in given:
-            raise VideoOptionError(unknown_name(f"{kind.__name__} has no option", name, names, cutoff=0.5))
-    return kind(**(options or {}), **given)
+def checked_values(options: Any) -> dict[str, Any]:
+    """Name to value of all fields of an Augmentation. Raises VideoOptionError for the first that can't be."""
+    values = {field.name: _CHECKS[field.name](field.name, getattr(options, field.name)) for field in fields(options)}
+    fixed = values["crop"] in ("random", "center")
+    for name in ("short_side", "stretch"):
+        if values[name] is not None and not fixed:
+            raise VideoOptionError(f'{name} is for crop="random" or "center", and crop={values["crop"]!r} came.')
+    if values["short_side"] is not None:
+        least = int(values["short_side"][0] * (values["stretch"] or (1.0,))[0])
+        if least < min(values["size"]):
+            raise VideoOptionError(
+                f"short_side={options.short_side!r} with stretch={options.stretch!r} makes frames of {least} pixels, "
+                f"too small for size={options.size!r}."
+            )
+    return values
 
 
-def check_clip(clip: Any) -> None:
-    """Raises VideoArrayError for anything but uint8 (T, H, W, 3)."""
-    if not isinstance(clip, torch.Tensor) or clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[-1] != 3:
-        raise VideoArrayError(
-            f"Augmentation takes a uint8 tensor (frames, height, width, 3), before normalising; {_shown(clip)} came."
-        )
-    if 0 in clip.shape:
-        raise VideoArrayError(f"A clip of shape {tuple(clip.shape)} has nothing to augment.")
+def _choice(*allowed: str) -> Callable[[str, Any], Any]:
+    return lambda name, value: check_choice(name, value, allowed)
 
 
-def check_normalized(values: Any, ndim: int) -> None:
-    """Raises VideoArrayError for anything but floats ([batch,] frames, channels, height, width), `ndim` dimensions."""
-    if not isinstance(values, torch.Tensor) or values.ndim != ndim or not values.is_floating_point():
-        batch = "batch, " if ndim == 5 else ""
-        raise VideoArrayError(
-            f"This takes normalised floats ({batch}frames, channels, height, width), as the processor makes them; "
-            f"{_shown(values)} came."
-        )
+def _share(name: str, value: Any) -> float:
+    return check_number(name, value, least=0, most=1)
 
 
-def _shown(values: Any) -> str:
-    return f"{getattr(values, 'dtype', type(values).__name__)} {tuple(getattr(values, 'shape', ()))}"
+def _range(low: float, high: float) -> Callable[[str, Any], Any]:
+    return lambda name, value: checked_range(name, value, low, high)
 
 
-def checked_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """Two numbers in order, above `low` and at most `high`."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(pair) != 2 or not all(map(is_number, pair)) or not low < pair[0] <= pair[1] <= high:
-        span = f"above {low:g}" if math.isinf(high) else f"above {low:g} and at most {high:g}"
-        raise VideoOptionError(f"{name}={value!r} must be two numbers (low, high), low first, {span}.")
+def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _pixels(name: str, value: Any) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise VideoOptionError(f"{name}={value!r} must be one number of pixels or two.")
+    return check_count(name, pair[0], unit="pixels"), check_count(name, pair[1], unit="pixels")
+
+
+def _short_side(name: str, value: Any) -> tuple[int, int]:
+    pair = _pixels(name, value)
+    if pair[0] > pair[1]:
+        raise VideoOptionError(f"{name}={value!r} must be one number of pixels or (low, high), low first.")
     return pair
+
+
+def _scales(name: str, value: Any) -> tuple[float, ...]:
+    values = tuple(value) if isinstance(value, (tuple, list)) else ()
+    if not values or not all(is_number(v) and 0 < v <= 1 for v in values):
+        raise VideoOptionError(f"{name}={value!r} must be a list of shares of the short side, above 0 and at most 1.")
+    return values
+
+
+def _flip(name: str, value: Any) -> float | str:
+    return value if value == "swap" else check_number(name, value, least=0, most=1, hint=' Or "swap".')
+
+
+def _jitter(name: str, value: Any) -> tuple[float, float, float, float]:
+    """(brightness, contrast, saturation, hue), 0 where nothing is to be done."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value or 0.0,) * 3
+    if len(values) not in (3, 4):
+        raise VideoOptionError(f"{name}={value!r} must be one number or (brightness, contrast, saturation[, hue]).")
+    for number in values[:3]:
+        check_number(name, number, least=0)
+    check_number(f"hue of {name}", (*values, 0.0)[3], least=0, most=0.5)
+    return (*values, 0.0)[:4]
+
+
+def _words(name: str, value: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(check_words(value).items())
+
+
+def _rand_augment(name: str, value: Any) -> str:
+    return RandAugment(value).config
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "size": _pixels,
+    "crop": _choice(*CROPS),
+    "scale": _range(0, 1),
+    "ratio": _range(0, inf),
+    "scales": _scales,
+    "short_side": _optional(_short_side),
+    "short_side_sampling": _choice("uniform", "inverse"),
+    "stretch": _optional(_range(0, inf)),
+    "flip": _flip,
+    "mirror_words": _words,
+    "color_jitter": _jitter,
+    "color_prob": _share,
+    "gray_prob": _share,
+    "rand_augment": _optional(_rand_augment),
+    "erase_prob": _share,
+    "erase_mode": _choice(*ERASE_MODES),
+    "erase_count": check_count,
+    "erase_area": _range(0, 1),
+    "erase_ratio": _range(0, inf),
+    "interpolation": _choice(*INTERPOLATIONS),
+    "mirror": _optional(lambda name, value: tuple(value)),
+}

@@ -69,10 +69,10 @@ class _Steps:
     def __init__(self, clip: PreviewClip, augmentation: Augmentation, seed: int):
         self.clip, self.augmentation, self.seed = clip, augmentation, seed
         height, width = clip.frames.shape[1:3]
-        self.drawn = replace(
+        self.params = replace(
             augmentation.draw(height, width, generator=self.chance()), operations=(), flipped=False, colors=()
         )
-        self.cropped = augmentation.apply(clip.frames, self.drawn)
+        self.cropped = augmentation.apply(clip.frames, self.params)
 
     def chance(self, step: int = 0) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1000 + step)
@@ -81,9 +81,9 @@ class _Steps:
         return np.random.default_rng((self.seed, step))
 
     def original(self) -> SheetClip:
-        frames, box = self.clip.frames, self.drawn.box
+        frames, box = self.clip.frames, self.params.box
         height, width = frames.shape[1:3]
-        size = self.drawn.resized or (height, width)
+        size = self.params.resized or (height, width)
         down, across = height / size[0], width / size[1]
         shown = _outlined(frames, Box(*(round(v * s) for v, s in zip(box, (down, across, down, across), strict=True))))
         where = f"{self.clip.name}, frames {self.clip.indices[0]} to {self.clip.indices[-1]} of {self.clip.total}"
@@ -105,14 +105,14 @@ class _Steps:
         ]
 
     def crop(self) -> SheetClip:
-        options, drawn = self.augmentation, self.drawn
+        options, params = self.augmentation, self.params
         ranges = {
             "random_resized": f"area {_span(options.scale)}, width/height {_span(options.ratio)}",
             "multi_scale": f"scales {', '.join(f'{s:g}' for s in options.scales)}",
         }.get(options.crop, f"short side {_span(options.short_side)}" if options.short_side else "no resize before")
         stretch = f", stretched {_span(options.stretch)}" if options.stretch else ""
-        of = "x".join(map(str, drawn.resized or self.clip.frames.shape[1:3]))
-        return SheetClip(self.cropped.numpy(), f"Crop: {options.crop}", f"{drawn.box} of {of}; {ranges}{stretch}")
+        of = "x".join(map(str, params.resized or self.clip.frames.shape[1:3]))
+        return SheetClip(self.cropped.numpy(), f"Crop: {options.crop}", f"{params.box} of {of}; {ranges}{stretch}")
 
     def flip(self, labels: Sequence[str]) -> list[SheetClip]:
         if not self.augmentation.flip:
@@ -149,7 +149,7 @@ class _Steps:
         boxes = certain.draw_erasing(*self.cropped.shape[1:3], generator=self.chance(3))
         erased = certain.erase(_normalized(self.cropped), generator=self.chance(3))
         note = f"{options.erase_mode}, {' and '.join(map(str, boxes))}; in {options.erase_prob:.0%} of clips"
-        return [SheetClip(_shown(erased), "Random erasing", note)]
+        return [SheetClip(_denormalized(erased), "Random erasing", note)]
 
     def temporal(self, temporal: TemporalAugmentation | None) -> list[SheetClip]:
         if temporal is None:
@@ -168,7 +168,7 @@ class _Steps:
 
     def _in_time(self, name: str, temporal: TemporalAugmentation, note: str) -> SheetClip:
         indices = temporal(self.clip.indices, self.clip.total, generator=self.chance(4))
-        frames = self.augmentation.apply(self.clip.read(indices), self.drawn)
+        frames = self.augmentation.apply(self.clip.read(indices), self.params)
         return SheetClip(frames.numpy(), name, f"frames {' '.join(map(str, indices))}; {note}")
 
 
@@ -197,7 +197,7 @@ def _mixes(steps: _Steps, other: PreviewClip, mixing: Mixing | None) -> list[She
         share = mixture.shares[0]
         first, second = (clip.label or clip.name for clip in (steps.clip, other))
         note = f"{share:.2f} of {first} + {1 - share:.2f} of {second}; share from Beta({alpha:g}, {alpha:g})"
-        cells.append(SheetClip(_shown(mixture.clips(both)[0]), name, note))
+        cells.append(SheetClip(_denormalized(mixture.clips(both)[0]), name, note))
     return cells
 
 
@@ -232,7 +232,7 @@ def _together(
             own if share == 1 else f"{share:.2f} {own} + {1 - share:.2f} {partner}"
             for own, partner, share in zip(shown_labels, shown_labels[::-1], mixture.shares, strict=True)
         ]
-    return [SheetClip(_shown(v), "All together", note, "good") for v, note in zip(batch, notes, strict=True)]
+    return [SheetClip(_denormalized(v), "All together", note, "good") for v, note in zip(batch, notes, strict=True)]
 
 
 def _outlined(frames: torch.Tensor, box: Box) -> torch.Tensor:
@@ -251,7 +251,7 @@ def _normalized(clip: torch.Tensor) -> torch.Tensor:
     return (clip.permute(0, 3, 1, 2).float() / 255 - _MEAN) / _STD
 
 
-def _shown(values: torch.Tensor) -> np.ndarray:
+def _denormalized(values: torch.Tensor) -> np.ndarray:
     pixels = ((values * _STD + _MEAN) * 255).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -30,8 +30,8 @@ import torch
 from hf_video.errors import VideoOptionError
 from hf_video.video.augment import ops as augment_ops
 from hf_video.video.augment.affine import MAPS, Affine, move
-from hf_video.video.augment.crops import Box, cut
-from hf_video.video.augment.options import check_clip, numpy_generator
+from hf_video.video.augment.checks import check_clip, numpy_generator
+from hf_video.video.augment.crops import Box, crop_box
 
 NAMES = (
     "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize_add", "color", "contrast",
@@ -58,16 +58,16 @@ class Operation:
             return self._map(frame).source(box, frame)
         return box.wider(1, frame) if self.name == "sharpness" else box
 
-    def __call__(self, clip: torch.Tensor, have: Box, want: Box, frame: Box) -> torch.Tensor:
-        """`clip` uint8 (T, h, w, 3) stands at `have` of the frame and holds `source(want, frame)`; what stands at
-        `want` of the result comes, uint8 (T, height, width, 3)."""
+    def __call__(self, clip: torch.Tensor, held: Box, wanted: Box, frame: Box) -> torch.Tensor:
+        """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `source(wanted, frame)`; what stands at
+        `wanted` of the result comes, uint8 (T, height, width, 3)."""
         if self.name in MAPS:
-            return move(clip, self._map(frame), have=have, want=want, frame=frame)
+            return move(clip, self._map(frame), held=held, wanted=wanted, frame=frame)
         function: Callable[..., torch.Tensor] = getattr(augment_ops, self.name)
         arguments = () if self.argument is None else (self.argument,)
         if self.name in _OF_WHOLE_FRAMES:
-            return function(clip, *arguments, box=want)
-        return cut(function(clip, *arguments), want, have)
+            return function(clip, *arguments, box=wanted)
+        return crop_box(function(clip, *arguments), wanted, held)
 
     def _map(self, frame: Box) -> Affine:
         return MAPS[self.name](self.argument, frame.height, frame.width)
@@ -84,11 +84,11 @@ def apply_operations(clip: torch.Tensor, operations: Sequence[Operation], box: B
     boxes = [box or frame]
     for operation in reversed(operations):
         boxes.append(operation.source(boxes[-1], frame))
-    have = boxes.pop()
-    clip = cut(clip, have)
+    held = boxes.pop()
+    clip = crop_box(clip, held)
     for operation in operations:
-        want = boxes.pop()
-        clip, have = operation(clip, have, want, frame), want
+        wanted = boxes.pop()
+        clip, held = operation(clip, held, wanted, frame), wanted
     return clip
 
 

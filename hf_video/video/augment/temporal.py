@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from hf_video.errors import FrameIndexError, VideoOptionError, check_number
+from hf_video.video.augment.checks import checked_range, numpy_generator
 from hf_video.video.augment.labels import REVERSE_WORDS, directed_labels, quoted
-from hf_video.video.augment.options import checked_range, numpy_generator
 
 
 @dataclass(frozen=True)

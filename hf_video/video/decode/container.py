@@ -21,7 +21,7 @@ from av.stream import Disposition
 
 from hf_video.errors import EmptyFileError, NotAVideoError, NoVideoStreamError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.http_file import HttpFile
-from hf_video.video.frames.types import VideoStream
+from hf_video.video.frames.types import VideoStreamMetadata
 
 
 @dataclass
@@ -281,7 +281,7 @@ class OpenVideo:
                 other.discard = type(other.discard)["all"]
         return chosen
 
-    def streams(self) -> list[VideoStream]:
+    def streams(self) -> list[VideoStreamMetadata]:
         """What the container says of its video streams."""
         return [_described(stream) for stream in self.container.streams.video]
 
@@ -349,9 +349,9 @@ def _rank(stream: av.video.stream.VideoStream) -> tuple[bool, int, int]:
     return bool(stream.disposition & Disposition.default), (context and context.bit_rate) or 0, -stream.index
 
 
-def _described(stream: av.video.stream.VideoStream) -> VideoStream:
+def _described(stream: av.video.stream.VideoStream) -> VideoStreamMetadata:
     context = stream.codec_context  # None where this build of FFmpeg has no decoder
-    return VideoStream(
+    return VideoStreamMetadata(
         index=stream.index,
         codec="unknown" if context is None else context.codec.canonical_name,
         height=0 if context is None else context.height,

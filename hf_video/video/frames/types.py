@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class VideoStream:
+class VideoStreamMetadata:
     """A video stream of a container as its header describes it.
 
     `index` is its number among all streams, as FFmpeg and torchcodec count; `height` and `width` in pixels, before
@@ -30,6 +30,9 @@ class VideoStream:
     def __str__(self) -> str:
         marks = ", default" * self.default + ", a picture" * self.picture
         return f"{self.index} ({self.codec}, {self.width}x{self.height}, {self.fps:g} fps{marks})"
+
+
+VideoStream = VideoStreamMetadata  # the name in pickles of 0.1.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class VideoMetadata:
     sample_aspect_ratio: Fraction = Fraction(1)
     rebuilt_timestamps: bool = False
     stream: int | None = None
-    streams: tuple[VideoStream, ...] = ()
+    streams: tuple[VideoStreamMetadata, ...] = ()
 
 
 @dataclass(frozen=True)

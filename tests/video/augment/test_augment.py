@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hf_video.errors import VideoArrayError, VideoOptionError
-from hf_video.video.augment.augmentation import Augmentation, Drawn
+from hf_video.video.augment.augmentation import Augmentation, SampledParams
+from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.crops import Box, fixed_places, multi_scale_box, random_resized_box
 from hf_video.video.augment.mixing import Mixing
-from hf_video.video.augment.options import from_options
 from hf_video.video.augment.rand_augment import Operation
 
 PLAIN = {"rand_augment": None, "flip": 0, "erase_prob": 0}
@@ -62,9 +62,9 @@ def test_each_frame_is_what_it_would_be_by_itself(options):
     clip = noise(5)
     augmentation = Augmentation(32, **options)
     for seed in range(15):
-        drawn = augmentation.draw(40, 56, generator=gen(seed))
-        alone = torch.cat([augmentation.apply(frame[None], drawn) for frame in clip])
-        assert torch.equal(augmentation.apply(clip, drawn), alone)
+        params = augmentation.draw(40, 56, generator=gen(seed))
+        alone = torch.cat([augmentation.apply(frame[None], params) for frame in clip])
+        assert torch.equal(augmentation.apply(clip, params), alone)
 
 
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
@@ -105,15 +105,15 @@ def test_the_same_seed_gives_the_same_and_the_input_stays(options):
 def test_crop_and_flip_by_hand():
     clip = noise(2, 6, 8)
     augmentation = Augmentation((3, 4), **PLAIN)
-    drawn = Drawn((), None, Box(2, 1, 3, 4), True, ())
-    assert torch.equal(augmentation.apply(clip, drawn), clip[:, 2:5, 1:5].flip(2))
+    params = SampledParams((), None, Box(2, 1, 3, 4), True, ())
+    assert torch.equal(augmentation.apply(clip, params), clip[:, 2:5, 1:5].flip(2))
 
 
 def test_operations_come_first_and_colours_last():
     clip = noise(1, 4, 4)
     augmentation = Augmentation(4, **PLAIN)
-    drawn = Drawn((Operation("posterize", 1),), None, Box(0, 0, 4, 4), False, (Operation("invert"),))
-    assert torch.equal(augmentation.apply(clip, drawn), 255 - (clip & 128))
+    params = SampledParams((Operation("posterize", 1),), None, Box(0, 0, 4, 4), False, (Operation("invert"),))
+    assert torch.equal(augmentation.apply(clip, params), 255 - (clip & 128))
 
 
 def test_center_crop_by_hand():
@@ -188,9 +188,9 @@ def test_sides_close_to_the_size_become_it():
 
 def short_sides(**options):
     augmentation = Augmentation(224, crop="random", short_side=(256, 320), **PLAIN, **options)
-    drawn = [augmentation.draw(240, 320, generator=gen(s)).resized for s in range(600)]
-    assert all(abs(width / height - 4 / 3) < 0.01 for height, width in drawn)
-    return np.array([min(one) for one in drawn])
+    params = [augmentation.draw(240, 320, generator=gen(s)).resized for s in range(600)]
+    assert all(abs(width / height - 4 / 3) < 0.01 for height, width in params)
+    return np.array([min(one) for one in params])
 
 
 def test_short_sides_are_uniform_or_inverse():
@@ -205,11 +205,11 @@ def test_short_sides_are_uniform_or_inverse():
 
 def test_stretch_has_a_factor_for_each_side():
     augmentation = Augmentation(224, crop="random", short_side=256, stretch=(0.9, 1.33), **PLAIN)
-    drawn = np.array([augmentation.draw(256, 340, generator=gen(s)).resized for s in range(600)]) / (256, 340)
-    np.testing.assert_allclose(drawn.mean(0), (0.9 + 1.33) / 2, atol=0.02)
-    assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.12
-    assert drawn.min() >= 0.895
-    assert drawn.max() <= 1.33
+    params = np.array([augmentation.draw(256, 340, generator=gen(s)).resized for s in range(600)]) / (256, 340)
+    np.testing.assert_allclose(params.mean(0), (0.9 + 1.33) / 2, atol=0.02)
+    assert abs(np.corrcoef(params.T)[0, 1]) < 0.12
+    assert params.min() >= 0.895
+    assert params.max() <= 1.33
 
 
 def test_frames_that_are_too_small():
@@ -275,14 +275,14 @@ def test_flow_of_a_mirrored_clip_is_mirrored_flow():
 
 def test_colour_factors_and_order():
     augmentation = Augmentation(32, color_jitter=(0.1, 0.2, 1.5, 0.05), rand_augment=None)
-    drawn = [augmentation.draw(40, 56, generator=gen(s)).colors for s in range(500)]
+    params = [augmentation.draw(40, 56, generator=gen(s)).colors for s in range(500)]
     ranges = {"brightness": (0.9, 1.1), "contrast": (0.8, 1.2), "color": (0, 2.5), "hue": (-0.05, 0.05)}
     for name, (low, high) in ranges.items():
-        values = [o.argument for one in drawn for o in one if o.name == name]
+        values = [o.argument for one in params for o in one if o.name == name]
         assert len(values) == 500
         assert low <= min(values) < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < max(values) <= high
-    assert {one[0].name for one in drawn} == set(ranges)
+    assert {one[0].name for one in params} == set(ranges)
 
 
 def test_one_number_leaves_the_hue_alone():
@@ -292,9 +292,9 @@ def test_one_number_leaves_the_hue_alone():
 
 def test_how_often_colours_change():
     augmentation = Augmentation(32, color_jitter=0.4, color_prob=0.8, gray_prob=0.1, rand_augment=None)
-    drawn = [[o.name for o in augmentation.draw(40, 56, generator=gen(s)).colors] for s in range(1000)]
-    assert abs(np.mean(["brightness" in one for one in drawn]) - 0.8) < 0.05
-    assert abs(np.mean(["gray" in one for one in drawn]) - 0.1) < 0.04
+    params = [[o.name for o in augmentation.draw(40, 56, generator=gen(s)).colors] for s in range(1000)]
+    assert abs(np.mean(["brightness" in one for one in params]) - 0.8) < 0.05
+    assert abs(np.mean(["gray" in one for one in params]) - 0.1) < 0.04
     assert Augmentation(32, rand_augment=None).draw(40, 56).colors == ()
 
 
@@ -303,9 +303,9 @@ def test_how_often_colours_change():
 
 def test_erased_area_ratio_and_frequency():
     augmentation = Augmentation(224)
-    drawn = [augmentation.draw_erasing(224, 224, generator=gen(s)) for s in range(3000)]
-    assert abs(np.mean([len(boxes) == 1 for boxes in drawn]) - 0.25) < 0.03
-    boxes = np.array([box for boxes in drawn for box in boxes])
+    params = [augmentation.draw_erasing(224, 224, generator=gen(s)) for s in range(3000)]
+    assert abs(np.mean([len(boxes) == 1 for boxes in params]) - 0.25) < 0.03
+    boxes = np.array([box for boxes in params for box in boxes])
     area = boxes[:, 2] * boxes[:, 3] / 224**2
     np.testing.assert_allclose(np.quantile(area, [0.0, 0.5, 1]), [0.02, 0.177, 1 / 3], atol=0.025)
     ratio = np.log(boxes[:, 2] / boxes[:, 3])
@@ -316,9 +316,9 @@ def test_erased_area_ratio_and_frequency():
 
 def test_several_boxes_share_the_area():
     augmentation = Augmentation(224, erase_prob=1, erase_count=3, erase_area=(0.3, 0.3))
-    drawn = [augmentation.draw_erasing(224, 224, generator=gen(s)) for s in range(300)]
-    assert {len(boxes) for boxes in drawn} == {1, 2, 3}
-    for boxes in drawn:
+    params = [augmentation.draw_erasing(224, 224, generator=gen(s)) for s in range(300)]
+    assert {len(boxes) for boxes in params} == {1, 2, 3}
+    for boxes in params:
         for box in boxes:
             assert box.height * box.width / 224**2 == pytest.approx(0.3 / len(boxes), rel=0.03)
 

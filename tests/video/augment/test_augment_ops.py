@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_video.video.augment.augmentation import Augmentation
-from hf_video.video.augment.crops import cut, random_resized_box
+from hf_video.video.augment.crops import crop_box, random_resized_box
 from hf_video.video.augment.mixing import Mixing
 from hf_video.video.augment.rand_augment import NAMES, Operation, RandAugment, apply_operations
 
@@ -133,7 +133,7 @@ def test_a_box_of_the_result_is_cut_from_the_whole():
     for operations in chains + [policy.draw(rng) for _ in range(150)]:
         whole = apply_operations(clip, operations)
         box = random_resized_box(31, 45, (0.01, 0.6), (0.3, 3), rng)
-        assert torch.equal(apply_operations(clip, operations, box), cut(whole, box)), list(map(str, operations))
+        assert torch.equal(apply_operations(clip, operations, box), crop_box(whole, box)), list(map(str, operations))
 
 
 class Counter(TorchDispatchMode):
