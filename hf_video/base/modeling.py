@@ -148,7 +148,7 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     def resolve_output_flags(
         self, output_attentions: bool | None = None, output_hidden_states: bool | None = None
     ) -> tuple[bool, bool]:
-        """The call's wishes, or the config's where the call has none."""
+        """The call's flags, or the config's where the call has none."""
         config = self.config
         attentions = config.output_attentions if output_attentions is None else output_attentions
         hidden = config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -226,8 +226,22 @@ class VideoClassifier:
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> VideoClassifierOutput | tuple:
-        wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        return self.classify(pixel_values, labels, num_items_in_batch, return_dict, **wishes)
+        """Classifies clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            labels: (B,) class numbers, or (B, classes) floats.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+            num_items_in_batch: Labels of the whole effective batch, by which Trainer divides the loss.
+
+        Returns:
+            `logits` (B, classes), `loss` with labels, and the encoder's states.
+
+        Raises:
+            ModelInputError: The clip or the labels have another shape.
+        """
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        return self.classify(pixel_values, labels, num_items_in_batch, return_dict, **flags)
 
     def classify(
         self,
@@ -241,14 +255,16 @@ class VideoClassifier:
         outputs = self.base_model(pixel_values, return_dict=True, **self.encoder_options, **options)
         logits = self.classifier(self.clip_vector(outputs, pixel_values))
         kinds = ("hidden_states", "attentions", "temporal_attentions")
-        return self.answer(logits, labels, num_items_in_batch, return_dict, **{k: getattr(outputs, k) for k in kinds})
+        return self.classifier_output(
+            logits, labels, num_items_in_batch, return_dict, **{k: getattr(outputs, k) for k in kinds}
+        )
 
     def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the classifier reads of the encoder's outputs, (B, D). A model of tokens has just a method `pool`,
         (B, tokens, D) -> (B, D)."""
         return self.dropout(self.pool(outputs.last_hidden_state))
 
-    def answer(
+    def classifier_output(
         self,
         logits: torch.Tensor,
         labels: torch.Tensor | None,
@@ -256,8 +272,7 @@ class VideoClassifier:
         return_dict: bool | None,
         **states,
     ) -> VideoClassifierOutput | tuple:
-        """What every `forward` ends with: logits (B, classes), their loss where there are labels, and the encoder's
-        `states`."""
+        """Logits (B, classes), their loss where there are labels, and the encoder's `states`."""
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, self.config.problem_type, num_items_in_batch)

@@ -91,10 +91,14 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
         """Tokens (B, t·h·w, D) of a clip on their grid, (B, t, h, w, D)."""
         return last_hidden_state.unflatten(1, self.token_grid(pixel_values))
 
+    def clip_embedding(self, outputs: VideoModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
+        """One vector per clip, (B, D), of its map (B, t, h, w, D): the mean over windows (a method `pool`)."""
+        return self.pool(feature_map).mean((1, 2, 3))
+
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D), the mean over the map's windows (a method `pool`), which the classifier sees;
-        `feature_map` (B, t, h, w, D). `wanted`: `output_hidden_states`."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D), what the classifier sees (see `clip_embedding`), and `feature_map` (B, t, h, w, D);
+        `flags`: `output_hidden_states`."""
+        outputs = self(pixel_values, return_dict=True, **flags)
         feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return outputs.features(self.pool(feature_map).mean((1, 2, 3)), feature_map)
+        return outputs.features(self.clip_embedding(outputs, feature_map), feature_map)

@@ -15,17 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import logging
 
-from hf_video.base.modeling import VideoClassifier, video_features
+from hf_video.base.modeling import VideoClassifier
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
-from hf_video.base.outputs import VideoFeatures, VideoModelOutput
+from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
 from hf_video.layers.plain import is_plain
 from hf_video.models.c3d.configuration_c3d import C3DConfig
-
-logger = logging.get_logger(__name__)
 
 # Name, channels in multiples of the stem's, and the pooling after the convolution.
 LAYERS = (
@@ -125,13 +122,9 @@ class C3DModel(C3DPreTrainedModel):
         fc7 = F.relu(self.fc7(self.dropout(fc6)))
         return C3DModelOutput(last_hidden_state=tokens(maps), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
 
-    @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, 4096) is fc7, what the classifier sees (fc6 is in `forward`'s output); `feature_map`
-        (B, t, h, w, 512) is pool5."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
-        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return outputs.features(outputs.fc7, feature_map)
+    def clip_embedding(self, outputs: C3DModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
+        """fc7 (B, 4096), what the classifier sees; fc6 is in the output of `forward`."""
+        return outputs.fc7
 
 
 class C3DForVideoClassification(VideoClassifier, C3DPreTrainedModel):

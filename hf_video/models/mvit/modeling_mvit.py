@@ -320,9 +320,9 @@ class MViTModel(MViTPreTrainedModel):
         return self.to_output(output, return_dict)
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """`pooler_output` (B, D) is the class token; `feature_map` (B, t, h, w, D) the last stage's grid."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
+        outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         grid = self.token_grid(pixel_values)
         for block in self.encoder.layer:

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_video.base.modeling import video_features
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
-from hf_video.base.outputs import VideoFeatures
+from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct
 from hf_video.models.s3d.configuration_s3d import S3DConfig
@@ -144,9 +143,6 @@ class S3DModel(ConvVideoPreTrainedModel):
             )
         return tuple(-(-n // by) for n, by in ((frames, 8), (height, 32), (width, 32)))
 
-    @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, projection_dim): the projected mean of the map; `feature_map` (B, t, h, w, 16·stem)."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
-        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return outputs.features(self.projection(feature_map.mean((1, 2, 3))), feature_map)
+    def clip_embedding(self, outputs: VideoModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, projection_dim), the projected mean of the map."""
+        return self.projection(feature_map.mean((1, 2, 3)))

@@ -247,9 +247,9 @@ class TimesformerModel(TimesformerPreTrainedModel):
         return self.to_output(output, return_dict)
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """`pooler_output` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
+        outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         frames, rows, columns = self.token_grid(pixel_values)
         frames = 1 if self.config.attention_type == "space_only" else frames

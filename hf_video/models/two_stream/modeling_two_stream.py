@@ -192,10 +192,10 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
 
     @video_features
     def get_video_features(
-        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **wanted: bool | None
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **flags: bool | None
     ) -> VideoFeatures:
         """`pooler_output` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side."""
-        outputs, feature_map = self._outputs_and_map(pixel_values, flow_values, **wanted)
+        outputs, feature_map = self._outputs_and_map(pixel_values, flow_values, **flags)
         return outputs.features(outputs.pooler_output, feature_map)
 
 
@@ -286,10 +286,10 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
         maps, states = self.two_stream.encode(pixel_values, flow_values)
         logits = self.classifier(self.two_stream.embed(maps))
         states = states if output_hidden_states else None
-        return self.answer(logits, labels, num_items_in_batch, return_dict, hidden_states=states)
+        return self.classifier_output(logits, labels, num_items_in_batch, return_dict, hidden_states=states)
 
     @video_features
     def get_video_features(
-        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **wanted: bool | None
+        self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **flags: bool | None
     ) -> VideoFeatures:
-        return self.two_stream.get_video_features(pixel_values, flow_values, return_dict=True, **wanted)
+        return self.two_stream.get_video_features(pixel_values, flow_values, return_dict=True, **flags)

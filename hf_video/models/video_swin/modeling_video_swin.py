@@ -247,9 +247,9 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
         return VideoModelOutput(last_hidden_state=x.flatten(1, 3), hidden_states=hidden_states, attentions=attentions)
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D)."""
-        feature_map, *states = self.encode(pixel_values, **wanted)
+        feature_map, *states = self.encode(pixel_values, **flags)
         return self.as_tokens(feature_map, *states).features(feature_map.mean((1, 2, 3)), feature_map)
 
 

@@ -137,11 +137,11 @@ class VideoCLIPModel(VideoPreTrainedModel):
         their number) for itself, not normalised."""
         return self._encode(pixel_values)[0]
 
-    def _encode(self, pixel_values: torch.Tensor, **wanted: bool | None) -> tuple[torch.Tensor, ModelOutput]:
+    def _encode(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, ModelOutput]:
         """`get_frame_embeddings`, and what the tower gave for all frames (or segments) as one batch."""
         self.check_input(pixel_values)
         if self.config.segment_frames:
-            return self._encode_segments(pixel_values, **wanted)
+            return self._encode_segments(pixel_values, **flags)
         batch, frames = pixel_values.shape[:2]
         if self.config.patch_frames > 1:
             # A 3-D patch embedding of 3 frames and stride 1 is a 2-D one over the channels of three frames.
@@ -151,10 +151,10 @@ class VideoCLIPModel(VideoPreTrainedModel):
         other_size = tuple(pixel_values.shape[-2:]) != (size, size)
         images = pixel_values.flatten(0, 1)
         resized = {"interpolate_pos_encoding": True} if other_size else {}
-        states = self.vision_model(images, return_dict=True, **resized, **wanted)
+        states = self.vision_model(images, return_dict=True, **resized, **flags)
         return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames)), states
 
-    def _encode_segments(self, pixel_values: torch.Tensor, **wanted: bool | None) -> tuple[torch.Tensor, ModelOutput]:
+    def _encode_segments(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, ModelOutput]:
         length = self.config.segment_frames
         if pixel_values.shape[1] % length:
             raise ModelInputError(
@@ -162,7 +162,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
                 "multiple of it."
             )
         segments = pixel_values.unflatten(1, (-1, length))
-        states = self.vision_model.get_video_features(segments.flatten(0, 1), return_dict=True, **wanted)
+        states = self.vision_model.get_video_features(segments.flatten(0, 1), return_dict=True, **flags)
         return self.visual_projection(states.pooler_output).unflatten(0, segments.shape[:2]), states
 
     @video_features
@@ -171,7 +171,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         video_mask: torch.Tensor | None = None,
         segment_features: torch.Tensor | None = None,
-        **wanted: bool | None,
+        **flags: bool | None,
     ) -> VideoFeatures:
         """Clips (B, T, C, H, W) -> `pooler_output` (B, D), in the space of the texts, of unit length where the model
         compares cosines; and `feature_map`, (B, T, 1, 1, D) for frame encoders.
@@ -189,10 +189,10 @@ class VideoCLIPModel(VideoPreTrainedModel):
                 raise ModelInputError(
                     "This model's video tower sees whole clips and knows no padding: leave out video_mask."
                 )
-            features = self.vision_model.get_video_features(pixel_values, return_dict=True, **wanted)
+            features = self.vision_model.get_video_features(pixel_values, return_dict=True, **flags)
             features.pooler_output = self.normalized(self.visual_projection(features.pooler_output))
             return features
-        frames, mask, tower = self._frames(pixel_values, video_mask, segment_features, **wanted)
+        frames, mask, tower = self._frames(pixel_values, video_mask, segment_features, **flags)
         tokens = segment_features
         if tower is not None:
             tokens = tower.last_hidden_state.unflatten(0, frames.shape[:2]).flatten(1, 2)
@@ -204,7 +204,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
             feature_map=frames[:, :, None, None],
         )
 
-    def _frames(self, pixel_values, video_mask, segment_features, **wanted):
+    def _frames(self, pixel_values, video_mask, segment_features, **flags):
         """Vectors of frames or segments (B, T, D), which of them are there (B, T), and what the tower gave, or None."""
         tower = None
         if segment_features is not None:
@@ -212,7 +212,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
         elif self.vision_model is None:
             raise ModelInputError("This model has no video tower (feature_dim is set): pass segment_features.")
         else:
-            frames, tower = self._encode(pixel_values, **wanted)
+            frames, tower = self._encode(pixel_values, **flags)
         shape = tuple(frames.shape[:2])
         if video_mask is None:
             return frames, torch.ones(shape, dtype=torch.bool, device=frames.device), tower
@@ -280,9 +280,8 @@ class VideoCLIPModel(VideoPreTrainedModel):
             pixel_values: Clips (V, T, C, H, W), normalised.
             video_mask: (V, T), 1 for frames and 0 for padding behind them.
             segment_features: (V, segments, features) of a video encoder elsewhere, in place of `pixel_values`.
-            return_loss: Whether text i belongs to video i (N equals V) and a loss is wanted. In a process group it is
-                that of
-                the joint batch: every process's pairs are negatives of all the others' (see `losses.gather_rows`).
+            return_loss: Whether text i belongs to video i (N equals V) and a loss is returned. In a process group it is
+                that of the joint batch: every process's pairs are negatives of all the others' (`losses.gather_rows`).
             return_dict: As in transformers; None takes the configuration's.
 
         Returns:

@@ -185,9 +185,9 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         return VideoModelOutput(last_hidden_state=tokens, hidden_states=hidden_states, attentions=attentions)
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
+        outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         return outputs.features(tokens.mean(1), tokens.unflatten(1, self.token_grid(pixel_values)))
 
@@ -221,8 +221,8 @@ class VideoMAEForVideoClassification(VideoClassifier, VideoMAEPreTrainedModel):
         return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
-        features = self.videomae.get_video_features(pixel_values, return_dict=True, **wanted)
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
+        features = self.videomae.get_video_features(pixel_values, return_dict=True, **flags)
         features.pooler_output = self.pool(features.last_hidden_state)
         return features
 

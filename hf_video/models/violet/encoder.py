@@ -99,13 +99,13 @@ class VioletPreTrainedModel(VideoPreTrainedModel):
         return super().no_weight_decay() | more
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """Of the video alone, before it meets a text: `pooler_output` (B, D) is the mean over patches of `feature_map`
         (B, T, h, w, D). It lies in no common space with texts: a pair is scored, not compared. `last_hidden_state`
         (B, T·(1 + h·w), D) is what goes into the joint encoder, `hidden_states` and `attentions` are Video Swin's."""
         model = self.base_model
         rows, columns = self.token_grid(pixel_values)[1:]
-        grids, *states = model.swin.encode(pixel_values, **wanted)
+        grids, *states = model.swin.encode(pixel_values, **flags)
         outputs = model.swin.as_tokens(grids, *states)
         outputs.last_hidden_state = model.video_embeddings(grids.flatten(2, 3))
         patches = outputs.last_hidden_state.unflatten(1, (-1, 1 + rows * columns))[:, :, 1:]

@@ -175,8 +175,8 @@ class VioletForQuestionAnswering(VioletPreTrainedModel):
         Returns:
             `logits` (B, answers), and `loss` with labels.
         """
-        wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **wishes)
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **flags)
         logits = self.classifier(states.text_cls)
         return self.to_output(classifier_output(logits, labels, num_items_in_batch, states), return_dict)
 
@@ -345,8 +345,8 @@ class VioletForPreTraining(VioletPreTrainedModel):
             given = self.hide(input_ids, attention_mask, pixel_values, visual_tokens, token_type_ids)
             input_ids, pixel_values = given["input_ids"], given["pixel_values"]
             mtm_labels, mvm_labels = given["mtm_labels"], given["mvm_labels"]
-        wishes = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **wishes)
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        states = self.violet(input_ids, attention_mask, pixel_values, token_type_ids, return_dict=True, **flags)
         count = states.video_tokens.shape[1]
         matching = self._matching_scores(states, input_ids, attention_mask, token_type_ids, negatives)
         output = VioletForPreTrainingOutput(

@@ -192,19 +192,19 @@ class VivitModel(VivitPreTrainedModel):
             )
         return frames // t, height // p, width // q
 
-    def encode_places(self, pixel_values: torch.Tensor, grid: tuple[int, int, int], cls_only: bool = False, **wanted):
+    def encode_places(self, pixel_values: torch.Tensor, grid: tuple[int, int, int], cls_only: bool = False, **flags):
         """Model 2's first transformer, each time on its own: (B·t, 1 + n, D), or (B·t, 1, D) for the class tokens
         alone; hidden states and probabilities, or None."""
         tokens = self.embeddings.tubelets(pixel_values, grid).unflatten(1, (grid[0], -1)).flatten(0, 1)
         tokens = self.embeddings(tokens, grid[1:])
-        tokens, hidden_states, probs = run_blocks(self.encoder.layer, tokens, first_only=cls_only, **wanted)
+        tokens, hidden_states, probs = run_blocks(self.encoder.layer, tokens, first_only=cls_only, **flags)
         return self.layernorm(tokens), hidden_states, probs
 
-    def encode_times(self, tokens: torch.Tensor, times: int, cls_only: bool = False, **wanted):
+    def encode_times(self, tokens: torch.Tensor, times: int, cls_only: bool = False, **flags):
         """Model 2's second transformer, over the first one's class tokens: (B·t, ≥1, D) -> (B, 1 + t, D) or (B, 1, D),
         and probabilities or None."""
         tokens = self.temporal_embeddings(tokens[:, 0].unflatten(0, (-1, times)), (times,))
-        tokens, _, probs = run_blocks(self.temporal_encoder.layer, tokens, first_only=cls_only, **wanted)
+        tokens, _, probs = run_blocks(self.temporal_encoder.layer, tokens, first_only=cls_only, **flags)
         return self.temporal_layernorm(tokens), probs
 
     def encode_in_two_stages(self, pixel_values: torch.Tensor, grid, cls_only: bool, attentions: bool, hidden: bool):
@@ -214,9 +214,9 @@ class VivitModel(VivitPreTrainedModel):
         )
         return self.over_time(*places, grid[0], cls_only and plain, output_attentions=attentions)
 
-    def over_time(self, tokens, hidden_states, probs, times: int, cls_only: bool = False, **wanted) -> VivitModelOutput:
+    def over_time(self, tokens, hidden_states, probs, times: int, cls_only: bool = False, **flags) -> VivitModelOutput:
         """What `encode_places` gave, and the second transformer over it."""
-        tokens, temporal_probs = self.encode_times(tokens, times, cls_only, **wanted)
+        tokens, temporal_probs = self.encode_times(tokens, times, cls_only, **flags)
         return VivitModelOutput(
             last_hidden_state=tokens,
             hidden_states=hidden_states,
@@ -287,17 +287,17 @@ class VivitModel(VivitPreTrainedModel):
         return tokens[:, 0] if self.config.has_class_token else tokens.mean(1)
 
     @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
         """`pooler_output` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D), for
         model 2 that of its first transformer."""
         grid = self.token_grid(pixel_values)
         if self.two_stages:
-            attentions, hidden = self.resolve_output_flags(**wanted)
+            attentions, hidden = self.resolve_output_flags(**flags)
             first = self.encode_places(pixel_values, grid, output_attentions=attentions, output_hidden_states=hidden)
             outputs = self.over_time(*first, grid[0], output_attentions=attentions)
             places = first[0][:, 1:].unflatten(0, (-1, grid[0])).unflatten(2, grid[1:])
         else:
-            outputs = self(pixel_values, return_dict=True, **wanted)
+            outputs = self(pixel_values, return_dict=True, **flags)
             places = outputs.last_hidden_state[:, self.embeddings.extra :].unflatten(1, grid)
         return outputs.features(self.pool(outputs.last_hidden_state), places)
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_video.base.modeling import VideoClassifier, video_features
+from hf_video.base.modeling import VideoClassifier
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
-from hf_video.base.outputs import VideoFeatures, VideoModelOutput
+from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
 from hf_video.layers.linear import on_rows
@@ -131,12 +131,9 @@ class X3DModel(X3DPreTrainedModel):
         x = self.conv_5(maps)
         return X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
 
-    @video_features
-    def get_video_features(self, pixel_values: torch.Tensor, **wanted: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, 2048), the mean that the classifier sees; `feature_map` (B, T, h, w, 432)."""
-        outputs = self(pixel_values, return_dict=True, **wanted)
-        feature_map = self.feature_map(outputs.last_hidden_state, pixel_values)
-        return outputs.features(outputs.pooled.mean((1, 2)), feature_map)
+    def clip_embedding(self, outputs: X3DModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, 2048), the mean that the classifier sees."""
+        return outputs.pooled.mean((1, 2))
 
 
 class X3DForVideoClassification(VideoClassifier, X3DPreTrainedModel):
