@@ -15,7 +15,7 @@ from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.sources import is_decoder, plain_source
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb, is_uint16
-from hf_video.video.frames.types import VideoFrames
+from hf_video.video.frames.types import VideoFrames, VideoSource
 from hf_video.video.sampling.samplers import sample_video
 
 _FORMS = (
@@ -53,7 +53,7 @@ class SamplingPlan:
     resize: Mapping[str, Any] = field(default_factory=dict)
 
 
-def split_videos(given: Any) -> list[Any]:
+def split_videos(given: VideoSource | Sequence[VideoSource]) -> list[Any]:
     """The single videos in `given`, unread. Raises VideoSourceError or VideoArrayError for what is none."""
     given = plain_source(given)
     kind = _kind(given)
@@ -78,7 +78,7 @@ def split_videos(given: Any) -> list[Any]:
     raise VideoArrayError(f"The list mixes things that make no video together ({', '.join(names)}). Give {_FORMS}.")
 
 
-def read_clips(video: Any, plan: SamplingPlan, *, layout: str | None = None) -> list[Clip]:
+def read_clips(video: VideoSource, plan: SamplingPlan, *, layout: str | None = None) -> list[Clip]:
     """One video of `split_videos` as clips: one, or several where the sampler takes several.
 
     `layout` is `"channels_first"`, `"channels_last"` or None to tell by the channel count. Raises VideoArrayError
@@ -96,7 +96,7 @@ def read_clips(video: Any, plan: SamplingPlan, *, layout: str | None = None) -> 
     return _sample_array(frames, known, plan)
 
 
-def _read_source(video: Any, plan: SamplingPlan) -> list[Clip]:
+def _read_source(video: VideoSource, plan: SamplingPlan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
     ready = isinstance(video, VideoReader)

@@ -22,7 +22,7 @@ from hf_video.video.decode.clip_frames import (
 from hf_video.video.decode.sources import Source, open_source
 from hf_video.video.frames.pixels import WHITE, Sizing, checked_background
 from hf_video.video.frames.times import frames_at, plain_seconds
-from hf_video.video.frames.types import VideoFrames, VideoMetadata
+from hf_video.video.frames.types import VideoFrames, VideoMetadata, VideoSource
 
 
 class VideoReader:
@@ -72,7 +72,7 @@ class VideoReader:
 
     def __init__(
         self,
-        source: Any,
+        source: VideoSource,
         *,
         size: tuple[int, int] | None = None,
         shortest_edge: int | None = None,
@@ -142,11 +142,18 @@ class VideoReader:
     # -- frames -----------------------------------------------------------------------------------------------------
 
     def get_frames(self, indices: Iterable[int] | int | slice) -> VideoFrames:
-        """The frames with these numbers, in this order; duplicates are honoured, negative ones count from the end.
+        """Reads frames by number.
 
-        `indices` is a sequence of integers, one integer, a slice, or a boolean-free integer array or tensor.
-        Returns `VideoFrames` with `data` uint8 (len(indices), height, width, 3).
-        Raises `FrameIndexError` (out of range, or no integers) and, with `on_error="raise"`, `DamagedVideoError`.
+        Args:
+            indices: Frame numbers in any order: a sequence, an integer array or tensor, one integer, or a slice.
+                Repeated ones are read once and returned each time; negative ones count from the end.
+
+        Returns:
+            The frames in the order of `indices`: `data` is uint8 RGB of shape (len(indices), height, width, 3).
+
+        Raises:
+            FrameIndexError: A number is out of range, or no integer.
+            DamagedVideoError: With `on_error="raise"`, a frame can't be decoded.
         """
         with self._guard():
             asked = _frame_numbers(indices, len(self), self._source.label)
@@ -155,12 +162,21 @@ class VideoReader:
             return self._read(asked)
 
     def get_frames_at(self, seconds: Iterable[float] | float) -> VideoFrames:
-        """The frames that are on screen at these times, in seconds of the file's own time line.
+        """Reads the frames that are on screen at given times.
+
+        Args:
+            seconds: One time or several, in seconds of the file's own time line.
+
+        Returns:
+            One frame for each time, in their order.
+
+        Raises:
+            FrameIndexError: A time lies before the first frame, or at the end of the video or later.
+            DamagedVideoError: With `on_error="raise"`, a frame can't be decoded.
 
         Frame i is shown from its own time until that of the next; the last until the end of the video. A time means the
         frame after it where it falls short of that one's by no more than its type can't tell apart (float32 at 700 s:
         0.00006 s) or than the decimals that all times are rounded to (two or more), at most by half a frame.
-        Raises `FrameIndexError` for a time before the first frame or from the end on.
         """
         with self._guard():
             times, tolerance = plain_seconds(seconds)
@@ -197,10 +213,17 @@ class VideoReader:
         return self.chunks(1)
 
     def chunks(self, frames: int) -> Iterator[VideoFrames]:
-        """The whole video in display order, `frames` frames at a time (the last chunk may be shorter).
+        """Reads the whole video in display order with one sequential decode, holding one chunk in memory.
 
-        One sequential decode; memory is that of one chunk. `on_error` is honoured, `snap` is not: nothing is cheaper
-        than decoding on.
+        Args:
+            frames: Frames of a chunk; the last chunk may be shorter.
+
+        Yields:
+            `VideoFrames`, `data` uint8 RGB of shape (frames, height, width, 3). `on_error` applies, `snap` doesn't.
+
+        Raises:
+            VideoOptionError: `frames` is below 1.
+            DamagedVideoError: With `on_error="raise"`, a frame can't be decoded.
         """
         if frames < 1:
             raise VideoOptionError(f"a chunk must have at least 1 frame, got {frames}")

@@ -26,7 +26,7 @@ from hf_video.video.frames.addresses import local_path, missing_path, scheme_of
 from hf_video.video.frames.part import PartSource, VideoPart
 from hf_video.video.frames.pixels import WHITE, Sizing
 from hf_video.video.frames.rgb import array_of, array_to_rgb
-from hf_video.video.frames.types import VideoFrames, VideoMetadata
+from hf_video.video.frames.types import VideoFrames, VideoMetadata, VideoSource
 
 AT_ONCE = 32  # frames that a decoder is asked for in one go
 
@@ -211,7 +211,7 @@ Source = EncodedSource | StillSource | PartSource
 
 
 def open_source(
-    given: Any,
+    given: VideoSource | Media,
     *,
     sizing: Sizing,
     scaler: str,

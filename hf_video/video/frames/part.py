@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_video.errors import VideoOptionError, VideoSourceError
 from hf_video.video.frames.times import frames_during
-from hf_video.video.frames.types import VideoMetadata
+from hf_video.video.frames.types import VideoMetadata, VideoSource
 
 UNITS = ("seconds", "frames")
 AT_ONCE = 32  # frames that are decoded in one go when a part is read from end to end
@@ -26,7 +26,7 @@ class VideoPart:
     screen at the start, and times stay those of the whole video. Raises VideoOptionError for a stretch that is none.
     """
 
-    source: Any
+    source: VideoSource
     start: float = 0.0
     end: float | None = None
     unit: str = "seconds"
@@ -47,7 +47,8 @@ class VideoPart:
     def __str__(self) -> str:
         """In the form of the W3C's Media Fragments, `clip.mp4#t=10,20`; frames as `#frames=10,20`."""
         end = "" if self.end is None else f",{self.end:.10g}"
-        return f"{self.source}#{'t' if self.unit == 'seconds' else 'frames'}={self.start:.10g}{end}"
+        source = repr(self.source) if isinstance(self.source, bytes) else f"{self.source}"
+        return f"{source}#{'t' if self.unit == 'seconds' else 'frames'}={self.start:.10g}{end}"
 
 
 class PartSource:

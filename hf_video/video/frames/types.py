@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Union
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from av.container import InputContainer
+    from PIL.Image import Image
+
+    from hf_video.video.frames.part import VideoPart
+    from hf_video.video.reader import VideoReader
+
+
+class FrameDecoder(Protocol):
+    """torchcodec's `VideoDecoder`, which is also a decoded cell of a `datasets` Video column."""
+
+    def __len__(self) -> int: ...
+
+    def get_frame_at(self, index: int) -> Any: ...
+
+
+class FrameBatch(Protocol):
+    """torchcodec's `FrameBatch`."""
+
+    data: Any
+    pts_seconds: Any
+
+
+Frame = Union["Image", np.ndarray, "torch.Tensor"]
+# Whatever can be read as a video; `VideoReader` says what each of them means.
+VideoSource = Union[
+    str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, Frame, Sequence[Frame], Mapping[str, Any],
+    "VideoFrames", "VideoPart", "VideoReader", FrameDecoder, FrameBatch, "InputContainer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

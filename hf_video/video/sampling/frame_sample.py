@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,9 @@ class Clock:
         return ends[indices]
 
 
-def read_total(total: Any, fps: float | None, timestamps: Sequence[float] | None) -> tuple[int, Clock | None]:
+def read_total(
+    total: int | VideoMetadata, fps: float | None, timestamps: Sequence[float] | np.ndarray | None
+) -> tuple[int, Clock | None]:
     begin = 0.0
     if isinstance(total, VideoMetadata):
         fps, begin, total = fps or total.fps or None, total.begin, total.num_frames

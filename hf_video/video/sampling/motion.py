@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import check_count
+from hf_video.video.frames.types import VideoSource
 
 _CHUNK = 64  # frames in memory at once; at 32 pixels they are a few hundred kilobytes
 _ENOUGH = 512  # differences that are plenty to place a few dozen frames
 
 
-def motion_energy(source: Any, *, shortest_edge: int = 32, every: int | None = None) -> np.ndarray:
+def motion_energy(source: VideoSource, *, shortest_edge: int = 32, every: int | None = None) -> np.ndarray:
     """Frame-difference energy of a whole video, from one cheap pass at thumbnail size.
 
     Args:

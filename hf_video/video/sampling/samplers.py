@@ -15,9 +15,14 @@ In the pictures each character is a frame, `#` one that is taken and `|` the bor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from hf_video.video.reader import VideoReader
 
 from hf_video.errors import SamplingError, check_choice, check_count, check_number, unknown_name
 from hf_video.video.frames.types import VideoMetadata
@@ -223,15 +228,27 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
 
 
 def sample_video(
-    reader: Any, num_frames: int, *, sampler: str | Callable[..., FrameSample] = "uniform", **options: Any
+    reader: VideoReader, num_frames: int, *, sampler: str | Callable[..., FrameSample] = "uniform", **options: Any
 ) -> FrameSample:
     """Apply a sampler to an open `VideoReader`, with the reader's own clock; `adaptive` measures the motion first.
 
         sample = sample_video(reader, 16, sampler="dense", stride=4, num_clips=5)
         frames = reader.get_frames(sample.indices.ravel())
 
-    A callable of your own gets `(number of frames, num_frames, **options)` and returns indices. `options` go to the
-    sampler; its errors come through, and an option that it does not have is a SamplingError.
+    Args:
+        reader: The open video.
+        num_frames: Frames of each clip.
+        sampler: Name in `SAMPLERS`, or a callable.
+        options: Options of the sampler.
+
+    Returns:
+        Indices of shape (clips, frames), and when these frames are shown, in seconds.
+
+    Raises:
+        SamplingError: The sampler is unknown, has no such option, or chooses frames that the video hasn't.
+
+    A callable of your own gets `(number of frames, num_frames, **options)` and returns indices. Errors of a sampler
+    come through.
     """
     function = resolve(sampler)
     if function is adaptive and "energy" not in options:
@@ -246,7 +263,7 @@ def sample_video(
         raise SamplingError(f"The sampler {function.__name__} does not take these options: {error}.") from error
 
 
-def _checked(chosen: Any, reader: Any) -> FrameSample:
+def _checked(chosen: FrameSample | ArrayLike, reader: VideoReader) -> FrameSample:
     """The answer of a sampler that isn't ours: a FrameSample or bare indices, (frames,) or (clips, frames)."""
     indices = chosen.indices if isinstance(chosen, FrameSample) else np.atleast_2d(np.asarray(chosen))
     total = reader.metadata.num_frames
