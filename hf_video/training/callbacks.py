@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from hf_video.training.plan import format_clip_rate, rough_duration
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from hf_video.training.trainer import VideoTrainer
 
 
 class EpochSetter(TrainerCallback):
@@ -127,7 +132,7 @@ class InterruptCallback(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: Any) -> None:
+    def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -170,7 +175,7 @@ _PASSED_OVER = (
 _SHOWN = 8  # numbers of an evaluation
 
 
-def use_log_lines(trainer: Any) -> None:
+def use_log_lines(trainer: VideoTrainer) -> None:
     """Puts `LogLines` in place of transformers' dictionaries, above its progress bar where there is one."""
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback) is PrinterCallback:
@@ -205,7 +210,7 @@ class LogLines(TrainerCallback):
         if self._seen % thin == 0 or state.global_step >= state.max_steps:
             self.show("  ".join([step, *self._figures(state, logs)]))
 
-    def _figures(self, state: Any, logs: dict[str, Any]) -> list[str]:
+    def _figures(self, state: TrainerState, logs: dict[str, Any]) -> list[str]:
         figures = [f"epoch {state.epoch:.2f}", f"loss {logs['loss']:.4f}", f"lr {logs.get('learning_rate', 0):.2e}"]
         if logs.get("clips_per_second"):
             figures.append(f"{format_clip_rate(logs['clips_per_second'])} clips/s")

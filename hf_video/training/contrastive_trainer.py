@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,12 @@ from hf_video.training.gradient_cache import cached_step, check_cacheable
 from hf_video.training.optim import WRAPPERS
 from hf_video.training.samplers import PairSampler
 from hf_video.training.trainer import RowEvaluationTrainer
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hf_video.data.datasets.captions import CaptionDataset
+    from hf_video.training.arguments import VideoTrainingArguments
 
 
 class ContrastiveTrainer(RowEvaluationTrainer):
@@ -34,9 +40,9 @@ class ContrastiveTrainer(RowEvaluationTrainer):
     def __init__(
         self,
         model: nn.Module | None = None,
-        args: Any = None,
+        args: VideoTrainingArguments | None = None,
         *,
-        processing_class: Any,
+        processing_class: ProcessorMixin,
         chunk_size: int | None = None,
         hard_negatives: bool = False,
         **kwargs: Any,
@@ -55,7 +61,7 @@ class ContrastiveTrainer(RowEvaluationTrainer):
         )
         super().__init__(model, args, processing_class=processing_class, **kwargs)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _get_train_sampler(self, train_dataset: CaptionDataset | None = None) -> torch.utils.data.Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "random":
             return super()._get_train_sampler(train_dataset)
@@ -78,7 +84,9 @@ class ContrastiveTrainer(RowEvaluationTrainer):
         fresh = {id(p) for name, p in names if name.startswith("temporal_head.")}
         return [part for group in groups for part in _split_by_age(group, fresh, rate)]
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: int | torch.Tensor | None = None
+    ) -> torch.Tensor:
         if self.chunk_size is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
@@ -90,7 +98,7 @@ class ContrastiveTrainer(RowEvaluationTrainer):
             context=self.compute_loss_context_manager,
         )
 
-    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+    def evaluate_rows(self, model: nn.Module, rows: VideoRows, **options: Any) -> dict[str, float]:
         """Retrieval metrics of the rows, each video read once."""
         return flatten_metrics(evaluate_retrieval(model, self.processing_class, rows, **options)[0])
 

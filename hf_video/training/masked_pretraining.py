@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from hf_video.data.datasets.dataset import generator, sample_seed
 from hf_video.errors import ModelInputError, check_choice
 from hf_video.layers.patches import patch_view
 from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask
+
+if TYPE_CHECKING:
+    from hf_video.models.videomae.modeling_videomae import VideoMAEForPreTraining
 
 MASKS = {"tube": tube_mask, "random": random_mask}
 PREDICTORS = ("masked_loss", "mean_of_patch", "copy_of_nearest")
@@ -54,17 +57,14 @@ class MaskedVideoCollator:
         batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
         _, frames, _, height, width = batch["pixel_values"].shape
         grid = tuple(n // p for n, p in zip((frames, height, width), self.patch, strict=True))
-        generators = [_generator(row.get("seed")) for row in rows]
+        seeds = (row.get("seed") for row in rows)
+        generators = [None if n is None else generator(sample_seed(int(n), 0, 0, 0, MASK)) for n in seeds]
         draw = MASKS[self.mask]
         batch["bool_masked_pos"] = torch.cat([draw(1, grid, self.mask_ratio, generator=g) for g in generators])
         if self.decoder_mask_ratio is not None:
             cells = [running_cell_mask(1, grid, self.decoder_mask_ratio, generator=g) for g in generators]
             batch["decoder_masked_pos"] = torch.cat(cells)
         return batch
-
-
-def _generator(seed: Any) -> torch.Generator | None:
-    return None if seed is None else generator(sample_seed(int(seed), 0, 0, 0, MASK))
 
 
 def nearest_visible(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
@@ -106,7 +106,7 @@ class MaskedTargets:
     visualisation does it. Without `norm_pix_loss` values are pixels already.
     """
 
-    def __init__(self, model: Any, pixel_values: torch.Tensor) -> None:
+    def __init__(self, model: VideoMAEForPreTraining, pixel_values: torch.Tensor) -> None:
         config = model.config
         self.patch, self.channels = config.patch, config.num_channels
         self.grid = model.videomae.token_grid(pixel_values)
@@ -140,7 +140,9 @@ class MaskedTargets:
 
 
 @torch.no_grad()
-def masked_errors(model: Any, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor) -> torch.Tensor:
+def masked_errors(
+    model: VideoMAEForPreTraining, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor
+) -> torch.Tensor:
     """Mean squared error over the hidden tokens of each clip: (B, 3), in the order of `PREDICTORS`: the model's (their
     mean is its loss), that of the mean of the patch, and that of a copy of the nearest visible tube."""
     mask = bool_masked_pos.to(pixel_values.device)
@@ -161,7 +163,9 @@ def summarise_errors(errors: np.ndarray | torch.Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def reconstruct(model: Any, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor) -> Reconstruction:
+def reconstruct(
+    model: VideoMAEForPreTraining, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor
+) -> Reconstruction:
     """What the model makes of masked clips (B, T, C, H, W), as frames."""
     mask = bool_masked_pos.to(pixel_values.device)
     logits = model(pixel_values=pixel_values, bool_masked_pos=mask).logits

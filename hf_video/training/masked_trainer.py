@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import TrainerCallback
+from torch import nn
+from transformers import TrainerCallback, TrainerState
 
 from hf_video.training.masked_pretraining import masked_errors, reconstruct, summarise_errors
 from hf_video.training.pretrain_figures import reconstruction_sheet
@@ -24,9 +24,16 @@ class MaskedTrainer(VideoTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, compute_metrics=_metrics, **kwargs)
+        metrics = {"compute_metrics": lambda prediction: summarise_errors(prediction.predictions)}
+        super().__init__(*args, **metrics, **kwargs)
 
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None):
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ):
         """The clips' errors (B, 3) stand in for predictions, so that Trainer gathers them over processes."""
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
@@ -34,14 +41,10 @@ class MaskedTrainer(VideoTrainer):
         return errors[:, 0].mean(), errors, errors[:, 0]
 
 
-def _metrics(prediction: Any) -> dict[str, float]:
-    return summarise_errors(prediction.predictions)
-
-
 class ReconstructionCallback(TrainerCallback):
     """`reconstruction-<step>.png` at each evaluation: clips of different held-out videos, always the same ones."""
 
-    def __init__(self, trainer: MaskedTrainer, dataset: Any, names: list[str], folder: Path):
+    def __init__(self, trainer: MaskedTrainer, dataset: torch.utils.data.Dataset, names: list[str], folder: Path):
         self.trainer, self.folder, self.names = trainer, folder, names
         self._dataset, self._batch = dataset, None
 
@@ -67,21 +70,22 @@ class ReconstructionCallback(TrainerCallback):
         )
         if model.config.norm_pix_loss:
             note += " It predicts only what lies around that mean: colour and contrast are given to it in this picture."
-        captions = [_caption(name, row) for name, row in zip(self.names, errors, strict=True)]
+        captions = [
+            (
+                name,
+                f"loss {loss:.3f}; the mean colour's {mean:.3f}, that of a copy of the nearest visible tube {copy:.3f}",
+            )
+            for name, (loss, mean, copy) in zip(self.names, errors.tolist(), strict=True)
+        ]
         path.parent.mkdir(parents=True, exist_ok=True)
         reconstruction_sheet(shown, captions, title=f"Held-out clips after {step} steps", note=note).save(path)
-
-
-def _caption(name: str, errors: np.ndarray) -> tuple[str, str]:
-    loss, mean, copy = errors.tolist()
-    return name, f"loss {loss:.3f}; the mean colour's {mean:.3f}, that of a copy of the nearest visible tube {copy:.3f}"
 
 
 class ProbeCallback(TrainerCallback):
     """Logs `probe_top1` before training, every `every` epochs, and after it. `probe(model)` returns the accuracy of a
     linear probe on the encoder; it is made on one process."""
 
-    def __init__(self, trainer: MaskedTrainer, probe: Callable[[Any], float], every: int):
+    def __init__(self, trainer: MaskedTrainer, probe: Callable[[nn.Module], float], every: int):
         self.trainer, self.probe, self.every = trainer, probe, every
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -93,7 +97,7 @@ class ProbeCallback(TrainerCallback):
         if last or round(state.epoch) % self.every == 0:
             self._run(state)
 
-    def _run(self, state: Any) -> None:
+    def _run(self, state: TrainerState) -> None:
         if not state.is_world_process_zero:
             return
         model = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)

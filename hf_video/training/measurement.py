@@ -15,13 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from hf_video.errors import ConfigError, HFVideoError
+
+if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
+    from hf_video.training.arguments import VideoTrainingArguments
+    from hf_video.training.trainer import VideoTrainer
 
 # Reporters that a name alone can't tell the package of.
 _PACKAGES = {"azure_ml": "azureml.core", "comet_ml": "comet_ml", "flyte": "flytekit"}
@@ -170,7 +175,7 @@ class BatchCost:
         return self.bytes_available is None or self.bytes_needed <= self.bytes_available
 
 
-def measure_batch(trainer: Any, *, at_most: int | None = None) -> BatchCost:
+def measure_batch(trainer: VideoTrainer, *, at_most: int | None = None) -> BatchCost:
     """Reads a batch and runs it, forward and without changing anything; of at most so many rows. Memory is looked at
     on one clip, before more are run.
 
@@ -197,7 +202,7 @@ def measure_batch(trainer: Any, *, at_most: int | None = None) -> BatchCost:
     return cost
 
 
-def weight_bytes(model_class: type[nn.Module], config: Any) -> tuple[int, int] | None:
+def weight_bytes(model_class: type[nn.Module], config: VideoConfig) -> tuple[int, int] | None:
     """Parameters of a model and their bytes, without making it; None for one that can't be made without memory."""
     try:
         with torch.device("meta"):
@@ -210,11 +215,11 @@ def weight_bytes(model_class: type[nn.Module], config: Any) -> tuple[int, int] |
     return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters)
 
 
-def check_weights(args: Any, *, yes: bool) -> Callable[[type[nn.Module], Any], None]:
+def check_weights(args: VideoTrainingArguments, *, yes: bool) -> Callable[[type[nn.Module], VideoConfig], None]:
     """For `load_model`: raises ConfigError for a model whose weights, gradients and optimiser need more memory than is
     free, before any of it is taken, unless `yes`."""
 
-    def check(model_class: type[nn.Module], config: Any) -> None:
+    def check(model_class: type[nn.Module], config: VideoConfig) -> None:
         found, free = weight_bytes(model_class, config), _free(args)
         if yes or found is None or free is None:
             return
@@ -230,13 +235,13 @@ def check_weights(args: Any, *, yes: bool) -> Callable[[type[nn.Module], Any], N
     return check
 
 
-def training_bytes(weights: int, args: Any) -> int:
+def training_bytes(weights: int, args: VideoTrainingArguments) -> int:
     """Bytes that weights, gradients, an Adam optimiser and the average take."""
     kept = 1 if "sgd" in str(args.optim) or "adafactor" in str(args.optim) else _ADAM
     return weights * (2 + kept + (args.ema_decay is not None))
 
 
-def _needed(trainer: Any, activations: int, inputs: Mapping[str, torch.Tensor], times: float) -> int:
+def _needed(trainer: VideoTrainer, activations: int, inputs: Mapping[str, torch.Tensor], times: float) -> int:
     args = trainer.args
     trained = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
     if args.gradient_checkpointing:
@@ -249,7 +254,7 @@ def _needed(trainer: Any, activations: int, inputs: Mapping[str, torch.Tensor], 
     return int(training_bytes(trained, args) - trained + activations + batch * on_host)
 
 
-def _free(args: Any) -> int | None:
+def _free(args: VideoTrainingArguments) -> int | None:
     free = available_memory(args.device)
     shared = 1 if args.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return None if free is None else free // shared

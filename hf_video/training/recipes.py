@@ -55,7 +55,9 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     Returns a dictionary with all of SECTIONS and `name`, `description`, `variant`. Raises ConfigError naming what there
     is.
     """
-    base, variant = _split(str(name))
+    base, colon, variant = str(name).rpartition(":")
+    if not colon or "/" in variant or "\\" in variant:  # a path may hold a colon of its own
+        base, variant = str(name), None
     path = Path(base) if base.endswith((".yaml", ".yml")) else FOLDER / f"{base}.yaml"
     if not path.is_file():
         raise ConfigError(unknown_name("There is no recipe", base, recipe_names(), also=", or a YAML file"))
@@ -97,7 +99,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def apply_settings(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def override_recipe(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The recipe with `section.name=value` settings; values are read as YAML (`1e-3`, `[256, 320]`, `null`). What of
     the recipe would overrule a setting gives way to it, and `remarks` says so.
 
@@ -156,7 +158,7 @@ def _drop(recipe: dict[str, Any], name: str, given: str) -> None:
         recipe["remarks"].append(f"{given} was given: the recipe's {name}={value} does not count")
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """YAML 1.1 reads 1e-3 as a word; people mean the number."""
     if isinstance(value, list):
         return [_number(one) for one in value]
@@ -166,13 +168,6 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    base, colon, variant = name.rpartition(":")
-    if not colon or "/" in variant or "\\" in variant:  # a path may hold a colon of its own
-        return name, None
-    return base, variant
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -105,11 +105,12 @@ def run_description(model: str, recipe: Mapping[str, Any], splits: Mapping[str, 
     """What decides a run's weights besides the code."""
     rows = [(name, row.name, row.label) for name, split in splits.items() for row in split]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return {"model": str(model), "recipe": _without(recipe, "remarks"), "videos": len(rows), "videos_sha256": digest}
-
-
-def _without(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if key != name}
+    return {
+        "model": str(model),
+        "recipe": {name: value for name, value in recipe.items() if name != "remarks"},
+        "videos": len(rows),
+        "videos_sha256": digest,
+    }
 
 
 def check_same_run(output: Path, before: Mapping[str, Any], run: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import Trainer
@@ -36,6 +36,16 @@ from hf_video.training.optim import MovingAverage, make_schedule, parameter_grou
 from hf_video.training.run_folder import RUN_FILE
 from hf_video.training.samplers import EpochSampler
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import Dataset, Sampler
+
+    from hf_video.data.datasets.dataset import VideoDataset
+
 
 class VideoTrainer(PublishingTrainer, Trainer):
     """A `Trainer` for `VideoDataset`s and models of this package; everything of transformers' own works on.
@@ -55,7 +65,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         self,
         model: nn.Module | None = None,
         args: VideoTrainingArguments | None = None,
-        data_collator: Any = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
         *more: Any,
         **kwargs: Any,
     ):
@@ -101,7 +111,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
                 batches._iterator._shutdown_workers()
                 batches._iterator = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         self._epoch_setter.listeners = [dataset] if hasattr(dataset, "set_epoch") else []
         if self.args.train_sampling_strategy != "random" or not hasattr(dataset, "__len__"):
@@ -131,10 +141,11 @@ class VideoTrainer(PublishingTrainer, Trainer):
         batches.generator = generator(self.args.seed)
         return loader
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         self.throughput.begin_step()
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.throughput.got_batch(sum(_clips(batch) for batch in batches) * self.args.world_size)
+        clips = sum(len(next(iter(batch.values()))) for batch in batches if isinstance(batch, dict) and batch)
+        self.throughput.got_batch(clips * self.args.world_size)
         return batches, items
 
     def steps_per_epoch(self) -> int | None:
@@ -163,7 +174,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         return parameter_groups(model, **{**options, **changes}, described_by=plain)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         if self.lr_scheduler is None and self.args.schedule is not None:
             self.lr_scheduler = make_schedule(
                 optimizer or self.optimizer,
@@ -217,7 +228,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
 
     # ---- saving and loading ----
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Older checkpoints go, and the new one is pushed, only when it is whole and has its checksums."""
         args, output = self.args, Path(self._get_output_dir(trial=trial))
         folder = output / f"checkpoint-{self.state.global_step}"
@@ -281,20 +292,19 @@ class VideoTrainer(PublishingTrainer, Trainer):
         super().log(logs, start_time)
 
 
-def _clips(batch: Any) -> int:
-    return len(next(iter(batch.values()))) if isinstance(batch, dict) and batch else 0
-
-
 class RowEvaluationTrainer(VideoTrainer):
     """A `VideoTrainer` whose evaluation reads whole videos once: `evaluate_rows` on the first process for all of them,
     with the averaged weights where there are any."""
 
-    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+    def evaluate_rows(self, model: nn.Module, rows: VideoRows, **options: Any) -> dict[str, float]:
         """Numbers by name; `options` are `batch_size` and `num_workers`."""
         raise NotImplementedError
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: VideoDataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """`evaluate_rows` of the data set's rows, each name with the prefix in front."""
         from accelerate.utils import broadcast_object_list

@@ -9,7 +9,7 @@ import pytest
 import hf_video
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.recipes import apply_settings, load_recipe, recipe_names
+from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
 from hf_video.training.runs.run import DATA_FIELDS
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.checks import from_options
@@ -181,7 +181,7 @@ class TestLoading:
         assert arguments.gradient_accumulation_steps == 48
 
     def test_settings(self):
-        recipe = apply_settings(
+        recipe = override_recipe(
             load_recipe("small_data"),
             [
                 "training.learning_rate=1e-3",
@@ -193,7 +193,7 @@ class TestLoading:
         assert recipe["training"]["learning_rate"] == 1e-3
         assert recipe["augmentation"]["short_side"] == [256, 320]
         assert recipe["mixing"] == {"mixup": 0.2}
-        assert apply_settings(recipe, ["mixing=null"])["mixing"] is None
+        assert override_recipe(recipe, ["mixing=null"])["mixing"] is None
 
     def test_a_file_with_variants(self, tmp_path):
         path = tmp_path / "mine.yaml"
@@ -213,4 +213,4 @@ class TestLoading:
     @pytest.mark.parametrize("setting", ["learning_rate=1", "training.learning_rate", "optimizer.lr=1", "training=1"])
     def test_wrong_settings(self, setting):
         with pytest.raises(ConfigError, match=r"section\.name=value"):
-            apply_settings(load_recipe("small_data"), [setting])
+            override_recipe(load_recipe("small_data"), [setting])

@@ -223,7 +223,7 @@ class TestArguments:
         ("wrong", "words"),
         [
             ({"effective_batch_size": 12}, "no multiple"),
-            ({"schedule": "linear"}, "none of"),
+            ({"schedule": "linear"}, "must be one of"),
             ({"warmup_epochs": 2}, "schedule"),
             ({"schedule": "multistep"}, "milestone"),
             ({"schedule": "cosine", "milestone_epochs": [1]}, "milestone"),

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -40,11 +40,14 @@ from hf_video.training.runs.model_loading import (
     set_evaluation_sampling,
 )
 from hf_video.training.runs.overfit_check import OverfitResult, overfit_check
-from hf_video.training.runs.run import Task, load_trainer, make_dataset, resolve_inputs, run
+from hf_video.training.runs.run import Task, load_trainer, make_dataset, resolve_inputs, run_training
 from hf_video.training.runs.summary import format_summary, make_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
+
+if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
 
 LISTED = 12  # classes that the plan names one by one
 UNEVEN = 5  # the plan remarks on a largest class of so many times the smallest
@@ -113,7 +116,7 @@ def finetune(
         with tempfile.TemporaryDirectory() as folder:
             arguments = make_arguments(Path(folder), task.recipe["training"])
             return overfit_check(load_trainer(task, arguments, yes=yes)[1])
-    return run(
+    return run_training(
         task,
         recipe=recipe,
         output=output,
@@ -197,7 +200,7 @@ class Classification(Task):
             plan.add("left out", f"{pluralize(len(skipped) - used, 'file')}{more}")
         return plan
 
-    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
         """Fields of the recipe that this model lacks are left out, with a remark; those that somebody typed must exist.
         Without a sampler of the recipe or a setting, one is chosen that suits the length of the videos."""
         wanted, train, source = dict(self.recipe["model"]), self.splits["train"], self.source
@@ -313,7 +316,9 @@ class Classification(Task):
             trainer.accelerator.wait_for_everyone()
         return reports
 
-    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+    def summarize(
+        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         made = make_summary(
             trainer, self.splits, self.source, self.recipe, plan, metrics, reports=results, data=self.data
         )

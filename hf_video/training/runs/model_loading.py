@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedConfig
@@ -16,6 +16,11 @@ from hf_video.base.loading import check_model_path, explain_load_failure, loadin
 from hf_video.base.pairing import check_pair
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
 from hf_video.registry import MODELS, ModelEntry
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hf_video.base.processing import ClipProcessing
 
 TASK = "AutoModelForVideoClassification"
 # What configuration files hold that no model is made of.
@@ -29,7 +34,7 @@ class LoadedModel:
     """A model ready to train, its processor, whether its weights are random, and remarks for the plan."""
 
     model: nn.Module
-    processor: Any
+    processor: ClipProcessing | ProcessorMixin
     from_scratch: bool
     model_type: str
     remarks: list[str] = field(default_factory=list)
@@ -73,12 +78,15 @@ def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource
     """
     name, path = str(name), Path(name).expanduser()
     if path.suffix in (".json", ".yaml", ".yml") and path.is_file():
-        return _from_fields(name, _read_fields(path))
+        settings = _read_fields(path)
+        return ModelSource(name, _known_type(name, settings), settings, None)
     model_type, _, size = name.partition(":")
     if model_type in MODELS and not path.is_dir():
         config = model_entry(model_type).load(model_entry(model_type).config)
         made = config.preset(size) if size else config()
-        return ModelSource(name, model_type, {} if not size else _own_fields(made), None)
+        changed = made.to_diff_dict() if size else {}
+        settings = {name: value for name, value in changed.items() if name not in _BOOKKEEPING}
+        return ModelSource(name, model_type, settings, None)
     if path.is_dir():
         check_model_path(path)
         settings = _read_fields(path / "config.json")
@@ -120,7 +128,11 @@ def load_model(
     if task not in source.entry.auto:
         raise ConfigError(f"{source.model_type} has no {task}; it has {', '.join(source.entry.auto)}.")
     model_class = source.entry.load(source.entry.auto[task])
-    config = _config(source, config_class, changes, revision)
+    if source.checkpoint is not None:
+        config = config_class.from_pretrained(source.checkpoint, revision=revision, **changes)
+    else:
+        own = {name: value for name, value in source.settings.items() if name not in _BOOKKEEPING}
+        config = config_class(**{**own, **changes})
     if labels is not None:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
@@ -130,12 +142,18 @@ def load_model(
     if source.checkpoint is None:
         model = model_class(config)
     else:
-        model = _load(model_class, source, config, revision)
+        with loading(source.checkpoint):
+            model = model_class.from_pretrained(
+                source.checkpoint, config=config, revision=revision, ignore_mismatched_sizes=True
+            )
         if labels is not None and source.labels != list(labels):
             _renew(model)
     processor = _processor(source, config, revision, resized="image_size" in changes)
     check_pair(model, processor)
     return LoadedModel(model, processor, source.checkpoint is None, source.model_type)
+
+
+load_start = load_model  # its name in 0.1.0
 
 
 def known_fields(config_class: type, names: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -152,7 +170,7 @@ def check_fields(config_class: type[VideoConfig], names: Mapping[str, Any], mode
         raise ConfigError(f"The configuration of {model_type} has no field {unknown[0]!r}.")
 
 
-def set_evaluation_sampling(processor: Any, data: Mapping[str, Any]) -> None:
+def set_evaluation_sampling(processor: ClipProcessing, data: Mapping[str, Any]) -> None:
     """Sets a processor to sample as training does, at fixed places: what is saved must see clips of the same kind."""
     if data.get("num_frames"):
         processor.num_frames = data["num_frames"]
@@ -164,20 +182,6 @@ def set_evaluation_sampling(processor: Any, data: Mapping[str, Any]) -> None:
             processor.sampler_options.setdefault("start", "center")
 
 
-def _config(source: ModelSource, config_class: type, changes: dict[str, Any], revision: str | None) -> Any:
-    if source.checkpoint is not None:
-        return config_class.from_pretrained(source.checkpoint, revision=revision, **changes)
-    settings = {name: value for name, value in source.settings.items() if name not in _BOOKKEEPING}
-    return config_class(**{**settings, **changes})
-
-
-def _load(model_class: type, source: ModelSource, config: Any, revision: str | None) -> nn.Module:
-    with loading(source.checkpoint):
-        return model_class.from_pretrained(
-            source.checkpoint, config=config, revision=revision, ignore_mismatched_sizes=True
-        )
-
-
 def _renew(model: nn.Module) -> None:
     """A head of the same size but for other classes would be kept by from_pretrained."""
     for parameter in model.classifier.parameters():
@@ -187,7 +191,7 @@ def _renew(model: nn.Module) -> None:
         model._init_weights(module)
 
 
-def _processor(source: ModelSource, config: Any, revision: str | None, *, resized: bool) -> Any:
+def _processor(source: ModelSource, config: VideoConfig, revision: str | None, *, resized: bool) -> ClipProcessing:
     processor_class = source.entry.load(source.entry.image_processor)
     made = None
     if Path(source.name).is_dir() or source.checkpoint is not None:
@@ -204,13 +208,9 @@ def _processor(source: ModelSource, config: Any, revision: str | None, *, resize
     return made
 
 
-def _sizes(config: Any) -> dict[str, Any]:
+def _sizes(config: VideoConfig) -> dict[str, Any]:
     height, width = pair(config.image_size, "image_size")
     return {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
-
-
-def _from_fields(name: str, settings: dict[str, Any]) -> ModelSource:
-    return ModelSource(name, _known_type(name, settings), settings, None)
 
 
 def _known_type(name: str, settings: Mapping[str, Any]) -> str:
@@ -220,11 +220,6 @@ def _known_type(name: str, settings: Mapping[str, Any]) -> str:
             f"{name} is of the model type {model_type!r}, which hf_video does not train. It knows: {', '.join(MODELS)}."
         )
     return model_type
-
-
-def _own_fields(config: VideoConfig) -> dict[str, Any]:
-    """What differs from the defaults."""
-    return {name: value for name, value in config.to_diff_dict().items() if name not in _BOOKKEEPING}
 
 
 def _read_fields(path: Path) -> dict[str, Any]:

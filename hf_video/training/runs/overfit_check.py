@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.training.optim import parameter_groups
+
+if TYPE_CHECKING:
+    from hf_video.training.trainer import VideoTrainer
 
 CLIPS = 8
 THRESHOLD = 0.1  # nats: every clip has its class at 90 % and more
@@ -35,7 +38,7 @@ class OverfitResult:
         )
 
 
-def overfit_check(trainer: Any, *, steps: int = 150) -> OverfitResult:
+def overfit_check(trainer: VideoTrainer, *, steps: int = 150) -> OverfitResult:
     """Trains a copy of the trainer's model on one batch of its training rows, of different classes, with the run's
     optimiser settings but without augmentation, mixing, dropout and decay. The model itself is left alone."""
     model = copy.deepcopy(trainer.model)
@@ -65,7 +68,7 @@ def overfit_check(trainer: Any, *, steps: int = 150) -> OverfitResult:
     return OverfitResult(losses, len(inputs["labels"]), passed, hints)
 
 
-def _batch(trainer: Any) -> dict[str, torch.Tensor]:
+def _batch(trainer: VideoTrainer) -> dict[str, torch.Tensor]:
     """Clips of as many classes as fit, as evaluation sees them."""
     dataset = copy.copy(trainer.train_dataset)
     dataset.augmentation, dataset.temporal, dataset.repeats = None, None, 1
@@ -84,7 +87,7 @@ def _without_noise(model: nn.Module) -> None:
             module.eval()
 
 
-def _hints(trainer: Any, model: nn.Module, inputs: dict[str, torch.Tensor], losses: list[float]) -> list[str]:
+def _hints(trainer: VideoTrainer, model: nn.Module, inputs: dict[str, torch.Tensor], losses: list[float]) -> list[str]:
     rate = trainer.args.learning_rate
     hints = []
     if not math.isfinite(losses[-1]):

@@ -39,12 +39,13 @@ from hf_video.training.runs.model_loading import (
     set_evaluation_sampling,
 )
 from hf_video.training.runs.probe import check_rows, probe_features
-from hf_video.training.runs.run import Task, make_dataset, run
+from hf_video.training.runs.run import Task, make_dataset, run_training
 from hf_video.training.runs.summary import make_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.reader import VideoReader
 
 if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
     from hf_video.base.processing import ClipProcessing
 
 RECIPE = "videomae_pretrain_small"
@@ -98,7 +99,7 @@ def pretrain(
     splits = read_unlabelled_splits(data, held_out, group_pattern)
     task = MaskedPretraining(data, source, splits, probe=probe, probe_every=probe_every, revision=revision)
     output = Path(output) if output is not None else default_output(data, source)
-    summary = run(
+    summary = run_training(
         task,
         recipe=recipe or pretraining_recipe(sum(map(len, splits.values()))),
         output=output,
@@ -178,7 +179,7 @@ class MaskedPretraining(Task):
         plan.add("videos", ", ".join(f"{count} {split}" for split, count in sizes.items()), videos=sizes)
         return plan
 
-    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
         """The recipe's stride becomes one that fits the videos. The paper's encoder ends with a norm: mean pooling,
         which has none, is for classifiers."""
         auto_class = "AutoModelForPreTraining"
@@ -246,7 +247,9 @@ class MaskedPretraining(Task):
     def evaluate(self, trainer: VideoTrainer, folder: Path) -> dict[str, float] | None:
         return trainer.evaluate() if "test" in self.splits else None
 
-    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+    def summarize(
+        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """`held_out`: the masked loss and that of predictors without a model, and whether it `beats_trivial`;
         `probe_top1` by epoch."""
         made = make_summary(trainer, self.splits, self.source, self.recipe, plan, metrics, data=self.data)

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,11 @@ from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
 from hf_video.features.extraction import ClipVectors, Features, extract_features
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_video.base.processing import ClipProcessing
 
 # Weights of the squared norm beside the mean cross-entropy, strongest first: each solution starts the next.
 PENALTIES = tuple(10.0**k for k in range(0, -7, -1))
@@ -119,7 +124,13 @@ class ProbeReport:
 
 
 def linear_probe(
-    model: Any, processor: Any, train: VideoRows, test: VideoRows, *, seed: int = 0, **options: Any
+    model: PreTrainedModel,
+    processor: ClipProcessing,
+    train: VideoRows,
+    test: VideoRows,
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> ProbeReport:
     """Probes a model with labelled videos: one vector per video, `options` as in `extract_features`.
 
@@ -199,7 +210,7 @@ def load_encoder(
     return loaded.eval()
 
 
-def set_head(model: Any, head: LinearHead, sample: dict[str, torch.Tensor]) -> None:
+def set_head(model: PreTrainedModel, head: LinearHead, sample: dict[str, torch.Tensor]) -> None:
     """Makes the probe the model's classifier. `sample` are model inputs of a clip or more, on which the model must then
     give the probe's own logits: raises CheckpointError where it does not (a head that is more than one linear layer on
     the features)."""
@@ -225,8 +236,8 @@ def set_head(model: Any, head: LinearHead, sample: dict[str, torch.Tensor]) -> N
 
 def save_probe(
     folder: str | os.PathLike[str],
-    model: Any,
-    processor: Any,
+    model: PreTrainedModel,
+    processor: ClipProcessing,
     report: ProbeReport,
     facts: Mapping[str, Any] | None = None,
 ) -> None:

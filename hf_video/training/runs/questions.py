@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import AutoProcessor, ProcessorMixin
@@ -32,9 +32,12 @@ from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.plan import TrainingPlan
 from hf_video.training.run_folder import run_description
 from hf_video.training.runs.model_loading import LoadedModel, check_fields
-from hf_video.training.runs.run import run
+from hf_video.training.runs.run import run_training
 from hf_video.training.runs.video_text import TextTask, config_of, is_narrow, load_pair, text_digest
 from hf_video.training.trainer import RowEvaluationTrainer
+
+if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
 
 KINDS = 10  # first words of questions that are told apart, the most frequent ones
 
@@ -43,7 +46,7 @@ def train_video_qa(
     data: Any,
     model: str | Path | nn.Module,
     *,
-    processor: Any = None,
+    processor: ProcessorMixin | None = None,
     recipe: str | Path | None = None,
     output: str | Path = "video-qa",
     settings: Sequence[str] = (),
@@ -80,7 +83,7 @@ def train_video_qa(
         TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
     """
     task = QuestionAnswering(data, model, processor, reading={"test_size": test_size, **columns})
-    summary = run(
+    summary = run_training(
         task,
         recipe=recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa"),
         output=output,
@@ -146,7 +149,7 @@ class QuestionAnswering(TextTask):
                 )
         return plan
 
-    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
         model, processor = load_answering(self.model, self.processor, self.recipe, self.answers, self.settings)
         return LoadedModel(model, processor, False, self.model_type)
 
@@ -161,11 +164,18 @@ class QuestionTrainer(RowEvaluationTrainer):
     open questions, `eval_accuracy_where`, … for questions that begin so, and how many `eval_questions` there were, of
     `eval_videos_found` out of `eval_videos`. `processing_class` joins an image processor and a tokenizer."""
 
-    def __init__(self, model: nn.Module | None = None, args: Any = None, *, processing_class: Any, **kwargs: Any):
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: VideoTrainingArguments | None = None,
+        *,
+        processing_class: ProcessorMixin,
+        **kwargs: Any,
+    ):
         kwargs.setdefault("data_collator", QuestionCollator(processing_class.tokenizer))
         super().__init__(model, args, processing_class=processing_class, **kwargs)
 
-    def evaluate_rows(self, model: Any, rows: VideoRows, **options: Any) -> dict[str, float]:
+    def evaluate_rows(self, model: nn.Module, rows: VideoRows, **options: Any) -> dict[str, float]:
         found, unread = evaluate_questions(model, self.processing_class, rows, **options)
         videos = len({row.name for row in rows})
         counts = {"questions": found.questions, "videos": videos}
@@ -195,11 +205,11 @@ def find_answers(rows: VideoRows, recipe: Mapping[str, Any]) -> list[str] | None
 
 def load_answering(
     model: str | Path | nn.Module,
-    processor: Any,
+    processor: ProcessorMixin | None,
     recipe: Mapping[str, Any],
     answers: Sequence[str] | None,
     settings: Sequence[str] = (),
-) -> tuple[nn.Module, Any]:
+) -> tuple[nn.Module, ProcessorMixin]:
     """The model for open questions with these `answers`, or without any the one for multiple choice, and its processor.
     Raises CheckpointError and ConfigError."""
     kind = VioletForMultipleChoice if answers is None else VioletForQuestionAnswering
@@ -214,7 +224,9 @@ def load_answering(
     return model, processor
 
 
-def _load(kind: type[nn.Module], name: str, processor: Any, fields: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+def _load(
+    kind: type[nn.Module], name: str, processor: ProcessorMixin | None, fields: Mapping[str, Any]
+) -> tuple[nn.Module, ProcessorMixin]:
     model_type = config_of(name).model_type
     if model_type != "violet":
         raise CheckpointError(f"{name} is a {model_type}, which answers no questions. Give a VIOLET.")

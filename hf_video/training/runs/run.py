@@ -1,6 +1,6 @@
 """The steps that all trainings share: from a recipe and what was typed to the finished folder of a model.
 
-A `Task` says what one kind of training reads, trains and measures; `run` takes it through the steps.
+A `Task` says what one kind of training reads, trains and measures; `run_training` takes it through the steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hf_video.training.plan import (
     print_data,
     warn_of_random_weights,
 )
-from hf_video.training.recipes import apply_settings, for_model, load_recipe, recipe_title, recipes_of
+from hf_video.training.recipes import for_model, load_recipe, override_recipe, recipe_title, recipes_of
 from hf_video.training.run_folder import SKIPPED_FILE, RunFolder, open_output, run_description
 from hf_video.training.runs.model_loading import LoadedModel
 from hf_video.training.runs.summary import training_curve, write_summary
@@ -40,14 +40,15 @@ from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.temporal import TemporalAugmentation
 
 if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
     from hf_video.base.processing import ClipProcessing
 
 DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "resize", "max_errors")
 
 
 class Task(ABC):
-    """One kind of training. `run` sets the recipe and the splits, and calls the methods in the order in which they are
-    written here.
+    """One kind of training. `run_training` sets the recipe and the splits, and calls the methods in the order in which
+    they are written here.
 
     Attributes:
         name: What recipes of this task have under `task`; they have nothing for "classification".
@@ -92,7 +93,7 @@ class Task(ABC):
         """A plan that tells what there is to train on."""
 
     @abstractmethod
-    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
         """The model and its processor; `check` sees the model's class and configuration before there are weights. May
         change the recipe's `data` to suit the videos."""
 
@@ -112,7 +113,9 @@ class Task(ABC):
         """The results on the held-out splits. All processes come here."""
 
     @abstractmethod
-    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+    def summarize(
+        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         """The content of `training_summary.json`; `metrics` are those of the training, `results` of `evaluate`."""
 
     def draw_figures(self, trainer: VideoTrainer, folder: Path) -> None:
@@ -124,7 +127,7 @@ class Task(ABC):
         return None
 
 
-def run(
+def run_training(
     task: Task,
     *,
     recipe: str | Path,
@@ -201,7 +204,7 @@ def resolve_inputs(task: Task, recipe: str | Path, settings: Sequence[str]) -> N
             f"{', '.join(recipes_of(task.name))}."
         )
     task.settings = tuple(settings)
-    task.recipe = apply_settings(for_model(loaded, task.model_type), settings)
+    task.recipe = override_recipe(for_model(loaded, task.model_type), settings)
     task.splits = task.read_splits()
     task.recipe = task.fit_recipe()
 

@@ -7,16 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.training.plan import TrainingPlan, format_clip_rate, rough_duration
 from hf_video.training.run_folder import SUMMARY_FILE
 
+if TYPE_CHECKING:
+    from hf_video.training.runs.model_loading import ModelSource
+    from hf_video.training.trainer import VideoTrainer
+
 SHOWN = 50  # files that are named on the screen; the file names all
 # Of some hundred training arguments, those that decide what comes out.
-_TOLD = (
+_HYPER_PARAMETERS = (
     "learning_rate", "base_learning_rate", "min_learning_rate", "warmup_epochs", "warmup_steps", "schedule",
     "lr_scheduler_type", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
     "layer_decay", "backbone_rate", "decay_all", "ema_decay", "max_grad_norm", "num_train_epochs",
@@ -26,9 +30,9 @@ _TOLD = (
 
 
 def make_summary(
-    trainer: Any,
+    trainer: VideoTrainer,
     splits: Mapping[str, VideoRows],
-    source: Any,
+    source: ModelSource,
     recipe: Mapping[str, Any],
     plan: TrainingPlan,
     metrics: Mapping[str, float],
@@ -44,12 +48,13 @@ def make_summary(
         for one in report.skipped:
             if not any(one.name == name for name, _ in skipped):
                 skipped[one.name, one.kind] = one
-    logged = trainer.state.log_history
-    is_path = isinstance(data, (str, os.PathLike))
+    logged, hyper = trainer.state.log_history, {name: getattr(trainer.args, name) for name in _HYPER_PARAMETERS}
+    base, is_path = source.checkpoint, isinstance(data, (str, os.PathLike))
     return {
         "hf_video": __version__,
-        "versions": _versions(),
-        "base_model": _named(source.checkpoint),
+        "versions": {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")},
+        # A folder's whole path: "runs/base" would look like a name on the Hub.
+        "base_model": str(Path(base).resolve()) if base and Path(base).exists() else base,
         "from_scratch": source.checkpoint is None,
         "model_type": source.model_type,
         "recipe": plan.facts.get("recipe"),
@@ -62,7 +67,9 @@ def make_summary(
         },
         "plan": plan.facts,
         "hyper_parameters": {
-            **{name: _plain(getattr(trainer.args, name)) for name in _TOLD if getattr(trainer.args, name) is not None},
+            **{
+                name: getattr(value, "value", value) for name, value in hyper.items() if value is not None
+            },  # enumerations
             "effective_batch_size": trainer.args.rows_per_step,
         },
         "epochs": round(float(trainer.state.epoch or 0), 4),
@@ -79,19 +86,6 @@ def make_summary(
             for measure in (("top1",) if hasattr(report, "top1") else ("mean_average_precision",))
         },
     }
-
-
-def _versions() -> dict[str, str]:
-    return {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")}
-
-
-def _named(checkpoint: str | None) -> str | None:
-    """A name on the Hub as it is; a folder with its whole path: "runs/base" would look like a name from elsewhere."""
-    return str(Path(checkpoint).resolve()) if checkpoint and Path(checkpoint).exists() else checkpoint
-
-
-def _plain(value: Any) -> Any:
-    return getattr(value, "value", value)  # enumerations
 
 
 def write_summary(output: Path, summary: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
@@ -32,15 +32,18 @@ from hf_video.training.measurement import BatchCost
 from hf_video.training.plan import TrainingPlan
 from hf_video.training.recipes import NARROW, setting_names
 from hf_video.training.runs.model_loading import LoadedModel, check_fields, set_evaluation_sampling
-from hf_video.training.runs.run import Task, make_dataset, run
+from hf_video.training.runs.run import Task, make_dataset, run_training
 from hf_video.training.trainer import VideoTrainer
+
+if TYPE_CHECKING:
+    from hf_video.base.configuration import VideoConfig
 
 
 def train_video_text(
     data: Any,
     model: str | Path | nn.Module,
     *,
-    processor: Any = None,
+    processor: ProcessorMixin | None = None,
     recipe: str | Path | None = None,
     output: str | Path = "video-text",
     settings: Sequence[str] = (),
@@ -83,7 +86,7 @@ def train_video_text(
         hard_negatives=hard_negatives,
         reading={"test_size": test_size, **columns},
     )
-    summary = run(
+    summary = run_training(
         task,
         recipe=recipe or video_text_recipe(model),
         output=output,
@@ -160,7 +163,9 @@ class TextTask(Task):
             if split in self.splits
         }
 
-    def summarize(self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Any) -> dict:
+    def summarize(
+        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         skipped = {(one.name, one.kind): one for rows in self.splits.values() for one in rows.skipped}
         skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
         return {
@@ -214,7 +219,7 @@ class VideoText(TextTask):
             "hard_negatives": self.hard_negatives,
         }
 
-    def load_model(self, check: Callable[[type[nn.Module], Any], None]) -> LoadedModel:
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
         model, processor = load_pair(self.model, self.processor, self.recipe, self.settings)
         return LoadedModel(model, processor, False, self.model_type)
 
@@ -263,8 +268,11 @@ def config_of(model: str | Path | nn.Module) -> PreTrainedConfig:
 
 
 def load_pair(
-    model: str | Path | nn.Module, processor: Any, recipe: Mapping[str, Any], settings: Sequence[str] = ()
-) -> tuple[nn.Module, Any]:
+    model: str | Path | nn.Module,
+    processor: ProcessorMixin | None,
+    recipe: Mapping[str, Any],
+    settings: Sequence[str] = (),
+) -> tuple[nn.Module, ProcessorMixin]:
     """The model and its processor, which sees as many frames as the recipe says. The recipe's fields of a configuration
     make a new model; one that was saved has its own, but for those that `settings` name. Raises CheckpointError and
     ConfigError."""
@@ -287,8 +295,8 @@ def load_pair(
 
 
 def _load(
-    name: str, processor: Any, fields: dict[str, Any], frames: int | None, typed: dict[str, Any]
-) -> tuple[nn.Module, Any]:
+    name: str, processor: ProcessorMixin | None, fields: dict[str, Any], frames: int | None, typed: dict[str, Any]
+) -> tuple[nn.Module, ProcessorMixin]:
     config = config_of(name)
     if config.model_type in ("videoclip", "violet"):
         check_fields(type(config), typed, config.model_type)

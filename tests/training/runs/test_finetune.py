@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +34,7 @@ TINY = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
+MOST_FILES = 90
 FAST = (
     "training.min_train_steps=0", "training.num_train_epochs=3", "training.per_device_train_batch_size=8",
     "training.dataloader_num_workers=0", "training.report_to=none", "training.use_cpu=true",
@@ -64,10 +68,18 @@ def config(tmp_path_factory):
     return path
 
 
+CALLED = set()  # code objects of the functions that `trained` called
+
+
 @pytest.fixture(scope="module")
 def trained(clips, config, tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "model"
-    return output, finetune(clips, config, output=output, settings=FAST)
+    sys.setprofile(lambda frame, event, argument: CALLED.add(frame.f_code) if event == "call" else None)
+    try:
+        summary = finetune(clips, config, output=output, settings=FAST)
+    finally:
+        sys.setprofile(None)
+    return output, summary
 
 
 class TestRun:
@@ -79,6 +91,15 @@ class TestRun:
         assert named["words.mp4"]["kind"] == "not a video"
         assert named["two_frames.mp4"]["used"]
         assert json.loads((output / "training_summary.json").read_text()) == summary
+
+    def test_the_way_through_the_package_is_short(self, trained):
+        """Files whose functions one call runs; the bodies of modules and classes, which importing runs, don't count."""
+        root = Path(hf_video.__file__).parent
+        called = {Path(code.co_filename) for code in CALLED if code.co_flags & inspect.CO_OPTIMIZED}
+        files = sorted(str(path.relative_to(root)) for path in called if path.is_relative_to(root))
+        assert len(files) <= MOST_FILES, files
+        training = [name for name in files if name.startswith("training/")]
+        assert len(training) <= 13, training
 
     def test_summary(self, trained):
         output, summary = trained

@@ -9,7 +9,7 @@ import pytest
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import ConfigError
 from hf_video.training.arguments import fit_batch, make_arguments
-from hf_video.training.recipes import apply_settings, load_recipe
+from hf_video.training.recipes import load_recipe, override_recipe
 from hf_video.training.runs.classification import finetune
 from hf_video.training.runs.pretraining import pretrain
 
@@ -22,7 +22,7 @@ PLAIN = ("training.dataloader_num_workers=0", "training.report_to=none", "traini
 
 
 def arguments(name: str, *settings: str, folder="out", rows: int = 10**6):
-    recipe = fit_batch(apply_settings(load_recipe(name), settings), rows, settings)
+    recipe = fit_batch(override_recipe(load_recipe(name), settings), rows, settings)
     return make_arguments(folder, {**recipe["training"], "use_cpu": True, "report_to": "none"}), recipe
 
 
@@ -57,9 +57,9 @@ def test_a_setting_is_what_is_used(recipe, settings, expected, tmp_path):
 
 
 def test_what_gives_way_is_said():
-    recipe = apply_settings(load_recipe("videomae_finetune_kinetics:S"), ["training.learning_rate=1e-5"])
+    recipe = override_recipe(load_recipe("videomae_finetune_kinetics:S"), ["training.learning_rate=1e-5"])
     assert recipe["remarks"] == ["learning_rate=1e-05 was given: the recipe's base_learning_rate=0.0005 does not count"]
-    assert apply_settings(load_recipe("tiny"), ["augmentation.flip=0.5"])["remarks"] == []
+    assert override_recipe(load_recipe("tiny"), ["augmentation.flip=0.5"])["remarks"] == []
 
 
 def test_a_smaller_batch_is_said(tmp_path):
@@ -78,11 +78,11 @@ def test_a_smaller_batch_is_said(tmp_path):
 )
 def test_settings_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ConfigError):
-        apply_settings(load_recipe("small_data"), settings)
+        override_recipe(load_recipe("small_data"), settings)
 
 
 def test_frames_typed_for_the_model_are_the_clips():
-    recipe = apply_settings(load_recipe("videomae_finetune_kinetics:S"), ["model.num_frames=8"])
+    recipe = override_recipe(load_recipe("videomae_finetune_kinetics:S"), ["model.num_frames=8"])
     assert recipe["data"]["num_frames"] == 8
 
 
