@@ -13,12 +13,13 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import nn
 from transformers import EvalPrediction
 
+from hf_video.base.configuration import VideoConfig
 from hf_video.data import VideoCollator, VideoDataset, load_videos
 from hf_video.data.check.videos import double_files
 from hf_video.data.rows import VideoRows
@@ -45,9 +46,6 @@ from hf_video.training.runs.summary import format_summary, make_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
-
-if TYPE_CHECKING:
-    from hf_video.base.configuration import VideoConfig
 
 LISTED = 12  # classes that the plan names one by one
 UNEVEN = 5  # the plan remarks on a largest class of so many times the smallest
@@ -116,17 +114,8 @@ def finetune(
         with tempfile.TemporaryDirectory() as folder:
             arguments = make_arguments(Path(folder), task.recipe["training"])
             return overfit_check(load_trainer(task, arguments, yes=yes)[1])
-    return run_training(
-        task,
-        recipe=recipe,
-        output=output,
-        settings=settings,
-        resume=resume,
-        overwrite=overwrite,
-        yes=yes,
-        push_to_hub=push_to_hub,
-        private=private,
-    )
+    end = {"push_to_hub": push_to_hub, "private": private}
+    return run_training(task, recipe, output, settings, resume=resume, overwrite=overwrite, yes=yes, **end)
 
 
 def default_recipe(source: ModelSource) -> str:

@@ -6,21 +6,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.base.loading import check_model_path, explain_load_failure, loading, model_entry
 from hf_video.base.pairing import check_pair
+from hf_video.base.processing import ClipProcessing
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
 from hf_video.registry import MODELS, ModelEntry
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
-
-    from hf_video.base.processing import ClipProcessing
 
 TASK = "AutoModelForVideoClassification"
 # What configuration files hold that no model is made of.

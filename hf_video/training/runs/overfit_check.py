@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.training.optim import parameter_groups
-
-if TYPE_CHECKING:
-    from hf_video.training.trainer import VideoTrainer
+from hf_video.training.trainer import VideoTrainer
 
 CLIPS = 8
 THRESHOLD = 0.1  # nats: every clip has its class at 90 % and more

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from hf_video.base.configuration import VideoConfig
+from hf_video.base.processing import ClipProcessing
 from hf_video.data import VideoDataset, VideoRow, VideoRows, load_videos
 from hf_video.data.rows import Skipped
 from hf_video.errors import ConfigError, DataError, VideoError
@@ -43,10 +45,6 @@ from hf_video.training.runs.run import Task, make_dataset, run_training
 from hf_video.training.runs.summary import make_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.reader import VideoReader
-
-if TYPE_CHECKING:
-    from hf_video.base.configuration import VideoConfig
-    from hf_video.base.processing import ClipProcessing
 
 RECIPE = "videomae_pretrain_small"
 FEW = 100  # videos: below, the recipe's variant for few of them
@@ -91,23 +89,14 @@ def pretrain(
         The summary that is also written, with `output`, the folder.
 
     Raises:
-        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
-            VideoOptionError.
-        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
+        HFVideoError, TrainingInterrupted: As `finetune`.
     """
     source = find_source(model, revision=revision)
     splits = read_unlabelled_splits(data, held_out, group_pattern)
     task = MaskedPretraining(data, source, splits, probe=probe, probe_every=probe_every, revision=revision)
     output = Path(output) if output is not None else default_output(data, source)
-    summary = run_training(
-        task,
-        recipe=recipe or pretraining_recipe(sum(map(len, splits.values()))),
-        output=output,
-        settings=settings,
-        resume=resume,
-        overwrite=overwrite,
-        yes=yes,
-    )
+    recipe = recipe or pretraining_recipe(sum(map(len, splits.values())))
+    summary = run_training(task, recipe, output, settings, resume=resume, overwrite=overwrite, yes=yes)
     return {**summary, "output": str(output)}
 
 

@@ -11,25 +11,22 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from hf_video.base.loading import loading
 from hf_video.base.model_folder import update_checksums, writing_model_folder
 from hf_video.base.output_paths import check_output_folder
+from hf_video.base.processing import ClipProcessing
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
 from hf_video.features.extraction import ClipVectors, Features, extract_features
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from hf_video.base.processing import ClipProcessing
 
 # Weights of the squared norm beside the mean cross-entropy, strongest first: each solution starts the next.
 PENALTIES = tuple(10.0**k for k in range(0, -7, -1))

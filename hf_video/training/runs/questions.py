@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from transformers import AutoProcessor, ProcessorMixin
 
+from hf_video.base.configuration import VideoConfig
 from hf_video.data.datasets.questions import (
     QuestionCollator,
     QuestionDataset,
@@ -35,9 +36,6 @@ from hf_video.training.runs.model_loading import LoadedModel, check_fields
 from hf_video.training.runs.run import run_training
 from hf_video.training.runs.video_text import TextTask, config_of, is_narrow, load_pair, text_digest
 from hf_video.training.trainer import RowEvaluationTrainer
-
-if TYPE_CHECKING:
-    from hf_video.base.configuration import VideoConfig
 
 KINDS = 10  # first words of questions that are told apart, the most frequent ones
 
@@ -78,20 +76,11 @@ def train_video_qa(
         The summary that is also written, with `output`, the folder.
 
     Raises:
-        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
-            VideoOptionError.
-        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
+        HFVideoError, TrainingInterrupted: As `finetune`.
     """
-    task = QuestionAnswering(data, model, processor, reading={"test_size": test_size, **columns})
-    summary = run_training(
-        task,
-        recipe=recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa"),
-        output=output,
-        settings=settings,
-        resume=resume,
-        overwrite=overwrite,
-        yes=yes,
-    )
+    task = QuestionAnswering(data, model, processor, {"test_size": test_size, **columns})
+    recipe = recipe or ("violet_qa:small" if is_narrow(model) else "violet_qa")
+    summary = run_training(task, recipe, output, settings, resume=resume, overwrite=overwrite, yes=yes)
     return {**summary, "output": str(output)}
 
 
@@ -104,18 +93,8 @@ class QuestionAnswering(TextTask):
     dataset_class = QuestionDataset
     measured_rows = 4
 
-    def __init__(
-        self,
-        data: Any,
-        model: str | Path | nn.Module,
-        processor: ProcessorMixin | None,
-        *,
-        reading: Mapping[str, Any],
-    ) -> None:
-        super().__init__(data, model, processor)
-        self.reading = reading
-        self.asked: dict[str, VideoRows] = {}
-        self.answers: list[str] | None = None
+    asked: dict[str, VideoRows]
+    answers: list[str] | None
 
     def read_splits(self) -> dict[str, VideoRows]:
         self.asked = self.check_splits(load_questions(self.data, **self.reading))

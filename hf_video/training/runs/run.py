@@ -9,11 +9,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from transformers import set_seed
 
+from hf_video.base.configuration import VideoConfig
+from hf_video.base.processing import ClipProcessing
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRows
 from hf_video.errors import ConfigError, unknown_name
@@ -38,10 +40,6 @@ from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.temporal import TemporalAugmentation
-
-if TYPE_CHECKING:
-    from hf_video.base.configuration import VideoConfig
-    from hf_video.base.processing import ClipProcessing
 
 DATA_FIELDS = ("num_frames", "sampler", "sampler_options", "repeats", "resize", "max_errors")
 
@@ -129,10 +127,10 @@ class Task(ABC):
 
 def run_training(
     task: Task,
-    *,
     recipe: str | Path,
     output: str | Path,
     settings: Sequence[str] = (),
+    *,
     resume: bool = False,
     overwrite: bool = False,
     yes: bool = False,

@@ -7,16 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.training.plan import TrainingPlan, format_clip_rate, rough_duration
 from hf_video.training.run_folder import SUMMARY_FILE
-
-if TYPE_CHECKING:
-    from hf_video.training.runs.model_loading import ModelSource
-    from hf_video.training.trainer import VideoTrainer
+from hf_video.training.runs.model_loading import ModelSource
+from hf_video.training.trainer import VideoTrainer
 
 SHOWN = 50  # files that are named on the screen; the file names all
 # Of some hundred training arguments, those that decide what comes out.

@@ -13,11 +13,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
+from hf_video.base.configuration import VideoConfig
 from hf_video.base.loading import SavedVideoModel
 from hf_video.base.pairing import check_pair
 from hf_video.data.datasets.captions import CaptionDataset, load_captions
@@ -34,9 +35,6 @@ from hf_video.training.recipes import NARROW, setting_names
 from hf_video.training.runs.model_loading import LoadedModel, check_fields, set_evaluation_sampling
 from hf_video.training.runs.run import Task, make_dataset, run_training
 from hf_video.training.trainer import VideoTrainer
-
-if TYPE_CHECKING:
-    from hf_video.base.configuration import VideoConfig
 
 
 def train_video_text(
@@ -74,27 +72,12 @@ def train_video_text(
         The summary that is also written, with `output`, the folder.
 
     Raises:
-        HFVideoError: What can't work, before training: a DataError, ConfigError, CheckpointError, OutputError or
-            VideoOptionError.
-        TrainingInterrupted: Ctrl-C or SIGTERM, after a checkpoint is saved.
+        HFVideoError, TrainingInterrupted: As `finetune`.
     """
-    task = VideoText(
-        data,
-        model,
-        processor=processor,
-        chunk_size=chunk_size,
-        hard_negatives=hard_negatives,
-        reading={"test_size": test_size, **columns},
-    )
-    summary = run_training(
-        task,
-        recipe=recipe or video_text_recipe(model),
-        output=output,
-        settings=settings,
-        resume=resume,
-        overwrite=overwrite,
-        yes=yes,
-    )
+    reading = {"test_size": test_size, **columns}
+    task = VideoText(data, model, processor, reading, chunk_size=chunk_size, hard_negatives=hard_negatives)
+    recipe = recipe or video_text_recipe(model)
+    summary = run_training(task, recipe, output, settings, resume=resume, overwrite=overwrite, yes=yes)
     return {**summary, "output": str(output)}
 
 
@@ -110,10 +93,12 @@ class TextTask(Task):
     dataset_class: type[VideoDataset]
     has_card = False
 
-    def __init__(self, data: Any, model: str | Path | nn.Module, processor: ProcessorMixin | None) -> None:
+    def __init__(
+        self, data: Any, model: str | Path | nn.Module, processor: ProcessorMixin | None, reading: Mapping[str, Any]
+    ) -> None:
         name = str(model) if isinstance(model, (str, Path)) else type(model).__name__
         super().__init__(name, config_of(model).model_type)
-        self.data, self.model, self.processor = data, model, processor
+        self.data, self.model, self.processor, self.reading = data, model, processor, reading
 
     def check_splits(self, splits: dict[str, VideoRows]) -> dict[str, VideoRows]:
         """The splits. Raises DataError where there is none to train on."""
@@ -187,18 +172,9 @@ class VideoText(TextTask):
     unit = "pairs"
     dataset_class = CaptionDataset
 
-    def __init__(
-        self,
-        data: Any,
-        model: str | Path | nn.Module,
-        *,
-        processor: ProcessorMixin | None,
-        chunk_size: int | None,
-        hard_negatives: bool,
-        reading: Mapping[str, Any],
-    ) -> None:
-        super().__init__(data, model, processor)
-        self.chunk_size, self.hard_negatives, self.reading = chunk_size, hard_negatives, reading
+    def __init__(self, *given: Any, chunk_size: int | None, hard_negatives: bool) -> None:
+        super().__init__(*given)
+        self.chunk_size, self.hard_negatives = chunk_size, hard_negatives
         self.measured_rows = min(chunk_size or 4, 4)
 
     def read_splits(self) -> dict[str, VideoRows]:
