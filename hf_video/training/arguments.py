@@ -105,7 +105,7 @@ class VideoTrainingArguments(TrainingArguments):
         at_once = self.train_batch_size * self.world_size
         if self.effective_batch_size % at_once:
             raise ConfigError(
-                f"effective_batch_size={self.effective_batch_size} is no multiple of the {at_once} rows that "
+                f"effective_batch_size={self.effective_batch_size} is not a multiple of the {at_once} rows that "
                 f"{self.world_size} process(es) with per_device_train_batch_size={self.per_device_train_batch_size} "
                 "take at once. Change one of them."
             )
@@ -187,7 +187,7 @@ def with_evaluation(rows: VideoRows | None, settings: Mapping[str, Any], *, ever
 
 def fit_batch(recipe: Mapping[str, Any], rows: int, settings: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe with a smaller batch where the data are fewer than it takes, and a remark. A paper's batch
-    (`effective_batch_size`) and one that somebody typed stay as they are: `check_batch` refuses them. A typed
+    (`effective_batch_size`) and a batch size that the user set stay as they are: `check_batch` refuses them. A typed
     `effective_batch_size` is divided into as many rows at a time as fit in it."""
     training, typed = dict(recipe["training"]), setting_names(settings)
     processes = int(os.environ.get("WORLD_SIZE", 1))

@@ -92,14 +92,14 @@ class StarvationWarning(TrainerCallback):
     """Says once, when ten seconds were lost, that training waits for decoding."""
 
     def __init__(self, throughput: Throughput, share: float = 0.3, seconds: float = 10.0):
-        self.throughput, self.share, self.seconds, self.said = throughput, share, seconds, False
+        self.throughput, self.share, self.seconds, self.warned = throughput, share, seconds, False
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         waited = (logs or {}).get("decode_wait", 0.0)
         lost = self.throughput.all_waited
-        if self.said or waited < self.share or lost < self.seconds or not state.is_world_process_zero:
+        if self.warned or waited < self.share or lost < self.seconds or not state.is_world_process_zero:
             return
-        self.said = True
+        self.warned = True
         print(
             f"Training waits for decoding {waited:.0%} of the time: raise dataloader_num_workers "
             f"(now {args.dataloader_num_workers}), or re-encode the videos small (hf-video check --help).",
@@ -112,60 +112,60 @@ class EvaluationStopped(BaseException):
 
 
 class InterruptCallback(TrainerCallback):
-    """Inside `listening()` the first SIGINT or SIGTERM sets `asked`; the trainer then saves a checkpoint and stops
+    """Inside `listening()` the first SIGINT or SIGTERM sets `requested`; the trainer then saves a checkpoint and stops
     after its step, an evaluation at once. A second one raises KeyboardInterrupt where it is. Only the main thread can
     listen."""
 
     def __init__(self) -> None:
-        self.asked, self.evaluating = False, False
+        self.requested, self.evaluating = False, False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        self.asked = False
+        self.requested = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._handle_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         print("\nStopping after this step, with a checkpoint; once more quits at once.", file=sys.stderr, flush=True)
         if self.evaluating:
             raise EvaluationStopped
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:  # all stop after the same step
-            asked = torch.tensor(int(self.asked), device=args.device)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-            self.asked = bool(asked)
-        if self.asked:
+            requested = torch.tensor(int(self.requested), device=args.device)
+            torch.distributed.all_reduce(requested, torch.distributed.ReduceOp.MAX)
+            self.requested = bool(requested)
+        if self.requested:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = control.should_evaluate and args.load_best_model_at_end
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.asked:
+        if self.requested:
             control.should_save = control.should_evaluate = False
 
 
 @dataclass
 class WorkerSignalHandling:
-    """`worker_init_fn` of a loader: Ctrl-C is for the main process, which ends its workers by SIGTERM. `then` is the
-    function that stood there."""
+    """`worker_init_fn` of a loader: Ctrl-C is for the main process, which ends its workers by SIGTERM. `previous` is
+    called after it."""
 
-    then: Callable[[int], Any] | None = None
+    previous: Callable[[int], Any] | None = None
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self.then is not None:
-            self.then(worker)
+        if self.previous is not None:
+            self.previous(worker)
 
 
 # What transformers adds to every evaluation, and what a line has in its own words.

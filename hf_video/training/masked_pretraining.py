@@ -1,12 +1,12 @@
 """Masked pretraining (VideoMAE, Tong et al., 2022, arXiv:2203.12602, section 3): batches with masks, predictions back
 as pixels, and what a model has to beat.
 
-Two predictors know nothing and are measured with the model's own loss, on the same hidden tokens:
+Two predictors without a model are measured with the model's own loss, on the same hidden tokens:
 
 - the mean of the patch: one colour for each hidden tubelet, its true mean (with `norm_pix_loss` that is zero);
 - the nearest visible tube: a copy of the nearest token that is seen, of the same time where tubes are masked.
 
-A model above either of them has learnt less than no model would tell.
+A model whose loss is above either of these is of no use yet.
 """
 
 from __future__ import annotations

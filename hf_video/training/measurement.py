@@ -40,7 +40,7 @@ _GROUP_FILES = (
 
 
 def default_report_to() -> list[str]:
-    """What to report to where nobody said: `["tensorboard"]` if it is installed, else nothing."""
+    """What to report to by default: `["tensorboard"]` if it is installed, else nothing."""
     return ["tensorboard"] if _installed("tensorboard") else []
 
 

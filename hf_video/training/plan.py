@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INSPECTED = 12  # videos that are opened for the plan
 WEIGHTS_PER_VIDEO = 20_000  # random ones: with more, a model learns its videos by heart at best
-LONG, LONG_ON_GPU = 24 * 3600, 7 * 24 * 3600  # seconds: nobody starts more without meaning to
+LONG, LONG_ON_GPU = 24 * 3600, 7 * 24 * 3600  # seconds above which the user is asked
 # Where a fine-tuning of a type can start, by its name on the Hub.
 CHECKPOINTS = {
     "videomae": "MCG-NJU/videomae-base",
@@ -36,8 +36,8 @@ CHECKPOINTS = {
 
 @dataclass
 class TrainingPlan:
-    """Lines to print, and the same as numbers for the summary. `warnings` are what may surprise, `concerns` what nobody
-    can mean: these are asked about (see `confirm`)."""
+    """Lines to print, and the same as numbers for the summary. `warnings` are printed as notes; `concerns` are likely
+    mistakes, which the user is asked about (see `confirm`)."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
@@ -60,7 +60,7 @@ def _columns(lines: Sequence[tuple[str, str]]) -> list[str]:
 def confirm(plan: TrainingPlan, *, yes: bool) -> None:
     """Asks whether to go on where the plan has concerns; with `yes` they are notes.
 
-    Raises ConfigError for a no, and where there is no terminal to ask at.
+    Raises ConfigError where the answer is no, and where there is no terminal to ask at.
     """
     if yes or not plan.concerns:
         for concern in plan.concerns:

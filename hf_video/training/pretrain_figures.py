@@ -42,9 +42,9 @@ def reconstruction_sheet(
         top = head + number * block
         draw.text((_SIDE, top), caption, fill=_INK, font=_font(14))
         draw.text((_SIDE, top + 20), more, fill=_FAINT, font=_font(12))
-        for row, (name, told) in enumerate(_ROWS.items()):
+        for row, (name, title) in enumerate(_ROWS.items()):
             y = top + _CAPTION + row * (h + _GAP)
-            draw.text((_MARGIN, y + h // 2 - 8), told, fill=_FAINT, font=_font(13))
+            draw.text((_MARGIN, y + h // 2 - 8), title, fill=_FAINT, font=_font(13))
             pixels = getattr(shown, name)[number, picks].mul(255).round().to(torch.uint8).cpu()
             for column, frame in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
                 image = Image.fromarray(frame).resize((w, h), Image.Resampling.NEAREST)

@@ -91,7 +91,7 @@ def for_model(recipe: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, section by section; a value that is no mapping replaces."""
+    """`changes` over `base`, section by section; a value that is not a mapping replaces the old one."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -115,8 +115,8 @@ def override_recipe(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[
         if not equals or section not in known or (not key and text.strip() != "null"):
             hint = did_you_mean(section, known) if section not in known else ""
             raise ConfigError(
-                f"{setting!r} is no setting.{hint} Write section.name=value, as training.learning_rate=1e-3; sections "
-                f"are {', '.join(known)}."
+                f"{setting!r} is not a setting.{hint} Write section.name=value, as training.learning_rate=1e-3; "
+                f"sections are {', '.join(known)}."
             )
         value = _number(yaml.safe_load(text))
         changed = merge(changed, {section: {key: value}} if key else {section: value})
@@ -130,7 +130,7 @@ def setting_names(settings: Sequence[str]) -> set[str]:
 
 
 def _drop_overruled(recipe: dict[str, Any], typed: set[str]) -> None:
-    """Takes out of a recipe what would overrule the settings that somebody typed."""
+    """Takes out of a recipe what would overrule the user's settings."""
     training = recipe["training"]
     for name, others in _OVERRULED_BY.items():
         if f"training.{name}" not in typed or training.get(name) is None or training[name] is False:
@@ -176,7 +176,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ConfigError(f"The recipe {path} is no YAML: {error}") from error
+        raise ConfigError(f"The recipe {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise ConfigError(f"The recipe {path} holds no sections; expected some of {', '.join(SECTIONS)}.")
     unknown = [key for key in recipe if key not in (*SECTIONS, *_HEADER)]

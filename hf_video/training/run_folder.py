@@ -201,16 +201,16 @@ class RunFolder:
         try:
             yield
         except KeyboardInterrupt as stop:
-            told = TrainingInterrupted(f"Stopped. {self._left()}")
-            told.resumable = any(checkpoints(self.folder))
-            raise told from stop
+            error = TrainingInterrupted(f"Stopped. {self._saved_state()}")
+            error.resumable = any(checkpoints(self.folder))
+            raise error from stop
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = write_failure(error, self.folder)
             if reason is None or isinstance(error, OutputError):
                 raise
-            raise OutputError(f"{self.output} can't be written: {reason}. {self._left()}") from error
+            raise OutputError(f"{self.output} can't be written: {reason}. {self._saved_state()}") from error
 
-    def _left(self) -> str:
+    def _saved_state(self) -> str:
         last = next(reversed(checkpoints(self.folder)), None)
         if last is None:
             return "No checkpoint was written yet: begin anew with --overwrite (overwrite=True)."

@@ -96,7 +96,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
                 result = super().train(*args, **kwargs)
         finally:
             self.end_workers()
-        if self.stopper.asked:
+        if self.stopper.requested:
             raise KeyboardInterrupt(f"training stopped at step {self.state.global_step}")
         return result
 
@@ -264,8 +264,8 @@ class VideoTrainer(PublishingTrainer, Trainer):
             # transformers pickles its arguments; nothing that we hand on is a pickle.
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
-            told = {**self.args.to_dict(), **self._kept_args}
-            (folder / "training_args.json").write_text(json.dumps(told, indent=2, default=str))
+            values = {**self.args.to_dict(), **self._kept_args}
+            (folder / "training_args.json").write_text(json.dumps(values, indent=2, default=str))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

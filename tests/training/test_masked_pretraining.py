@@ -77,7 +77,7 @@ class TestCollator:
         assert batch["decoder_masked_pos"].sum(1).tolist() == [16, 16]
 
     def test_an_unknown_mask_is_refused(self):
-        with pytest.raises(ModelInputError, match="tube, random"):
+        with pytest.raises(ModelInputError, match="'tube', 'random'"):
             MaskedVideoCollator((2, 8, 8), mask="cube")
 
 

@@ -222,7 +222,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("wrong", "words"),
         [
-            ({"effective_batch_size": 12}, "no multiple"),
+            ({"effective_batch_size": 12}, "not a multiple"),
             ({"schedule": "linear"}, "must be one of"),
             ({"warmup_epochs": 2}, "schedule"),
             ({"schedule": "multistep"}, "milestone"),

@@ -190,7 +190,7 @@ class Classification(Task):
         return plan
 
     def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
-        """Fields of the recipe that this model lacks are left out, with a remark; those that somebody typed must exist.
+        """Fields of the recipe that this model lacks are left out, with a remark; fields that the user set must exist.
         Without a sampler of the recipe or a setting, one is chosen that suits the length of the videos."""
         wanted, train, source = dict(self.recipe["model"]), self.splits["train"], self.source
         if self.recipe["data"].get("num_frames"):

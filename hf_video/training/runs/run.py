@@ -54,7 +54,7 @@ class Task(ABC):
         measured_rows: Rows of the batch that is measured for the plan; None for a whole batch.
         has_card: Whether the finished folder gets a model card.
         model_name, model_type: The model that training starts from.
-        settings: Changes of the recipe that somebody typed.
+        settings: The user's changes of the recipe.
         recipe: The recipe with these settings.
         splits: Videos to train on ("train") and to evaluate on ("validation", "test").
     """

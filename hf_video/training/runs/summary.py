@@ -38,7 +38,7 @@ def make_summary(
     data: Any,
     reports: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Counts by split and class, every file that was left out or looked odd, settings, losses, speed, results."""
+    """Counts by split and class, every file that was left out or has a remark, settings, losses, speed, results."""
     skipped = {(one.name, one.kind): one for rows in splits.values() for one in rows.skipped}
     skipped |= {(one.name, one.kind): one for one in trainer.train_dataset.skipped()}
     reports = reports or {}
@@ -91,7 +91,7 @@ def write_summary(output: Path, summary: Mapping[str, Any]) -> None:
 
 
 def format_summary(summary: Mapping[str, Any], output: Path) -> str:
-    """The summary in a few lines, with the name of every file that was left out or looked odd."""
+    """The summary in a few lines, with the name of every file that was left out or has a remark."""
     rate = summary.get("clips_per_second")
     speed = f", {format_clip_rate(rate)} clips a second" if rate else ""
     waited = f", {summary['decode_wait']:.0%} of the time waiting for decoding" if speed else ""

@@ -233,7 +233,7 @@ def is_narrow(model: str | Path | nn.Module) -> bool:
 
 
 def config_of(model: str | Path | nn.Module) -> PreTrainedConfig:
-    """Raises CheckpointError for a name that is no model."""
+    """Raises CheckpointError for a name that does not lead to a model."""
     if not isinstance(model, (str, Path)):
         return model.config
     try:
@@ -291,7 +291,7 @@ def distinct_pairs(rows: VideoRows) -> int:
 
 def fit_to_captions(recipe: Mapping[str, Any], rows: VideoRows, settings: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe with a batch of different captions, and, where that is a smaller one, more steps (4 times as many at
-    most), so that about as many pairs are seen. What somebody typed stays."""
+    most), so that about as many pairs are seen. The user's settings stay."""
     made = fit_batch(recipe, distinct_pairs(rows), settings)
     before, after = (one["training"].get("per_device_train_batch_size", 8) for one in (recipe, made))
     times, least = min(before // after, 4), made["training"].get("min_train_steps")
