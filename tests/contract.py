@@ -472,7 +472,7 @@ class TrainerContract:
         return loss, {n: p.detach() for n, p in model.named_parameters()}
 
     @pytest.mark.no_cover
-    @pytest.mark.parametrize("samples", [8, 7])
+    @pytest.mark.parametrize("samples", [pytest.param(8, marks=pytest.mark.slow), 7])
     def test_gradient_accumulation(self, tmp_path, samples):
         """bs 2 × 4 steps = bs 8, also where the last micro-batch is smaller."""
         head = "AutoModelForVideoClassification"
