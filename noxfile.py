@@ -7,6 +7,8 @@ Pythons that the machine lacks. A CPU build of torch is enough: set UV_TORCH_BAC
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -33,7 +35,7 @@ def matrix(session: nox.Session, versions: str) -> None:
     # Only releases with a binary for this Python count: the lowest of them is the lowest that is supported.
     options = "--only-binary=:all:", f"--resolution={RESOLUTIONS[versions]}"
     session.install(*options, "--requirements=pyproject.toml", "--extra=train", "pytest>=8")
-    session.install("--no-deps", "--no-index", f"--find-links={wheels}", "hf_video")
+    session.install("--no-deps", *map(str, Path(wheels).glob("*.whl")))
     session.run("uv", "pip", "list", external=True)
     # torch 2.6 runs all models, but its compiler cannot trace them.
     chosen = ["-k", "not compile and not export"] if versions == "lowest" else []

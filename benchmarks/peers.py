@@ -33,7 +33,7 @@ from benchmarks.setting import Setting, machine
 AREA = "peers"
 OURS, LAST, HALF = "hf_video fp32", "hf_video fp32, channels last", "hf_video bf16"
 TOLERANCE = 1e-4  # of the largest number of an answer
-RESULTS = Path(__file__).resolve().parent / "peers.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "peers.json"
 ROUNDS = (3, 15)
 
 

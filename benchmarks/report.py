@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HEADER = ("job", "ours", "", "against", "", "measured", "ratio", "target", "met")
-RESULTS = Path(__file__).resolve().parent / "results.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "results.json"
 UNITS = {"cpu": "CPU", "wall": "wall", "memory": "peak"}
 
 

@@ -6,6 +6,7 @@ Nothing but `hf_video` itself and the command imports this file.
 from __future__ import annotations
 
 import os
+import pkgutil
 import sys
 
 from hf_video.base.loading import SavedVideoModel
@@ -70,10 +71,12 @@ def register_pipelines(*, override: bool = True) -> None:
     Only the name of our class is written into the table; transformers imports it when a pipeline is made. (Its own
     `register_pipeline` needs the class at once, and marks it as one whose code is to be copied to the Hub on saving.)
     """
-    from transformers.pipelines import PIPELINE_REGISTRY
+    from transformers import pipelines
 
-    table = PIPELINE_REGISTRY.supported_tasks
+    table = pipelines.PIPELINE_REGISTRY.supported_tasks
+    # transformers 5.20, the last for Python 3.10, needs the class itself.
+    implementation = str if hasattr(pipelines, "_resolve_impl") else pkgutil.resolve_name
     for task, path in PIPELINES.items() if override else ():
-        table[task] = {**table[task], "impl": path}
+        table[task] = {**table[task], "impl": implementation(path)}
     for task, path in NEW_PIPELINES.items():
-        table[task] = {"impl": path, "pt": (SavedVideoModel,), "default": {}, "type": "multimodal"}
+        table[task] = {"impl": implementation(path), "pt": (SavedVideoModel,), "default": {}, "type": "multimodal"}

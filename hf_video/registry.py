@@ -59,7 +59,7 @@ class ModelEntry:
 
     def load(self, name: str) -> type[Any]:
         """Imports the class of that name from the model's folder."""
-        files = {
+        files: dict[str | None, str] = {
             **{self.config: "configuration", self.processor: "processing"},
             **dict.fromkeys((self.image_processor, self.video_processor), "image_processing"),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from hf_video.errors import CheckpointError
 from hf_video.video.sampling.frame_sample import FrameSample
 
 
-class Predictions(list):
+class Predictions(list[dict[str, Any]]):
     """`[{"score": float, "label": str}, ...]`, best first: equal to such a list, and written to JSON as one.
 
     `seconds` is (start, end) of everything that was seen, the last frame's own duration included, and `clips` the
@@ -20,7 +20,7 @@ class Predictions(list):
     their nearest good neighbour (`on_error="repeat"`).
     """
 
-    def __init__(self, items: Sequence[dict[str, Any]], *, sample: FrameSample, repeated: Sequence[int] = ()):
+    def __init__(self, items: Sequence[dict[str, Any]], *, sample: FrameSample, repeated: Iterable[int] = ()):
         super().__init__(items)
         self.indices: np.ndarray = sample.indices
         self.clips: list[tuple[float, float]] = [(float(a), float(b)) for a, b in sample.spans]

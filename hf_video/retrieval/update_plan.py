@@ -83,7 +83,7 @@ class UpdatePlan:
         except OSError:
             return False
         found = next((one for one in same_size if one.record.digest == now.digest), None)
-        if found is None:
+        if found is None or now is None:
             return False
         known = found.record
         record = replace(now, moments=known.moments, kind=known.kind, reason=known.reason)

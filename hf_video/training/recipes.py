@@ -69,7 +69,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
         raise ConfigError(unknown_name(f"The recipe {base!r} has no variant", variant, variants))
     merged = merge(recipe, variants.get(variant) or {})
     for section in SECTIONS:
-        empty = None if section == "mixing" else {}
+        empty: dict[str, Any] | None = None if section == "mixing" else {}
         merged[section] = empty if merged.get(section) is None else merged[section]
     return {**merged, "name": path.stem, "variant": variant}
 

@@ -144,7 +144,7 @@ def choose_test(videos: Sequence[ListedVideo], test_size: float, seed: int) -> l
     members = {
         group: Counter(label for i in numbers for label in _labels(videos[i])) for group, numbers in groups.items()
     }
-    taken: Counter = Counter()
+    taken: Counter[str] = Counter()
     test: set[str] = set()
 
     def take(group: str) -> None:
@@ -172,6 +172,6 @@ def _labels(video: ListedVideo) -> tuple[Any, ...]:
     return video.label or (None,) if isinstance(video.label, tuple) else (video.label,)
 
 
-def _fits(members: Counter, taken: Counter, total: Counter) -> bool:
+def _fits(members: Counter[str], taken: Counter[str], total: Counter[str]) -> bool:
     """Whether every class keeps something to train on."""
     return all(taken[label] + count < total[label] for label, count in members.items())

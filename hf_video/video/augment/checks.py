@@ -28,7 +28,7 @@ def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
 def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given: Any) -> Options:
     """`kind(**options, **given)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
     that it does not have is a VideoOptionError with the nearest name."""
-    names = [field.name for field in fields(kind) if field.init]
+    names = [field.name for field in fields(kind) if field.init]  # type: ignore[arg-type]
     for name in options or {}:
         if name not in names or name in given:
             raise VideoOptionError(unknown_name(f"{kind.__name__} has no option", name, names, cutoff=0.5))

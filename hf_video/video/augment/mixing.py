@@ -111,7 +111,7 @@ class Mixing:
     mode: str = "batch"
     label_smoothing: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
             check_number(name, getattr(self, name), least=0)
         for name in ("prob", "switch_prob", "label_smoothing"):

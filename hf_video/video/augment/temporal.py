@@ -38,7 +38,7 @@ class TemporalAugmentation:
     reverse: float = 0.0
     speed: tuple[float, float] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("jitter", self.jitter, least=0, most=1)
         check_number("reverse", self.reverse, least=0, most=1)
         if self.speed is not None:

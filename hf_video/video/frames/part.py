@@ -31,7 +31,7 @@ class VideoPart:
     end: float | None = None
     unit: str = "seconds"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         good = self.unit in UNITS and self.start >= 0 and (self.end is None or self.end > self.start)
         if not good:
             raise VideoOptionError(
