@@ -21,7 +21,7 @@ from hf_video.video.frames.times import frames_at
 from hf_video.video.reader import VideoReader
 
 if TYPE_CHECKING:
-    from hf_video.data.types import VideoSource
+    from hf_video.video.frames.types import VideoSource
 
 STEPS, SIDE = 8, 16
 DIM = STEPS * SIDE * SIDE

@@ -57,7 +57,7 @@ def load_recipe(name: str | Path) -> dict[str, Any]:
     """
     base, colon, variant = str(name).rpartition(":")
     if not colon or "/" in variant or "\\" in variant:  # a path may hold a colon of its own
-        base, variant = str(name), None
+        base, variant = str(name), None  # type: ignore[assignment]
     path = Path(base) if base.endswith((".yaml", ".yml")) else FOLDER / f"{base}.yaml"
     if not path.is_file():
         raise ConfigError(unknown_name("There is no recipe", base, recipe_names(), also=", or a YAML file"))
