@@ -64,7 +64,7 @@ class TorchcodecSource(EncodedSource):
         return (
             video.kind.startswith(EXACT_CONTAINERS)
             and self._codec() in EXACT_CODECS
-            and video.decoder.pix_fmt in EXACT_FORMATS
+            and getattr(video.decoder.format, "name", "") in EXACT_FORMATS
             and table.pts is not None
             and table.access == "seek"
             and len(table.keys) > 0
