@@ -84,8 +84,8 @@ def read_all(dataset) -> tuple[float, float]:
     torch.set_num_threads(1)
     cpu, wall = time.process_time(), time.perf_counter()
     for index, row in enumerate(dataset.rows):
-        with VideoReader(row.source, **dataset.reader_options) as reader:
-            sample = dataset.plan.choose(reader, sample_seed(dataset.seed, dataset.epoch, index, 0, FRAMES))
+        with VideoReader(row.source, **dataset.request.decode) as reader:
+            sample = dataset.request.choose(reader, sample_seed(dataset.seed, dataset.epoch, index, 0, FRAMES))
             reader.get_frames(sample.indices[0])
     spent = time.process_time() - cpu, time.perf_counter() - wall
     torch.set_num_threads(threads)

@@ -38,7 +38,7 @@ _MOVES = (
     ("video", "video", "arguments:reader"),
     ("video", "video.flow", "flow_cache:cache"),
     ("tasks", "clips", "batching clip_processors:processors clips:read sources views windows workers overlaps"),
-    ("data", "clips", "clip_plan"),
+    ("data", "clips", "clip_plan:request"),
     (
         "tasks",
         "pipelines",

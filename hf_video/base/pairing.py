@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from hf_video.base.configuration import pair
 from hf_video.base.modeling import VideoPreTrainedModel
+from hf_video.base.processing_config import frames_of_config, frames_of_file, frames_per_clip
 from hf_video.errors import CheckpointError, ModelInputError
 
 if TYPE_CHECKING:
@@ -35,16 +36,14 @@ def check_pair(model: PreTrainedModel, processor: Processor | None, *, num_frame
     Raises CheckpointError where the model can't take what the processor makes (channels, size). Warns where it can, but
     was made for other sizes, numbers of frames or statistics: both files are named, and what is used.
     """
-    processor = getattr(processor, "image_processor", None) or getattr(processor, "video_processor", None) or processor
+    processor = pixel_processor(processor)
     if processor is None:
         return
     names = (
         f"{getattr(model, 'name_or_path', '') or type(model).__name__} (config.json)",
         f"{type(processor).__name__} (preprocessor_config.json)",
     )
-    config, size = model.config, processor_size(processor)
-    counts = getattr(config, "num_frames", None), getattr(processor, "num_frames", None)
-    frames = num_frames or next((count for count in reversed(counts) if isinstance(count, int)), None)
+    config, size, frames = model.config, processor_size(processor), frames_per_clip(processor, model.config, num_frames)
     _check_channels(config, names)
     if isinstance(model, VideoPreTrainedModel) and size is not None:
         _check_grid(model, size, frames, names)
@@ -54,10 +53,11 @@ def check_pair(model: PreTrainedModel, processor: Processor | None, *, num_frame
             f"{names[0]} was made for frames of {made_for[0]}x{made_for[1]} pixels and {names[1]} makes "
             f"{size[0]}x{size[1]}: the processor's are used. Give it the model's: size=, crop_size=."
         )
-    if num_frames is None and all(isinstance(count, int) for count in counts) and counts[0] != counts[1]:
+    counts = frames_of_config(config), frames_of_file(processor)
+    if num_frames is None and None not in counts and counts[0] != counts[1]:
         logger.warning_once(
             f"{names[0]} says num_frames={counts[0]} and {names[1]} num_frames={counts[1]}: clips have {frames} frames "
-            "here. Pass num_frames=, or make the files agree."
+            "here, as the processor's file decides. Pass num_frames=, or make the files agree."
         )
     for name in ("image_mean", "image_std") if getattr(model, "knows_statistics", False) else ():
         _check_statistics(name, config, processor, names)
@@ -79,6 +79,11 @@ def model_size(config: PreTrainedConfig) -> tuple[int, int] | None:
         if isinstance(size, (int, list, tuple)):
             return pair(size)
     return None
+
+
+def pixel_processor(processor: Processor | None) -> Processor | None:
+    """The half of a processor that makes pixel values, or the processor itself."""
+    return getattr(processor, "image_processor", None) or getattr(processor, "video_processor", None) or processor
 
 
 def _check_channels(config: PreTrainedConfig, names: tuple[str, str]) -> None:

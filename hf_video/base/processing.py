@@ -86,7 +86,8 @@ class ClipProcessing(ChecksumsOnSave):
         do_flip_channel_order: Hand out BGR. `image_mean` and `image_std` are then in that order too.
         do_rescale, rescale_factor, do_normalize, image_mean, image_std: (x · factor - mean) / std.
         num_frames, sampler, sampler_options: How a *source* (file, reader) is sampled: see `hf_video.video.sampling`.
-            `num_frames=None` takes the model's own where the processor was loaded from a model's folder.
+            `num_frames=None` takes the model's own where the processor was loaded from a model's folder. A call's
+            `sampler_options` are put over the saved ones; those don't hold for another `sampler` that a call names.
         fps: Frames to take per second, where num_frames is None.
         do_sample_frames: In a call: True samples ready-made frames as well (so does passing num_frames), False reads
             every frame of a file.
@@ -216,6 +217,8 @@ class ClipProcessing(ChecksumsOnSave):
         for name in self._settings_names:
             value = config.normalize_setting(name, given.get(name))
             values[name] = getattr(self, name) if value is None else value
+        asked = (config.normalize_setting(name, given.get(name)) for name in ("sampler", "sampler_options"))
+        values["sampler"], values["sampler_options"] = config.sampler_settings(self, *asked)
         if values["num_crops"] > 1 and not values["do_center_crop"]:
             raise VideoOptionError("num_crops=3 cuts crops of crop_size: it needs do_center_crop=True.")
         if values["return_tensors"] not in (None, "pt", "np"):
@@ -227,9 +230,6 @@ class ClipProcessing(ChecksumsOnSave):
         asked = [name for name in ("num_frames", "fps", "sampler") if given.get(name) is not None]
         sample = given.get("do_sample_frames")
         by_fps = "fps" in asked and "num_frames" not in asked
-        size = settings.size
-        in_reader = size if "shortest_edge" in size else {"size": (size["height"], size["width"])}
-        early = settings.do_resize and config.RESAMPLE[settings.resample] == "bilinear"  # the reader's own filter
         return SamplingPlan(
             num_frames=None if by_fps else settings.num_frames,
             sampler=settings.sampler,
@@ -237,7 +237,7 @@ class ClipProcessing(ChecksumsOnSave):
             fps=settings.fps,
             arrays=bool(asked or settings.do_sample_frames) if sample is None else bool(sample),
             whole=sample is False,
-            resize=in_reader if early else {},
+            resize=config.reader_resize(settings),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -81,6 +81,49 @@ def frames_of_model(pretrained: str | os.PathLike[str], hub: Mapping[str, Any]) 
     return count if isinstance(count, int) else None
 
 
+def frames_of_config(config: object) -> int | None:
+    """Frames of a clip by a model's configuration or that of its video tower, or None where it doesn't say."""
+    parts = (config, getattr(config, "video_config", None), getattr(config, "vision_config", None))
+    counts = (getattr(part, name, None) for part in parts for name in ("num_frames", "frames_per_clip"))
+    return next((count for count in counts if is_whole(count)), None)
+
+
+def frames_of_file(processor: object) -> int | None:
+    """Frames of a clip by a processor itself, or None where it has no number, or only that of a `config.json`."""
+    count = getattr(processor, "num_frames", None)
+    return count if is_whole(count) and count != getattr(processor, "_num_frames_of_model", None) else None
+
+
+def frames_per_clip(processor: object, config: object, asked: int | None = None) -> int | None:
+    """Frames of a clip: what is asked, else what the processor's file says, else the model's configuration. None where
+    nothing says it."""
+    taken = getattr(processor, "num_frames", None)
+    known = (asked, frames_of_file(processor), frames_of_config(config), taken if is_whole(taken) else None)
+    return next((int(count) for count in known if count is not None), None)
+
+
+def sampler_settings(processor: object, sampler: Any = None, options: Mapping[str, Any] | None = None) -> Any:
+    """(sampler, options): what is asked, else the processor's. Options of the processor's file belong to its sampler:
+    those asked are put over them, and they don't hold for another sampler that is asked."""
+    if sampler is not None:
+        return sampler, dict(options or {})
+    kept = getattr(processor, "sampler_options", None) or {}
+    return getattr(processor, "sampler", None), {**kept, **(options or {})}
+
+
+def reader_resize(processor: Any) -> dict[str, Any]:
+    """`VideoReader`'s `size` or `shortest_edge` for a processor of ours or its settings: frames are resized as they are
+    decoded, where the processor begins with a resize by the same filter. The pixels are the same, and large frames are
+    never held. {} reads frames as they are."""
+    if not processor.do_resize or RESAMPLE[processor.resample] != "bilinear":
+        return {}
+    if not getattr(processor, "resizes_first", True):  # it pads before
+        return {}
+    size = processor.size
+    return {"shortest_edge": size["shortest_edge"]} if "shortest_edge" in size else {
+        "size": (size["height"], size["width"])}  # fmt: skip
+
+
 def _size(value: int | Sequence[int] | Mapping[str, int | None]) -> dict[str, int]:
     if is_whole(value):
         size = {"shortest_edge": int(value)}  # an old file's bare number is the short side

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hf_video.clips.read import Event, Piece, Seen
+from hf_video.clips.read import ClipInputs, Event, WindowSample
 from hf_video.errors import VideoError
 
 # Views of one forward where nobody set a batch size: enough to fill a CPU or a small accelerator.
@@ -22,7 +22,7 @@ Forward = Callable[[Row], torch.Tensor]
 class Job:
     """A video on its way: what was seen, and the logits (classes,) of each view, by window."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[WindowSample] = field(default_factory=list)
     logits: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     repeated: dict[int, set[int]] = field(default_factory=dict)
     error: VideoError | None = None
@@ -59,7 +59,7 @@ def run_jobs(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size:
 def _take(event: Event, job: Job, batch: _Batch) -> None:
     if isinstance(event, VideoError):
         job.error = event
-    elif isinstance(event, Piece):
+    elif isinstance(event, ClipInputs):
         job.repeated.setdefault(event.window, set()).update(event.repeated)
         rows = len(next(iter(event.inputs.values())))
         for row in range(rows):

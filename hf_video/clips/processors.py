@@ -18,40 +18,19 @@ from hf_video.errors import CheckpointError, VideoOptionError
 
 Rows = dict[str, torch.Tensor]
 ClipProcessor = Callable[..., Rows]
-BILINEAR = 2
 
 
-def clip_processor(image_processor: Any, video_processor: Any) -> ClipProcessor:
+def clip_processor(processor: Any) -> ClipProcessor:
     """A function (frames (T, H, W, 3) uint8, crops) -> tensors whose first dimension is the crops, such as
     `{"pixel_values": (crops, T, C, H, W)}`.
 
-    An image processor is preferred to a video processor: it is there in every environment. Stock processors have no
-    three crops; asking them for it raises VideoOptionError. A processor with `frames_needed` is called with all frames
-    that a clip needs, and third with these numbered in them.
+    Stock processors have no three crops; asking them for it raises VideoOptionError. A processor with `frames_needed`
+    is called with all frames that a clip needs, and third with these numbered in them.
     """
-    processor = video_processor if image_processor is None else image_processor
     if isinstance(processor, ClipProcessing):
         return partial(_with_ours, processor)
-    return partial(_with_stock_video if image_processor is None else _with_stock_image, processor)
-
-
-def decode_options(processor: Any) -> dict[str, Any]:
-    """Options of `VideoReader` with which a file's frames are resized as they are decoded: only where the processor
-    resizes them with the same filter, to the bit, and has nothing left to resize then. Else none."""
-    if not isinstance(processor, ClipProcessing) or not processor.do_resize or processor.resample != BILINEAR:
-        return {}
-    if not getattr(processor, "resizes_first", True):
-        return {}
-    size = processor.size
-    if "shortest_edge" in size:
-        return {"shortest_edge": size["shortest_edge"]}
-    return {"size": (size["height"], size["width"])}
-
-
-def frames_needed(processor: Any) -> Callable[[np.ndarray, int, int], np.ndarray] | None:
-    """For a processor that looks beyond the chosen frames (optical flow): a function (indices (T,), first, last) of the
-    frames of a video from `first` to `last`, not included, to all frames that this clip needs. Else None."""
-    return getattr(processor, "frames_needed", None)
+    takes_video = any("VideoProcessor" in kind.__name__ for kind in type(processor).__mro__)
+    return partial(_with_stock_video if takes_video else _with_stock_image, processor)
 
 
 def _with_ours(processor: ClipProcessing, frames: np.ndarray, crops: int, needed: np.ndarray | None = None) -> Rows:

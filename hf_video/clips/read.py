@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from hf_video.clips.processors import ClipProcessor
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.sources import open_video
-from hf_video.clips.views import Sampling, Views
-from hf_video.clips.windows import Segment, Windows, cut
+from hf_video.clips.windows import Segment, cut
 from hf_video.errors import BackendError, VideoError, VideoOptionError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
 from hf_video.video.frames.pixels import shortest_edge_size
@@ -25,23 +25,7 @@ FRAME_BUDGET = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Everything that decides which pixels a video becomes. See `VideoClassificationPipeline` for the values; `decode`
-    are options of `VideoReader` that resize while decoding, `frames_needed` what the processor needs beyond the chosen
-    frames."""
-
-    sampling: Sampling
-    views: Views = field(default_factory=Views)
-    windows: Windows | None = None
-    on_error: str = "raise"
-    backend: str = "auto"
-    fps: float | None = None
-    decode: Mapping[str, Any] = field(default_factory=dict)
-    frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class Seen:
+class WindowSample:
     """A window: its (start, end) in seconds and the frames that its clips see, numbered in the whole video."""
 
     seconds: tuple[float, float]
@@ -49,7 +33,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ClipInputs:
     """One clip of window number `window`, as model inputs with one row per crop; `repeated` frames are damaged."""
 
     window: int
@@ -57,35 +41,35 @@ class Piece:
     repeated: tuple[int, ...] = ()
 
 
-Event = list[Seen] | Piece | VideoError
+Event = list[WindowSample] | ClipInputs | VideoError
 
 
-def read_clips(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[list[Seen] | Piece]:
+def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[list[WindowSample] | ClipInputs]:
     """First the windows (without `windows` one, the whole video), then the clips of each in order.
 
     Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
     """
-    options = {"on_error": reading.on_error, "backend": reading.backend, **reading.decode}
-    with open_video(source, fps=reading.fps, **options) as video:
-        segments = cut(video, reading.windows)
-        energy = _motion(source, reading)
-        seen = [Seen(s.seconds, _sample(s, reading, energy)) for s in segments]
+    options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
+    with open_video(source, fps=request.fps, **options) as video:
+        segments = cut(video, request.windows)
+        energy = _motion(source, request)
+        seen = [WindowSample(s.seconds, _sample(s, request, energy)) for s in segments]
         yield seen
         clips = [
-            (number, _needed(indices, segments[number], reading))
+            (number, _needed(indices, segments[number], request))
             for number, window in enumerate(seen)
             for indices in window.sample.indices
         ]
-        decode = reading.decode if isinstance(video, VideoReader) and video is not source else {}
+        decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
         limit = max(FRAME_BUDGET // _frame_bytes(video, decode), 1)
         read = _frames(video, [needed for _, needed in clips], limit)
         for (window, needed), frames in zip(clips, read, strict=True):
             places = np.searchsorted(frames.indices, needed)
-            if reading.frames_needed is None:
-                inputs = process(frames.data[places], reading.views.crops)
+            if request.frames_needed is None:
+                inputs = process(frames.data[places], request.views.crops)
             else:
-                inputs = process(frames.data, reading.views.crops, places)
-            yield Piece(window, inputs, frames.repeated)
+                inputs = process(frames.data, request.views.crops, places)
+            yield ClipInputs(window, inputs, frames.repeated)
 
 
 def _frames(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
@@ -96,34 +80,34 @@ def _frames(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFr
     return clips_in_groups(video.get_frames, groups_of(numbers, limit))
 
 
-def read_events(source: Any, reading: Reading, process: ClipProcessor) -> Iterator[Event]:
+def read_events(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[Event]:
     """As `read_clips`, with the fault of a video as the last event and not as an exception, so that it can cross from a
     worker process and other videos go on. Options that fit no video still raise."""
     try:
-        yield from read_clips(source, reading, process)
+        yield from read_clips(source, request, process)
     except (VideoOptionError, BackendError):
         raise
     except VideoError as error:
         yield error
 
 
-def _needed(indices: np.ndarray, segment: Segment, reading: Reading) -> np.ndarray:
+def _needed(indices: np.ndarray, segment: Segment, request: ClipRequest) -> np.ndarray:
     """The frames of a clip, with those that the processor needs besides; none of them outside the window."""
-    if reading.frames_needed is None:
+    if request.frames_needed is None:
         return indices
-    return reading.frames_needed(indices, segment.first, segment.first + len(segment))
+    return request.frames_needed(indices, segment.first, segment.first + len(segment))
 
 
-def _sample(segment: Segment, reading: Reading, energy: np.ndarray | None) -> FrameSample:
-    sampling = reading.sampling
+def _sample(segment: Segment, request: ClipRequest, energy: np.ndarray | None) -> FrameSample:
+    sampling = request.sampling
     if energy is not None:
         sampling = sampling.with_options(energy=energy[segment.first : segment.first + len(segment)])
-    return segment.in_video(sampling.choose(segment, reading.views))
+    return segment.in_video(sampling.choose(segment, request.views))
 
 
-def _motion(source: Any, reading: Reading) -> np.ndarray | None:
+def _motion(source: Any, request: ClipRequest) -> np.ndarray | None:
     """The motion of the whole video where the sampler follows it: one pass, however many windows there are."""
-    if not reading.sampling.wants_motion():
+    if not request.sampling.needs_motion():
         return None
     from hf_video.video.sampling.motion import motion_energy
 

@@ -6,6 +6,7 @@ scores become one.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -81,20 +82,23 @@ class Sampling:
     stride: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def wants_motion(self) -> bool:
+    def needs_motion(self) -> bool:
         """Whether the sampler needs the video's motion and wasn't given it."""
         return self.sampler is not None and resolve(self.sampler) is adaptive and "energy" not in self.options
 
     def with_options(self, **options: Any) -> Sampling:
         return replace(self, options={**self.options, **options})
 
-    def choose(self, video: Any, views: Views) -> FrameSample:
-        """The frames of all clips of `video` (anything with `.metadata` and `.timestamps`).
+    def choose(self, video: Any, views: Views, seed: int | None = None) -> FrameSample:
+        """The frames of all clips of `video` (anything with `.metadata` and `.timestamps`); a sampler that draws is
+        given `seed`.
 
         Raises SamplingError where sampler, stride and number of clips don't go together.
         """
         function = self._function(views)
         options = dict(self.options)
+        if seed is not None and "seed" in inspect.signature(function).parameters:
+            options.setdefault("seed", seed)
         if self.stride is not None:
             if function not in STRIDE_NAMES:
                 raise SamplingError(

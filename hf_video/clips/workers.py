@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from hf_video.clips.read import Event, Piece
+from hf_video.clips.read import ClipInputs, Event
 from hf_video.clips.sources import each
 
 # What a worker hands over at once, of each of its videos: more clips than a forward takes, in bytes of model inputs and
@@ -47,7 +47,7 @@ class _Share(IterableDataset):
             size = 0
             for event in self._read(self._videos[number]):
                 part.append(event)
-                if isinstance(event, Piece):
+                if isinstance(event, ClipInputs):
                     size += sum(value.nbytes for value in event.inputs.values())
                 if size > PART_BYTES or len(part) >= PART_EVENTS:
                     yield part, False

@@ -98,7 +98,7 @@ def evaluate_videos(
             "The videos have several labels each, and the model gives one of its classes: train it on such videos, or "
             'set config.problem_type = "multi_label_classification" if that is what it was trained for.'
         )
-    reading, process = protocol.reader(model.config, processor, on_error=on_error, backend=backend)
+    request, process = protocol.request(model.config, processor, on_error=on_error, backend=backend)
     labels = [model.config.id2label[i] for i in sorted(model.config.id2label)]
     classes = match_labels(rows.labels, dict(enumerate(labels)))
     names = _unique_names(rows)
@@ -115,7 +115,7 @@ def evaluate_videos(
         scores = {name: log.known[name] for name in labelled if name in log.known}
         resumed = len(scores)
         todo = {name: row for name, row in labelled.items() if name not in scores}
-        read = functools.partial(read_events, reading=reading, process=process)
+        read = functools.partial(read_events, request=request, process=process)
         events = read_each([row.source for row in todo.values()], read, num_workers)
         hidden = None if progress else True  # None: hidden where stderr is no terminal
         shown = {"desc": "evaluating", "unit": "video", "file": sys.stderr, "disable": hidden}

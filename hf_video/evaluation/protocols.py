@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_video.base.processing import ClipProcessing
-from hf_video.clips.processors import ClipProcessor, clip_processor, decode_options, frames_needed
-from hf_video.clips.read import Reading
+from hf_video.base.processing_config import frames_per_clip
+from hf_video.clips.processors import ClipProcessor, clip_processor
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.views import Sampling, Views, average_views
 from hf_video.errors import VideoOptionError, check_choice, check_count, did_you_mean
 from hf_video.evaluation.published_sampling import (
@@ -69,7 +70,7 @@ class Protocol:
         sampler: What chooses the frames: a name of `hf_video.video.sampling.SAMPLERS`, a function, or a subclass of
             `Sampling`; None takes the processor's.
         options: Of the sampler.
-        num_frames: Of a clip; None for the model's.
+        num_frames: Of a clip; None for the processor's, else the model's.
         geometry: "processor", "resize to crop" or "crop all", see `GEOMETRY`.
         frames: Says in words which frames are taken.
         source: Where the protocol is published.
@@ -126,29 +127,22 @@ class Protocol:
             return scores
         return (scores / self.views if self.average == "sum" else scores).softmax(-1)
 
-    def reader(
+    def request(
         self, config: PreTrainedConfig, processor: FrameProcessor, **reading: Any
-    ) -> tuple[Reading, ClipProcessor]:
+    ) -> tuple[ClipRequest, ClipProcessor]:
         """What reads a video by this protocol for a model's `config`, by `hf_video.clips.read`. `reading` are further
-        fields of `Reading`. Raises VideoOptionError where the processor can't do it."""
+        fields of `ClipRequest`. Raises VideoOptionError where the processor can't do it."""
         processor = self._resized(processor)
-        sampler, options = self.sampler, dict(self.options)
-        if sampler is None:
-            sampler = getattr(processor, "sampler", None)
-            options = {k: v for k, v in (getattr(processor, "sampler_options", None) or {}).items() if k != "num_clips"}
-        count = self.num_frames or frames_of(config)
-        if isinstance(sampler, type):
-            sampling = sampler(count, options=options)
-        else:
-            sampling = Sampling(count, sampler, options=options)
-        reads = Reading(
-            sampling=sampling,
+        request = ClipRequest.resolve(
+            processor,
+            config,
+            num_frames=self.num_frames,
+            sampler=self.sampler,
+            sampler_options=self.options,
             views=Views(self.clips, self.crops),
-            decode=decode_options(processor),
-            frames_needed=frames_needed(processor),
             **reading,
         )
-        return reads, ten_crop_processor(processor) if self.crops == 10 else _any_processor(processor)
+        return request, ten_crop_processor(processor) if self.crops == 10 else clip_processor(processor)
 
     def _resized(self, processor: FrameProcessor) -> FrameProcessor:
         """A copy of the processor with this protocol's geometry. Stock processors are taken as they are."""
@@ -161,20 +155,6 @@ class Protocol:
             edge = processor.size.get("shortest_edge") or min(processor.size.values())
             processor.crop_size = {"height": edge, "width": edge}
         return processor
-
-
-def _any_processor(processor: FrameProcessor) -> ClipProcessor:
-    """Stock transformers has two kinds of processors, which are called in two ways."""
-    is_video = "VideoProcessor" in type(processor).__name__
-    return clip_processor(None, processor) if is_video else clip_processor(processor, None)
-
-
-def frames_of(config: PreTrainedConfig) -> int:
-    """Returns the frames of the model's clip. Raises VideoOptionError for a configuration that doesn't say."""
-    for name in ("num_frames", "frames_per_clip"):
-        if isinstance(count := getattr(config, name, None), int):
-            return count
-    raise VideoOptionError(f"{type(config).__name__} doesn't say how many frames a clip has: set num_frames in it.")
 
 
 # -- by name -----------------------------------------------------------------------------------------------------------
@@ -252,7 +232,7 @@ def paper_protocol(
             f'{", paper:".join(published)}. Use one of these, or clips x crops, such as "5x3".'
         )
     row = published[name]
-    count = row.num_frames or (None if row.sampler is WholeVideo else frames_of(config))
+    count = row.num_frames or (None if row.sampler is WholeVideo else frames_per_clip(processor, config))
     return replace(row, name=f"paper:{name}", num_frames=count)
 
 

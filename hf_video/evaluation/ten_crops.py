@@ -33,7 +33,7 @@ def ten_crop_processor(processor: FrameProcessor) -> ClipProcessor:
     size = processor.crop_size["height"], processor.crop_size["width"]
     # x is 1 - x of the image in 0..1, and (1 - x - mean) / std = (1 - 2·mean) / std - (x - mean) / std.
     shift = (1 - 2 * getattr(processor, "flow_mean", 0.5)) / getattr(processor, "flow_std", 1.0)
-    return functools.partial(_cut, clip_processor(whole, None), size, shift)
+    return functools.partial(_cut, clip_processor(whole), size, shift)
 
 
 def _cut(

@@ -18,21 +18,18 @@ import numpy as np
 import torch
 
 from hf_video.base.pairing import check_pair
-from hf_video.base.processing import ClipProcessing
 from hf_video.clips.batching import Job, run_jobs
-from hf_video.clips.processors import clip_processor, decode_options, frames_needed
-from hf_video.clips.read import Reading, read_events
-from hf_video.clips.views import Sampling, Views, parse_views
-from hf_video.clips.windows import parse_windows
+from hf_video.clips.processors import clip_processor
+from hf_video.clips.read import read_events
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.workers import read_each
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
-from hf_video.errors import VideoError, VideoOptionError, check_choice, fault_kind
+from hf_video.errors import VideoError, check_choice, fault_kind
 from hf_video.features.vectors import clip_vectors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hf_video.clips.windows import Windows
     from hf_video.data.types import FrameProcessor
 
 
@@ -108,9 +105,10 @@ def extract_features(
         CheckpointError: For a model without features.
     """
     check_choice("on_error", on_error, ("skip", "raise"))
-    reading = reading_of(
-        model,
+    check_pair(model, processor, num_frames=num_frames)
+    request = ClipRequest.resolve(
         processor,
+        model.config,
         windows=windows,
         views=views,
         num_frames=num_frames,
@@ -119,8 +117,7 @@ def extract_features(
         backend=backend,
     )
     rows = list(rows)
-    process = clip_processor(processor, None) if _takes_images(processor) else clip_processor(None, processor)
-    read = functools.partial(read_events, reading=reading, process=process)
+    read = functools.partial(read_events, request=request, process=clip_processor(processor))
     events = read_each([row.source for row in rows], read, num_workers)
     collected = _Collected()
     with ClipVectors(model, device) as forward:
@@ -166,44 +163,6 @@ class _Collected:
 def skipped_video(name: str, error: VideoError | OSError, source: object = None) -> Skipped:
     """Returns the record of a video that could not be read from `source`."""
     return Skipped(name=name, reason=plain_reason(error, source, name), kind=fault_kind(error))
-
-
-def reading_of(
-    model: PreTrainedModel,
-    processor: FrameProcessor,
-    *,
-    windows: float | str | tuple[float, float] | Windows | None = None,
-    views: str | tuple[int, int] | Views | None = None,
-    num_frames: int | None = None,
-    sampler: str | Callable[..., Any] | None = None,
-    sampler_options: dict[str, Any] | None = None,
-    backend: str = "auto",
-) -> Reading:
-    """Returns how videos are read for this model: as the arguments say, else its processor, else its config."""
-    check_pair(model, processor, num_frames=num_frames)
-    options = dict(sampler_options or {})
-    views = None if views is None else parse_views(views)
-    if sampler is None:
-        sampler = getattr(processor, "sampler", None)
-        kept = getattr(processor, "sampler_options", None) or {}
-        options = {**{k: v for k, v in kept.items() if views is None or k != "num_clips"}, **options}
-    count = num_frames or getattr(processor, "num_frames", None) or getattr(model.config, "num_frames", None)
-    if not isinstance(count, int):
-        raise VideoOptionError(f"{type(model.config).__name__} doesn't say how many frames a clip has: num_frames=.")
-    return Reading(
-        sampling=Sampling(count, sampler, None, options),
-        views=views or Views(1, getattr(processor, "num_crops", 1) or 1),
-        windows=parse_windows(windows),
-        decode=decode_options(processor),
-        frames_needed=frames_needed(processor),
-        backend=backend,
-    )
-
-
-def _takes_images(processor: FrameProcessor) -> bool:
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    return isinstance(processor, (ClipProcessing, BaseImageProcessor))
 
 
 class ClipVectors:

@@ -16,10 +16,11 @@ from transformers.utils import logging
 
 from hf_video.base.pairing import check_pair
 from hf_video.clips.batching import Job, run_jobs
-from hf_video.clips.processors import clip_processor, decode_options, find_processors, frames_needed
-from hf_video.clips.read import Event, Piece, Reading, Seen, read_clips, read_events
+from hf_video.clips.processors import clip_processor, find_processors
+from hf_video.clips.read import ClipInputs, Event, WindowSample, read_clips, read_events
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.sources import videos_of
-from hf_video.clips.views import Sampling, Views, parse_views
+from hf_video.clips.views import parse_views
 from hf_video.clips.windows import parse_windows
 from hf_video.clips.workers import read_each
 from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
@@ -59,7 +60,8 @@ class VideoPipeline(Pipeline):
         self.image_processor, self.video_processor = find_processors(
             self.model, self.image_processor, self.video_processor
         )
-        check_pair(self.model, self.image_processor or self.video_processor)
+        asked = self._preprocess_params.get("num_frames")
+        check_pair(self.model, self.image_processor or self.video_processor, num_frames=asked)
         check_count("batch_size", self._batch_size, optional=True)
 
     # -- options ----------------------------------------------------------------------------------------------------
@@ -112,46 +114,14 @@ class VideoPipeline(Pipeline):
         }
         return {name: value for name, value in reading.items() if value is not None}, bad_files
 
-    def _reading(
-        self,
-        *,
-        num_frames: int | None = None,
-        frame_sampling_rate: int | None = None,
-        sampler: Callable[..., Any] | None = None,
-        sampler_options: dict[str, Any] | None = None,
-        views: Views | None = None,
-        **rest: Any,
-    ) -> Reading:
-        """All options together, those that were not given from the processor and the model."""
-        processor = self.image_processor
-        options = dict(sampler_options or {})
-        if sampler is None and frame_sampling_rate is None:
-            sampler = getattr(processor, "sampler", None)
-            kept = getattr(processor, "sampler_options", None) or {}
-            options = {**{k: v for k, v in kept.items() if views is None or k != "num_clips"}, **options}
-        if views is None:
-            views = Views(1, getattr(processor, "num_crops", 1) or 1)
-        sampling = Sampling(num_frames or self._frames_of_model(), sampler, frame_sampling_rate, options)
-        return Reading(
-            sampling=sampling,
-            views=views,
-            decode=decode_options(processor),
-            frames_needed=frames_needed(processor),
-            **rest,
-        )
-
-    def _frames_of_model(self) -> int:
-        config = self.model.config
-        for name in ("num_frames", "frames_per_clip"):
-            if isinstance(count := getattr(config, name, None), int):
-                return count
-        raise VideoOptionError(f"{type(config).__name__} doesn't say how many frames a clip has: pass num_frames=.")
+    def _request(self, **asked: Any) -> ClipRequest:
+        return ClipRequest.resolve(self.image_processor or self.video_processor, self.model.config, **asked)
 
     # -- the steps that every pipeline has ---------------------------------------------------------------------------
 
     def preprocess(self, video: Any, **options: Any) -> dict[str, torch.Tensor]:
         """One video to model inputs (views, frames, channels, height, width), clips first, then crops."""
-        pieces = [p for p in read_clips(video, self._reading(**options), self._process) if isinstance(p, Piece)]
+        pieces = [p for p in read_clips(video, self._request(**options), self._process) if isinstance(p, ClipInputs)]
         return {name: torch.cat([p.inputs[name] for p in pieces]) for name in pieces[0].inputs}
 
     def _ask(self, **asked: Any) -> dict[str, Any]:
@@ -168,13 +138,13 @@ class VideoPipeline(Pipeline):
         finally:
             self.model.train(training)
 
-    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Any:
+    def _window(self, rows: torch.Tensor, seen: WindowSample, repeated: set[int], **answer: Any) -> Any:
         """The result of one window: `rows` (views, numbers) are its clips'."""
         return self.postprocess(ModelOutput(logits=rows), **answer)
 
     @property
     def _process(self) -> Callable[..., dict[str, torch.Tensor]]:
-        return clip_processor(self.image_processor, self.video_processor)
+        return clip_processor(self.image_processor or self.video_processor)
 
     # -- calling ----------------------------------------------------------------------------------------------------
 
@@ -204,7 +174,7 @@ class VideoPipeline(Pipeline):
         reading, asked, answer = self._sanitize_parameters(**options)
         return self._results(
             videos,
-            self._reading(**{**self._preprocess_params, **reading}),
+            self._request(**{**self._preprocess_params, **reading}),
             batch_size or self._batch_size,
             (self._num_workers or 0) if num_workers is None else num_workers,
             self._ask(**{**self._forward_params, **asked}),
@@ -214,7 +184,7 @@ class VideoPipeline(Pipeline):
     def _results(
         self,
         videos: Any,
-        reading: Reading,
+        request: ClipRequest,
         batch_size: int | None,
         num_workers: int,
         asked: dict[str, Any],
@@ -222,19 +192,19 @@ class VideoPipeline(Pipeline):
         bad_files: str = "raise",
         **answer: Any,
     ) -> Iterator[Any]:
-        read = self._reader(reading, asked)
+        read = self._reader(request, asked)
         rows = functools.partial(self._rows, asked)
         for job in run_jobs(self._events(videos, read, num_workers), rows, batch_size=batch_size):
             if job.error is None:
-                yield self._answer(job, reading, answer)
+                yield self._answer(job, request, answer)
             elif bad_files == "raise":
                 raise job.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(job.error)
             else:
                 yield error_entry(job.error)
 
-    def _reader(self, reading: Reading, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
+    def _reader(self, request: ClipRequest, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
         """What makes events of a video; it may run in another process."""
-        return functools.partial(read_events, reading=reading, process=self._process)
+        return functools.partial(read_events, request=request, process=self._process)
 
     def _events(self, videos: Any, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
         if num_workers > 0 and isinstance(videos, Sized) and hasattr(videos, "__getitem__"):
@@ -246,12 +216,12 @@ class VideoPipeline(Pipeline):
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.forward(clips, **asked)["logits"]
 
-    def _answer(self, job: Job, reading: Reading, answer: dict[str, Any]) -> Any:
+    def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> Any:
         windows = []
         for number, seen in enumerate(job.seen):
             found = self._window(torch.stack(job.logits[number]), seen, job.repeated[number], **answer)
             windows.append({"seconds": seen.seconds, self.window_key: found})
-        return windows[0][self.window_key] if reading.windows is None else windows
+        return windows[0][self.window_key] if request.windows is None else windows
 
 
 def _with_way_on(error: VideoError) -> VideoError:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.clips.read import Seen
+from hf_video.clips.read import WindowSample
 from hf_video.clips.views import FUNCTIONS, average_views
 from hf_video.errors import CheckpointError, VideoOptionError, check_choice, check_count, is_number
 from hf_video.pipelines.base import VideoPipeline
@@ -36,7 +36,7 @@ class VideoClassificationPipeline(VideoPipeline):
 
     Options, of the pipeline or of a call:
         top_k: How many labels, default 5; None gives all.
-        num_frames: Frames of a clip; default the model's.
+        num_frames: Frames of a clip; default what the processor's file says, else the model's configuration.
         frame_sampling_rate: Frames from one taken frame to the next. Gives clips of neighbouring frames: one from the
             middle, or several spread from start to end (stock transformers: from the start only). For
             `sampler="at_fps"` it is the rate at 30 fps. Default: no rate, the clip spans the whole video.
@@ -111,7 +111,7 @@ class VideoClassificationPipeline(VideoPipeline):
         kinds = {"regression": "none", "multi_label_classification": "sigmoid"}
         return kinds.get(self.model.config.problem_type, "softmax")
 
-    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Predictions:
+    def _window(self, rows: torch.Tensor, seen: WindowSample, repeated: set[int], **answer: Any) -> Predictions:
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.clips.read import Event, Piece, Reading, Seen, read_events
+from hf_video.clips.read import ClipInputs, Event, WindowSample, read_events
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.views import average_views
 from hf_video.data.datasets.questions import question_texts
 from hf_video.errors import CheckpointError, VideoOptionError, check_count
@@ -74,10 +75,10 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
             answer["top_k"] = top_k
         return asked, answer
 
-    def _reader(self, reading: Reading, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
+    def _reader(self, request: ClipRequest, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
         return functools.partial(
             _read_asked,
-            reading=reading,
+            request=request,
             process=self._process,
             tokenizer=self.tokenizer,
             multiple_choice=self.multiple_choice,
@@ -107,7 +108,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked(Seen):
+class Asked(WindowSample):
     """A window, and what is asked of it: the `choices` of each question, None where a model knows its answers; `single`
     where not a list of questions came."""
 
@@ -116,7 +117,7 @@ class Asked(Seen):
 
 
 def _read_asked(
-    video: Any, *, reading: Reading, process: Callable[..., Any], tokenizer: Any, multiple_choice: bool, asked: dict
+    video: Any, *, request: ClipRequest, process: Callable[..., Any], tokenizer: Any, multiple_choice: bool, asked: dict
 ) -> Iterator[Event]:
     """The events of a video; each clip is there once for each question, with its tokens. So rows of a data set, with
     questions of their own, share a batch."""
@@ -125,8 +126,8 @@ def _read_asked(
     tokens = matching.tokenize(tokenizer, texts)
     if multiple_choice:
         tokens = {name: value.unflatten(0, (len(question), -1)) for name, value in tokens.items()}
-    for event in read_events(video, reading, process):
-        if isinstance(event, Piece):
+    for event in read_events(video, request, process):
+        if isinstance(event, ClipInputs):
             crops = len(next(iter(event.inputs.values())))
             inputs = {name: value.repeat_interleave(len(question), 0) for name, value in event.inputs.items()}
             inputs |= {name: value.repeat(crops, *[1] * (value.ndim - 1)) for name, value in tokens.items()}

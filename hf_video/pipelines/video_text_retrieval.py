@@ -11,7 +11,7 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 
 from hf_video.clips.overlaps import Stretch, choose
-from hf_video.clips.read import Seen
+from hf_video.clips.read import WindowSample
 from hf_video.clips.sources import each, videos_of
 from hf_video.errors import VideoOptionError, check_count
 from hf_video.pipelines import matching
@@ -97,7 +97,7 @@ class VideoTextRetrievalPipeline(VideoPipeline):
         """Scores (views, texts) of one stretch to their mean, float32 (texts,)."""
         return model_outputs["logits"].float().mean(0).numpy()
 
-    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> dict[str, Any]:
+    def _window(self, rows: torch.Tensor, seen: WindowSample, repeated: set[int], **answer: Any) -> dict[str, Any]:
         spans = seen.sample.spans
         seconds = (float(min(a for a, _ in spans)), float(max(b for _, b in spans)))
         return {"seconds": seconds, "scores": self.postprocess(ModelOutput(logits=rows))}

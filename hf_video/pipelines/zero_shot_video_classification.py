@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.clips.read import Seen
+from hf_video.clips.read import WindowSample
 from hf_video.clips.views import average_views
 from hf_video.errors import VideoOptionError
 from hf_video.pipelines import matching
@@ -102,7 +102,7 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         function = function_to_apply or ("sigmoid" if sigmoid else "softmax")
         return best(average_views(model_outputs["logits"], function), dict(enumerate(candidate_labels)), top_k)
 
-    def _window(self, rows: torch.Tensor, seen: Seen, repeated: set[int], **answer: Any) -> Predictions:
+    def _window(self, rows: torch.Tensor, seen: WindowSample, repeated: set[int], **answer: Any) -> Predictions:
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
 
 

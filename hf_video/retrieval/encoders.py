@@ -5,7 +5,6 @@ An index remembers the `identity` of its encoder, and only the same one may add 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -19,14 +18,15 @@ import torch
 from PIL import Image
 
 from hf_video.base.loading import loading
-from hf_video.base.processing import ClipProcessing
+from hf_video.base.pairing import check_pair, pixel_processor
 from hf_video.clips.batching import run_jobs
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
+from hf_video.clips.request import ClipRequest
 from hf_video.clips.windows import Windows
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.embed import ModelLoader, weights_digest
-from hf_video.features.extraction import ClipVectors, reading_of
+from hf_video.features.extraction import ClipVectors
 from hf_video.features.vectors import unit_length
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.retrieval import fingerprint
@@ -153,7 +153,7 @@ class ModelEncoder(Encoder):
         return {
             "name": str(name) or type(self.model).__name__,
             "config": _hash(self.model.config.to_dict()),
-            "processor": _hash(self._pixels.to_dict()),
+            "processor": _hash(pixel_processor(self.processor).to_dict()),
             "weights": weights_digest(self.model),
         }
 
@@ -162,24 +162,18 @@ class ModelEncoder(Encoder):
         return is_dual_encoder(self.model) and self._tokenizer is not None
 
     @property
-    def _pixels(self) -> FrameProcessor:
-        """The half of the processor that makes pixel values."""
-        for part in ("image_processor", "video_processor"):
-            if getattr(self.processor, part, None) is not None:
-                return getattr(self.processor, part)
-        return self.processor
-
-    @property
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         return getattr(self.processor, "tokenizer", None)
 
     def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-        processor = self._pixels
-        reading = dataclasses.replace(reading_of(self.model, processor, windows=windows), on_error="repeat")
-        process = clip_processor(*((processor, None) if _takes_images(processor) else (None, processor)))
+        processor = pixel_processor(self.processor)
+        check_pair(self.model, processor)
+        request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat")
         with ClipVectors(self.model) as forward:
             # Each video on its own: its vectors are the same to the bit whatever was embedded before it.
-            (job,) = run_jobs([read_events(source, reading, process)], forward, batch_size=self.batch_size)
+            (job,) = run_jobs(
+                [read_events(source, request, clip_processor(processor))], forward, batch_size=self.batch_size
+            )
         if job.error is not None:
             raise job.error
         vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
@@ -265,12 +259,6 @@ class _Loader:
 class _Both:
     image_processor: FrameProcessor
     tokenizer: PreTrainedTokenizerBase | None
-
-
-def _takes_images(processor: FrameProcessor) -> bool:
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    return isinstance(processor, (ClipProcessing, BaseImageProcessor))
 
 
 def _hash(facts: dict[str, Any]) -> str:

@@ -116,9 +116,9 @@ def inspect_clips(dataset: VideoDataset) -> list[InspectedClip]:
     for number in np.unique(np.linspace(0, len(dataset.rows) - 1, INSPECTED).astype(int)):
         try:
             with VideoReader(dataset._opened(dataset.rows[number].source)) as reader:
-                indices, data = dataset.plan.choose(reader, seed=int(number)).indices[0], reader.metadata
+                indices, data = dataset.request.choose(reader, seed=int(number)).indices[0], reader.metadata
                 covered = float(indices.max() - indices.min() + 1) / data.fps
-                repeats = len(np.unique(indices)) < min(dataset.plan.num_frames, data.num_frames)
+                repeats = len(np.unique(indices)) < min(dataset.request.num_frames, data.num_frames)
                 found.append(InspectedClip(covered, data.num_frames / data.fps, data.num_frames, repeats))
         except (HFVideoError, OSError):
             continue

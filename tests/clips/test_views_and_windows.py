@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_video.clips.read import Piece
+from hf_video.clips.read import ClipInputs
 from hf_video.clips.sources import MemoryVideo
 from hf_video.clips.views import Sampling, Views, average_views, parse_views
 from hf_video.clips.windows import Windows, cut, parse_windows
@@ -149,7 +149,7 @@ def test_workers_hand_a_long_video_over_in_parts():
     def read(video):
         yield "seen"
         for window in range(video):
-            yield Piece(window, {"pixel_values": torch.zeros(1, 2**20 if video == 7 else 1)})
+            yield ClipInputs(window, {"pixel_values": torch.zeros(1, 2**20 if video == 7 else 1)})
 
     parts = list(_Share([100, 7, 0], read, 0, 1))
     assert [len(events) for events, _ in parts] == [32, 32, 32, 5, 6, 2, 1]  # by number, by bytes

@@ -225,7 +225,7 @@ def test_samplers_never_leave_the_video(total):
     for name in CONFIGS:
         model_config = make_config(name)
         protocol = paper_protocol(model_config)
-        reading, _ = protocol.reader(model_config, hf_video.VideoMAEImageProcessor())
+        reading, _ = protocol.request(model_config, hf_video.VideoMAEImageProcessor())
         sample = reading.sampling.choose(Video(total, 25), reading.views)
         assert sample.num_clips == protocol.clips
         assert 0 <= sample.indices.min() <= sample.indices.max() < total
@@ -240,7 +240,7 @@ def make_config(name):
 def test_published_samplers_at_published_sizes():
     # 300 frames, 16x4 clips at 30 fps: SlowFast's use_offset starts at k * floor(236 / 4).
     mvit = paper_protocol(hf_video.MViTConfig.preset("v2_s_16x4"))
-    reading, _ = mvit.reader(hf_video.MViTConfig.preset("v2_s_16x4"), hf_video.MViTImageProcessor())
+    reading, _ = mvit.request(hf_video.MViTConfig.preset("v2_s_16x4"), hf_video.MViTImageProcessor())
     sample = reading.sampling.choose(Video(300, 30.0), reading.views)
     assert sample.indices[:, 0].tolist() == [0, 59, 118, 177, 236]
     assert sample.indices[4, -1] == 299

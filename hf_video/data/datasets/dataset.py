@@ -17,7 +17,8 @@ import av
 import numpy as np
 import torch
 
-from hf_video.clips.clip_plan import clip_plan, parse_views, reader_size
+from hf_video.clips.request import ClipRequest
+from hf_video.clips.views import Views, parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.errors import (
     BackendError,
@@ -130,9 +131,8 @@ def keep_freed_memory() -> None:
 class SampleBuilder:
     """What `VideoDataset` and `VideoStream` share: all that a sample depends on besides its row, epoch and index.
 
-    Attributes: `processor`, `plan` (which frames), `augmentation`, `temporal`, `repeats`, `crops` (views cut from each
-    clip where nothing is augmented), `num_labels` (classes), `seed`, `reader_options` (`size` or `shortest_edge` at
-    which frames are read), `on_error` and `max_errors`.
+    Attributes: `processor`, `request` (which frames, at which size), `augmentation`, `temporal`, `repeats`, `crops`
+    (views cut from each clip where nothing is augmented), `num_labels` (classes), `seed`, `on_error` and `max_errors`.
     """
 
     num_labels = 0
@@ -147,7 +147,7 @@ class SampleBuilder:
         augmentation: Augmentation | None,
         temporal: TemporalAugmentation | None,
         repeats: int,
-        views: tuple[int, int],
+        views: Views,
         on_error: str,
         max_errors: float,
         seed: int,
@@ -162,19 +162,23 @@ class SampleBuilder:
         self.augmentation = augmentation
         self.temporal = temporal
         self.repeats = repeats
-        self.clips, self.crops = views
+        self.clips, self.crops = views.clips, views.crops
         self.on_error = on_error
         self.max_errors = max_errors
         self.seed = seed
-        self.plan = clip_plan(
+        if resize is None and augmentation is not None:
+            resize = _first_resize(augmentation)
+        request = ClipRequest.resolve(
             processor,
+            None,
             num_frames=num_frames,
             sampler=sampler,
-            options=sampler_options,
-            clips=self.clips,
-            training=augmentation is not None,
+            sampler_options=sampler_options,
+            views=views,
+            resize=resize,
         )
-        self.reader_options = reader_size(resize, processor, augmentation)
+        training = augmentation is not None
+        self.request = request.for_training(sampler_asked=sampler is not None) if training else request
         self._log = SkippedLog(skipped_log)
         # In shared memory, so that workers that live on between epochs see the new number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -197,8 +201,8 @@ class SampleBuilder:
             seed = sample_seed(self.seed, epoch, index, repeat, PIXELS)
             sample, label = self._inputs(frames, needed, row.label, seed, view % self.crops)
             samples.append({**sample, **({} if label is None else {"labels": self._target(label)}), "seed": seed})
-        if total < self.plan.num_frames:
-            reason = f"{total} frames, and a clip takes {self.plan.num_frames}: some are shown more than once"
+        if total < self.request.num_frames:
+            reason = f"{total} frames, and a clip takes {self.request.num_frames}: some are shown more than once"
             self._log.add(Skipped(row.name, reason, "short", used=True))
         return samples if self.repeats > 1 else samples[0]
 
@@ -218,8 +222,8 @@ class SampleBuilder:
     def _read(self, row: VideoRow, epoch: int, index: int, clip: int) -> tuple[torch.Tensor, np.ndarray, int]:
         """Decoded frames (N, H, W, 3); numbered in them, what the clip needs of them: (T,), or (T, L + 1) where flow is
         made from neighbouring frames; and the frames of the video."""
-        with VideoReader(self._opened(row.source), **self.reader_options) as reader:
-            sample = self.plan.choose(reader, sample_seed(self.seed, epoch, index, 0, FRAMES))
+        with VideoReader(self._opened(row.source), **self.request.decode) as reader:
+            sample = self.request.choose(reader, sample_seed(self.seed, epoch, index, 0, FRAMES))
             indices, total = sample.indices[clip], len(reader)
             # A clip that was looped, because its video is short, has no direction or speed to change.
             if self.temporal is not None and (np.diff(indices) >= 0).all():
@@ -252,6 +256,13 @@ class SampleBuilder:
             draw = generator(sample_seed(seed, 0, 0, 0, ERASING))
             sample["pixel_values"] = self.augmentation.erase(sample["pixel_values"], generator=draw)
         return sample, label
+
+
+def _first_resize(augmentation: Any) -> dict[str, Any]:
+    """Options of `VideoReader` for the resize that an augmentation always begins with; {} where it has none."""
+    low, high = getattr(augmentation, "short_side", None) or (0, 1)
+    always = augmentation.crop in ("random", "center") and not augmentation.rand_augment if low == high else False
+    return {"shortest_edge": low} if always and augmentation.interpolation == "bilinear" else {}
 
 
 class VideoDataset(SampleBuilder, torch.utils.data.Dataset):
@@ -307,8 +318,8 @@ class VideoDataset(SampleBuilder, torch.utils.data.Dataset):
     ):
         if not len(rows):
             raise DataError("There are no videos to make a data set of; rows.skipped says what was left out.")
-        pair = parse_views(views)
-        if augmentation is not None and pair != (1, 1):
+        pair = parse_views((views, 1) if isinstance(views, int) else views)
+        if augmentation is not None and pair.total > 1:
             raise VideoOptionError("views are for evaluation: leave augmentation out, or use repeats for training.")
         self.rows = rows
         self.num_labels = len(rows.labels)

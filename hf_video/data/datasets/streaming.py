@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_video.clips.views import Views
 from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBuilder, sample_seed
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.sources.datasets_library import columns_of, label_text, undecoded
@@ -85,7 +86,7 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
             augmentation=augmentation,
             temporal=temporal,
             repeats=repeats,
-            views=(1, 1),
+            views=Views(),
             on_error=on_error,
             max_errors=max_errors,
             seed=seed,

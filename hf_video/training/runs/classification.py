@@ -240,7 +240,7 @@ class Classification(Task):
 
     def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
         args, dataset = trainer.args, trainer.train_dataset
-        clips, frames = inspect_clips(dataset), dataset.plan.num_frames
+        clips, frames = inspect_clips(dataset), dataset.request.num_frames
         text, facts = f"{frames} frames", {"frames": frames}
         if clips:
             seen, length = (

@@ -15,6 +15,7 @@ from hf_video.base.configuration import VideoConfig, pair
 from hf_video.base.loading import check_model_path, explain_load_failure, loading, model_entry
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing import ClipProcessing
+from hf_video.base.processing_config import frames_per_clip
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
 from hf_video.registry import MODELS, ModelEntry
 
@@ -144,7 +145,7 @@ def load_model(
             )
         if labels is not None and source.labels != list(labels):
             _renew(model)
-    processor = _processor(source, config, revision, resized="image_size" in changes)
+    processor = _processor(source, config, revision, changes)
     check_pair(model, processor)
     return LoadedModel(model, processor, source.checkpoint is None, source.model_type)
 
@@ -187,20 +188,23 @@ def _renew(model: nn.Module) -> None:
         model._init_weights(module)
 
 
-def _processor(source: ModelSource, config: VideoConfig, revision: str | None, *, resized: bool) -> ClipProcessing:
+def _processor(
+    source: ModelSource, config: VideoConfig, revision: str | None, changes: Mapping[str, Any]
+) -> ClipProcessing:
     processor_class = source.entry.load(source.entry.image_processor)
-    made = None
+    made, frames = None, config.num_frames
     if Path(source.name).is_dir() or source.checkpoint is not None:
         try:
             made = processor_class.from_pretrained(source.name, revision=revision)
+            frames = frames_per_clip(made, config, changes.get("num_frames"))
         except OSError:
             made = None  # a configuration on its own
     if made is None:
         made = processor_class(**_sizes(config), **processor_class.values_for(config))
-    elif resized:
+    elif "image_size" in changes:
         for name, value in _sizes(config).items():
             setattr(made, name, value)
-    made.num_frames = config.num_frames
+    made.num_frames = frames
     return made
 
 

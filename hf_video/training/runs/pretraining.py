@@ -177,7 +177,7 @@ class MaskedPretraining(Task):
         fields = {"use_mean_pooling": False, **self.recipe["model"]}
         loaded = load_model(self.source, task=auto_class, settings=fields, revision=self.revision, before=check)
         data = dict(self.recipe["data"])
-        data["num_frames"] = data.get("num_frames") or loaded.model.config.num_frames
+        data["num_frames"] = data.get("num_frames") or loaded.processor.num_frames
         stride = (data.get("sampler_options") or {}).get("stride")
         typed = any(name.startswith("data.sampler") for name in setting_names(self.settings))
         if stride is not None and not typed:
@@ -228,7 +228,7 @@ class MaskedPretraining(Task):
 
     def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
         args, dataset, hidden = trainer.args, trainer.train_dataset, cost.batch["bool_masked_pos"]
-        frames, tokens = dataset.plan.num_frames, hidden.shape[1]
+        frames, tokens = dataset.request.num_frames, hidden.shape[1]
         plan.add("a clip", f"{frames} frames, {tokens} tubelets, {hidden[0].sum()} of them hidden")
         clips = args.rows_per_step * dataset.repeats
         plan.add("a step", f"{clips} clips, learning rate {args.learning_rate:.3g}")

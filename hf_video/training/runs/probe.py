@@ -23,6 +23,7 @@ from hf_video.base.loading import loading
 from hf_video.base.model_folder import update_checksums, writing_model_folder
 from hf_video.base.output_paths import check_output_folder
 from hf_video.base.processing import ClipProcessing
+from hf_video.base.processing_config import frames_per_clip
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
@@ -304,7 +305,9 @@ def probe_model(
     if output is not None:
         row = next(row for row in train if row.name not in {one.name for one in report.skipped})
         set_head(
-            encoder, report.head, dict(processor(row.source, num_frames=encoder.config.num_frames, return_tensors="pt"))
+            encoder,
+            report.head,
+            dict(processor(row.source, num_frames=frames_per_clip(processor, encoder.config), return_tensors="pt")),
         )
         save_probe(output, encoder, processor, report, facts)
         Division.of(data, splits).save(output)

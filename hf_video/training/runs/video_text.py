@@ -133,7 +133,7 @@ class TextTask(Task):
 
     def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
         args = trainer.args
-        plan.add("a clip", f"{trainer.train_dataset.plan.num_frames} frames")
+        plan.add("a clip", f"{trainer.train_dataset.request.num_frames} frames")
         plan.add("a batch", f"{args.rows_per_step} {self.unit}{self.describe_batch()}", batch=args.rows_per_step)
         rate = f"{args.learning_rate:.3g}"
         if args.backbone_rate != 1.0:

@@ -164,7 +164,7 @@ class TestPairs:
 
     def test_every_way_in_asks(self, checkpoint, tmp_path):
         from hf_video.evaluation.classification import evaluate_videos
-        from hf_video.features.extraction import reading_of
+        from hf_video.features.extraction import extract_features
         from hf_video.training.runs.video_text import load_pair
 
         folder, _, tokenizer = checkpoint("new", 32)
@@ -173,7 +173,7 @@ class TestPairs:
         task = hf_video.ZeroShotVideoClassificationPipeline
         ways = (
             lambda: task(model=model, processor=wrong, tokenizer=tokenizer, image_processor=wrong.image_processor),
-            lambda: reading_of(model, wrong.image_processor),
+            lambda: extract_features(model, wrong.image_processor, []),
             lambda: load_pair(model, wrong, {"data": {}, "model": {}}),
             lambda: evaluate_videos(model, wrong.image_processor, SimpleNamespace(multi_label=True), protocol="1x1"),
         )
