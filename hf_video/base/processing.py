@@ -22,7 +22,7 @@ from hf_video.base import processing_config as config
 from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.base.processing_pixels import layout_name, pixel_values, views
 from hf_video.errors import VideoOptionError, nearest
-from hf_video.video.inputs import Clip, SamplingPlan, read_clips, split_videos
+from hf_video.video.inputs import Clip, SamplingPlan, load_clips, split_videos
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -198,7 +198,7 @@ class ClipProcessing(ChecksumsOnSave):
     def _clips(self, video: VideoInput, plan: SamplingPlan, settings: SimpleNamespace) -> list[Clip]:
         """One video as clips, before any geometry."""
         layout = settings.input_data_format
-        return read_clips(video, plan, layout=None if layout is None else layout_name("input_data_format", layout))
+        return load_clips(video, plan, layout=None if layout is None else layout_name("input_data_format", layout))
 
     def _inputs(self, clips: list[Clip], settings: SimpleNamespace) -> dict[str, Any]:
         """The model's inputs, one row for each view of each clip."""

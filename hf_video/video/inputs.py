@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,12 @@ from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.sources import is_decoder, plain_source
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb, is_uint16
-from hf_video.video.frames.types import VideoFrames, VideoSource
+from hf_video.video.frames.types import Frame, VideoFrames, VideoSource
 from hf_video.video.sampling.samplers import sample_video
+
+if TYPE_CHECKING:
+    from hf_video.video.reader import VideoReader
+    from hf_video.video.sampling.frame_sample import FrameSample
 
 _FORMS = (
     "a path, URL, bytes, file object, VideoReader or VideoFrames; a list of PIL images or of (H, W, 3) or (3, H, W) "
@@ -78,7 +82,7 @@ def split_videos(given: VideoSource | Sequence[VideoSource]) -> list[Any]:
     raise VideoArrayError(f"The list mixes things that make no video together ({', '.join(names)}). Give {_FORMS}.")
 
 
-def read_clips(video: VideoSource, plan: SamplingPlan, *, layout: str | None = None) -> list[Clip]:
+def load_clips(video: VideoSource, plan: SamplingPlan, *, layout: str | None = None) -> list[Clip]:
     """One video of `split_videos` as clips: one, or several where the sampler takes several.
 
     `layout` is `"channels_first"`, `"channels_last"` or None to tell by the channel count. Raises VideoArrayError
@@ -128,11 +132,11 @@ def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: Sampli
     rgb = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, -1, 3)
     with VideoReader(rgb) as reader:  # which frames to take doesn't depend on further channels
         sample = _sample(reader, plan, options)
-    known = (sample.seconds, sample.spans) if seconds is not None else (None, None)
-    return _clips(frames[torch.from_numpy(sample.indices)], sample.indices, *known, None)
+    shown, spans = (sample.seconds, sample.spans) if seconds is not None else (None, None)
+    return _clips(frames[torch.from_numpy(sample.indices)], sample.indices, shown, spans, None)
 
 
-def _sample(reader: Any, plan: SamplingPlan, options: Mapping[str, Any] | None = None) -> Any:
+def _sample(reader: VideoReader, plan: SamplingPlan, options: Mapping[str, Any] | None = None) -> FrameSample:
     if plan.whole:
         return sample_video(reader, reader.metadata.num_frames, sampler="uniform", mode="floor")
     count = plan.num_frames
@@ -145,7 +149,13 @@ def _sample(reader: Any, plan: SamplingPlan, options: Mapping[str, Any] | None =
     return sample_video(reader, count, sampler=plan.sampler, **(plan.options if options is None else options))
 
 
-def _clips(frames, indices, seconds, spans, fps) -> list[Clip]:
+def _clips(
+    frames: torch.Tensor,
+    indices: np.ndarray,
+    seconds: np.ndarray | None,
+    spans: np.ndarray | None,
+    fps: float | None,
+) -> list[Clip]:
     return [
         Clip(
             frames[k],
@@ -161,13 +171,11 @@ def _clips(frames, indices, seconds, spans, fps) -> list[Clip]:
 # --- kinds and tensors -----------------------------------------------------------------------------------------------
 
 
-def _kind(item: Any) -> str:
+def _kind(item: object) -> str:
     """ "source", "clip", "frame", "batch", "list" or "unknown"."""
     if isinstance(item, VideoFrames):
         return "clip"
-    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or is_source(item):
-        return "source"
-    if isinstance(item, Mapping):
+    if isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview, Mapping)) or is_source(item):
         return "source"
     if isinstance(item, Image.Image):
         return "frame"
@@ -176,25 +184,23 @@ def _kind(item: Any) -> str:
     return "list" if isinstance(item, (list, tuple)) else "unknown"
 
 
-def is_source(item: Any) -> bool:
+def is_source(item: object) -> bool:
     """Whether it is an open reader, a decoder, a file object or a part of a video."""
     return hasattr(item, "get_frames") or hasattr(item, "read") or is_decoder(item) or isinstance(item, VideoPart)
 
 
-def frames_to_tensor(video: Any, *, layout: str | None = None) -> torch.Tensor:
+def frames_to_tensor(
+    video: VideoFrames | np.ndarray | torch.Tensor | Sequence[Frame], *, layout: str | None = None
+) -> torch.Tensor:
     """One clip of ready-made frames as (T, H, W, 3), uint8 or float32 (floats keep their values)."""
-    if isinstance(video, VideoFrames):
-        tensor = _tensor(video.data)
-    elif isinstance(video, (np.ndarray, torch.Tensor)):
-        tensor = _tensor(video)
-    else:
-        tensor = _stack(video)
+    frames = video.data if isinstance(video, VideoFrames) else video
+    tensor = _tensor(frames) if isinstance(frames, (np.ndarray, torch.Tensor)) else _stack(frames)
     if 0 in tensor.shape:
         raise VideoArrayError(f"A clip of shape {tuple(tensor.shape)} has no pixels.")
     return _channels_last(_pixels(tensor), layout)
 
 
-def _tensor(array: Any) -> torch.Tensor:
+def _tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         if array.dtype not in (torch.bool, torch.uint16, torch.uint32, torch.uint64):  # torch can do little with these
             return array.detach()
@@ -208,7 +214,7 @@ def _tensor(array: Any) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy())
 
 
-def _stack(frames: Sequence[Any]) -> torch.Tensor:
+def _stack(frames: Sequence[Frame]) -> torch.Tensor:
     if len(frames) == 0:
         raise VideoArrayError("A clip without a single frame came.")
     wrong = [type(f).__name__ for f in frames if _kind(f) != "frame"]

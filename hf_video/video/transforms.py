@@ -151,7 +151,17 @@ def normalize(
     Raises VideoArrayError on another shape, VideoOptionError on a `std` of 0 or a wrong number of statistics.
     """
     _check(clip)
-    factor, shift = _multiply_add(mean, std, scale, clip.shape[-1])
+    channels = clip.shape[-1]
+    # In float64, so that only the last rounding counts.
+    means, stds = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (mean, std))
+    for name, values in (("mean", means), ("std", stds)):
+        if len(values) not in (1, channels):
+            raise VideoOptionError(f"{name} has {len(values)} numbers and the clip has {channels} channels.")
+    if not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
+        raise VideoOptionError(
+            f"std must be above 0 and mean a number; mean={means.tolist()}, std={stds.tolist()} came."
+        )
+    factor, shift = (np.broadcast_to(v, channels).copy() for v in (scale / stds, -means / stds))
     planar = clip.movedim(-1, -3)
     if out is None:
         out = torch.empty(planar.shape, dtype=dtype, device=clip.device)
@@ -162,17 +172,6 @@ def normalize(
     out.copy_(planar.contiguous() if clip.dtype == torch.uint8 else planar)
     factor, shift = (torch.tensor(v, dtype=out.dtype, device=out.device)[:, None, None] for v in (factor, shift))
     return out.mul_(factor).add_(shift)
-
-
-def _multiply_add(mean, std, scale: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and shift of each channel, in float64 so that only the last rounding counts."""
-    mean, std = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (mean, std))
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, channels):
-            raise VideoOptionError(f"{name} has {len(values)} numbers and the clip has {channels} channels.")
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        raise VideoOptionError(f"std must be above 0 and mean a number; mean={mean.tolist()}, std={std.tolist()} came.")
-    return np.broadcast_to(scale / std, channels).copy(), np.broadcast_to(-mean / std, channels).copy()
 
 
 def _resize_pil(flat: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:

@@ -6,11 +6,11 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -18,6 +18,9 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError, check_count
 from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
+
+if TYPE_CHECKING:
+    from hf_video.video.frames.types import Frame, VideoFrames
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
 _CONTAINERS = {
@@ -55,7 +58,7 @@ _GIF_MAX_FPS = 50  # a gif frame lasts whole hundredths of a second, and browser
 
 def write_video(
     path: str | os.PathLike[str],
-    frames: Any,
+    frames: VideoFrames | Frame | Iterable[Frame],
     fps: float | Fraction,
     codec: str | None = None,
     *,
@@ -111,8 +114,10 @@ def write_video(
     temporary = _temporary_beside(path)
     refusals = partial(_refusals, f"{path} could not be written by {encoder} as {pixel_format} in a {muxer} container")
     try:
+        # The index in front lets a browser or a range request start before the whole file is there.
+        muxer_options = {"movflags": "faststart"} if muxer in ("mp4", "mov") else {}
         with refusals():
-            container = av.open(str(temporary), "w", format=muxer, options=_muxer_options(muxer))
+            container = av.open(str(temporary), "w", format=muxer, options=muxer_options)
         with container:
             stream = _add_stream(container, encoder, rate, first.shape[:2], pixel_format, pad, settings)
             stream.codec_context.thread_count = num_threads
@@ -195,11 +200,6 @@ def _encoder_options(encoder: str, muxer: str, crf: int | None, options: Mapping
     return settings
 
 
-def _muxer_options(muxer: str) -> dict[str, str]:
-    # The index in front lets a browser or a range request start before the whole file is there.
-    return {"movflags": "faststart"} if muxer in ("mp4", "mov") else {}
-
-
 def _temporary_beside(path: Path) -> Path:
     """An empty file in the same folder: a rename is atomic only within one file system."""
     try:
@@ -216,7 +216,7 @@ def _temporary_beside(path: Path) -> Path:
 # --- the frames ------------------------------------------------------------------------------------------------------
 
 
-def _rgb_frames(frames: Any) -> Iterator[np.ndarray]:
+def _rgb_frames(frames: VideoFrames | Frame | Iterable[Frame]) -> Iterator[np.ndarray]:
     """(height, width, 3) uint8 arrays, one by one, each checked against the first."""
     frames = getattr(frames, "data", frames) if hasattr(frames, "seconds") else frames  # VideoFrames
     if isinstance(frames, (str, bytes, os.PathLike, Mapping)) or not isinstance(frames, Iterable):
@@ -230,7 +230,7 @@ def _rgb_frames(frames: Any) -> Iterator[np.ndarray]:
     return _checked(array_to_uint8(array_of(frames)) if shape is not None else frames)
 
 
-def _checked(frames: Iterable[Any]) -> Iterator[np.ndarray]:
+def _checked(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
     shape = None
     depth = _Depth()
     for number, frame in enumerate(frames):
@@ -275,7 +275,15 @@ def _shape_message(came: str, frame_shape: tuple[int, ...]) -> str:
 # --- encoding --------------------------------------------------------------------------------------------------------
 
 
-def _add_stream(container, encoder, rate, shape, pixel_format, pad, settings):
+def _add_stream(
+    container: av.container.OutputContainer,
+    encoder: str,
+    rate: Fraction,
+    shape: tuple[int, int],
+    pixel_format: str,
+    pad: str | None,
+    settings: dict[str, str],
+) -> av.VideoStream:
     height, width = _even(shape, pixel_format, pad)
     if encoder == "libx265" and min(height, width) < _X265_MIN_SIZE:
         raise VideoWriteError(
@@ -316,26 +324,33 @@ def _even(shape: tuple[int, int], pixel_format: str, pad: str | None) -> tuple[i
     return even
 
 
-def _encode(container, stream, images, shape: tuple[int, int], pad: str | None, refusals) -> None:
+def _encode(
+    container: av.container.OutputContainer,
+    stream: av.VideoStream,
+    images: Iterator[np.ndarray],
+    shape: tuple[int, int],
+    pad: str | None,
+    refusals: Callable[[], contextlib.AbstractContextManager[None]],
+) -> None:
     rows, columns = stream.height - shape[0], stream.width - shape[1]
     palette = stream.pix_fmt == "pal8"
     for number, image in enumerate(images):
         if rows or columns:
-            mode = "edge" if pad == "edge" else "constant"
-            image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode=mode)
-        frame = _paletted(image) if palette else _rgb_frame(image, stream.pix_fmt)
+            image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge" if pad == "edge" else "constant")
+        if palette:
+            frame = _paletted(image)
+        else:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU601", interpolation="BICUBIC")
         frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
         with refusals():
             container.mux(stream.encode(frame))
-        if number == 0:
-            _refuse_unknown_options(stream)
+        unknown = stream.codec_context.options if number == 0 else None  # PyAV leaves here what the encoder didn't take
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise VideoWriteError(f"The encoder {stream.codec_context.codec.name} has no option {names}.")
     with refusals():
         container.mux(stream.encode(None))
-
-
-def _rgb_frame(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    return frame.reformat(format=pixel_format, dst_colorspace="ITU601", interpolation="BICUBIC")
 
 
 def _paletted(image: np.ndarray) -> av.VideoFrame:
@@ -346,9 +361,3 @@ def _paletted(image: np.ndarray) -> av.VideoFrame:
     palette[:, 0] = 255
     palette[: len(colours), 1:] = colours
     return av.VideoFrame.from_ndarray((np.asarray(picture), palette), format="pal8")
-
-
-def _refuse_unknown_options(stream) -> None:
-    left = stream.codec_context.options  # PyAV leaves here what the encoder did not take
-    if left:
-        raise VideoWriteError(f"The encoder {stream.codec_context.codec.name} has no option {', '.join(sorted(left))}.")

@@ -32,7 +32,7 @@ from hf_video.video.flow.estimation import (
     stack_frames,
     stack_pairs,
 )
-from hf_video.video.inputs import Clip, SamplingPlan, frames_to_tensor, is_source, read_clips
+from hf_video.video.inputs import Clip, SamplingPlan, frames_to_tensor, is_source, load_clips
 from hf_video.video.reader import VideoReader
 
 STREAMS = ("both", "spatial", "temporal")
@@ -138,14 +138,14 @@ class TwoStreamProcessing:
             return super()._clips(video, plan, settings)
         video = plain_source(video)
         if hasattr(video, "get_frames"):
-            return _with_flow(read_clips(video, plan), len(video), _frames_of(video), settings, None)
+            return _with_flow(load_clips(video, plan), len(video), _frames_of(video), settings, None)
         if isinstance(video, (str, os.PathLike, bytes, bytearray, memoryview)) or is_source(video):
             identity = file_identity(video)
             with VideoReader(video, **plan.resize) as reader:
-                return _with_flow(read_clips(reader, plan), len(reader), _frames_of(reader), settings, identity)
+                return _with_flow(load_clips(reader, plan), len(reader), _frames_of(reader), settings, identity)
         layout = settings.input_data_format
         frames = frames_to_tensor(video, layout=None if layout is None else layout_name("input_data_format", layout))
-        clips = read_clips(frames, plan, layout="channels_last")
+        clips = load_clips(frames, plan, layout="channels_last")
         return _with_flow(clips, len(frames), lambda numbers: _bytes(frames[numbers]), settings, None)
 
     def _inputs(self, clips: list[Clip], settings: SimpleNamespace) -> dict[str, Any]:

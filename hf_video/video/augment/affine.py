@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as functional
@@ -20,6 +20,8 @@ from hf_video.video.augment.crops import Box
 FILL = 128  # what shows where a moved picture leaves a hole
 # Cutting off a sum of float32 products that should be a whole number must not lose a level.
 _ROUNDING = 2.0**-10
+
+Coordinate = TypeVar("Coordinate", float, torch.Tensor)
 
 
 class Affine(NamedTuple):
@@ -40,7 +42,7 @@ class Affine(NamedTuple):
         )
         return Box(top, left, bottom - top + 1, right - left + 1)
 
-    def place(self, x, y):
+    def place(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
         """Of a place of the result the place of the clip."""
         return self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f
 
@@ -81,7 +83,9 @@ def move(clip: torch.Tensor, affine: Affine, *, held: Box, wanted: Box, frame: B
     return moved.view(frames, wanted.height, wanted.width, channels)
 
 
-def _neighbours(affine: Affine, held: Box, wanted: Box, frame: Box, device: torch.device):
+def _neighbours(
+    affine: Affine, held: Box, wanted: Box, frame: Box, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers, (places, taps) int32, of the neighbours in `held` of each place of `wanted`, and their weights, (places,
     taps) float32. Taps are 16 of a rotation, 4 of a shear, which moves along one axis alone. A place that shows a point
     outside has the number after the last, whose values are FILL, with weight 1."""

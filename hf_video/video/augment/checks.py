@@ -35,7 +35,7 @@ def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given
     return kind(**(options or {}), **given)
 
 
-def check_clip(clip: Any) -> None:
+def check_clip(clip: object) -> None:
     """Raises VideoArrayError for anything but uint8 (T, H, W, 3)."""
     if not isinstance(clip, torch.Tensor) or clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[-1] != 3:
         raise VideoArrayError(
@@ -46,7 +46,7 @@ def check_clip(clip: Any) -> None:
         raise VideoArrayError(f"A clip of shape {tuple(clip.shape)} has nothing to augment.")
 
 
-def check_normalized(values: Any, ndim: int) -> None:
+def check_normalized(values: object, ndim: int) -> None:
     """Raises VideoArrayError for anything but floats ([batch,] frames, channels, height, width), `ndim` dimensions."""
     if not isinstance(values, torch.Tensor) or values.ndim != ndim or not values.is_floating_point():
         batch = "batch, " if ndim == 5 else ""
@@ -56,11 +56,11 @@ def check_normalized(values: Any, ndim: int) -> None:
         )
 
 
-def _dtype_and_shape(values: Any) -> str:
+def _dtype_and_shape(values: object) -> str:
     return f"{getattr(values, 'dtype', type(values).__name__)} {tuple(getattr(values, 'shape', ()))}"
 
 
-def checked_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+def checked_range(name: str, value: object, low: float, high: float) -> tuple[float, float]:
     """Two numbers in order, above `low` and at most `high`."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(pair) != 2 or not all(map(is_number, pair)) or not low < pair[0] <= pair[1] <= high:

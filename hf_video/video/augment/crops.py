@@ -38,7 +38,7 @@ def crop_box(clip: torch.Tensor, wanted: Box, held: Box | None = None) -> torch.
 
 
 def random_resized_box(
-    height: int, width: int, scale: Sequence[float], ratio: Sequence[float], rng: np.random.Generator
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> Box:
     """A box with `scale` of the area (uniform) and width / height in `ratio` (uniform in the logarithm), anywhere.
 

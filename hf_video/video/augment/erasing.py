@@ -14,16 +14,23 @@ ERASE_MODES = ("pixel", "pixel_per_frame", "rand", "const")
 
 
 def erase_boxes(
-    height: int, width: int, count: int, area: Sequence[float], ratio: Sequence[float], rng: np.random.Generator
+    height: int,
+    width: int,
+    count: int,
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
 ) -> list[Box]:
     """1 to `count` boxes, each with `area` of the frame divided by their number (uniform) and height / width in `ratio`
     (uniform in the logarithm), wholly inside. A box for which 100 draws don't fit is left out."""
     number = int(rng.integers(1, count + 1))
-    boxes = (_erase_box(height, width, [share / number for share in area], ratio, rng) for _ in range(number))
+    boxes = (_erase_box(height, width, (area[0] / number, area[1] / number), ratio, rng) for _ in range(number))
     return [box for box in boxes if box is not None]
 
 
-def _erase_box(height: int, width: int, area, ratio, rng: np.random.Generator) -> Box | None:
+def _erase_box(
+    height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> Box | None:
     for _ in range(100):
         pixels = rng.uniform(*area) * height * width
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))

@@ -95,6 +95,7 @@ def _words_of(label: str) -> tuple[str, ...]:
 
 
 def _swapped(word: str, swaps: Mapping[str, str]) -> str:
+    """The word of the other direction, also within a compound ("leftwards"); a word without a direction itself."""
     if word in swaps:
         return swaps[word]
     compound = re.fullmatch(rf"(.+?)({_COMPOUNDS})", word)

@@ -145,7 +145,7 @@ class Mixing:
         alone = np.arange(batch) == np.arange(batch)[::-1]
         return MixingParams(np.where(alone, 1.0, shares), boxes * ~alone[:, None], cut, self.label_smoothing)
 
-    def _draw(self, draws: int, height: int, width: int, rng: np.random.Generator):
+    def _draw(self, draws: int, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         on = (rng.random(draws) < self.prob) & bool(self.mixup or self.cutmix)
         cut = rng.random(draws) < (self.switch_prob if self.mixup and self.cutmix else bool(self.cutmix))
         cut &= on

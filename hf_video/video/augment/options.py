@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, is_number
 from hf_video.video.augment.checks import checked_range
@@ -15,10 +15,13 @@ from hf_video.video.augment.labels import check_words
 from hf_video.video.augment.rand_augment import RandAugment
 from hf_video.video.frames.pixels import INTERPOLATIONS
 
+if TYPE_CHECKING:
+    from hf_video.video.augment.augmentation import Augmentation
+
 CROPS = ("random_resized", "multi_scale", "random", "center")
 
 
-def checked_values(options: Any) -> dict[str, Any]:
+def checked_values(options: Augmentation) -> dict[str, Any]:
     """Name to value of all fields of an Augmentation. Raises VideoOptionError for the first that can't be."""
     values = {field.name: _CHECKS[field.name](field.name, getattr(options, field.name)) for field in fields(options)}
     fixed = values["crop"] in ("random", "center")
@@ -39,7 +42,7 @@ def _choice(*allowed: str) -> Callable[[str, Any], Any]:
     return lambda name, value: check_choice(name, value, allowed)
 
 
-def _share(name: str, value: Any) -> float:
+def _share(name: str, value: object) -> float:
     return check_number(name, value, least=0, most=1)
 
 
@@ -51,32 +54,28 @@ def _optional(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: None if value is None else check(name, value)
 
 
-def _pixels(name: str, value: Any) -> tuple[int, int]:
+def _pixels(name: str, value: object) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise VideoOptionError(f"{name}={value!r} must be one number of pixels or two.")
     return check_count(name, pair[0], unit="pixels"), check_count(name, pair[1], unit="pixels")
 
 
-def _short_side(name: str, value: Any) -> tuple[int, int]:
+def _short_side(name: str, value: object) -> tuple[int, int]:
     pair = _pixels(name, value)
     if pair[0] > pair[1]:
         raise VideoOptionError(f"{name}={value!r} must be one number of pixels or (low, high), low first.")
     return pair
 
 
-def _scales(name: str, value: Any) -> tuple[float, ...]:
+def _scales(name: str, value: object) -> tuple[float, ...]:
     values = tuple(value) if isinstance(value, (tuple, list)) else ()
     if not values or not all(is_number(v) and 0 < v <= 1 for v in values):
         raise VideoOptionError(f"{name}={value!r} must be a list of shares of the short side, above 0 and at most 1.")
     return values
 
 
-def _flip(name: str, value: Any) -> float | str:
-    return value if value == "swap" else check_number(name, value, least=0, most=1, hint=' Or "swap".')
-
-
-def _jitter(name: str, value: Any) -> tuple[float, float, float, float]:
+def _jitter(name: str, value: object) -> tuple[float, float, float, float]:
     """(brightness, contrast, saturation, hue), 0 where nothing is to be done."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value or 0.0,) * 3
     if len(values) not in (3, 4):
@@ -85,14 +84,6 @@ def _jitter(name: str, value: Any) -> tuple[float, float, float, float]:
         check_number(name, number, least=0)
     check_number(f"hue of {name}", (*values, 0.0)[3], least=0, most=0.5)
     return (*values, 0.0)[:4]
-
-
-def _words(name: str, value: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(check_words(value).items())
-
-
-def _rand_augment(name: str, value: Any) -> str:
-    return RandAugment(value).config
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -104,12 +95,14 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "short_side": _optional(_short_side),
     "short_side_sampling": _choice("uniform", "inverse"),
     "stretch": _optional(_range(0, inf)),
-    "flip": _flip,
-    "mirror_words": _words,
+    "flip": lambda name, value: (
+        value if value == "swap" else check_number(name, value, least=0, most=1, hint=' Or "swap".')
+    ),
+    "mirror_words": lambda name, value: tuple(check_words(value).items()),
     "color_jitter": _jitter,
     "color_prob": _share,
     "gray_prob": _share,
-    "rand_augment": _optional(_rand_augment),
+    "rand_augment": _optional(lambda name, value: RandAugment(value).config),
     "erase_prob": _share,
     "erase_mode": _choice(*ERASE_MODES),
     "erase_count": check_count,

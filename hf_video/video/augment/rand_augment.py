@@ -22,7 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +143,7 @@ def level_argument(name: str, level: float, sign: int, *, increasing: bool) -> f
     return None
 
 
-def _parsed(config: Any) -> dict[str, float]:
+def _parsed(config: str) -> dict[str, float]:
     example = 'Write it as "m7-n4-mstd0.5-inc1": magnitude, operations, deviation, increasing.'
     values = {"m": _TOP, "n": 2.0, "mstd": 0.0, "inc": 0.0}
     parts = config.removeprefix("rand-").split("-") if isinstance(config, str) else [repr(config)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ import torch
 from hf_video.errors import FrameIndexError, VideoOptionError, check_number
 from hf_video.video.augment.checks import checked_range, numpy_generator
 from hf_video.video.augment.labels import REVERSE_WORDS, directed_labels, quoted
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class TemporalAugmentation:
             )
         return self
 
-    def __call__(self, indices: Any, total: int, *, generator: torch.Generator | None = None) -> np.ndarray:
+    def __call__(self, indices: ArrayLike, total: int, *, generator: torch.Generator | None = None) -> np.ndarray:
         """Frame numbers (T,) or (clips, T), rising, of a video of `total` frames, to int64 of the same shape within it.
         Each clip has its own draw. Raises FrameIndexError for anything else."""
         clips = _checked(indices, total)
@@ -64,7 +67,10 @@ class TemporalAugmentation:
             low, high = np.log(self.speed)
             places = _faster(places, np.exp(rng.uniform(low, high, size=len(places))), total)
         if self.jitter:
-            places = places + _steps(places) * self.jitter * rng.uniform(-0.5, 0.5, size=places.shape)
+            # Frames from one to the next, on average; a clip of one frame has a step of 1.
+            intervals = places.shape[-1] - 1
+            step = (places[:, -1:] - places[:, :1]) / intervals if intervals else np.ones((len(places), 1))
+            places = places + step * self.jitter * rng.uniform(-0.5, 0.5, size=places.shape)
         # Of unevenly spaced frames jitter may exchange two.
         moved = np.sort(np.clip(np.floor(places + 0.5), 0, total - 1).astype(np.int64))
         backwards = rng.random(len(moved)) < self.reverse
@@ -81,13 +87,7 @@ def _faster(places: np.ndarray, factors: np.ndarray, total: int) -> np.ndarray:
     return places - np.maximum(places[:, -1:] - (total - 1), 0)
 
 
-def _steps(places: np.ndarray) -> np.ndarray:
-    """(n, 1): frames from one to the next, on average; 1 for a clip of one frame."""
-    count = places.shape[-1] - 1
-    return (places[:, -1:] - places[:, :1]) / count if count else np.ones((len(places), 1))
-
-
-def _checked(indices: Any, total: int) -> np.ndarray:
+def _checked(indices: ArrayLike, total: int) -> np.ndarray:
     clips = np.asarray(indices)
     if clips.ndim not in (1, 2) or clips.size == 0 or clips.dtype.kind not in "iu":
         raise FrameIndexError(

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -131,7 +131,7 @@ def media_from_path(path: str) -> Media:
     return Media("path", os.path.abspath(path), path)
 
 
-def media_from_file(file: Any) -> Media:
+def media_from_file(file: BinaryIO) -> Media:
     """A binary file object, read from its first byte whatever its position.
 
     One that stands for a file on disk is taken as that path: file objects share one offset between processes, paths
@@ -139,8 +139,10 @@ def media_from_file(file: Any) -> Media:
     """
     name = getattr(file, "name", None)
     label = name if isinstance(name, str) else f"the {type(file).__name__} object"
-    if isinstance(name, str) and os.path.isfile(name) and _is_same_file(file, name):
-        return media_from_path(name)
+    if isinstance(name, str) and os.path.isfile(name):
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(name)):
+                return media_from_path(name)
     seekable = getattr(file, "seekable", None)
     try:
         if seekable is not None and seekable():
@@ -154,13 +156,6 @@ def media_from_file(file: Any) -> Media:
     if not isinstance(data, bytes):
         raise VideoSourceError(f"{label} gives {type(data).__name__}, not bytes; open it in binary mode")
     return Media("bytes", data, label)
-
-
-def _is_same_file(file: Any, name: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
-    except (OSError, AttributeError, ValueError):
-        return False
 
 
 # A cover, a still, thumbnails along a film: pictures that go with a video.
@@ -185,7 +180,8 @@ class OpenVideo:
         self.pid = os.getpid()
         self.media = media
         self.threads = threads
-        self.container = self._file = None
+        self.container: av.container.InputContainer | None = None
+        self._file: BinaryIO | None = None
         self._index: int | None = None
         self._start(strict)
 
@@ -302,7 +298,7 @@ class OpenVideo:
             # Streams that appear late (joined recordings) trip PyAV when it drains the others, after ours.
             return
 
-    def frames(self) -> Iterator[av.VideoFrame]:
+    def frames(self) -> Generator[av.VideoFrame, None, None]:
         """Every frame from the present position, as a plain sequential decode yields them; packets that can't be
         decoded are passed over, and a cut-off end is the end."""
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -222,7 +222,7 @@ class EncodedVideo:
 
     # -- ways to get at frames ------------------------------------------------------------------------------------
 
-    def _numbered(self, video: OpenVideo, table: FrameTable) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _numbered(self, video: OpenVideo, table: FrameTable) -> Generator[tuple[int, av.VideoFrame], None, None]:
         by_pts = None if table.pts is None else {int(p): i for i, p in enumerate(table.pts)}
         for count, frame in enumerate(video.frames()):
             index = count if by_pts is None else by_pts.get(frame.pts)

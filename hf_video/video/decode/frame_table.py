@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import av
@@ -242,20 +242,17 @@ def _scan(video: OpenVideo) -> _Scan:
             durations.append(packet.duration or 0)
     except av.FFmpegError:
         whole = False
+    # The sample table of an mp4 or mov may promise bytes past the end of the file.
+    size = video.container.size if video.kind.startswith("mov") else 0
+    is_cut = size > 0 and any(entry.pos + entry.size > size for entry in video.stream.index_entries)
     return _Scan(
         pts=np.array(pts, np.int64),
         keys=np.array(keys, bool),
         durations=np.array(durations, np.int64),
-        whole=whole and not _is_cut(video) and video.kind != "obu",  # a bare stream doesn't say where it ends
+        whole=whole and not is_cut and video.kind != "obu",  # a bare stream doesn't say where it ends
         countable=countable,
         damaged_inside=damaged_inside,
     )
-
-
-def _is_cut(video: OpenVideo) -> bool:
-    """Whether the sample table of an mp4 or mov promises bytes past the end of the file."""
-    size = video.container.size if video.kind.startswith("mov") else 0
-    return size > 0 and any(entry.pos + entry.size > size for entry in video.stream.index_entries)
 
 
 def _is_codec_order(pts: np.ndarray, keys: np.ndarray, rank: np.ndarray) -> bool:
@@ -341,7 +338,7 @@ def _decoded_pts(video: OpenVideo, start: int | None, until: int | None) -> np.n
     return np.array(found, np.int64)
 
 
-def _decoded_from(video: OpenVideo, start: int | None) -> Iterator[av.VideoFrame]:
+def _decoded_from(video: OpenVideo, start: int | None) -> Generator[av.VideoFrame, None, None]:
     video.reopen(strict=False)
     if start and video.kind.startswith(SEEKABLE):
         try:

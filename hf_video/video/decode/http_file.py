@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable
+from email.message import Message
 from http.client import HTTPException, HTTPResponse
 
 from hf_video.errors import EmptyFileError, VideoSourceError
@@ -220,12 +221,12 @@ class HttpFile(io.RawIOBase):
         return None  # not reached: the last attempt returns or raises
 
     def _refused(self, error: urllib.error.HTTPError, number: int, asked: float | None) -> str:
-        said = f"{self._url} answers {error.code} {error.reason}"
+        answer = f"{self._url} answers {error.code} {error.reason}"
         if error.code not in BUSY:
-            return f"{said}; check the address and your access to it"
+            return f"{answer}; check the address and your access to it"
         if asked is not None and asked > LONGEST_WAIT:
-            return f"{said} and asks to be left alone for {asked:.0f} s; try again then"
-        return f"{said}, also at attempt {number}; try again later"
+            return f"{answer} and asks to be left alone for {asked:.0f} s; try again then"
+        return f"{answer}, also at attempt {number}; try again later"
 
 
 def escaped(url: str) -> str:
@@ -249,7 +250,7 @@ def _content_range(response: HTTPResponse) -> tuple[int | None, int | None]:
     return int(first) if first.isdigit() else None, int(total) if total.isdigit() else None
 
 
-def _retry_after(headers) -> float | None:
+def _retry_after(headers: Message | None) -> float | None:
     """Seconds that a server asks to wait, which it says in seconds or as a date."""
     text = headers.get("Retry-After") if headers is not None else None
     if not text:

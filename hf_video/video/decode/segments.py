@@ -8,6 +8,7 @@ frames are in the decoder, it is drained instead of being fed on.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -239,7 +240,7 @@ class SegmentReader:
         for packet in self._packets:
             if packet.is_keyframe and packet.pts == pts:
                 self._passed = pts
-                self._packets = _chain(packet, self._packets)
+                self._packets = itertools.chain([packet], self._packets)
                 return
         self._packets, self._passed = None, None
         raise DoubtError
@@ -249,11 +250,6 @@ def _check_start(frames: list[av.VideoFrame], start: int) -> None:
     """A frame that others are needed for is no keyframe, whatever the container says of its packet."""
     if any(frame.pts == start and frame.pict_type in PREDICTED for frame in frames):
         raise DoubtError
-
-
-def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
-    yield first
-    yield from rest
 
 
 def _take(

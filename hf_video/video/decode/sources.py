@@ -6,7 +6,7 @@ import dataclasses
 import operator
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from hf_video.video.frames.pixels import WHITE, Sizing
 from hf_video.video.frames.rgb import array_of, array_to_rgb
 from hf_video.video.frames.types import VideoFrames, VideoMetadata, VideoSource
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 AT_ONCE = 32  # frames that a decoder is asked for in one go
 
 
@@ -43,7 +46,13 @@ def plain_source(given: Any) -> Any:
     Raises VideoSourceError for a row without a video, and for readers whose file can't be told.
     """
     if isinstance(given, Mapping):
-        return plain_source(_of_row(given))
+        video = next((given[key] for key in ("video", "bytes", "path") if given.get(key) is not None), None)
+        if video is None:
+            keys = ", ".join(sorted(map(str, given))) or "none"
+            raise VideoSourceError(
+                f"A dict is a row with a video where it has bytes, a path or a video; its keys are {keys}."
+            )
+        return plain_source(video)
     if _is_of(given, "PIL", "Image"):
         return _of_image(given)
     if isinstance(given, (list, tuple)):
@@ -57,7 +66,11 @@ def plain_source(given: Any) -> Any:
             return row["bytes"]
         return path if path and (os.path.exists(path) or scheme_of(path) in ("http", "https")) else given
     if _is_of(given, "torchcodec", "FrameBatch"):
-        return _of_batch(given)
+        data = _channels_last(array_of(given.data), "torchcodec's FrameBatch")
+        if data.ndim != 4:
+            return data
+        seconds = np.asarray(array_of(given.pts_seconds), np.float64)
+        return VideoFrames(data=array_to_rgb(data), indices=np.arange(len(data)), seconds=seconds)
     if _is_of(given, "av", "InputContainer"):
         name = local_path(getattr(given, "name", "") or "").removeprefix("file:")
         if os.path.exists(name) or scheme_of(name):
@@ -70,7 +83,7 @@ def plain_source(given: Any) -> Any:
     return given.asnumpy() if hasattr(given, "asnumpy") else given
 
 
-def _of_image(image: Any) -> Any:
+def _of_image(image: Image.Image) -> str | list[Image.Image]:
     """A still is a video of one frame. One that moves is its file, or copies of its frames: PIL has one at a time."""
     if getattr(image, "n_frames", 1) == 1 or image.format == "MPO":
         return [image]
@@ -82,29 +95,13 @@ def _of_image(image: Any) -> Any:
     return [frame.copy() for frame in ImageSequence.Iterator(image)]
 
 
-def is_decoder(given: Any) -> bool:
+def is_decoder(given: object) -> bool:
     """Whether it is a torchcodec `VideoDecoder`."""
     return _is_of(given, "torchcodec", "VideoDecoder")
 
 
-def _is_of(given: Any, package: str, name: str) -> bool:
+def _is_of(given: object, package: str, name: str) -> bool:
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(given).__mro__)
-
-
-def _of_row(row: Mapping[str, Any]) -> Any:
-    for name in ("video", "bytes", "path"):
-        if row.get(name) is not None:
-            return row[name]
-    keys = ", ".join(sorted(map(str, row))) or "none"
-    raise VideoSourceError(f"A dict is a row with a video where it has bytes, a path or a video; its keys are {keys}.")
-
-
-def _of_batch(batch: Any) -> VideoFrames | np.ndarray:
-    data = _channels_last(array_of(batch.data), "torchcodec's FrameBatch")
-    if data.ndim != 4:
-        return data
-    seconds = np.asarray(array_of(batch.pts_seconds), np.float64)
-    return VideoFrames(data=array_to_rgb(data), indices=np.arange(len(data)), seconds=seconds)
 
 
 def _channels_last(pixels: np.ndarray, what: str) -> np.ndarray:
@@ -281,7 +278,7 @@ def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills 
     return None
 
 
-def is_tensor(given: Any) -> bool:
+def is_tensor(given: object) -> bool:
     """Whether this is a torch tensor, told by its class. Torch among the loaded modules may be half of itself, while
     another thread imports it."""
     return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(given).__mro__)

@@ -6,15 +6,19 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoArrayError, VideoError, VideoSourceError
-from hf_video.video.decode.container import media_from_path
+from hf_video.video.decode.container import Media, media_from_path
 from hf_video.video.frames.addresses import missing_path
 from hf_video.video.frames.pixels import WHITE
 from hf_video.video.frames.rgb import array_of, array_to_rgb, array_to_uint8, image_to_rgb, orientation
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
@@ -66,7 +70,7 @@ class ArrayVideo(Stills):
 
     codec = "array"
 
-    def __init__(self, array: Any, fps: float, *, background: tuple[int, int, int] = WHITE):
+    def __init__(self, array: np.ndarray | torch.Tensor, fps: float, *, background: tuple[int, int, int] = WHITE):
         self._array = _channels_last(array)
         super().__init__(len(self._array), fps, f"the array of shape {tuple(array.shape)}", background)
 
@@ -74,7 +78,7 @@ class ArrayVideo(Stills):
         return array_to_rgb(self._array[index], background=self.background)
 
 
-def _channels_last(array: Any) -> np.ndarray:
+def _channels_last(array: np.ndarray | torch.Tensor) -> np.ndarray:
     given = f"{array.dtype} of shape {tuple(array.shape)}"
     wanted = "a video array must be uint8 of shape (frames, height, width, 3)"
     array = array_of(array)
@@ -97,7 +101,7 @@ def _channels_last(array: Any) -> np.ndarray:
 class ImageList(Stills):
     """PIL images of one size (others are refused: which size would be meant?)."""
 
-    def __init__(self, images: list[Any], fps: float, *, background: tuple[int, int, int] = WHITE):
+    def __init__(self, images: list[Image.Image], fps: float, *, background: tuple[int, int, int] = WHITE):
         one = len({id(image) for image in images}) == 1 < len(images)
         if one and getattr(images[0], "n_frames", 1) > 1:
             raise VideoArrayError(
@@ -124,7 +128,11 @@ class ImageFolder(Stills):
 
     def __init__(self, folder: str, fps: float, *, background: tuple[int, int, int] = WHITE):
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _is_frame(entry)]
+            names = [
+                entry.name
+                for entry in entries
+                if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.name.startswith(".") and not entry.is_dir()
+            ]
         if not names:
             raise NoVideoStreamError(
                 f"the folder {folder} has no images ({', '.join(IMAGE_ENDINGS)}); "
@@ -143,10 +151,6 @@ class ImageFolder(Stills):
                 f"{expected[1]}x{expected[0]}; the frames of a video must have one size"
             )
         return pixels
-
-
-def _is_frame(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.name.startswith(".") and not entry.is_dir()
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -178,7 +182,7 @@ def _no_image(path: str, error: Exception) -> VideoError:
     return NotAVideoError(f"{path} can't be read as an image: {error}")
 
 
-def upright_size(image: Any) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of a PIL image after the orientation that its EXIF asks for."""
     width, height = image.size
     return (height, width) if orientation(image) > 4 else (width, height)
@@ -188,7 +192,7 @@ class AnimatedImage(Stills):
     """An image file that FFmpeg can't play as a browser does: animated webp and png, or a still one (a video of one
     frame). Frames have their own durations; one of 10 ms or less is shown for 100 ms."""
 
-    def __init__(self, media: Any, fps: float, *, background: tuple[int, int, int] = WHITE):
+    def __init__(self, media: Media, fps: float, *, background: tuple[int, int, int] = WHITE):
         from PIL import Image
 
         self._media = media
@@ -203,7 +207,9 @@ class AnimatedImage(Stills):
             for number in self._numbers:
                 image.seek(number)
                 image.load()
-                durations.append(_delay(image, fps, len(self._numbers) > 1))
+                # Pages of a TIFF and stills have no delay.
+                stated = image.info.get("duration") if len(self._numbers) > 1 else None
+                durations.append(1 / fps if stated is None else float(browser_delays(stated / 1000)))
                 sizes.append(image.size)
         except (*UNREADABLE, Image.DecompressionBombError) as error:
             self.close()
@@ -263,19 +269,13 @@ def _webp_with_opacity(file: BinaryIO) -> BinaryIO:
     return file
 
 
-def _shown_frames(image: Any) -> list[int]:
+def _shown_frames(image: Image.Image) -> list[int]:
     """The frames of an image file that are its animation, or its pages. A photograph in several pictures (MPO: a depth
     map, a larger preview) is its first one, and a PNG's picture for viewers that can't play it is not played."""
     count = getattr(image, "n_frames", 1)
     if image.format == "MPO":
         return [0]
     return list(range(1 if count > 1 and getattr(image, "default_image", False) else 0, count))
-
-
-def _delay(image: Any, fps: float, moving: bool) -> float:
-    """Seconds that the present frame is shown."""
-    stated = image.info.get("duration") if moving else None
-    return 1 / fps if stated is None else float(browser_delays(stated / 1000))  # pages of a TIFF, a still; a moving one
 
 
 def browser_delays(seconds: np.ndarray | float) -> np.ndarray:

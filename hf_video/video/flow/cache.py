@@ -25,7 +25,7 @@ from PIL import Image
 VERSION = 1  # of what is stored: another number, and older files are not found
 
 
-def file_identity(source: Any) -> str | None:
+def file_identity(source: object) -> str | None:
     """What tells a source from every other: a local file by its real path, size and time of change, bytes by what they
     are. None for anything else (URLs, arrays, readers), which is then not cached."""
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from hf_video.errors import (
     check_number,
     unknown_name,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 METHODS = ("dis", "farneback", "tvl1")
 BOUND = 20.0  # pixels; dense_flow's -b 20
@@ -144,7 +147,7 @@ def optical_flow(
     return fields
 
 
-def _checked_pairs(pairs: Any, count: int) -> np.ndarray:
+def _checked_pairs(pairs: ArrayLike, count: int) -> np.ndarray:
     pairs = np.asarray(pairs)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
         raise VideoOptionError(f"pairs must be whole numbers (pairs, 2); {pairs.dtype} {pairs.shape} came.")
@@ -169,12 +172,6 @@ def dequantize(images: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
     return images.astype(np.float32) * np.float32(2 * check_number("bound", bound, above=0) / 255) - np.float32(bound)
 
 
-def _positive(bound: float) -> float:
-    if not bound > 0:
-        raise VideoOptionError(f"bound={bound!r} must be a number of pixels above 0.")
-    return bound
-
-
 def flip_flow(flow: np.ndarray) -> np.ndarray:
     """The flow of the mirrored frames: (..., H, W, 2) reversed left to right, **and x negated** (255 - x of images). A
     mirrored ball that flew right flies left; flow mirrored as a picture alone would say otherwise."""
@@ -188,7 +185,7 @@ def flip_flow(flow: np.ndarray) -> np.ndarray:
 # -- stacks -----------------------------------------------------------------------------------------------------------
 
 
-def stack_frames(indices: Any, first: int, last: int, length: int) -> np.ndarray:
+def stack_frames(indices: ArrayLike, first: int, last: int, length: int) -> np.ndarray:
     """The frames of each stack: (...,) frame numbers to (..., length + 1).
 
     The stack of frame t holds the fields t to t+1, t+1 to t+2, … (Simonyan and Zisserman 2014, eq. 1). Near the end of

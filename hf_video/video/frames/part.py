@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -106,7 +106,7 @@ class PartSource:
         first, last = self._range
         return np.clip(self._whole.nearest_keyframes(indices + first), first, last - 1) - first
 
-    def fetch(self, wanted: list[int], deliver: Any, *, keyframes: bool = False) -> None:
+    def fetch(self, wanted: list[int], deliver: Callable[[int, np.ndarray], None], *, keyframes: bool = False) -> None:
         first, _ = self._range
         # Only keyframes can be fetched as such; the border of a part seldom is one.
         whole_keyframes = keyframes and all(
@@ -123,7 +123,7 @@ class PartSource:
             found: dict[int, np.ndarray] = {}
             self.fetch(
                 list(range(begin, min(begin + AT_ONCE, len(self.seconds)))),
-                lambda index, pixels, found=found: found.update({index: pixels.copy()}),
+                lambda index, pixels, found=found: found.update({index: pixels.copy()}),  # type: ignore[misc]
             )
             yield from sorted(found.items())
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -35,7 +35,7 @@ def over(colour: np.ndarray, opacity: np.ndarray, background: tuple[int, int, in
     return ((colour * share + behind * (255 - share) + 127) // 255).astype(np.uint8)
 
 
-def checked_background(background: Any) -> tuple[int, int, int]:
+def checked_background(background: Sequence[int] | str) -> tuple[int, int, int]:
     """Three whole numbers from 0 to 255, from those or from a colour's name ("black", "#808080"). Raises
     VideoOptionError."""
     try:
@@ -136,7 +136,7 @@ def display_matrix(frame: av.VideoFrame) -> Matrix:
     try:
         if frame.rotation == 0 and Type.DISPLAYMATRIX not in frame.side_data:
             return UPRIGHT
-        whole = np.frombuffer(bytes(frame.side_data[Type.DISPLAYMATRIX]), np.int32)
+        whole = np.frombuffer(bytes(frame.side_data[Type.DISPLAYMATRIX]), np.int32)  # type: ignore[typeddict-item]
     except ValueError:  # PyAV can't list side data of a kind that it doesn't know, such as EXIF
         turns = round(-frame.rotation / 90) % 4 if np.isfinite(frame.rotation) else 0
         return (UPRIGHT, (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))[turns]
@@ -206,7 +206,7 @@ class Sizing:
 
     def apply(self, pixels: np.ndarray, aspect: Fraction = SQUARE) -> np.ndarray:
         """One upright frame (height, width, 3), resized if need be."""
-        target = self.target(*pixels.shape[:2], aspect)
+        target = self.target(pixels.shape[0], pixels.shape[1], aspect)
         return pixels if pixels.shape[:2] == target else resize_frames(pixels[None], target)[0]
 
 
@@ -262,5 +262,5 @@ class FrameConverter:
     def _converted(self, frame: av.VideoFrame, height: int, width: int, form: str, channels: int) -> np.ndarray:
         converted = self._reformatter.reformat(frame, width, height, form, interpolation="BILINEAR", threads=1)
         plane = converted.planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * channels]
+        pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * channels]
         return pixels.reshape(height, width, channels)

@@ -15,6 +15,7 @@ What is transparent is laid over `background`. Orientation in EXIF is applied.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from hf_video.errors import VideoArrayError
 from hf_video.video.frames.pixels import WHITE, over, turn
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import ArrayLike
     from PIL import Image
 
 ORIENTATION = 274  # the tag, in EXIF and in TIFF
@@ -84,11 +87,10 @@ def array_to_uint8(array: np.ndarray, *, deep: bool = False) -> np.ndarray:
         raise VideoArrayError(f"pixels of dtype {array.dtype} came; uint8 (0 to 255) or float (0 to 1) is needed")
     if array.size == 0:
         return array.astype(np.uint8)
-    low, high = array.min(), array.max()
     if array.dtype.kind == "f":
-        return _scaled(array, 1.0, low, high, "float")
-    sixteen = is_uint16(array) and (deep or high > 255)
-    return _scaled(array, 65535 if sixteen else 255, low, high, "whole-number")
+        return _scaled(array, 1.0, "float")
+    sixteen = is_uint16(array) and (deep or array.max() > 255)
+    return _scaled(array, 65535 if sixteen else 255, "whole-number")
 
 
 def is_uint16(array: np.ndarray) -> bool:
@@ -96,7 +98,7 @@ def is_uint16(array: np.ndarray) -> bool:
     return array.dtype.kind == "u" and array.dtype.itemsize == 2
 
 
-def array_of(given: Any) -> np.ndarray:
+def array_of(given: ArrayLike | torch.Tensor) -> np.ndarray:
     """A tensor, from wherever it is, or an array as a numpy array. Types that numpy doesn't have become float32."""
     if not hasattr(given, "detach"):
         return np.asarray(given)
@@ -104,7 +106,8 @@ def array_of(given: Any) -> np.ndarray:
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 
-def _scaled(array: np.ndarray, white: float, low: Any, high: Any, what: str) -> np.ndarray:
+def _scaled(array: np.ndarray, white: float, what: str) -> np.ndarray:
+    low, high = array.min(), array.max()
     if not (low >= 0 and high <= white):  # also where one of them is no number
         raise VideoArrayError(
             f"{what} pixels must lie in 0..{white:g} and these run from {low:g} to {high:g}; "
@@ -122,7 +125,10 @@ def _shallow(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray
         if image.mode in ("RGBa", "La"):  # multiplied by their opacity
             image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
         if image.mode == "LAB":
-            return np.asarray(_from_lab(image))
+            from PIL import ImageCms
+
+            lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+            return np.asarray(ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")))
         key = image.info.get("transparency")
         if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
             # The transparent colour of a PNG of 16 bits a channel, of which Pillow keeps the upper 8.
@@ -138,13 +144,6 @@ def _shallow(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray
         raise VideoArrayError(f"Pillow can't make RGB of an image of mode {image.mode}: {error}") from None
 
 
-def _from_lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.applyTransform(image, ImageCms.buildTransform(*spaces, "LAB", "RGB"))
-
-
 def _deep(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
     """Modes of more than 8 bits: `I;16` and its sisters, `I`, `F`."""
     values = np.asarray(image)
@@ -157,7 +156,7 @@ def _deep(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
         values, white = _white_of_integers(image, values, tags)
     if tags.get(PHOTOMETRIC) == 0 and image.mode != "F":  # WhiteIsZero, which Pillow turns round for 8 bits only
         values = white - values
-    pixels = _scaled(values, white, values.min(), values.max(), f"mode {image.mode}")
+    pixels = _scaled(values, white, f"mode {image.mode}")
     pixels = np.repeat(pixels[..., None], 3, axis=-1)
     key = image.info.get("transparency")
     if isinstance(key, int):  # the grey value that is transparent
@@ -165,7 +164,7 @@ def _deep(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
     return pixels
 
 
-def _white_of_integers(image: Image.Image, values: np.ndarray, tags: Any) -> tuple[np.ndarray, int]:
+def _white_of_integers(image: Image.Image, values: np.ndarray, tags: Mapping[int, Any]) -> tuple[np.ndarray, int]:
     """Mode `I` holds 32 bits, of which a file uses some: its values, and which is white."""
     bits, signed = tags.get(BITS_PER_SAMPLE, (16,))[0], tags.get(SAMPLE_FORMAT, (1,))[0] == 2
     if image.format == "TIFF" and not signed:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_video.errors import FrameIndexError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 # Timestamps are fractions; a time that was computed in double precision may fall this much short of one.
 TOLERANCE = 1e-6
@@ -16,7 +19,7 @@ DECIMALS = (2, 3, 4, 5)
 BFLOAT16_SPACING = 1 / 128  # of a number between 1 and 2; its values arrive here as float32
 
 
-def frames_at(timestamps: np.ndarray, times: Any, tolerance: Any = TOLERANCE) -> np.ndarray:
+def frames_at(timestamps: np.ndarray, times: ArrayLike, tolerance: ArrayLike = TOLERANCE) -> np.ndarray:
     """Index of the frame that is on screen at each time: the last one that started by then.
 
     Args:
@@ -68,12 +71,8 @@ def plain_seconds(seconds: Any) -> tuple[np.ndarray, np.ndarray]:
         unit = np.spacing(np.abs(given)).astype(np.float64)
     else:
         unit = spacing * np.exp2(np.floor(np.log2(np.maximum(np.abs(times), 1e-30))))
-    return times, np.maximum(unit, TOLERANCE) + _rounding(times, unit)
-
-
-def _rounding(times: np.ndarray, unit: np.ndarray) -> float:
-    """Half of the last decimal that all times are rounded to, 0 where they are not, or to fewer than two."""
-    for decimals in range(DECIMALS[-1] + 1):
-        if np.all(np.abs(np.round(times, decimals) - times) <= unit):
-            return 0.5 * 10.0**-decimals if decimals in DECIMALS else 0.0
-    return 0.0
+    # The fewest decimals that all times are rounded to.
+    places = range(DECIMALS[-1] + 1)
+    rounded = next((p for p in places if np.all(np.abs(np.round(times, p) - times) <= unit)), 0)
+    rounding = 0.5 * 10.0**-rounded if rounded in DECIMALS else 0.0
+    return times, np.maximum(unit, TOLERANCE) + rounding

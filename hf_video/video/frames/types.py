@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
     from av.container import InputContainer
+    from numpy.typing import DTypeLike
     from PIL.Image import Image
 
     from hf_video.video.frames.part import VideoPart
@@ -117,7 +118,7 @@ class VideoFrames:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is None:  # numpy 1 knows no "copy if needed" here
             return np.asarray(self.data, dtype=dtype)
         return np.array(self.data, dtype=dtype, copy=copy)

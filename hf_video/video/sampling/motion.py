@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -38,14 +37,12 @@ def motion_energy(source: VideoSource, *, shortest_edge: int = 32, every: int | 
         total = reader.metadata.num_frames
         step = max(total // _ENOUGH, 1) if every is None else every
         step = check_count("every", step, unit="frames")
-        return _energy(_thumbnails(reader, total, step), total, step)
-
-
-def _thumbnails(reader: Any, total: int, step: int) -> Iterator[np.ndarray]:
-    if step == 1:
-        return (frames.data for frames in reader.chunks(_CHUNK))
-    wanted = np.arange(0, total, step)
-    return (reader.get_frames(wanted[i : i + _CHUNK]).data for i in range(0, len(wanted), _CHUNK))
+        if step == 1:
+            chunks = reader.chunks(_CHUNK)
+        else:
+            indices = np.arange(0, total, step)
+            chunks = (reader.get_frames(indices[i : i + _CHUNK]) for i in range(0, len(indices), _CHUNK))
+        return _energy((frames.data for frames in chunks), total, step)
 
 
 def _energy(chunks: Iterator[np.ndarray], total: int, step: int) -> np.ndarray:
