@@ -253,14 +253,14 @@ def test_any_clip_of_images_and_texts(clips, tmp_path):
     np.testing.assert_allclose(
         [m.score for m in found], [m.score for m in index.search(vector=text, top_k=3)], atol=1e-5
     )
-    reading, whole = (index.encoder._pixels, index.files[0].path)
+    whole, num_frames = index.files[0].path, index.encoder.processor.image_processor.num_frames
     from hf_video.clips.windows import Windows, cut
     from hf_video.video.reader import VideoReader
     from hf_video.video.sampling.samplers import sample_video
 
     with VideoReader(whole) as reader:
         segment = cut(reader, Windows(2.0, 1.0))[0]
-        frames = reader.get_frames(segment.in_video(sample_video(segment, reading.num_frames)).indices.ravel()).data
+        frames = reader.get_frames(segment.in_video(sample_video(segment, num_frames)).indices.ravel()).data
     with torch.inference_mode():
         pixels = processor(list(frames), return_tensors="pt").pixel_values
         images = torch.nn.functional.normalize(stock.get_image_features(pixels).pooler_output, dim=-1)

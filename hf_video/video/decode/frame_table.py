@@ -168,8 +168,7 @@ def _timed(video: OpenVideo, pts: np.ndarray, keys: np.ndarray, last: int, origi
     tick = video.stream.time_base
     seconds = pts * tick.numerator / tick.denominator
     end = float((int(pts[-1]) + last) * tick) if len(pts) else 0.0
-    kind = video.kind
-    # PyAV 17 crashes where a decoder without a pixel format is asked for `pix_fmt`; its `format` is None.
+    kind = video.kind  # below, `format` and not `pix_fmt`, with which PyAV 17 may end the interpreter
     if video.decoder.name in STATEFUL or getattr(video.decoder.format, "name", "") == "pal8":
         return FrameTable(pts, seconds, keys, end, "start", origin)
     access = "seek" if kind.startswith(SEEKABLE) else "pass" if kind.startswith(PASSABLE) else "start"
