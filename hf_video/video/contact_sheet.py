@@ -27,12 +27,7 @@ class SheetClip:
 
 
 def contact_sheet(
-    clips: Sequence[SheetClip],
-    *,
-    columns: int = 4,
-    frames_per_clip: int = 4,
-    cell: int = 72,
-    title: str = "",
+    clips: Sequence[SheetClip], *, columns: int = 4, frames_per_clip: int = 4, cell: int = 72, title: str = ""
 ) -> Image.Image:
     """A PIL image that shows `frames_per_clip` evenly spread frames of each clip side by side, time from left to right.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,25 +104,19 @@ def load_clips(video: VideoSource, plan: SamplingPlan, *, layout: str | None = N
 def _read_source(video: VideoSource, plan: SamplingPlan) -> list[Clip]:
     from hf_video.video.reader import VideoReader
 
-    ready = isinstance(video, VideoReader)
-    reader = video if ready else VideoReader(video, **plan.resize)
-    try:
+    opened = contextlib.nullcontext(video) if isinstance(video, VideoReader) else VideoReader(video, **plan.resize)
+    with opened as reader:
         sample = _sample(reader, plan)
-        read = reader.get_frames(sample.indices.ravel())
+        read, shape = reader.get_frames(sample.indices.ravel()), sample.indices.shape
         skipped = sample.indices.size - read.indices.size
         if skipped:
             raise VideoArrayError(
                 f"{reader!r} skipped {skipped} damaged frames, so its clips are incomplete. "
                 'Open it with on_error="repeat".'
             )
-        frames = torch.from_numpy(read.data).reshape(*sample.indices.shape, *read.data.shape[1:])
-        shape = sample.indices.shape
-        return _clips(
-            frames, read.indices.reshape(shape), read.seconds.reshape(shape), sample.spans, reader.metadata.fps
-        )
-    finally:
-        if not ready:
-            reader.close()
+        frames = torch.from_numpy(read.data).reshape(*shape, *read.data.shape[1:])
+        indices, seconds = read.indices.reshape(shape), read.seconds.reshape(shape)
+        return _clips(frames, indices, seconds, sample.spans, reader.metadata.fps)
 
 
 def _sample_array(frames: torch.Tensor, seconds: np.ndarray | None, plan: SamplingPlan) -> list[Clip]:
@@ -150,11 +145,7 @@ def _sample(reader: VideoReader, plan: SamplingPlan, options: Mapping[str, Any] 
 
 
 def _clips(
-    frames: torch.Tensor,
-    indices: np.ndarray,
-    seconds: np.ndarray | None,
-    spans: np.ndarray | None,
-    fps: float | None,
+    frames: torch.Tensor, indices: np.ndarray, seconds: np.ndarray | None, spans: np.ndarray | None, fps: float | None
 ) -> list[Clip]:
     return [
         Clip(
@@ -166,9 +157,6 @@ def _clips(
         )
         for k in range(len(indices))
     ]
-
-
-# --- kinds and tensors -----------------------------------------------------------------------------------------------
 
 
 def _kind(item: object) -> str:

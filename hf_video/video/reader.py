@@ -26,39 +26,11 @@ from hf_video.video.frames.types import VideoFrames, VideoMetadata, VideoSource
 
 
 class VideoReader:
-    """Reads frames of a video.
-
-    `source` is a path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
-    folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
-    (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video column
-    and other libraries' frames (`hf_video.video.decode.sources`), another `VideoReader`, or a `VideoPart` of any of
-    these. It is opened at once, so that a wrong source fails here.
+    """Reads frames of a video. The source is opened at once, so that a wrong one fails here.
 
     **Frame i is bit-identical to the i-th frame that a full sequential decode yields**, as RGB, turned upright where
     the file carries a display matrix. Indices may repeat, come in any order, and be negative (from the end). Only
     frames that have to be decoded are: from the nearest keyframe, without those that nothing refers to.
-
-    Options:
-      `size`           (height, width) in pixels to which every frame is resized as soon as it is decoded, or
-      `shortest_edge`  length in pixels of the shorter side; the longer one is `int(long * edge / short)`.
-      `scaler`         `"exact"`: antialiased, at most one level from PIL. `"swscale"`: within FFmpeg's conversion to
-                       RGB; cheaper from about 1080p on, up to tens of levels different at edges.
-      `on_error`       for frames that can't be decoded: `"raise"` a `DamagedVideoError` that names them, `"skip"`
-                       them, or `"repeat"` the nearest good frame and name them in `.repeated`.
-      `snap`           `"keyframe"`: instead of each frame asked for, read the keyframe nearest in time (cheap: one
-                       frame decoded for each). Results carry the indices and seconds really read.
-      `backend`        `"pyav"`, `"torchcodec"` (only used for files on which it is exact; see `.backend`), or
-                       `"auto"`, which is pyav: it is faster here and exact on every file.
-      `num_threads`    of the decoder. One is best for single frames; more help iterating over large frames. 0: auto.
-      `stream`         number of the stream to read, counted as in `metadata.streams`. Default: the one that FFmpeg
-                       takes for the main one, covers and other single pictures aside.
-      `fps`            frames per second of sources that carry no times (folder, array, list); default 25.
-
-      `square_pixels`  True gives frames as wide as a player shows them, before `size` or `shortest_edge`: their own
-                       width times `metadata.sample_aspect_ratio`, rounded (a ratio beyond 16 is taken for damage).
-                       False, the default, gives the file's own pixels.
-      `background`     (red, green, blue) from 0 to 255, or a colour's name, that shows where frames are transparent
-                       (GIF, WebP, PNG, ProRes 4444 and others). Default white, as on a page.
 
     Stills and arrays become 8-bit RGB by the rule of `hf_video.video.frames.rgb`. A frame of GIF, WebP or APNG that
     asks for 10 ms or less is shown for 100 ms, as in browsers.
@@ -66,8 +38,39 @@ class VideoReader:
     A reader can be pickled (source, options and the table of frames, not the open file) and used after a fork; it
     opens the source again there. `close()` it or use it in `with`. Threads may share one: they take turns.
 
-    Raises `VideoSourceError` (missing path, unknown kind, URL that doesn't answer), `EmptyFileError`,
-    `NotAVideoError`, `NoVideoStreamError`, `NoFramesError`, `VideoArrayError`, `VideoOptionError`, `BackendError`.
+    Args:
+        source: A path (`str` or `Path`), `bytes`, a binary file object (read from its first byte), an http(s) URL, a
+            folder of images (one per frame, in natural order of the names), a uint8 array or tensor of shape
+            (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video
+            column and other libraries' frames (`hf_video.video.decode.sources`), another `VideoReader`, or a
+            `VideoPart` of any of these.
+        size: (height, width) in pixels to which every frame is resized as soon as it is decoded, or
+        shortest_edge: Length in pixels of the shorter side; the longer one is `int(long * edge / short)`.
+        on_error: For frames that can't be decoded: `"raise"` a `DamagedVideoError` that names them, `"skip"` them, or
+            `"repeat"` the nearest good frame and name them in `.repeated`.
+        snap: `"keyframe"`: instead of each frame asked for, read the keyframe nearest in time (cheap: one frame decoded
+            for each). Results carry the indices and seconds really read.
+        backend: `"pyav"`, `"torchcodec"` (only used for files on which it is exact; see `.backend`), or `"auto"`, which
+            is pyav: it is exact on every file.
+        num_threads: Threads of the decoder. One is best for single frames; more help iterating over large frames. With
+            0 FFmpeg chooses.
+        fps: Frames per second of sources that carry no times (folder, array, list); None stands for 25.
+        scaler: `"exact"`: antialiased, at most one level from PIL. `"swscale"`: within FFmpeg's conversion to RGB;
+            cheaper from about 1080p on, up to tens of levels different at edges.
+        square_pixels: True gives frames as wide as a player shows them, before `size` or `shortest_edge`: their own
+            width times `metadata.sample_aspect_ratio`, rounded (a ratio beyond 16 is taken for damage). False gives the
+            file's own pixels.
+        background: (red, green, blue) from 0 to 255, or a colour's name, that shows where frames are transparent (GIF,
+            WebP, PNG, ProRes 4444 and others).
+        stream: Number of the stream to read, counted as in `metadata.streams`. None takes the one that FFmpeg takes for
+            the main one, covers and other single pictures aside.
+
+    Raises:
+        VideoSourceError: The path is missing, the kind of source is unknown or the URL doesn't answer.
+        EmptyFileError, NotAVideoError, NoVideoStreamError, NoFramesError: The file holds no video that can be read.
+        VideoArrayError: The array, list or folder of images has frames of a wrong shape, dtype or size.
+        VideoOptionError: An option has a value that is not listed here.
+        BackendError: torchcodec was asked for and can't be loaded.
     """
 
     def __init__(
@@ -99,13 +102,11 @@ class VideoReader:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._metadata: VideoMetadata | None = None
-        given = source._source.again() if isinstance(source, VideoReader) else source
         self._source: Source = open_source(
-            given, sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend,
+            source._source.again() if isinstance(source, VideoReader) else source,
+            sizing=sizing, scaler=scaler, threads=num_threads, fps=fps, backend=backend,
             background=checked_background(background), stream=stream,
         )  # fmt: skip
-
-    # -- what is known ----------------------------------------------------------------------------------------------
 
     @property
     def metadata(self) -> VideoMetadata:
@@ -138,8 +139,6 @@ class VideoReader:
     def __len__(self) -> int:
         with self._guard():
             return len(self._source.seconds)
-
-    # -- frames -----------------------------------------------------------------------------------------------------
 
     def get_frames(self, indices: Iterable[int] | int | slice) -> VideoFrames:
         """Reads frames by number.
@@ -193,11 +192,17 @@ class VideoReader:
             return self.get_frames(frames_at(known, times, tolerance))
 
     def frames_of_clips(self, clips: Iterable[np.ndarray], *, limit: int) -> Iterator[VideoFrames]:
-        """For each of `clips` (arrays of frame numbers) its distinct frames in ascending order, as `get_frames` gives
-        them. Frames that clips share are decoded about once, at most `limit` (of one clip: all) are held at once, and
-        the work grows with the length of the video, whatever lies between its keyframes.
+        """Reads the frames of many clips; frames that clips share are decoded about once.
 
-        Raises what `get_frames` raises.
+        Args:
+            clips: Frame numbers of each clip, in arrays of shape (frames,).
+            limit: Most frames in memory at once; a clip of more frames is held whole.
+
+        Returns:
+            For each clip its distinct frames in ascending order, as `get_frames` gives them.
+
+        Raises:
+            FrameIndexError, DamagedVideoError: As in `get_frames`.
         """
         clips = [np.unique(_frame_numbers(clip, len(self), self._source.label)) for clip in clips]
         groups = groups_of(clips, limit)
@@ -235,8 +240,6 @@ class VideoReader:
                 held = []
         if held:
             yield self._pack(held)
-
-    # -- inside -----------------------------------------------------------------------------------------------------
 
     def _read(self, asked: np.ndarray) -> VideoFrames:
         source = self._source
@@ -304,7 +307,7 @@ class VideoReader:
         return self._lock
 
     def close(self) -> None:
-        """Close the source. Reading again opens it again."""
+        """Closes the source. Reading again opens it again."""
         with self._guard():
             self._source.close()
 

@@ -28,14 +28,24 @@ _PIL_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("near
 
 
 def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", antialias: bool = True) -> torch.Tensor:
-    """Resize to exactly `size`: (..., H, W, C) to (..., height, width, C), same dtype.
+    """Resizes all frames of a clip to one size.
 
     uint8 on the CPU is within one level of PIL's `Image.resize` (two for bicubic enlarging; see
     `hf_video.video.frames.pixels`). Float clips, and clips on another device, are resized in float32; uint8 there is
-    rounded back. `interpolation` is "bilinear" or "bicubic", or for uint8 one of PIL's "nearest", "lanczos", "box",
-    "hamming".
+    rounded back.
 
-    Raises VideoArrayError on another shape, VideoOptionError on an unknown interpolation or a size below 1.
+    Args:
+        clip: (..., H, W, C), uint8 or float.
+        size: (height, width) in pixels, or one number for both.
+        interpolation: "bilinear", "bicubic", or for uint8 one of PIL's "nearest", "lanczos", "box", "hamming".
+        antialias: Whether shrinking averages over all pixels. PIL's own filters always do.
+
+    Returns:
+        (..., height, width, C) of the same dtype; `clip` itself if it has that size.
+
+    Raises:
+        VideoArrayError: The clip has another shape.
+        VideoOptionError: The interpolation is unknown or the size below 1.
     """
     _check(clip)
     size = _pair(size)
@@ -54,9 +64,11 @@ def resize(clip: torch.Tensor, size: Size, *, interpolation: str = "bilinear", a
 def resize_short_side(
     clip: torch.Tensor, edge: int, *, interpolation: str = "bilinear", antialias: bool = True
 ) -> torch.Tensor:
-    """Resize so that the shorter side has `edge` pixels and the longer one int(long · edge / short).
+    """Resizes the shorter side to `edge` pixels and the longer one to int(long · edge / short).
 
-    Otherwise as `resize`.
+    Args:
+        clip, interpolation, antialias: As in `resize`, and so the result and what is raised.
+        edge: Length of the shorter side in pixels.
     """
     _check(clip)
     size = shortest_edge_size(clip.shape[-3], clip.shape[-2], check_count("edge", edge, unit="pixels"))
@@ -64,26 +76,42 @@ def resize_short_side(
 
 
 def center_crop(clip: torch.Tensor, size: Size, *, pad: bool = False) -> torch.Tensor:
-    """The middle `size` of every frame, starting at floor((H - height) / 2): a view.
+    """Cuts the middle out of every frame, from row floor((H - height) / 2).
 
-    A clip that is smaller is an error; with `pad=True` it is put on black, ceil((height - H) / 2) from the top, as
-    transformers' processors do.
+    Args:
+        clip: (..., H, W, C), uint8 or float.
+        size: (height, width) in pixels, or one number for both.
+        pad: Whether a smaller clip is put on black, ceil((height - H) / 2) from the top, as in transformers.
 
-    Raises VideoArrayError where the clip is too small, VideoOptionError on a size below 1.
+    Returns:
+        (..., height, width, C), a view unless it was padded.
+
+    Raises:
+        VideoArrayError: The clip has another shape, or is too small and `pad` is False.
+        VideoOptionError: The size is below 1.
     """
     _check(clip)
     height, width = _pair(size)
-    if pad:
-        clip = _on_black(clip, height, width)
+    missing = max(height - clip.shape[-3], 0), max(width - clip.shape[-2], 0)
+    if pad and missing != (0, 0):
+        top, left = (math.ceil(m / 2) for m in missing)
+        # F.pad counts from the last dimension.
+        clip = functional.pad(clip, (0, 0, left, missing[1] - left, top, missing[0] - top))
     _check_fits(clip, height, width)
     return crop(clip, (clip.shape[-3] - height) // 2, (clip.shape[-2] - width) // 2, (height, width))
 
 
 def three_crops(clip: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Left, middle and right crop of a wide clip, or top, middle and bottom of a tall one: three views.
+    """Cuts left, middle and right out of a wide clip, or top, middle and bottom out of a tall one.
 
     Along the longer side crop j starts at int(j · (long - crop) / 2), in the middle of the other one: the spatial views
-    of VideoMAE and TimeSformer. Raises as `center_crop`.
+    of VideoMAE and TimeSformer.
+
+    Args:
+        clip, size: As in `center_crop`, and so what is raised.
+
+    Returns:
+        Three views (..., height, width, C).
     """
     _check(clip)
     height, width = _pair(size)
@@ -95,9 +123,11 @@ def three_crops(clip: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Ten
 
 
 def random_crop(clip: torch.Tensor, size: Size, *, generator: torch.Generator | None = None) -> torch.Tensor:
-    """One crop at a random place, the same in all frames: a view.
+    """Cuts out a random place, the same in all frames.
 
-    `generator` makes it repeatable. Raises as `center_crop`.
+    Args:
+        clip, size: As in `center_crop`, and so the result and what is raised.
+        generator: Where the place is drawn from; None takes torch's global generator.
     """
     _check(clip)
     height, width = _pair(size)
@@ -108,7 +138,14 @@ def random_crop(clip: torch.Tensor, size: Size, *, generator: torch.Generator | 
 
 
 def crop(clip: torch.Tensor, top: int, left: int, size: Size) -> torch.Tensor:
-    """Rows `top` to `top + height`, columns `left` to `left + width`: a view. Outside the clip is a VideoArrayError."""
+    """Cuts out rows `top` to `top + height` and columns `left` to `left + width`, in pixels.
+
+    Returns:
+        (..., height, width, C), a view.
+
+    Raises:
+        VideoArrayError: The crop leaves the frames, or the clip has another shape.
+    """
     _check(clip)
     height, width = _pair(size)
     if not (0 <= top <= clip.shape[-3] - height and 0 <= left <= clip.shape[-2] - width):
@@ -119,13 +156,13 @@ def crop(clip: torch.Tensor, top: int, left: int, size: Size) -> torch.Tensor:
 
 
 def horizontal_flip(clip: torch.Tensor) -> torch.Tensor:
-    """Mirror left and right (one copy). Not for classes that tell left from right, as in Something-Something."""
+    """Mirrors frames left to right (one copy). Not for classes that tell left from right, as in Something-Something."""
     _check(clip)
     return clip.flip(-2)
 
 
 def flip_channels(clip: torch.Tensor) -> torch.Tensor:
-    """RGB to BGR and back (one copy)."""
+    """Turns RGB into BGR and back (one copy)."""
     _check(clip)
     return clip.flip(-1)
 
@@ -139,16 +176,21 @@ def normalize(
     dtype: torch.dtype = torch.float32,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(clip · scale - mean) / std, as one multiply-add, from (..., H, W, C) to (..., C, H, W).
+    """Computes (clip · scale - mean) / std, as one multiply-add, and puts channels first.
 
     Args:
-        clip: uint8, or float (then `scale=1` unless its values go to 255).
+        clip: (..., H, W, C) uint8, or float (then `scale=1` unless its values go to 255).
         mean, std: Per channel, or one number for all.
-        scale: What brings the values to 0..1.
+        scale: Factor that brings the values to 0..1.
         dtype: Of the result; ignored with `out`.
         out: Where to write, of the result's shape: a slice of a batch saves a copy.
 
-    Raises VideoArrayError on another shape, VideoOptionError on a `std` of 0 or a wrong number of statistics.
+    Returns:
+        Floats (..., C, H, W).
+
+    Raises:
+        VideoArrayError: The clip or `out` has another shape.
+        VideoOptionError: `std` is 0 or the number of statistics wrong.
     """
     _check(clip)
     channels = clip.shape[-1]
@@ -194,15 +236,6 @@ def _resize_float(flat: torch.Tensor, size: tuple[int, int], interpolation: str,
     if not flat.is_floating_point():
         resized = resized.round_().clamp_(0, 255).to(flat.dtype)
     return resized.permute(0, 2, 3, 1)
-
-
-def _on_black(clip: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    missing = max(height - clip.shape[-3], 0), max(width - clip.shape[-2], 0)
-    if missing == (0, 0):
-        return clip
-    top, left = (math.ceil(m / 2) for m in missing)
-    sides = (0, 0, left, missing[1] - left, top, missing[0] - top)  # F.pad counts from the last dimension
-    return functional.pad(clip, sides)
 
 
 def _check(clip: torch.Tensor) -> None:

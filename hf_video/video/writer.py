@@ -6,11 +6,11 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
@@ -24,33 +24,18 @@ if TYPE_CHECKING:
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
 _CONTAINERS = {
-    ".mp4": ("mp4", "h264"),
-    ".m4v": ("mp4", "h264"),
-    ".mov": ("mov", "h264"),
-    ".mkv": ("matroska", "h264"),
-    ".webm": ("webm", "vp9"),
-    ".avi": ("avi", "h264"),
-    ".ts": ("mpegts", "h264"),
-    ".gif": ("gif", "gif"),
-}
+    ".mp4": ("mp4", "h264"), ".m4v": ("mp4", "h264"), ".mov": ("mov", "h264"), ".mkv": ("matroska", "h264"),
+    ".webm": ("webm", "vp9"), ".avi": ("avi", "h264"), ".ts": ("mpegts", "h264"), ".gif": ("gif", "gif"),
+}  # fmt: skip
 # A codec's common name -> encoders that write it, best first; any other name is taken as an encoder's own.
 _ENCODERS = {
-    "h264": ("libx264", "libopenh264", "h264_videotoolbox"),
-    "h265": ("libx265",),
-    "hevc": ("libx265",),
-    "vp9": ("libvpx-vp9",),
-    "vp8": ("libvpx",),
-    "av1": ("libsvtav1", "libaom-av1"),
-}
+    "h264": ("libx264", "libopenh264", "h264_videotoolbox"), "h265": ("libx265",), "hevc": ("libx265",),
+    "vp9": ("libvpx-vp9",), "vp8": ("libvpx",), "av1": ("libsvtav1", "libaom-av1"),
+}  # fmt: skip
 # Encoders that keep RGB as it is, where the caller names no pixel format. All others get yuv420p, which plays anywhere.
 _PIXEL_FORMATS = {
-    "libx264rgb": "rgb24",
-    "ffv1": "bgr0",
-    "png": "rgb24",
-    "qtrle": "rgb24",
-    "utvideo": "gbrp",
-    "gif": "pal8",
-}
+    "libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24", "qtrle": "rgb24", "utvideo": "gbrp", "gif": "pal8",
+}  # fmt: skip
 _HAS_CRF = ("libx264", "libx264rgb", "libx265", "libvpx", "libvpx-vp9", "libsvtav1", "libaom-av1")
 _X265_MIN_SIZE = 64  # measured: on 32x48 it writes past its buffers and takes the process down
 _GIF_MAX_FPS = 50  # a gif frame lasts whole hundredths of a second, and browsers slow anything under 2 of them to 10
@@ -69,7 +54,7 @@ def write_video(
     options: Mapping[str, Any] | None = None,
     num_threads: int = 0,
 ) -> Path:
-    """Encode `frames` into the file `path` and return its path.
+    """Encodes frames into a video file.
 
     The file appears whole or not at all: frames go to a temporary file beside it, which is renamed at the end.
 
@@ -88,12 +73,15 @@ def write_video(
         pad: Pixel formats with halved colour (yuv420p) need even sizes. None raises for an odd size; `"edge"` repeats
             the last row or column, `"black"` adds a black one.
         options: Further options of the encoder, for instance `{"preset": "ultrafast"}`.
-        num_threads: Encoder threads, 0 for as many as FFmpeg likes.
+        num_threads: Encoder threads, 0 for as many as FFmpeg chooses.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        VideoArrayError: frames of another shape, dtype or size, or none at all.
-        VideoWriteError: an unknown suffix, codec or option, an `fps` that is no rate, a folder that is not there, or
-            an encoder that refuses.
+        VideoArrayError: Frames have another shape, dtype or size, or there are none.
+        VideoWriteError: The suffix, codec or an option is unknown, `fps` is not a rate above 0, the folder doesn't
+            exist, or the encoder refuses.
 
     Example:
         >>> write_video("clip.mp4", frames, fps=25)
@@ -123,7 +111,25 @@ def write_video(
             stream.codec_context.thread_count = num_threads
             if keyframe_interval is not None:
                 stream.codec_context.gop_size = check_count("keyframe_interval", keyframe_interval, VideoWriteError)
-            _encode(container, stream, itertools.chain([first], images), first.shape[:2], pad, refusals)
+            rows, columns = stream.height - first.shape[0], stream.width - first.shape[1]
+            for number, image in enumerate(itertools.chain([first], images)):
+                if rows or columns:
+                    mode: Literal["edge", "constant"] = "edge" if pad == "edge" else "constant"
+                    image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode=mode)
+                if stream.pix_fmt == "pal8":
+                    frame = _paletted(image)
+                else:
+                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                    frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU601", interpolation="BICUBIC")
+                frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
+                with refusals():
+                    container.mux(stream.encode(frame))
+                unknown = stream.codec_context.options if number == 0 else None  # PyAV leaves here what wasn't taken
+                if unknown:
+                    name = stream.codec_context.codec.name
+                    raise VideoWriteError(f"The encoder {name} has no option {', '.join(sorted(unknown))}.")
+            with refusals():
+                container.mux(stream.encode(None))
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -140,9 +146,6 @@ def _refusals(what: str) -> Iterator[None]:
         raise VideoWriteError(
             f"{what}: {error}. Check crf, pixel_format and options, or choose another codec."
         ) from error
-
-
-# --- what to write with ----------------------------------------------------------------------------------------------
 
 
 def _container(path: Path) -> tuple[str, str]:
@@ -213,9 +216,6 @@ def _temporary_beside(path: Path) -> Path:
     return Path(name)
 
 
-# --- the frames ------------------------------------------------------------------------------------------------------
-
-
 def _rgb_frames(frames: VideoFrames | Frame | Iterable[Frame]) -> Iterator[np.ndarray]:
     """(height, width, 3) uint8 arrays, one by one, each checked against the first."""
     frames = getattr(frames, "data", frames) if hasattr(frames, "seconds") else frames  # VideoFrames
@@ -272,9 +272,6 @@ def _shape_message(came: str, frame_shape: tuple[int, ...]) -> str:
     return f"{came}, and RGB frames of (height, width, 3) are needed.{hint}"
 
 
-# --- encoding --------------------------------------------------------------------------------------------------------
-
-
 def _add_stream(
     container: av.container.OutputContainer,
     encoder: str,
@@ -322,35 +319,6 @@ def _even(shape: tuple[int, int], pixel_format: str, pad: str | None) -> tuple[i
             'pixel_format="yuv444p" (which not every player shows).'
         )
     return even
-
-
-def _encode(
-    container: av.container.OutputContainer,
-    stream: av.VideoStream,
-    images: Iterator[np.ndarray],
-    shape: tuple[int, int],
-    pad: str | None,
-    refusals: Callable[[], contextlib.AbstractContextManager[None]],
-) -> None:
-    rows, columns = stream.height - shape[0], stream.width - shape[1]
-    palette = stream.pix_fmt == "pal8"
-    for number, image in enumerate(images):
-        if rows or columns:
-            image = np.pad(image, ((0, rows), (0, columns), (0, 0)), mode="edge" if pad == "edge" else "constant")
-        if palette:
-            frame = _paletted(image)
-        else:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU601", interpolation="BICUBIC")
-        frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
-        with refusals():
-            container.mux(stream.encode(frame))
-        unknown = stream.codec_context.options if number == 0 else None  # PyAV leaves here what the encoder didn't take
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise VideoWriteError(f"The encoder {stream.codec_context.codec.name} has no option {names}.")
-    with refusals():
-        container.mux(stream.encode(None))
 
 
 def _paletted(image: np.ndarray) -> av.VideoFrame:

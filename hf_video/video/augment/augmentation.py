@@ -74,7 +74,8 @@ class Augmentation:
         interpolation: Of the resize, "bilinear" or "bicubic".
         mirror: Set by `for_labels` with flip="swap": for each class number that of its mirrored class.
 
-    Raises VideoOptionError for a value outside of what is written here.
+    Raises:
+        VideoOptionError: A value lies outside of what is written here.
     """
 
     size: int | tuple[int, int]
@@ -104,14 +105,18 @@ class Augmentation:
         for name, value in checked_values(self).items():
             object.__setattr__(self, name, value)  # as dataclasses write what is frozen
 
-    # -- labels -------------------------------------------------------------------------------------------------------
-
     def for_labels(self, labels: Sequence[str]) -> Augmentation:
-        """The same for these class names, in the order of their numbers; call it once, before training.
+        """Checks that flips are safe for these classes; call it once, before training.
 
-        With a probability in `flip`, raises VideoOptionError if a class tells left from right. With flip="swap" the
-        result knows which classes exchange labels, and VideoOptionError says for which one the mirrored class is
-        missing. With flip=0 nothing is asked of the labels.
+        Args:
+            labels: Class names in the order of their numbers.
+
+        Returns:
+            The augmentation; with flip="swap" one that knows which classes exchange labels.
+
+        Raises:
+            VideoOptionError: `flip` is a probability above 0 and a class tells left from right, or flip="swap" and the
+                mirrored class of one is missing.
         """
         if self.flip == "swap":
             return replace(self, mirror=mirror_indices(labels, self.mirror_words))
@@ -122,11 +127,19 @@ class Augmentation:
     def with_label(
         self, clip: torch.Tensor, label: Label, *, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, Label]:
-        """uint8 (T, H, W, 3) and its class number, or a tuple of several, to uint8 (T, height, width, 3) and what it
-        shows now: the mirrored class where flip="swap" flipped it. Without a label (None) there is none to exchange.
+        """Augments a clip, and its label where flip="swap" exchanges classes.
 
-        Raises VideoArrayError for another shape or dtype or a frame too small for the crop, VideoOptionError with
-        flip="swap" before `for_labels`.
+        Args:
+            clip: uint8 (T, H, W, 3).
+            label: Its class number, a tuple of several, or None.
+            generator: Source of chance; None takes torch's global generator.
+
+        Returns:
+            uint8 (T, height, width, 3), and the label of what it shows now: the mirrored class where it was flipped.
+
+        Raises:
+            VideoArrayError: The clip has another shape or dtype, or its frames are too small for the crop.
+            VideoOptionError: flip="swap" and `for_labels` was not called.
         """
         params = self.sample_params(clip, generator)
         if label is not None and self.flip == "swap":
@@ -136,12 +149,12 @@ class Augmentation:
                 label = tuple(self.mirror[one] for one in label) if isinstance(label, tuple) else self.mirror[label]
         return self.apply(clip, params), label
 
-    # -- pixels -------------------------------------------------------------------------------------------------------
-
     def __call__(self, clip: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
-        """uint8 (T, H, W, 3) to uint8 (T, height, width, 3).
+        """Augments a clip as `with_label` does, for flips that leave labels as they are.
 
-        Raises as `with_label`, which it can't stand in for where flip="swap" exchanges labels: VideoOptionError.
+        Raises:
+            VideoArrayError: As in `with_label`.
+            VideoOptionError: flip="swap" exchanges labels of these classes.
         """
         if self.flip == "swap" and self.mirror != tuple(range(len(self.mirror or ()))):
             raise VideoOptionError(
@@ -150,7 +163,7 @@ class Augmentation:
         return self.apply(clip, self.sample_params(clip, generator))
 
     def apply(self, clip: torch.Tensor, params: SampledParams) -> torch.Tensor:
-        """What was drawn, done to uint8 (T, H, W, 3)."""
+        """Does to a clip, uint8 (T, H, W, 3), what was drawn for it; returns uint8 (T, height, width, 3)."""
         if params.resized is None:
             clip = apply_operations(clip, params.operations, params.box)
         else:
@@ -162,23 +175,31 @@ class Augmentation:
         return apply_operations(clip, params.colors).contiguous()
 
     def erase(self, pixel_values: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Normalised floats (T, C, H, W) to the same, one or more boxes filled in all frames alike, with probability
-        `erase_prob`; else the tensor itself. Raises VideoArrayError for another shape or whole numbers."""
+        """Fills one or more boxes in all frames alike, with probability `erase_prob`.
+
+        Args:
+            pixel_values: Normalised floats (T, C, H, W).
+            generator: Source of chance; None takes torch's global generator.
+
+        Returns:
+            A copy with the boxes filled, or the tensor itself.
+
+        Raises:
+            VideoArrayError: The values have another shape or are whole numbers.
+        """
         check_normalized(pixel_values, 4)
         boxes = self.draw_erasing(*pixel_values.shape[2:], generator=generator)
         return fill_boxes(pixel_values, boxes, self.erase_mode, generator) if boxes else pixel_values
 
     def draw_erasing(self, height: int, width: int, *, generator: torch.Generator | None = None) -> list[Box]:
-        """The boxes to erase; of most clips (1 - `erase_prob`) none."""
+        """Draws the boxes to erase in frames of this size; with probability 1 - `erase_prob` none."""
         rng = numpy_generator(generator)
         if rng.random() >= self.erase_prob:
             return []
         return erase_boxes(height, width, self.erase_count, self.erase_area, self.erase_ratio, rng)
 
-    # -- chance -------------------------------------------------------------------------------------------------------
-
     def draw(self, height: int, width: int, *, generator: torch.Generator | None = None) -> SampledParams:
-        """What would happen to a clip of this size, in pixels. Raises VideoArrayError where it is too small."""
+        """Draws what happens to a clip of this size in pixels. Raises VideoArrayError where it is too small."""
         rng = numpy_generator(generator)
         operations = RandAugment(self.rand_augment).draw(rng) if self.rand_augment else ()
         resized, box = self._draw_box(height, width, rng)

@@ -14,12 +14,7 @@ ERASE_MODES = ("pixel", "pixel_per_frame", "rand", "const")
 
 
 def erase_boxes(
-    height: int,
-    width: int,
-    count: int,
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    rng: np.random.Generator,
+    height: int, width: int, count: int, area: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> list[Box]:
     """1 to `count` boxes, each with `area` of the frame divided by their number (uniform) and height / width in `ratio`
     (uniform in the logarithm), wholly inside. A box for which 100 draws don't fit is left out."""

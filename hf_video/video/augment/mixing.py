@@ -38,7 +38,7 @@ class MixingParams:
     label_smoothing: float
 
     def clips(self, values: torch.Tensor) -> torch.Tensor:
-        """Floats (B, T, C, H, W), mixed: a new tensor, or the same one where nothing is to be mixed."""
+        """Mixes clips, floats (B, T, C, H, W): returns a new tensor, or the same one where nothing is to be mixed."""
         check_normalized(values, 5)
         if len(values) != len(self.shares):
             raise VideoArrayError(f"This mixture is for {len(self.shares)} clips and {len(values)} came.")
@@ -89,7 +89,7 @@ Mixture = MixingParams  # its name in 0.1.0
 
 @dataclass(frozen=True)
 class Mixing:
-    """How batches are mixed.
+    """Mixes the clips of a batch, and their labels.
 
     Args:
         mixup: Share of a clip ~ Beta(mixup, mixup) (Zhang et al. 2018); 0: no mixup.
@@ -100,7 +100,8 @@ class Mixing:
         mode: One draw for the "batch", for each "pair" of partners, or for each clip ("elem").
         label_smoothing: 0 to below 1. It is part of the targets: use no other.
 
-    Raises VideoOptionError for a value outside of what is written here.
+    Raises:
+        VideoOptionError: A value lies outside of what is written here.
     """
 
     _: KW_ONLY
@@ -123,26 +124,36 @@ class Mixing:
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, *, num_labels: int, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Floats (B, T, C, H, W) and class numbers (B,) to the mixed clips and targets (B, num_labels) float32, whose
-        rows sum to 1. Raises VideoArrayError and VideoOptionError, as `MixingParams` does."""
+        """Mixes a batch.
+
+        Args:
+            clips: Floats (B, T, C, H, W).
+            labels: Class numbers (B,), or 0 and 1 for each class (B, num_labels) float.
+            num_labels: Number of classes.
+            generator: Source of chance; None takes torch's global generator.
+
+        Returns:
+            The mixed clips, and targets (B, num_labels) float32 (see `MixingParams.targets`).
+
+        Raises:
+            VideoArrayError: Clips or labels have another shape or dtype.
+            VideoOptionError: A label lies outside of the classes.
+        """
         check_normalized(clips, 5)
         mixture = self.draw(len(clips), *clips.shape[-2:], generator=generator)
         return mixture.clips(clips), mixture.targets(labels, num_labels)
 
     def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator | None = None) -> MixingParams:
-        """What would happen to `batch` clips of this size, in pixels; for several tensors of one batch, such as RGB and
-        flow: `mixture.clips(x)` of each."""
+        """Draws what happens to `batch` clips of this size in pixels; for several tensors of one batch, such as RGB and
+        flow, use `mixture.clips(x)` of each."""
         rng = rng_of(generator)
         draws = {"batch": 1, "pair": (batch + 1) // 2, "elem": batch}[self.mode]
         shares, boxes, cut = self._draw(draws, height, width, rng)
         # Which draw each clip has: partners share one in a pair.
-        owner = {
-            "batch": np.zeros(batch, int),
-            "pair": np.minimum(np.arange(batch), np.arange(batch)[::-1]),
-            "elem": np.arange(batch),
-        }[self.mode]
+        own, partner = np.arange(batch), np.arange(batch)[::-1]
+        owner = {"batch": 0 * own, "pair": np.minimum(own, partner), "elem": own}[self.mode]
         shares, boxes, cut = shares[owner], boxes[owner], cut[owner]
-        alone = np.arange(batch) == np.arange(batch)[::-1]
+        alone = own == partner
         return MixingParams(np.where(alone, 1.0, shares), boxes * ~alone[:, None], cut, self.label_smoothing)
 
     def _draw(self, draws: int, height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:

@@ -20,8 +20,6 @@ from hf_video.video.augment.crops import Box, crop_box
 
 _LEVELS = torch.arange(256)
 
-# -- tables -----------------------------------------------------------------------------------------------------------
-
 
 def look_up(clip: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """`table` has 256 values for all, (256,), or for each frame and channel, (T, 3, 256)."""
@@ -71,7 +69,7 @@ def contrast(clip: torch.Tensor, factor: float, *, box: Box | None = None) -> to
     mean = grey_levels(clip).flatten(1).long().sum(1).double() / (clip.shape[1] * clip.shape[2])
     middle = (mean + 0.5).floor().float()[:, None, None]
     levels = _LEVELS.float().to(clip.device).repeat(len(clip), 3, 1)
-    return look_up(_part(clip, box), _blend(middle, levels, factor))
+    return look_up(clip if box is None else crop_box(clip, box), _blend(middle, levels, factor))
 
 
 def autocontrast(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
@@ -82,7 +80,7 @@ def autocontrast(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
     scale = torch.full_like(low, 255) / (high - low)
     levels = _LEVELS.double().to(clip.device).expand(len(clip), 3, 256)
     stretched = (levels * scale - low * scale).trunc().clamp(0, 255)
-    return look_up(_part(clip, box), torch.where(high > low, stretched, levels))
+    return look_up(clip if box is None else crop_box(clip, box), torch.where(high > low, stretched, levels))
 
 
 def equalize(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
@@ -95,14 +93,7 @@ def equalize(clip: torch.Tensor, *, box: Box | None = None) -> torch.Tensor:
     below = histogram.cumsum(1) - histogram
     flat = ((step // 2 + below) // step.clamp(min=1)).clamp(max=255)
     table = torch.where(step > 0, flat, _LEVELS.to(clip.device)).view(len(clip), 3, 256)
-    return look_up(_part(clip, box), table)
-
-
-def _part(clip: torch.Tensor, box: Box | None) -> torch.Tensor:
-    return clip if box is None else crop_box(clip, box)
-
-
-# -- blends -----------------------------------------------------------------------------------------------------------
+    return look_up(clip if box is None else crop_box(clip, box), table)
 
 
 def color(clip: torch.Tensor, factor: float) -> torch.Tensor:

@@ -114,13 +114,13 @@ class RandAugment:
     def draw(self, rng: np.random.Generator) -> tuple[Operation, ...]:
         """The operations for one clip: `n` less those that the coin leaves out."""
         drawn = [NAMES[i] for i in rng.integers(len(NAMES), size=self.count) if rng.random() < 0.5]
-        return tuple(Operation(name, self._argument(name, rng)) for name in drawn)
-
-    def _argument(self, name: str, rng: np.random.Generator) -> float | int | None:
-        level = self.magnitude + self.deviation * rng.standard_normal()
-        level = min(max(level, 0.0), max(_TOP, self.magnitude))
-        sign = 1 if rng.random() < 0.5 else -1
-        return level_argument(name, level, sign, increasing=self.increasing)
+        operations = []
+        for name in drawn:
+            level = self.magnitude + self.deviation * rng.standard_normal()
+            level = min(max(level, 0.0), max(_TOP, self.magnitude))
+            sign = 1 if rng.random() < 0.5 else -1
+            operations.append(Operation(name, level_argument(name, level, sign, increasing=self.increasing)))
+        return tuple(operations)
 
     def __repr__(self) -> str:
         return f"RandAugment({self.config!r})"

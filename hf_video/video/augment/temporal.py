@@ -33,7 +33,8 @@ class TemporalAugmentation:
             that 0.5 and 2 are as likely. A clip can't span more than its video: there the factor is as large as the
             video allows, and a clip that would begin or end outside of it is moved inside.
 
-    Raises VideoOptionError for a value outside of what is written here.
+    Raises:
+        VideoOptionError: A value lies outside of what is written here.
     """
 
     _: KW_ONLY
@@ -48,8 +49,8 @@ class TemporalAugmentation:
             object.__setattr__(self, "speed", checked_range("speed", self.speed, 0, float("inf")))
 
     def for_labels(self, labels: Sequence[str]) -> TemporalAugmentation:
-        """The same; raises VideoOptionError if clips may be reversed and a class has a direction in time or space, such
-        as "opening" or "left": backwards it is another class."""
+        """Returns this augmentation; raises VideoOptionError if clips may be reversed and a class has a direction in
+        time or space, such as "opening" or "left": backwards it is another class."""
         directed = directed_labels(labels, words=REVERSE_WORDS) if self.reverse else []
         if directed:
             raise VideoOptionError(
@@ -58,8 +59,19 @@ class TemporalAugmentation:
         return self
 
     def __call__(self, indices: ArrayLike, total: int, *, generator: torch.Generator | None = None) -> np.ndarray:
-        """Frame numbers (T,) or (clips, T), rising, of a video of `total` frames, to int64 of the same shape within it.
-        Each clip has its own draw. Raises FrameIndexError for anything else."""
+        """Moves the frame numbers of clips; each clip has its own draw.
+
+        Args:
+            indices: Whole numbers (T,) or (clips, T), rising within each clip.
+            total: Frames of the video.
+            generator: Source of chance; None takes torch's global generator.
+
+        Returns:
+            int64 of the same shape, within the video.
+
+        Raises:
+            FrameIndexError: `indices` are something else, or lie outside of the video.
+        """
         clips = _checked(indices, total)
         rng = numpy_generator(generator)
         places = clips.reshape(-1, clips.shape[-1]).astype(np.float64)

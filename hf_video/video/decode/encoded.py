@@ -202,11 +202,8 @@ class EncodedVideo:
             # A decode of everything is worth the certainty that one pass over the packets gives.
             self._make_table(trust_index=False)
         table = self.table
-        video = OpenVideo(self.media, threads=self.threads, strict=False)
-        try:
+        with contextlib.closing(OpenVideo(self.media, threads=self.threads, strict=False)) as video:
             yield from self._numbered(video, table)
-        finally:
-            video.close()
 
     def first_frame(self) -> av.VideoFrame | None:
         """The first frame that can be decoded, or None."""
@@ -219,8 +216,6 @@ class EncodedVideo:
     def starts_cleanly(self, index: int) -> bool:
         """Whether keyframe `index` can be decoded from its own packet alone."""
         return self._reader().keyframe(index) is not None
-
-    # -- ways to get at frames ------------------------------------------------------------------------------------
 
     def _numbered(self, video: OpenVideo, table: FrameTable) -> Generator[tuple[int, av.VideoFrame], None, None]:
         by_pts = None if table.pts is None else {int(p): i for i, p in enumerate(table.pts)}
@@ -293,16 +288,13 @@ class EncodedSource:
         return VideoMetadata(
             num_frames=len(seconds), fps=len(seconds) / duration if duration > 0 else 0.0, duration=duration,
             height=height, width=width, begin=float(seconds[0]), rotation=rotation,
-            codec=self._codec(), source=self.label, rebuilt_timestamps=self._video.table.rebuilt,
+            codec=self._video.codec, source=self.label, rebuilt_timestamps=self._video.table.rebuilt,
             stream=self._video.video.stream.index, streams=tuple(self._video.video.streams()),
             sample_aspect_ratio=upright_aspect(self._aspect, self._turned()),
         )  # fmt: skip
 
     def _turned(self) -> bool:
         return self._first_frame()[2] in (90, 270)
-
-    def _codec(self) -> str:
-        return self._video.codec
 
     def _first_frame(self) -> tuple[int, int, int]:
         # The display matrix and the true size are only certain on a decoded frame.
@@ -341,11 +333,9 @@ class EncodedSource:
             return self._first[:2]
         if (frame.height, frame.width) == self._video.stated_size:
             return frame.height, frame.width
-        with_own_container = EncodedVideo(self._video.media, threads=1, table=self._video.table)
-        try:
-            first = with_own_container.first_frame()
-        finally:
-            with_own_container.close()
+        own = EncodedVideo(self._video.media, threads=1, table=self._video.table)  # with a container of its own
+        with contextlib.closing(own):
+            first = own.first_frame()
         return (first.height, first.width) if first is not None else (frame.height, frame.width)
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:

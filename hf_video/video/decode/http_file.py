@@ -80,7 +80,12 @@ class HttpFile(io.RawIOBase):
         end = self._size if size is None or size < 0 else min(self._size, self._position + size)
         parts = []
         while self._position < end:
-            part = self._piece(end)
+            if self._copy is not None:
+                self._copy.seek(self._position)
+                part = self._copy.read(end - self._position)
+            else:
+                number, offset = divmod(self._position, self._size_of_block)
+                part = self._block(number)[offset : offset + end - self._position]
             if not part:
                 break
             parts.append(part)
@@ -93,13 +98,6 @@ class HttpFile(io.RawIOBase):
         self._blocks.clear()
         super().close()
 
-    def _piece(self, end: int) -> bytes:
-        if self._copy is not None:
-            self._copy.seek(self._position)
-            return self._copy.read(end - self._position)
-        number, offset = divmod(self._position, self._size_of_block)
-        return self._block(number)[offset : offset + end - self._position]
-
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
             start = number * self._size_of_block
@@ -108,8 +106,6 @@ class HttpFile(io.RawIOBase):
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(number)
         return self._blocks[number]
-
-    # -- requests ---------------------------------------------------------------------------------------------------
 
     def _request(self, start: int | None, end: int | None = None) -> HTTPResponse:
         """The answer to a request for the bytes from `start` to `end` (included; None: to the last), or for all."""

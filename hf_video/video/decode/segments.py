@@ -23,10 +23,7 @@ from hf_video.video.decode.frame_table import FrameTable
 B_ONLY = ("mpeg4", "mpeg1video", "mpeg2video")
 # First bytes of NAL units that hold a slice: of any, and of those that nothing refers to (H.264: nal_ref_idc is 0;
 # HEVC: an even type below 16).
-SLICES = {
-    "h264": [head for head in range(128) if 1 <= head & 31 <= 5],
-    "hevc": list(range(64)),
-}
+SLICES = {"h264": [head for head in range(128) if 1 <= head & 31 <= 5], "hevc": list(range(64))}
 UNREFERENCED = {
     "h264": [head for head in SLICES["h264"] if head < 32],
     "hevc": [head for head in range(32) if not head & 2],
@@ -171,18 +168,15 @@ class SegmentReader:
         if pts is None or (not arrived and pts > first_target):
             raise DoubtError  # landed behind the target
         if self.table.origin == "index" and not packet.is_discard:
-            self._check_against_index(packet, pts)
+            stamps, keys = self.table.pts, self.table.keys
+            rank = bisect_left(stamps, pts)
+            if rank == len(stamps) or stamps[rank] != pts:
+                raise WrongTableError
+            if packet.is_keyframe and keys[self.table.key_before(rank)] != rank:
+                raise WrongTableError
         if packet.is_keyframe:
             self._passed = pts
         return True
-
-    def _check_against_index(self, packet: av.Packet, pts: int) -> None:
-        stamps, keys = self.table.pts, self.table.keys
-        rank = bisect_left(stamps, pts)
-        if rank == len(stamps) or stamps[rank] != pts:
-            raise WrongTableError
-        if packet.is_keyframe and keys[self.table.key_before(rank)] != rank:
-            raise WrongTableError
 
     def confirms(self, index: int) -> bool:
         """Whether the file has a keyframe at the time of frame `index`."""
@@ -195,21 +189,18 @@ class SegmentReader:
 
     def keyframe(self, index: int) -> av.VideoFrame | None:
         """Keyframe `index` decoded from its own packet alone, or None if that can't be done."""
+        pts = int(self.table.pts[index])
         try:
-            return self._single(int(self.table.pts[index]), self.table.key_before(index))
+            decoder = self._at(self.table.key_before(index))
+            for packet in self._packets:
+                if not packet.size or packet.pts is None or packet.pts > pts:
+                    return None
+                if packet.pts == pts:
+                    frames = decoder.decode(packet) + decoder.decode(None)
+                    _check_start(frames, pts)
+                    return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
         except (DoubtError, av.FFmpegError):
-            return None
-
-    def _single(self, pts: int, key: int) -> av.VideoFrame | None:
-        """The keyframe with this pts, decoded from its own packet alone."""
-        decoder = self._at(key)
-        for packet in self._packets:
-            if not packet.size or packet.pts is None or packet.pts > pts:
-                return None
-            if packet.pts == pts:
-                frames = decoder.decode(packet) + decoder.decode(None)
-                _check_start(frames, pts)
-                return next((f for f in frames if f.pts == pts and not f.is_corrupt), None)
+            pass
         return None
 
     def _at(self, key: int) -> av.VideoCodecContext:

@@ -13,14 +13,7 @@ import numpy as np
 from hf_video.errors import NotAVideoError, VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.container import Media, media_from_file, media_from_path
 from hf_video.video.decode.encoded import DeliverPixels, EncodedSource
-from hf_video.video.decode.stills import (
-    DEFAULT_FPS,
-    AnimatedImage,
-    ArrayVideo,
-    ImageFolder,
-    Stills,
-    images_from_list,
-)
+from hf_video.video.decode.stills import DEFAULT_FPS, AnimatedImage, ArrayVideo, ImageFolder, Stills, images_from_list
 from hf_video.video.decode.torchcodec_backend import TorchcodecSource
 from hf_video.video.frames.addresses import local_path, missing_path, scheme_of
 from hf_video.video.frames.part import PartSource, VideoPart

@@ -63,7 +63,7 @@ class TorchcodecSource(EncodedSource):
         video, table = self._video.video, self._video.table
         return (
             video.kind.startswith(EXACT_CONTAINERS)
-            and self._codec() in EXACT_CODECS
+            and self._video.codec in EXACT_CODECS
             and getattr(video.decoder.format, "name", "") in EXACT_FORMATS
             and table.pts is not None
             and table.access == "seek"

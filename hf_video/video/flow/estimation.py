@@ -36,15 +36,7 @@ METHODS = ("dis", "farneback", "tvl1")
 BOUND = 20.0  # pixels; dense_flow's -b 20
 STILL = 128  # what no motion is quantised to
 PRESETS = ("ultrafast", "fast", "medium")
-FARNEBACK = {
-    "pyr_scale": 0.5,
-    "levels": 3,
-    "winsize": 15,
-    "iterations": 3,
-    "poly_n": 5,
-    "poly_sigma": 1.2,
-    "flags": 0,
-}
+FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
 
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -67,14 +59,21 @@ def load_opencv(method: str = "dis") -> Any:
 
 
 def flow_method(method: str = "dis", **options: Any) -> Field:
-    """A function (grey frame, next grey frame) -> (H, W, 2) float32.
+    """Makes a function that computes the flow between two grey frames.
 
-    `"dis"` (Kroeger et al. 2016): `preset` "ultrafast", "fast" or "medium" (default). `"farneback"` (2003): keywords of
-    `cv2.calcOpticalFlowFarneback`, by default its tutorial's. `"tvl1"` (Zach et al. 2007), what the papers used:
-    keywords of `cv2.optflow.DualTVL1OpticalFlow_create`, by default its own.
+    Args:
+        method: `"dis"` (Kroeger et al. 2016), `"farneback"` (2003) or `"tvl1"` (Zach et al. 2007), as in the papers.
+        options: Of dis: `preset` "ultrafast", "fast" or "medium" (default). Of farneback: keywords of
+            `cv2.calcOpticalFlowFarneback`, by default its tutorial's. Of tvl1: keywords of
+            `cv2.optflow.DualTVL1OpticalFlow_create`, by default its own.
 
-    Raises VideoOptionError for an unknown method or option, BackendError where OpenCV has it not. The function is for
-    one thread: OpenCV's objects hold buffers.
+    Returns:
+        A function (grey frame, next grey frame), both (H, W) uint8, to (H, W, 2) float32 in pixels. It is for one
+        thread: OpenCV's objects hold buffers.
+
+    Raises:
+        VideoOptionError: The method or an option is unknown.
+        BackendError: OpenCV is missing or was built without the method.
     """
     check_choice("method", method, METHODS)
     cv2 = load_opencv(method)
@@ -105,20 +104,22 @@ def optical_flow(
     workers: int | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """The flow of a clip, several fields at once (OpenCV leaves Python's lock while it computes).
+    """Computes the flow of a clip, several fields at once (OpenCV leaves Python's lock while it computes).
 
     Args:
         frames: (N, H, W, 3) uint8 RGB.
         pairs: (P, 2) numbers of frames, from which to which; None takes each frame and the next.
-        method, options: see `flow_method`.
+        method, options: As in `flow_method`.
         bound: In pixels: fields are clipped and quantised (`quantize`). None keeps them as floats.
         workers: Threads; None takes one for each processor. The result does not depend on it.
 
     Returns:
         (P, H, W, 2), x then y, in pixels: float32, or uint8 with `bound`.
 
-    Raises VideoArrayError (frames of another shape or dtype), ShortVideoError (one frame), VideoOptionError,
-    BackendError.
+    Raises:
+        VideoArrayError: The frames have another shape or dtype.
+        ShortVideoError: There is one frame and no `pairs`.
+        VideoOptionError, BackendError: As in `flow_method`; also for wrong `pairs` or `workers`.
     """
     if not isinstance(frames, np.ndarray) or frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         got = f"{getattr(frames, 'dtype', type(frames).__name__)} {tuple(getattr(frames, 'shape', ()))}"
@@ -127,7 +128,13 @@ def optical_flow(
         if len(frames) < 2:
             raise ShortVideoError(f"Flow lies between two frames and {len(frames)} came.")
         pairs = np.stack([np.arange(len(frames) - 1), np.arange(1, len(frames))], axis=1)
-    pairs = _checked_pairs(pairs, len(frames))
+    pairs = np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
+        raise VideoOptionError(f"pairs must be whole numbers (pairs, 2); {pairs.dtype} {pairs.shape} came.")
+    if pairs.size and (pairs.min() < 0 or pairs.max() >= len(frames)):
+        raise VideoOptionError(
+            f"pairs names frames from {pairs.min()} to {pairs.max()}; there are 0 to {len(frames) - 1}."
+        )
     check_count("workers", workers, optional=True)
     flow_method(method, **options)  # wrong options fail here and not in a thread
     cv2 = load_opencv(method)
@@ -147,21 +154,9 @@ def optical_flow(
     return fields
 
 
-def _checked_pairs(pairs: ArrayLike, count: int) -> np.ndarray:
-    pairs = np.asarray(pairs)
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
-        raise VideoOptionError(f"pairs must be whole numbers (pairs, 2); {pairs.dtype} {pairs.shape} came.")
-    if pairs.size and (pairs.min() < 0 or pairs.max() >= count):
-        raise VideoOptionError(f"pairs names frames from {pairs.min()} to {pairs.max()}; there are 0 to {count - 1}.")
-    return pairs
-
-
-# -- images of flow ---------------------------------------------------------------------------------------------------
-
-
 def quantize(flow: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
-    """Pixels to uint8: clipped to ±`bound`, which become 0 and 255; half-way steps go to the even one, as OpenCV's
-    cvRound in dense_flow. Any shape. Raises VideoOptionError for a bound of 0 or less."""
+    """Quantises flow of any shape, in pixels, to uint8: clipped to ±`bound`, which become 0 and 255; half-way steps go
+    to the even one, as OpenCV's cvRound in dense_flow. Raises VideoOptionError for a bound of 0 or less."""
     scaled = np.clip(np.asarray(flow, np.float32), -check_number("bound", bound, above=0), bound)
     return np.rint((scaled + np.float32(bound)) * np.float32(255 / (2 * bound))).astype(np.uint8)
 
@@ -173,16 +168,22 @@ def dequantize(images: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
 
 
 def flip_flow(flow: np.ndarray) -> np.ndarray:
-    """The flow of the mirrored frames: (..., H, W, 2) reversed left to right, **and x negated** (255 - x of images). A
-    mirrored ball that flew right flies left; flow mirrored as a picture alone would say otherwise."""
+    """Mirrors flow left to right: the places are reversed **and x is negated** (255 - x of quantised fields).
+
+    Args:
+        flow: (..., H, W, 2): uint8 of `quantize`, or floats in pixels.
+
+    Returns:
+        The flow of the mirrored frames, a copy of the same shape and dtype.
+
+    Raises:
+        VideoArrayError: The last dimension is not 2, or there are fewer than three.
+    """
     if flow.ndim < 3 or flow.shape[-1] != 2:
         raise VideoArrayError(f"A flow field has shape (..., height, width, 2) and {tuple(flow.shape)} came.")
     flipped = flow[..., ::-1, :].copy()
     flipped[..., 0] = 255 - flipped[..., 0] if flow.dtype == np.uint8 else -flipped[..., 0]
     return flipped
-
-
-# -- stacks -----------------------------------------------------------------------------------------------------------
 
 
 def stack_frames(indices: ArrayLike, first: int, last: int, length: int) -> np.ndarray:

@@ -20,10 +20,17 @@ AT_ONCE = 32  # frames that are decoded in one go when a part is read from end t
 
 @dataclass(frozen=True)
 class VideoPart:
-    """From `start` to `end` (not included; None: to the end) of a video, in "seconds" of its time line or in "frames".
+    """A stretch of a video, which `VideoReader` reads as a video of its own: frame 0 is the one on screen at the start,
+    and times stay those of the whole video.
 
-    `VideoReader` takes it wherever it takes `source`, a path, URL or anything else it opens: frame 0 is the one on
-    screen at the start, and times stay those of the whole video. Raises VideoOptionError for a stretch that is none.
+    Args:
+        source: The whole video: a path, URL or anything else that `VideoReader` opens.
+        start: Where the stretch begins, in `unit`.
+        end: Where it ends (not included), in `unit`; None: with the video.
+        unit: "seconds" of the video's time line, or "frames".
+
+    Raises:
+        VideoOptionError: The start is below 0, the end not after it, or the unit unknown.
     """
 
     source: VideoSource

@@ -77,11 +77,7 @@ def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
 
 
 def resize_frames(
-    frames: np.ndarray | torch.Tensor,
-    size: tuple[int, int],
-    *,
-    interpolation: str = "bilinear",
-    antialias: bool = True,
+    frames: np.ndarray | torch.Tensor, size: tuple[int, int], *, interpolation: str = "bilinear", antialias: bool = True
 ) -> np.ndarray | torch.Tensor:
     """Resizes all frames of a clip.
 
@@ -102,7 +98,14 @@ def resize_frames(
     import torch
     import torch.nn.functional as functional
 
-    _check(frames, size, interpolation)
+    if getattr(frames, "ndim", None) != 4 or str(frames.dtype) not in ("uint8", "torch.uint8"):
+        what = f"{getattr(frames, 'dtype', type(frames).__name__)} of shape {tuple(getattr(frames, 'shape', ()))}"
+        raise VideoArrayError(f"a clip must be uint8 of shape (frames, height, width, channels), got {what}")
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    if len(size) != 2 or min(size) < 1:
+        raise VideoOptionError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
+    if min(frames.shape[1:3]) < 1:
+        raise VideoArrayError(f"frames of {frames.shape[1]}x{frames.shape[2]} pixels can't be resized")
     if tuple(frames.shape[1:3]) == tuple(size):
         return frames
     if len(frames) == 0:
@@ -117,17 +120,6 @@ def resize_frames(
     resized = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=antialias)
     resized = resized.permute(0, 2, 3, 1).contiguous()
     return resized if isinstance(frames, torch.Tensor) else resized.numpy()
-
-
-def _check(frames: np.ndarray | torch.Tensor, size: tuple[int, int], interpolation: str) -> None:
-    if getattr(frames, "ndim", None) != 4 or str(frames.dtype) not in ("uint8", "torch.uint8"):
-        what = f"{getattr(frames, 'dtype', type(frames).__name__)} of shape {tuple(getattr(frames, 'shape', ()))}"
-        raise VideoArrayError(f"a clip must be uint8 of shape (frames, height, width, channels), got {what}")
-    check_choice("interpolation", interpolation, INTERPOLATIONS)
-    if len(size) != 2 or min(size) < 1:
-        raise VideoOptionError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
-    if min(frames.shape[1:3]) < 1:
-        raise VideoArrayError(f"frames of {frames.shape[1]}x{frames.shape[2]} pixels can't be resized")
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix:
@@ -221,12 +213,7 @@ class FrameConverter:
     """
 
     def __init__(
-        self,
-        sizing: Sizing,
-        scaler: str,
-        *,
-        background: tuple[int, int, int] = WHITE,
-        aspect: Fraction = SQUARE,
+        self, sizing: Sizing, scaler: str, *, background: tuple[int, int, int] = WHITE, aspect: Fraction = SQUARE
     ):
         self.sizing = sizing
         self.scaler = scaler

@@ -38,16 +38,19 @@ TURNS = {
 
 
 def image_to_rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """A PIL image of any mode as uint8 (height, width, 3), upright.
+    """Converts a PIL image of any mode to upright 8-bit RGB.
 
     Args:
         image: The image. Orientation that its EXIF asks for is applied; `ImageOps.exif_transpose` removes the entry, so
             nothing is turned twice; one that was turned by hand still has it, so delete it there.
         background: RGB from 0 to 255 that shows through where the image is transparent.
 
+    Returns:
+        uint8 RGB of shape (height, width, 3).
+
     Raises:
-        VideoArrayError: the mode says nothing of what is white and the values don't either (`I` without a file,
-            up to 255 or beyond 65535; `F` outside 0 to 1), or Pillow can't convert the mode.
+        VideoArrayError: Neither the mode nor the values say which value is white (`I` without a file, up to 255 or
+            beyond 65535; `F` outside 0 to 1), or Pillow can't convert the mode.
     """
     pixels = _deep(image, background) if image.mode[0] in "IF" else _shallow(image, background)
     turned = orientation(image)  # after loading: Pillow turns a TIFF as it loads it
@@ -55,14 +58,18 @@ def image_to_rgb(image: Image.Image, *, background: tuple[int, int, int] = WHITE
 
 
 def array_to_rgb(array: np.ndarray, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """An array (..., height, width, channels) of any dtype as uint8 (..., height, width, 3).
+    """Converts an array of any dtype to 8-bit RGB.
 
     Args:
-        array: One channel is grey, two are grey and opacity, three RGB, four RGB and opacity.
+        array: (..., height, width, channels): one channel is grey, two are grey and opacity, three RGB, four RGB and
+            opacity.
         background: RGB from 0 to 255 that shows through where the array is transparent.
 
+    Returns:
+        uint8 RGB of shape (..., height, width, 3).
+
     Raises:
-        VideoArrayError: another number of channels, or values outside the range of the dtype (see the module).
+        VideoArrayError: There are more channels, or values outside the range of the dtype (see the module).
     """
     channels = array.shape[-1]
     if not 1 <= channels <= 4:

@@ -71,18 +71,23 @@ VideoStream = VideoStreamMetadata  # the name in pickles of 0.1.0
 
 @dataclass(frozen=True)
 class VideoMetadata:
-    """What is known of a video before a frame is decoded.
+    """Describes a video, known before a frame is decoded.
 
-    `num_frames` counts frames that can be presented; `fps` is their average rate in frames per second
-    (`num_frames / duration`); `duration` is in seconds, from the first frame's start to the last frame's end;
-    `begin` is the presentation time of frame 0 in seconds (0 for most files);
-    `height` and `width` are in pixels **after** `rotation` (degrees clockwise: 0, 90, 180, 270) has been applied;
-    `sample_aspect_ratio` is how many times as wide as high these pixels are shown (1 where the file doesn't say): a
-    player shows width · sample_aspect_ratio by height, and `square_pixels=True` reads it so;
-    `codec` is FFmpeg's short name (`"h264"`), or `"images"` / `"array"` for sources that were never encoded;
-    `rebuilt_timestamps` is True where the file's times contradict the order of its frames, so that all times were
-    counted from the frame rate;
-    `stream` is the number of the stream that is read and `streams` what the container says of all its video streams.
+    Attributes:
+        num_frames: Number of frames that can be presented.
+        fps: Their average rate in frames per second (`num_frames / duration`).
+        duration: Seconds from the first frame's start to the last frame's end.
+        height, width: Size in pixels **after** `rotation` has been applied.
+        begin: Presentation time of frame 0 in seconds (0 for most files).
+        rotation: Degrees clockwise: 0, 90, 180 or 270.
+        codec: FFmpeg's short name (`"h264"`), or `"images"` / `"array"` for sources that were never encoded.
+        source: Name of the source in messages.
+        sample_aspect_ratio: Width of a pixel in heights as a player shows it (1 where the file doesn't say): the
+            player shows width · sample_aspect_ratio by height, and `square_pixels=True` reads it so.
+        rebuilt_timestamps: Whether the file's times contradict the order of its frames, so that all times were counted
+            from the frame rate.
+        stream: Number of the stream that is read; None where the source has no streams.
+        streams: What the container says of all its video streams.
     """
 
     num_frames: int
@@ -102,12 +107,13 @@ class VideoMetadata:
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """Some frames of a video.
+    """Some frames of a video. With `on_error="skip"` there may be fewer than were asked for.
 
-    `data` is uint8 RGB of shape (frames, height, width, 3); `indices` (int64) are their numbers in display order and
-    `seconds` (float64) their presentation times; both have shape (frames,). With `on_error="skip"` there may be fewer
-    frames than were asked for; with `"repeat"`, `repeated` names the indices that show their nearest good neighbour.
-    With `snap="keyframe"` indices and seconds are those of the keyframes that were really read.
+    Attributes:
+        data: uint8 RGB of shape (frames, height, width, 3).
+        indices: Frame numbers in display order, int64 (frames,); with `snap="keyframe"` those of the keyframes read.
+        seconds: Presentation times of these frames, float64 (frames,).
+        repeated: With `on_error="repeat"`, the indices that show their nearest good neighbour.
     """
 
     data: np.ndarray

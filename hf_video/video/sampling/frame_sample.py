@@ -115,9 +115,6 @@ def make_sample(indices: np.ndarray, clock: Clock | None, *, short: bool) -> Fra
     return FrameSample(indices, clock.start(indices), spans, bool(short))
 
 
-# --- one clip over the whole video -----------------------------------------------------------------------------------
-
-
 def uniform(
     total: int | VideoMetadata,
     num_frames: int,
@@ -127,7 +124,7 @@ def uniform(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """Evenly over the whole video, one clip of `num_frames`.
+    """Spreads one clip evenly over the whole video.
 
         segment_center  |--#--|--#--|--#--|--#--|   floor((2i+1)N / 2T): the middle of T equal segments (TSN)
         floor           |#----|#----|#----|#----|   floor(iN / T): the first frame of each
@@ -142,8 +139,13 @@ def uniform(
         short: See `hf_video.video.sampling.samplers`.
         fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
 
+    Returns:
+        Indices of shape (1, T), and the seconds at which these frames are shown.
+
     Raises:
-        SamplingError, NoFramesError, ShortVideoError.
+        SamplingError: An argument has another value than those listed.
+        NoFramesError: The video has no frame.
+        ShortVideoError: With `short="error"`, the video has fewer frames than are needed.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_SPREAD, SamplingError)
@@ -173,12 +175,15 @@ def random_segments(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """One random frame from each of `num_frames` equal segments, in order: `uniform` for training (TSN).
+    """Draws one frame from each of T equal segments, in order: `uniform` for training (TSN).
 
         |-#---|----#|#----|---#-|
 
-    Segment i holds the frames from floor(iN/T) up to floor((i+1)N/T), at least one. `seed` is an int, a numpy
-    `Generator` (which moves on), or None for a new draw every time. The rest, and what it raises, as in `uniform`.
+    Segment i holds the frames from floor(iN/T) up to floor((i+1)N/T), at least one.
+
+    Args:
+        seed: An int, a numpy `Generator` (which moves on), or None for a new draw every time.
+        total, num_frames, short, fps, timestamps: As in `uniform`, and so the result and what is raised.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_SPREAD, SamplingError)
@@ -201,7 +206,7 @@ def adaptive(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """More frames where more moves.
+    """Takes more frames where more moves.
 
         energy   ....:|||:..........:||:....
         taken    #----####-----#----###----#
@@ -211,11 +216,9 @@ def adaptive(
     "segment_center")`. Where the video has enough frames no frame is taken twice.
 
     Args:
-        energy: (N,) how much changes at each frame, 0 or more, in any unit; `hf_video.video.sampling.motion_energy`
-            measures it.
-        uniform_share: The part of the frames, 0 to 1, that is spread evenly whatever moves, so that a still
-            passage is seen too.
-        total, num_frames, short, fps, timestamps: as in `uniform`, and so what it raises.
+        energy: (N,) how much changes at each frame, 0 or more, in any unit; `motion_energy` measures it.
+        uniform_share: Part of the frames, 0 to 1, that is spread evenly, so that a still passage is seen too.
+        total, num_frames, short, fps, timestamps: As in `uniform`, and so the result and what is raised.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_SPREAD, SamplingError)
@@ -259,15 +262,18 @@ def uniform_views(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """`num_clips` clips that each cover the whole video, shifted against one another by a part of a segment.
+    """Takes several clips that each cover the whole video, shifted against one another by a part of a segment.
 
         segments   |-----|-----|-----|
         clip 1      1     1     1
         clip 2         2     2     2
 
     VideoMAE's test protocol on Something-Something v2 (MCG-NJU/VideoMAE, ssv2.py): with tick = N/T all
-    int(tick·(x + j/K)) are sorted and view k is every K-th of them from k on. Other arguments, and what it raises, as
-    in `uniform`.
+    int(tick·(x + j/K)) are sorted and view k is every K-th of them from k on.
+
+    Args:
+        num_clips: Clips (K); the result has indices of shape (K, T).
+        total, num_frames, short, fps, timestamps: As in `uniform`, and so what is raised.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_SPREAD, SamplingError)

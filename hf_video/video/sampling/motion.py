@@ -14,14 +14,14 @@ _ENOUGH = 512  # differences that are plenty to place a few dozen frames
 
 
 def motion_energy(source: VideoSource, *, shortest_edge: int = 32, every: int | None = None) -> np.ndarray:
-    """Frame-difference energy of a whole video, from one cheap pass at thumbnail size.
+    """Measures how much changes from frame to frame, in one pass over a video at thumbnail size.
 
     Args:
         source: A `VideoReader` (it is opened a second time, small) or whatever one takes.
         shortest_edge: Height or width, whichever is smaller, of the frames that are compared, in pixels. Small frames
             don't see noise.
-        every: Compare every so-manieth frame; the value stands for all frames in between. None compares all up to 1023
-            frames and fewer in longer videos, so that about 512 to 1023 differences are taken.
+        every: Distance in frames of those that are compared; a value stands for all frames in between. None compares
+            all frames of up to 1023, and fewer of longer videos, so that about 512 to 1023 differences are taken.
 
     Returns:
         (N,) float64: the mean absolute difference from the frame before, per frame, in units of the full range (0 to
@@ -29,7 +29,8 @@ def motion_energy(source: VideoSource, *, shortest_edge: int = 32, every: int | 
         can't be decoded count as still.
 
     Raises:
-        VideoOptionError on an `every` below 1, and what `VideoReader` raises.
+        VideoOptionError: `every` is below 1.
+        VideoError: The video can't be read; see `VideoReader`.
     """
     from hf_video.video.reader import VideoReader
 

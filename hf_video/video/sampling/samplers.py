@@ -39,8 +39,6 @@ from hf_video.video.sampling.frame_sample import (
     uniform_views,
 )
 
-# --- clips at a stride -----------------------------------------------------------------------------------------------
-
 
 def center(
     total: int | VideoMetadata,
@@ -51,12 +49,14 @@ def center(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """One clip from the middle, every `stride`-th frame.
+    """Takes one clip from the middle of the video, every `stride`-th frame.
 
         --------#--#--#--#--------   T=4, stride=3
 
     The clip spans (T-1)·stride + 1 frames and starts at floor((N - span) / 2), at 0 where the video is shorter.
-    Arguments and errors as in `dense`.
+
+    Args:
+        total, num_frames, stride, short, fps, timestamps: As in `dense`, and so what is raised.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_STRIDED, SamplingError)
@@ -79,7 +79,7 @@ def dense(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """`num_clips` clips of `num_frames` frames, each `stride` frames apart.
+    """Takes clips of frames that are `stride` frames apart.
 
         video            ---------------------------
         stride=3         #--#--#--#--#--#--#--#--#--   the L = ceil(N/stride) frames that clips are cut from
@@ -102,8 +102,11 @@ def dense(
         short: `"repeat_last"`, `"loop"` or `"error"`: see the top of this file.
         fps, timestamps: Frames per second, or the seconds of all N frames; only needed for `.seconds`.
 
+    Returns:
+        Indices of shape (K, T), and the seconds at which these frames are shown.
+
     Raises:
-        SamplingError, NoFramesError, ShortVideoError.
+        SamplingError, NoFramesError, ShortVideoError: As in `uniform`.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_STRIDED, SamplingError)
@@ -142,7 +145,7 @@ def at_fps(
     fps: float | None = None,
     timestamps: Sequence[float] | None = None,
 ) -> FrameSample:
-    """Clips of the same length in *seconds* whatever the video's rate: T frames, `rate` apart at `target_fps`.
+    """Takes clips of one length in *seconds* whatever the video's rate: T frames, `rate` apart at `target_fps`.
 
         60 fps   #-------#-------#-------#    rate 4 at 30 fps: 0.13 s from frame to frame
         30 fps   #---#---#---#
@@ -162,7 +165,11 @@ def at_fps(
         rate: Frames at `target_fps` from one taken frame to the next (32 in 8x32).
         target_fps: The rate that `rate` is counted in, frames per second.
         fps: The video's own rate, frames per second; not needed with a `VideoMetadata`.
-        total, num_frames, num_clips, seed, short, timestamps: as in `dense`, and so what it raises.
+        start: Where the clips lie, as above.
+        total, num_frames, num_clips, seed, short, timestamps: As in `dense`, and so the result and what is raised.
+
+    Raises:
+        SamplingError: Nothing says how fast the video is.
     """
     n, clock = read_total(total, fps, timestamps)
     check_choice("short", short, SHORT_STRIDED, SamplingError)
@@ -202,8 +209,6 @@ def _truncated_linspace(first: float, last: float, count: int) -> np.ndarray:
     return values.astype(np.float32).astype(np.int64)
 
 
-# --- by name ---------------------------------------------------------------------------------------------------------
-
 SAMPLERS: dict[str, Callable[..., FrameSample]] = {
     "uniform": uniform,
     "random": random_segments,
@@ -222,9 +227,6 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
     if isinstance(sampler, str) and sampler in SAMPLERS:
         return SAMPLERS[sampler]
     raise SamplingError(unknown_name("There is no sampler", sampler, SAMPLERS, cutoff=0.4, also=", or any callable"))
-
-
-# --- on an open video -----------------------------------------------------------------------------------------------
 
 
 def sample_video(
