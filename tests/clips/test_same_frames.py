@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
-from tiny import LABELS, write_clip
-from transformers import pipeline
+import tiny_video_text
+from tiny import LABELS
+from tiny_text import tiny_tokenizer
+from transformers import AutoImageProcessor, pipeline
 
 import hf_video
 from hf_video.clips.request import ClipRequest
@@ -14,108 +18,210 @@ from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import VideoOptionError
 from hf_video.evaluation.classification import evaluate_videos
+from hf_video.evaluation.protocols import Protocol
 from hf_video.features.extraction import extract_features
 from hf_video.retrieval.encoders import ModelEncoder
+from hf_video.retrieval.index import VideoIndex
 from hf_video.training.runs.model_loading import find_source, load_model
-from hf_video.video.reader import VideoReader
+from hf_video.video.writer import write_video
 
 TOKENS = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "patch_size": 8}
-MODELS = {"videomae": TOKENS, "timesformer": TOKENS, "i3d": {"stem_channels": 8}}
-FILE, CONFIG = 8, 4  # frames of a clip
+STREAM = {"kind": "resnet", "depths": [1], "widths": [6], "dropout": [0.0]}
+MODELS = {
+    "c3d": {"stem_channels": 4, "fc_size": 8},
+    "i3d": {"stem_channels": 8},
+    "mvit": {
+        **{"embed_dim": 16, "num_hidden_layers": 1, "dim_mul": [], "head_mul": [], "pool_q_stride": []},
+        **{"pool_kv_stride_adaptive": [1, 4, 4]},
+    },
+    "s3d": {"stem_channels": 8, "projection_dim": 8},
+    "slowfast": {
+        **{"stem_channels": 8, "beta_inverse": 4, "depths": [1], "slow_kernels": [1], "fast_kernels": [3]},
+        **{"head_pool": [0, 0]},
+    },
+    "timesformer": TOKENS,
+    "two_stream": {"spatial_config": STREAM, "temporal_config": STREAM, "flow_length": 2},
+    "video_swin": {"embed_dim": 8, "depths": (1,), "num_heads": (1,), "window_size": (4, 3, 3)},
+    "videoclip": {},
+    "videomae": TOKENS,
+    "violet": {},
+    "vivit": {**{k: v for k, v in TOKENS.items() if k != "patch_size"}, "tubelet_size": [2, 8, 8]},
+    "x3d": {"stem_channels": 4, "depth_factor": 0.2, "head_size": 8},
+}
+FILE, CONFIG, ASKED = 8, 4, 12  # frames of a clip, of those that say it
+COUNTS = {"c3d": (18, 16, 20), "violet": (6, 4, 2)}  # fc6 takes no fewer; there are positions for six
+LENGTH = 50
+WORDS = ["moving left", "right"]
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return str(write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 50, fps=25))
+    """Frames that tell their numbers: each is of one grey."""
+    frames = np.broadcast_to((4 * np.arange(LENGTH, dtype=np.uint8))[:, None, None, None], (LENGTH, 32, 40, 3))
+    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    return str(write_video(path, np.ascontiguousarray(frames), 25, codec="ffv1"))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def folder(request, tmp_path_factory):
-    """A model whose configuration says 4 frames and whose processor says 8."""
-    folder, row = tmp_path_factory.mktemp(request.param), hf_video.MODELS[request.param]
-    labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
-    config = row.load(row.config)(image_size=32, num_frames=CONFIG, **MODELS[request.param], **labels)
-    row.load(row.auto["AutoModelForVideoClassification"])(config).save_pretrained(folder)
-    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    row.load(row.image_processor)(**size, num_frames=FILE).save_pretrained(folder)
+def counts(model_type: str) -> tuple[int, int, int]:
+    return COUNTS.get(model_type, (FILE, CONFIG, ASKED))
+
+
+def save(model_type: str, folder, **file):
+    """A tiny model, saved; `file` are settings of its processor's file."""
+    row, config_frames = hf_video.MODELS[model_type], counts(model_type)[1]
+    if model_type == "videoclip":
+        tiny_video_text.save_videoclip(folder, num_frames=config_frames)
+    elif model_type == "violet":
+        tiny_video_text.save_violet(folder)
+    else:
+        labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+        config = row.load(row.config)(image_size=32, num_frames=config_frames, **MODELS[model_type], **labels)
+        auto = "AutoModel" if model_type == "s3d" else "AutoModelForVideoClassification"
+        row.load(row.auto[auto])(config).save_pretrained(folder)
+    size = {"size": {"height": 32, "width": 32}, "crop_size": {"height": 32, "width": 32}}
+    flow = {"flow_length": 2} if model_type == "two_stream" else {}
+    images = row.load(row.image_processor)(**size, **flow, **file)
+    if row.processor:
+        images = row.load(row.processor)(images, tiny_tokenizer())
+    images.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module", params=hf_video.MODELS)
+def folder(request, tmp_path_factory):
+    """A model whose configuration and processor say different numbers of frames."""
+    return save(request.param, tmp_path_factory.mktemp(request.param), num_frames=counts(request.param)[0])
+
+
+@pytest.fixture(scope="module", params=hf_video.MODELS)
+def plain_folder(request, tmp_path_factory):
+    """A model whose processor's file says nothing about frames."""
+    return save(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture
 def read(monkeypatch):
-    """The clips that were read, as sets of frame numbers: what any entrance asks the reader for."""
-    seen: list[tuple[int, ...]] = []
-    get, clips = VideoReader.get_frames, VideoReader.frames_of_clips
+    """The frames that a call makes inputs of, numbered, of each clip in order and with repeats."""
 
-    def get_frames(self, indices, *args, **kwargs):
-        seen.append(tuple(np.unique(indices).tolist()))
-        return get(self, indices, *args, **kwargs)
+    def taken(processor, call):
+        clips: list[list[int]] = []
+        kind, make = type(processor), type(processor)._inputs
 
-    def frames_of_clips(self, numbers, *args, **kwargs):
-        seen.extend(tuple(np.unique(one).tolist()) for one in numbers)
-        return clips(self, numbers, *args, **kwargs)
+        def inputs(self, given, settings):
+            clips.extend((np.asarray(one.frames)[:, 9, 9].mean(-1) / 4).round().astype(int).tolist() for one in given)
+            return make(self, given, settings)
 
-    monkeypatch.setattr(VideoReader, "get_frames", get_frames)
-    monkeypatch.setattr(VideoReader, "frames_of_clips", frames_of_clips)
-
-    def taken(call):
-        seen.clear()
-        call()
-        return {frame for one in seen for frame in one}
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "_inputs", inputs)
+            call()
+        return clips
 
     return taken
 
 
 def loaded(folder):
-    from transformers import AutoImageProcessor, AutoModelForVideoClassification
+    """The model, its image processor, and its tokenizer where it has one."""
+    from transformers import AutoConfig, AutoTokenizer
 
-    return AutoModelForVideoClassification.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-
-
-ASKED = [{}, {"num_frames": 4}, {"sampler": "dense", "sampler_options": {"stride": 3}}, {"num_frames": 2}]
-
-
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: "-".join(asked) or "nothing")
-def test_entrances_that_take_options(folder, clip, read, asked):
-    model, processor = loaded(folder)
-    if model.config.model_type == "i3d" and asked.get("num_frames") == 2:
-        pytest.skip("too short for its strides")
-    rows = VideoRows([VideoRow(clip, 0, "clip.mp4")], LABELS)
-    tasks = ("video-classification", "video-feature-extraction")
-    pipelines = [pipeline(task, model=model, image_processor=processor) for task in tasks]
-    frames = [read(lambda: processor(clip, return_tensors="pt", **asked))]
-    frames += [read(lambda run=run: run(clip, **asked)) for run in pipelines]
-    frames.append(read(lambda: extract_features(model, processor, rows, on_error="raise", **asked)))
-    frames.append(read(lambda: VideoDataset(rows, processor, **asked)[0]))
-    assert len(frames[0]) == asked.get("num_frames", FILE)
-    assert all(one == frames[0] for one in frames), frames
+    row = hf_video.MODELS[AutoConfig.from_pretrained(folder).model_type]
+    name = {"violet": "VioletForVideoTextRetrieval", "videoclip": "VideoCLIPModel", "s3d": "S3DModel"}
+    model = getattr(hf_video, name.get(row.model_type) or row.auto["AutoModelForVideoClassification"])
+    tokenizer = AutoTokenizer.from_pretrained(folder) if row.processor else None
+    return model.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder), tokenizer
 
 
-def test_entrances_that_take_none(folder, clip, read):
-    model, processor = loaded(folder)
-    rows = VideoRows([VideoRow(clip, 0, "clip.mp4")], LABELS)
-    frames = [read(lambda: processor(clip, return_tensors="pt"))]
-    frames.append(read(lambda: evaluate_videos(model, processor, rows, progress=False)))
-    frames.append(read(lambda: ModelEncoder(model, processor).embed(clip, Windows(60, 60))))
-    trained = load_model(find_source(folder), labels=LABELS)
-    frames.append(read(lambda: VideoDataset(rows, trained.processor)[0]))
-    assert len(frames[0]) == FILE
-    assert all(one == frames[0] for one in frames), frames
+def entrances(model, processor, tokenizer, clip, asked, index):
+    """Calls by name; those that take no options are there where nothing is asked."""
+    rows, kind = VideoRows([VideoRow(clip, 0, "clip.mkv")], LABELS), model.config.model_type
+    sampling = {name: value for name, value in asked.items() if name != "frame_sampling_rate"}
+    if "frame_sampling_rate" in asked:  # which only pipelines have
+        sampling |= {"sampler": "dense", "sampler_options": {"stride": asked["frame_sampling_rate"]}}
+    calls = {
+        "processor": lambda: processor(clip, return_tensors="pt", **sampling),
+        "data set": lambda: VideoDataset(rows, processor, **sampling)[0],
+    }
+
+    def run(task, model=model, **options):
+        built = pipeline(task, model=model, image_processor=processor, tokenizer=tokenizer)
+        calls[task] = lambda: built(clip, **options, **asked)
+
+    if kind == "violet":
+        run("video-question-answering", hf_video.VioletForQuestionAnswering(model.config), question="moving")
+    else:
+        run("video-feature-extraction")
+        calls["extract_features"] = lambda: extract_features(model, processor, rows, on_error="raise", **sampling)
+    if tokenizer is not None:
+        run("zero-shot-video-classification", candidate_labels=WORDS)
+        run("video-text-retrieval", texts=WORDS)
+    elif kind != "s3d":
+        run("video-classification")
+        options = {"options" if name == "sampler_options" else name: value for name, value in sampling.items()}
+        protocol = Protocol("asked", **options)
+        calls["evaluate_videos"] = lambda: evaluate_videos(model, processor, rows, protocol=protocol, progress=False)
+        if not asked:
+            calls["evaluate_videos, 1x1"] = lambda: evaluate_videos(model, processor, rows, progress=False)
+    if not asked and kind != "violet":
+        calls["encoder"] = lambda: ModelEncoder(model, processor).embed(clip, Windows(60, 60))
+        made = VideoIndex.create(index)
+        calls["index"] = lambda: made.update(os.path.dirname(clip), model, processor, window=60)
+    return calls
 
 
-def test_windows(folder, clip, read):
-    model, processor = loaded(folder)
-    rows = VideoRows([VideoRow(clip, 0, "clip.mp4")], LABELS)
+@pytest.mark.parametrize(
+    ("num_frames", "asked"),
+    [
+        (False, {}),
+        (True, {}),
+        (False, {"frame_sampling_rate": 2}),
+        (True, {"sampler": "center", "sampler_options": {"stride": 2}}),
+    ],
+    ids=["file", "frames", "rate", "sampler"],
+)
+def test_files_that_disagree(folder, clip, read, tmp_path, num_frames, asked):
+    model, processor, tokenizer = loaded(folder)
+    count = counts(model.config.model_type)[2 if num_frames else 0]
+    asked = {**asked, "num_frames": count} if num_frames else asked
+    calls = entrances(model, processor, tokenizer, clip, asked, tmp_path / "index")
+    frames = {name: read(processor, call) for name, call in calls.items()}
+    assert [len(one) for one in frames["processor"]] == [count]
+    assert frames == dict.fromkeys(frames, frames["processor"])
+
+
+def test_a_file_that_says_nothing(plain_folder, clip, read, tmp_path):
+    """The model's configuration decides, where the processor's class has no number of its own."""
+    model, processor, tokenizer = loaded(plain_folder)
+    calls = entrances(model, processor, tokenizer, clip, {}, tmp_path / "index")
+    frames = {name: read(processor, call) for name, call in calls.items()}
+    assert [len(one) for one in frames["processor"]] == [type(processor).num_frames or model.config.num_frames]
+    assert frames == dict.fromkeys(frames, frames["processor"])
+
+
+@pytest.mark.parametrize("model_type", ["videomae", "i3d", "slowfast"])
+def test_what_training_loads(model_type, clip, read, tmp_path):
+    """`load_model` gives the data set the processor of the file."""
+    file = counts(model_type)[0]
+    _, processor, _ = loaded(save(model_type, tmp_path, num_frames=file))
+    trained = load_model(find_source(tmp_path), labels=LABELS).processor
+    rows = VideoRows([VideoRow(clip, 0, "clip.mkv")], LABELS)
+    frames = read(trained, lambda: VideoDataset(rows, trained)[0])
+    assert frames == read(processor, lambda: processor(clip))
+    assert len(frames[0]) == file
+
+
+def test_windows(clip, read, tmp_path):
+    model, processor, _ = loaded(save("videomae", tmp_path, num_frames=FILE))
+    rows = VideoRows([VideoRow(clip, 0, "clip.mkv")], LABELS)
     classify = pipeline("video-classification", model=model, image_processor=processor)
-    frames = [read(lambda: classify(clip, windows=1.0))]
-    frames.append(read(lambda: extract_features(model, processor, rows, on_error="raise", windows=1.0)))
-    frames.append(read(lambda: ModelEncoder(model, processor).embed(clip, Windows(1.0, 1.0))))
+    frames = [read(processor, lambda: classify(clip, windows=1.0))]
+    frames.append(read(processor, lambda: extract_features(model, processor, rows, on_error="raise", windows=1.0)))
+    frames.append(read(processor, lambda: ModelEncoder(model, processor).embed(clip, Windows(1.0, 1.0))))
     assert frames[0] == frames[1] == frames[2]
-    assert len(frames[0]) > FILE
+    assert [len(one) for one in frames[0]] == [FILE, FILE]
 
 
-def test_training_with_frames_asked_saves_a_processor_that_agrees(folder):
-    trained = load_model(find_source(folder), labels=LABELS, settings={"num_frames": 6})
+def test_training_with_frames_asked_saves_a_processor_that_agrees(tmp_path):
+    save("videomae", tmp_path, num_frames=FILE)
+    trained = load_model(find_source(tmp_path), labels=LABELS, settings={"num_frames": 6})
     assert trained.model.config.num_frames == trained.processor.num_frames == 6
 
 
