@@ -58,28 +58,28 @@ class SamplingPlan:
     resize: Mapping[str, Any] = field(default_factory=dict)
 
 
-def split_videos(given: VideoSource | Sequence[VideoSource]) -> list[Any]:
-    """The single videos in `given`, unread. Raises VideoSourceError or VideoArrayError for what is none."""
-    given = plain_source(given)
-    kind = _kind(given)
+def split_videos(videos: VideoSource | Sequence[VideoSource]) -> list[Any]:
+    """The single videos in `videos`, unread. Raises VideoSourceError or VideoArrayError for what is none."""
+    videos = plain_source(videos)
+    kind = _kind(videos)
     if kind in ("source", "clip"):
-        return [given]
+        return [videos]
     if kind == "frame":
-        return [[given]]
+        return [[videos]]
     if kind == "batch":
-        return list(given)
-    if isinstance(given, (np.ndarray, torch.Tensor)):
-        raise VideoArrayError(f"An array of shape {tuple(given.shape)} is not a video. Give {_FORMS}.")
-    if not isinstance(given, Sequence):
-        raise VideoSourceError(f"A {type(given).__name__} is not a video. Give {_FORMS}.")
-    if len(given) == 0:
+        return list(videos)
+    if isinstance(videos, (np.ndarray, torch.Tensor)):
+        raise VideoArrayError(f"An array of shape {tuple(videos.shape)} is not a video. Give {_FORMS}.")
+    if not isinstance(videos, Sequence):
+        raise VideoSourceError(f"A {type(videos).__name__} is not a video. Give {_FORMS}.")
+    if len(videos) == 0:
         raise VideoArrayError("The list is empty: there is no video and no frame in it.")
-    kinds = {_kind(item) for item in given}
+    kinds = {_kind(item) for item in videos}
     if kinds == {"frame"}:
-        return [given]
+        return [videos]
     if kinds <= {"source", "clip", "list"}:
-        return list(given)
-    names = sorted({type(item).__name__ for item in given})
+        return list(videos)
+    names = sorted({type(item).__name__ for item in videos})
     raise VideoArrayError(f"The list mixes things that make no video together ({', '.join(names)}). Give {_FORMS}.")
 
 

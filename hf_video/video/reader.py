@@ -44,8 +44,8 @@ class VideoReader:
             (frames, height, width, 3), a list of PIL images, `VideoFrames`, a row or decoded cell of a `datasets` Video
             column and other libraries' frames (`hf_video.video.decode.sources`), another `VideoReader`, or a
             `VideoPart` of any of these.
-        size: (height, width) in pixels to which every frame is resized as soon as it is decoded, or
-        shortest_edge: Length in pixels of the shorter side; the longer one is `int(long * edge / short)`.
+        size: (height, width) in pixels to which every frame is resized as soon as it is decoded.
+        shortest_edge: In place of `size`: pixels of the shorter side; the longer one is `int(long * edge / short)`.
         on_error: For frames that can't be decoded: `"raise"` a `DamagedVideoError` that names them, `"skip"` them, or
             `"repeat"` the nearest good frame and name them in `.repeated`.
         snap: `"keyframe"`: instead of each frame asked for, read the keyframe nearest in time (cheap: one frame decoded

@@ -118,8 +118,11 @@ def three_crops(clip: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Ten
     _check_fits(clip, height, width)
     down, across = clip.shape[-3] - height, clip.shape[-2] - width
     if clip.shape[-3] > clip.shape[-2]:
-        return tuple(crop(clip, int(j * down / 2), across // 2, (height, width)) for j in range(3))
-    return tuple(crop(clip, down // 2, int(j * across / 2), (height, width)) for j in range(3))
+        places = [(int(j * down / 2), across // 2) for j in range(3)]
+    else:
+        places = [(down // 2, int(j * across / 2)) for j in range(3)]
+    first, middle, last = (crop(clip, top, left, (height, width)) for top, left in places)
+    return first, middle, last
 
 
 def random_crop(clip: torch.Tensor, size: Size, *, generator: torch.Generator | None = None) -> torch.Tensor:

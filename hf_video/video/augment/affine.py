@@ -68,11 +68,11 @@ MAPS: dict[str, Callable[[float, int, int], Affine]] = {
 }
 
 
-def move(clip: torch.Tensor, affine: Affine, *, held: Box, wanted: Box, frame: Box) -> torch.Tensor:
-    """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `affine.source(wanted, frame)`; what stands at
-    `wanted` of the moved picture comes, uint8 (T, height, width, 3)."""
+def move(clip: torch.Tensor, affine: Affine, *, held: Box, target: Box, frame: Box) -> torch.Tensor:
+    """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `affine.source(target, frame)`; what stands at
+    `target` of the moved picture comes, uint8 (T, height, width, 3)."""
     frames, channels = clip.shape[0], clip.shape[3]
-    index, weights = _neighbours(affine, held, wanted, frame, clip.device)
+    index, weights = _neighbours(affine, held, target, frame, clip.device)
     # The frames of a value stand side by side: between (T, ·) and (·, T) lies a plain transposition, which is fast.
     places = held.height * held.width
     values = torch.full((places + 1, channels * frames), FILL, dtype=torch.float32, device=clip.device)
@@ -80,17 +80,17 @@ def move(clip: torch.Tensor, affine: Affine, *, held: Box, wanted: Box, frame: B
     moved = functional.embedding_bag(index, values, per_sample_weights=weights, mode="sum")
     moved = moved.add_(_ROUNDING).clamp_(0, 255).view(-1, frames).T
     moved = moved.to(torch.uint8, memory_format=torch.contiguous_format)
-    return moved.view(frames, wanted.height, wanted.width, channels)
+    return moved.view(frames, target.height, target.width, channels)
 
 
 def _neighbours(
-    affine: Affine, held: Box, wanted: Box, frame: Box, device: torch.device
+    affine: Affine, held: Box, target: Box, frame: Box, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers, (places, taps) int32, of the neighbours in `held` of each place of `wanted`, and their weights, (places,
+    """Numbers, (places, taps) int32, of the neighbours in `held` of each place of `target`, and their weights, (places,
     taps) float32. Taps are 16 of a rotation, 4 of a shear, which moves along one axis alone. A place that shows a point
     outside has the number after the last, whose values are FILL, with weight 1."""
-    y = torch.arange(wanted.top, wanted.top + wanted.height, dtype=torch.float64, device=device)[:, None] + 0.5
-    x = torch.arange(wanted.left, wanted.left + wanted.width, dtype=torch.float64, device=device) + 0.5
+    y = torch.arange(target.top, target.top + target.height, dtype=torch.float64, device=device)[:, None] + 0.5
+    x = torch.arange(target.left, target.left + target.width, dtype=torch.float64, device=device) + 0.5
     x, y = (line.flatten() for line in affine.place(x, y))
     outside = (x < 0) | (x >= frame.width) | (y < 0) | (y >= frame.height)
     columns, across = _line(x - 0.5, frame.width, held.left)

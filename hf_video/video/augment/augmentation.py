@@ -101,7 +101,7 @@ class Augmentation:
     interpolation: str = "bilinear"
     mirror: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in checked_values(self).items():
             object.__setattr__(self, name, value)  # as dataclasses write what is frozen
 

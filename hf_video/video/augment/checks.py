@@ -25,14 +25,14 @@ def numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device)))
 
 
-def from_options(kind: type[Options], options: Mapping[str, Any] | None, **given: Any) -> Options:
-    """`kind(**options, **given)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
+def from_options(kind: type[Options], options: Mapping[str, Any] | None, **fixed: Any) -> Options:
+    """`kind(**options, **fixed)`, an Augmentation, TemporalAugmentation or Mixing from a recipe's section. An option
     that it does not have is a VideoOptionError with the nearest name."""
     names = [field.name for field in fields(kind) if field.init]  # type: ignore[arg-type]
     for name in options or {}:
-        if name not in names or name in given:
+        if name not in names or name in fixed:
             raise VideoOptionError(unknown_name(f"{kind.__name__} has no option", name, names, cutoff=0.5))
-    return kind(**(options or {}), **given)
+    return kind(**(options or {}), **fixed)
 
 
 def check_clip(clip: object) -> None:

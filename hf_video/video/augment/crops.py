@@ -30,11 +30,11 @@ class Box(NamedTuple):
         return Box(top, left, min(bottom, frame.height) - top, min(right, frame.width) - left)
 
 
-def crop_box(clip: torch.Tensor, wanted: Box, held: Box | None = None) -> torch.Tensor:
-    """What stands at `wanted` of the frame: a view of `clip` (T, height, width, 3), which stands at `held` (None: it is
+def crop_box(clip: torch.Tensor, target: Box, held: Box | None = None) -> torch.Tensor:
+    """What stands at `target` of the frame: a view of `clip` (T, height, width, 3), which stands at `held` (None: it is
     the whole frame)."""
-    top, left = (wanted.top - held.top, wanted.left - held.left) if held else wanted[:2]
-    return clip[:, top : top + wanted.height, left : left + wanted.width]
+    top, left = (target.top - held.top, target.left - held.left) if held else target[:2]
+    return clip[:, top : top + target.height, left : left + target.width]
 
 
 def random_resized_box(

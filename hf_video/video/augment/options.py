@@ -42,7 +42,7 @@ def _choice(*allowed: str) -> Callable[[str, Any], Any]:
     return lambda name, value: check_choice(name, value, allowed)
 
 
-def _share(name: str, value: object) -> float:
+def _share(name: str, value: float) -> float:
     return check_number(name, value, least=0, most=1)
 
 

@@ -57,16 +57,16 @@ class Operation:
             return self._map(frame).source(box, frame)
         return box.wider(1, frame) if self.name == "sharpness" else box
 
-    def __call__(self, clip: torch.Tensor, held: Box, wanted: Box, frame: Box) -> torch.Tensor:
-        """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `source(wanted, frame)`; what stands at
-        `wanted` of the result comes, uint8 (T, height, width, 3)."""
+    def __call__(self, clip: torch.Tensor, held: Box, target: Box, frame: Box) -> torch.Tensor:
+        """`clip` uint8 (T, h, w, 3) stands at `held` of the frame and holds `source(target, frame)`; what stands at
+        `target` of the result comes, uint8 (T, height, width, 3)."""
         if self.name in MAPS:
-            return move(clip, self._map(frame), held=held, wanted=wanted, frame=frame)
+            return move(clip, self._map(frame), held=held, target=target, frame=frame)
         function: Callable[..., torch.Tensor] = getattr(augment_ops, self.name)
         arguments = () if self.argument is None else (self.argument,)
         if self.name in _OF_WHOLE_FRAMES:
-            return function(clip, *arguments, box=wanted)
-        return crop_box(function(clip, *arguments), wanted, held)
+            return function(clip, *arguments, box=target)
+        return crop_box(function(clip, *arguments), target, held)
 
     def _map(self, frame: Box) -> Affine:
         return MAPS[self.name](self.argument, frame.height, frame.width)
@@ -86,8 +86,8 @@ def apply_operations(clip: torch.Tensor, operations: Sequence[Operation], box: B
     held = boxes.pop()
     clip = crop_box(clip, held)
     for operation in operations:
-        wanted = boxes.pop()
-        clip, held = operation(clip, held, wanted, frame), wanted
+        target = boxes.pop()
+        clip, held = operation(clip, held, target, frame), target
     return clip
 
 

@@ -52,9 +52,9 @@ def is_better_in_one_pass(source: Source, groups: Sequence[Sequence[np.ndarray]]
     """Whether `clips_in_one_pass` decodes much less than the groups do, and holds at most twice `limit` frames."""
     if len(groups) < 2:
         return False
-    wanted = [np.unique(np.concatenate(group)) for group in groups]
-    decoded = sum(source.decoded_for(one.tolist()) for one in wanted)
-    once = 1 + max(int(one[-1]) for one in wanted)
+    numbers = [np.unique(np.concatenate(group)) for group in groups]
+    decoded = sum(source.decoded_for(one.tolist()) for one in numbers)
+    once = 1 + max(int(one[-1]) for one in numbers)
     return decoded > MOST_DECODED * once and _most_held([clip for group in groups for clip in group]) <= 2 * limit
 
 

@@ -1,6 +1,6 @@
 """Exact frames of a video that FFmpeg decodes, while decoding as few of them as possible.
 
-`SegmentReader` reads what is wanted from keyframe to keyframe. Whatever does not go as the table says (a timestamp
+`SegmentReader` reads what is asked for from keyframe to keyframe. Whatever does not go as the table says (a timestamp
 that is not in it, frames out of order, a decoder that reports an error) is decoded from the start and counted, which is
 right by definition.
 """
@@ -129,39 +129,39 @@ class EncodedVideo:
             self._video.close()
             self._video = None
 
-    def fetch(self, wanted: list[int], deliver: Deliver) -> None:
-        """Call `deliver(index, frame)` for each of the sorted, distinct indices `wanted`.
+    def fetch(self, indices: list[int], deliver: Deliver) -> None:
+        """Call `deliver(index, frame)` for each of the sorted, distinct `indices`.
 
         An index may be delivered twice; the second frame is the right one. One that can't be decoded is not delivered.
         """
         if self.table.pts is None:
             if len(self._kept.frames) == len(self.table):
-                for index in wanted:
+                for index in indices:
                     deliver(index, self._kept.frames[index])
             else:
-                self._from_start(wanted, deliver)
+                self._from_start(indices, deliver)
             return
         if self.table.access == "plain":
-            self._from_start(wanted, deliver)
+            self._from_start(indices, deliver)
             return
         doubtful = []
         try:
-            for key, indices in segments(self.table, wanted):
-                doubtful += self._reader().read(key, indices, deliver)
+            for key, part in segments(self.table, indices):
+                doubtful += self._reader().read(key, part, deliver)
         except WrongTableError:
-            self._correct_table(wanted[-1])
-            self.fetch(wanted, deliver)
+            self._correct_table(indices[-1])
+            self.fetch(indices, deliver)
             return
         if doubtful:
             self._from_start(doubtful, deliver)
 
-    def decoded_for(self, wanted: list[int]) -> int:
+    def decoded_for(self, indices: list[int]) -> int:
         """How many frames `fetch` has to go through for these sorted indices, in frames decoded."""
         table = self.table
         if table.pts is None or table.access == "plain":
-            return 0 if table.pts is None and len(self._kept.frames) == len(table) else wanted[-1] + 1
-        parts = segments(table, wanted)
-        decoded = sum(indices[-1] + 1 - int(table.keys[key]) for key, indices in parts)
+            return 0 if table.pts is None and len(self._kept.frames) == len(table) else indices[-1] + 1
+        parts = segments(table, indices)
+        decoded = sum(part[-1] + 1 - int(table.keys[key]) for key, part in parts)
         # Packets that are passed over are cheap, not free.
         return decoded + (int(table.keys[parts[0][0]]) // 8 if table.access == "pass" else 0)
 
@@ -180,14 +180,14 @@ class EncodedVideo:
             keys = self.table.nearest_keyframes(indices)
         return keys
 
-    def fetch_keyframes(self, wanted: list[int], deliver: Deliver) -> None:
+    def fetch_keyframes(self, indices: list[int], deliver: Deliver) -> None:
         """As `fetch`, for indices that are all keyframes: of each of them one packet is decoded."""
         table = self.table
         if table.pts is None or table.access in ("start", "plain"):
-            self.fetch(wanted, deliver)
+            self.fetch(indices, deliver)
             return
         left = []
-        for index in wanted:
+        for index in indices:
             frame = self._reader().keyframe(index)
             if frame is None:
                 left.append(index)
@@ -224,8 +224,8 @@ class EncodedVideo:
             if index is not None and index < len(table):
                 yield index, frame
 
-    def _from_start(self, wanted: list[int], deliver: Deliver) -> None:
-        left, last = set(wanted), max(wanted, default=-1)
+    def _from_start(self, indices: list[int], deliver: Deliver) -> None:
+        left, last = set(indices), max(indices, default=-1)
         self.video.reopen(strict=False)
         with contextlib.closing(self._numbered(self.video, self.table)) as numbered:
             for index, frame in numbered:
@@ -317,7 +317,7 @@ class EncodedSource:
             converter.coded_size = self._coded_size(frame)
         return converter.to_rgb(frame)
 
-    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+    def fetch(self, indices: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
         converter = self._converter = self._converter or self._new_converter()
 
         def convert(index: int, frame: av.VideoFrame) -> None:
@@ -325,7 +325,7 @@ class EncodedSource:
             if pixels is not None:
                 deliver(index, pixels)
 
-        (self._video.fetch_keyframes if keyframes else self._video.fetch)(wanted, convert)
+        (self._video.fetch_keyframes if keyframes else self._video.fetch)(indices, convert)
 
     def _coded_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """The size of the first frame. A frame of the size that the header states needs no look at the first one."""
@@ -345,16 +345,16 @@ class EncodedSource:
             if pixels is not None:
                 yield index, pixels
 
-    def decoded_for(self, wanted: list[int]) -> int:
+    def decoded_for(self, indices: list[int]) -> int:
         """How many frames `fetch` decodes for these sorted numbers."""
-        return self._video.decoded_for(wanted)
+        return self._video.decoded_for(indices)
 
-    def in_order(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+    def in_order(self, indices: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
         """(index, pixels) of these sorted, distinct frames from one sequential decode; None for those that can't be
         decoded."""
         converter = self._new_converter()
-        left, ready = deque(wanted), dict.fromkeys(wanted)
-        for index, frame in self._video.in_order(wanted[-1]):
+        left, ready = deque(indices), dict.fromkeys(indices)
+        for index, frame in self._video.in_order(indices[-1]):
             if converter.coded_size is None:
                 converter.coded_size = self._coded_size(frame)
             if index in ready:

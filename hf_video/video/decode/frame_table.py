@@ -285,14 +285,12 @@ def _decoder_agrees(video: OpenVideo, pts: np.ndarray, keys: np.ndarray) -> bool
         plain = [plain[i] for i in sorted({len(plain) * k // PROBES for k in range(PROBES)})]
     else:
         plain = [0]
-    return all(_in_order(video, int(pts[start]) if start else None) for start in plain)
-
-
-def _in_order(video: OpenVideo, start: int | None) -> bool:
-    """Whether the first frames from a keyframe on (None: from the first packet) carry growing timestamps."""
-    with contextlib.closing(_decoded_from(video, start)) as frames:
-        stamps = [frame.pts for frame in itertools.islice(frames, PROBED_FRAMES)]
-    return None not in stamps and all(a < b for a, b in itertools.pairwise(stamps))
+    for start in plain:
+        with contextlib.closing(_decoded_from(video, int(pts[start]) if start else None)) as frames:
+            stamps = [frame.pts for frame in itertools.islice(frames, PROBED_FRAMES)]
+        if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):
+            return False
+    return True
 
 
 def _last_duration(pts: np.ndarray, scan: _Scan) -> int:

@@ -85,11 +85,11 @@ class WrongTableError(DoubtError):
     """The table itself is wrong: it was made from an index that hides something."""
 
 
-def segments(table: FrameTable, wanted: list[int]) -> list[tuple[int, list[int]]]:
+def segments(table: FrameTable, indices: list[int]) -> list[tuple[int, list[int]]]:
     """(position in `keys`, indices): what is read from one start."""
     segments: list[tuple[int, list[int]]] = []
     latest = -1
-    for index in wanted:
+    for index in indices:
         key = 0 if table.access == "start" else table.key_before(index)
         if segments and (table.access == "start" or table.keys[key] <= latest):
             segments[-1][1].append(index)
@@ -142,9 +142,9 @@ class SegmentReader:
             pts = packet.pts
             if packet.size:
                 arrived = self._check_packet(packet, pts, first_target, arrived)
-                wanted = pts in targets
-                to_send -= wanted
-                dropped = not wanted and is_unreferenced(packet)
+                is_target = pts in targets
+                to_send -= is_target
+                dropped = not is_target and is_unreferenced(packet)
                 if skip != (skip := "NONREF" if dropped else "DEFAULT"):
                     decoder.skip_frame = skip
                 if not dropped and pts >= start:

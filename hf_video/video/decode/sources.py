@@ -27,53 +27,52 @@ if TYPE_CHECKING:
 AT_ONCE = 32  # frames that a decoder is asked for in one go
 
 
-def plain_source(given: Any) -> Any:
-    """What `given` stands for, and `given` itself where it stands for nothing else.
+def plain_source(source: Any) -> Any:
+    """What `source` stands for, and `source` itself where it stands for nothing else.
 
     A row, `{"video": ...}` or `{"bytes", "path"}`, is its bytes or its path. A decoded cell of a `datasets` Video
     column (a torchcodec `VideoDecoder`) is the file that it came from. A PIL image is a video of one frame, or of all
     that it has. torchcodec's `FrameBatch` is `VideoFrames`, or an array of clips; decord's and MXNet's arrays are
-    numpy's; an open container of PyAV is its file. They are told by their classes' names: none of these packages is
-    imported.
+    numpy's; an open container of PyAV is its file. Class names tell them apart: none of these packages is imported.
 
-    Raises VideoSourceError for a row without a video, and for readers whose file can't be told.
+    Raises VideoSourceError for a row without a video, and for readers whose file is not known.
     """
-    if isinstance(given, Mapping):
-        video = next((given[key] for key in ("video", "bytes", "path") if given.get(key) is not None), None)
+    if isinstance(source, Mapping):
+        video = next((source[key] for key in ("video", "bytes", "path") if source.get(key) is not None), None)
         if video is None:
-            keys = ", ".join(sorted(map(str, given))) or "none"
+            keys = ", ".join(sorted(map(str, source))) or "none"
             raise VideoSourceError(
                 f"A dict is a row with a video where it has bytes, a path or a video; its keys are {keys}."
             )
         return plain_source(video)
-    if _is_of(given, "PIL", "Image"):
-        return _of_image(given)
-    if isinstance(given, (list, tuple)):
+    if _is_of(source, "PIL", "Image"):
+        return _of_image(source)
+    if isinstance(source, (list, tuple)):
         # Rows stay rows: one that is wrong is the fault of one video. Images are frames, moving ones too.
-        items = [one if isinstance(one, Mapping) or _is_of(one, "PIL", "Image") else plain_source(one) for one in given]
-        return given if all(map(operator.is_, items, given)) else items
-    if _is_of(given, "torchcodec", "VideoDecoder"):
-        row = getattr(given, "_hf_encoded", None) or {}
+        items = [s if isinstance(s, Mapping) or _is_of(s, "PIL", "Image") else plain_source(s) for s in source]
+        return source if all(map(operator.is_, items, source)) else items
+    if _is_of(source, "torchcodec", "VideoDecoder"):
+        row = getattr(source, "_hf_encoded", None) or {}
         path = row.get("path")
         if row.get("bytes") is not None:
             return row["bytes"]
-        return path if path and (os.path.exists(path) or scheme_of(path) in ("http", "https")) else given
-    if _is_of(given, "torchcodec", "FrameBatch"):
-        data = _channels_last(array_of(given.data), "torchcodec's FrameBatch")
+        return path if path and (os.path.exists(path) or scheme_of(path) in ("http", "https")) else source
+    if _is_of(source, "torchcodec", "FrameBatch"):
+        data = _channels_last(array_of(source.data), "torchcodec's FrameBatch")
         if data.ndim != 4:
             return data
-        seconds = np.asarray(array_of(given.pts_seconds), np.float64)
+        seconds = np.asarray(array_of(source.pts_seconds), np.float64)
         return VideoFrames(data=array_to_rgb(data), indices=np.arange(len(data)), seconds=seconds)
-    if _is_of(given, "av", "InputContainer"):
-        name = local_path(getattr(given, "name", "") or "").removeprefix("file:")
+    if _is_of(source, "av", "InputContainer"):
+        name = local_path(getattr(source, "name", "") or "").removeprefix("file:")
         if os.path.exists(name) or scheme_of(name):
             return name
         raise VideoSourceError("an open PyAV container of a file object is not read from its first byte: give the file")
-    if _is_of(given, "decord", "VideoReader"):
+    if _is_of(source, "decord", "VideoReader"):
         raise VideoSourceError(
             "a decord VideoReader is no source: give its file, or frames: reader.get_batch(indices).asnumpy()"
         )
-    return given.asnumpy() if hasattr(given, "asnumpy") else given
+    return source.asnumpy() if hasattr(source, "asnumpy") else source
 
 
 def _of_image(image: Image.Image) -> str | list[Image.Image]:
@@ -88,13 +87,13 @@ def _of_image(image: Image.Image) -> str | list[Image.Image]:
     return [frame.copy() for frame in ImageSequence.Iterator(image)]
 
 
-def is_decoder(given: object) -> bool:
+def is_decoder(source: object) -> bool:
     """Whether it is a torchcodec `VideoDecoder`."""
-    return _is_of(given, "torchcodec", "VideoDecoder")
+    return _is_of(source, "torchcodec", "VideoDecoder")
 
 
-def _is_of(given: object, package: str, name: str) -> bool:
-    return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(given).__mro__)
+def _is_of(source: object, package: str, name: str) -> bool:
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] == package for kind in type(source).__mro__)
 
 
 def _channels_last(pixels: np.ndarray, what: str) -> np.ndarray:
@@ -158,9 +157,9 @@ class StillSource:
 
     backend = "none"
 
-    def __init__(self, stills: Stills, given: Any, *, sizing: Sizing):
+    def __init__(self, stills: Stills, source: Any, *, sizing: Sizing):
         self._stills = stills
-        self._given = given
+        self._given = source
         self._sizing = sizing
         self.label = stills.label
         self.seconds = stills.seconds
@@ -180,14 +179,14 @@ class StillSource:
     def nearest_keyframes(self, indices: np.ndarray) -> np.ndarray:
         return indices  # every frame stands alone
 
-    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
-        self._stills.fetch(wanted, lambda index, pixels: deliver(index, self._sizing.apply(pixels)))
+    def fetch(self, indices: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+        self._stills.fetch(indices, lambda index, pixels: deliver(index, self._sizing.apply(pixels)))
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         for index, pixels in self._stills.frames():
             yield index, self._sizing.apply(pixels)
 
-    def decoded_for(self, wanted: list[int]) -> int:
+    def decoded_for(self, indices: list[int]) -> int:
         return 0
 
     def again(self) -> Any:
@@ -201,7 +200,7 @@ Source = EncodedSource | StillSource | PartSource
 
 
 def open_source(
-    given: VideoSource | Media,
+    source: VideoSource | Media,
     *,
     sizing: Sizing,
     scaler: str,
@@ -212,28 +211,28 @@ def open_source(
     stream: int | None = None,
 ) -> Source:
     """The `Source` for what the user gave. Raises as `VideoReader` documents."""
-    if isinstance(given, VideoPart):
+    if isinstance(source, VideoPart):
         whole = open_source(
-            given.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend,
+            source.source, sizing=sizing, scaler=scaler, threads=threads, fps=fps, backend=backend,
             background=background, stream=stream,
         )  # fmt: skip
-        return PartSource(whole, given)
-    given = plain_source(given)
-    if isinstance(given, (str, os.PathLike)) and not os.path.exists(given):
-        given = local_path(given)
+        return PartSource(whole, source)
+    source = plain_source(source)
+    if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
+        source = local_path(source)
     rate = fps or DEFAULT_FPS
-    stills = _stills(given, rate, background)
+    stills = _stills(source, rate, background)
     if stills is None:
-        media = given if isinstance(given, Media) else media_of(given)
+        media = source if isinstance(source, Media) else media_of(source)
         if stream is not None:
             media = dataclasses.replace(media, track=stream)
         if is_encoded(media):
             encoded = TorchcodecSource if backend == "torchcodec" else EncodedSource
             return encoded(media, scaler=scaler, threads=threads, sizing=sizing, background=background)
-        stills, given = AnimatedImage(media, rate, background=background), media
+        stills, source = AnimatedImage(media, rate, background=background), media
     if stream is not None:
         raise VideoOptionError(f"{stills.label} is no container of streams; leave out stream={stream}")
-    return StillSource(stills, given, sizing=sizing)
+    return StillSource(stills, source, sizing=sizing)
 
 
 def is_encoded(media: Media) -> bool:
@@ -256,34 +255,34 @@ def is_encoded(media: Media) -> bool:
     return not name.endswith(".tga")  # which says nothing of itself at its beginning
 
 
-def _stills(given: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
+def _stills(source: Any, fps: float, background: tuple[int, int, int]) -> Stills | None:
     """Sources that hold ready frames, or None."""
-    if isinstance(given, VideoFrames):
-        return TimedFrames(given)
-    if is_decoder(given):
-        return DecoderVideo(given, background=background)
-    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
-        return ImageFolder(os.fsdecode(given), fps, background=background)
-    if isinstance(given, np.ndarray) or is_tensor(given):
-        return ArrayVideo(given, fps, background=background)
-    if isinstance(given, (list, tuple)):
-        return images_from_list(list(given), fps, background=background)
+    if isinstance(source, VideoFrames):
+        return TimedFrames(source)
+    if is_decoder(source):
+        return DecoderVideo(source, background=background)
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        return ImageFolder(os.fsdecode(source), fps, background=background)
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        return ArrayVideo(source, fps, background=background)
+    if isinstance(source, (list, tuple)):
+        return images_from_list(list(source), fps, background=background)
     return None
 
 
-def is_tensor(given: object) -> bool:
-    """Whether this is a torch tensor, told by its class. Torch among the loaded modules may be half of itself, while
+def is_tensor(source: object) -> bool:
+    """Whether this is a torch tensor, by its class. Torch among the loaded modules may be half of itself, while
     another thread imports it."""
-    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(given).__mro__)
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(source).__mro__)
 
 
-def media_of(given: Any) -> Media:
+def media_of(source: Any) -> Media:
     """The encoded video that a path, an address, bytes or a file object stand for. Raises VideoSourceError for others,
     and for a path where nothing is."""
-    if isinstance(given, (bytes, bytearray, memoryview)):
-        return Media("bytes", bytes(given), f"the buffer of {len(given)} bytes")
-    if isinstance(given, (str, os.PathLike)):
-        text = os.fsdecode(given)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return Media("bytes", bytes(source), f"the buffer of {len(source)} bytes")
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fsdecode(source)
         if not os.path.exists(text):
             text = local_path(text)
         if os.path.exists(text):
@@ -296,9 +295,9 @@ def media_of(given: Any) -> Media:
                 f"{text!r}: of addresses only http://, https:// and file:// are read; download it first"
             )
         raise missing_path(text)
-    if hasattr(given, "read"):
-        return media_from_file(given)
+    if hasattr(source, "read"):
+        return media_from_file(source)
     raise VideoSourceError(
-        f"a {type(given).__name__} is not a video source; give a path, bytes, a binary file object, an http(s) URL, "
+        f"a {type(source).__name__} is not a video source; give a path, bytes, a binary file object, an http(s) URL, "
         "a folder of images, a uint8 array (frames, height, width, 3) or a list of PIL images"
     )

@@ -51,8 +51,8 @@ class Stills:
     def pixels(self, index: int) -> np.ndarray:
         raise NotImplementedError
 
-    def fetch(self, wanted: list[int], deliver: DeliverPixels) -> None:
-        for index in wanted:
+    def fetch(self, indices: list[int], deliver: DeliverPixels) -> None:
+        for index in indices:
             deliver(index, self.pixels(index))
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -79,22 +79,22 @@ class ArrayVideo(Stills):
 
 
 def _channels_last(array: np.ndarray | torch.Tensor) -> np.ndarray:
-    given = f"{array.dtype} of shape {tuple(array.shape)}"
-    wanted = "a video array must be uint8 of shape (frames, height, width, 3)"
+    actual = f"{array.dtype} of shape {tuple(array.shape)}"
+    expected = "a video array must be uint8 of shape (frames, height, width, 3)"
     array = array_of(array)
     if array.ndim == 3 and array.shape[-1] == 3:
-        raise VideoArrayError(f"{wanted}, got one image, {given}; add the frame dimension with array[None]")
+        raise VideoArrayError(f"{expected}, got one image, {actual}; add the frame dimension with array[None]")
     if array.ndim != 4:
-        raise VideoArrayError(f"{wanted}, got {given}")
+        raise VideoArrayError(f"{expected}, got {actual}")
     channels = (1, 3, 4)
     if array.shape[3] in channels and array.shape[1] == 3:
-        raise VideoArrayError(f"{wanted}; {given} could have its channels first or last, transpose or crop it")
+        raise VideoArrayError(f"{expected}; {actual} could have its channels first or last, transpose or crop it")
     if array.shape[3] not in channels and array.shape[1] in channels:
         array = array.transpose(0, 2, 3, 1)
     if array.shape[3] not in channels:
-        raise VideoArrayError(f"{wanted}, got {given}")
+        raise VideoArrayError(f"{expected}, got {actual}")
     if 0 in array.shape:
-        raise VideoArrayError(f"{wanted} with at least one frame and one pixel, got {given}")
+        raise VideoArrayError(f"{expected} with at least one frame and one pixel, got {actual}")
     return array_to_uint8(array)
 
 

@@ -105,30 +105,30 @@ class TorchcodecSource(EncodedSource):
     def _open(self) -> Any:
         if self._decoder is None or self._decoder_pid != os.getpid():
             media = self._video.media
-            given = media.value if media.kind in ("path", "bytes") else media.stream()
+            source = media.value if media.kind in ("path", "bytes") else media.stream()
             threads = self._video.threads
             self._decoder_pid = os.getpid()
             self._decoder = load_torchcodec()(
-                given, stream_index=self._video.video.stream.index, dimension_order="NHWC",
+                source, stream_index=self._video.video.stream.index, dimension_order="NHWC",
                 num_ffmpeg_threads=threads, seek_mode="exact",
             )  # fmt: skip
         return self._decoder
 
-    def fetch(self, wanted: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
+    def fetch(self, indices: list[int], deliver: DeliverPixels, *, keyframes: bool = False) -> None:
         if keyframes or not self._is_exact():
-            super().fetch(wanted, deliver, keyframes=keyframes)
+            super().fetch(indices, deliver, keyframes=keyframes)
             return
         decoder = self._open()
-        for done, index in enumerate(wanted):
+        for done, index in enumerate(indices):
             try:
                 pixels = decoder.get_frame_at(index).data.numpy()
             except RuntimeError:  # a damaged part: PyAV says which frames are lost
-                super().fetch(wanted[done:], deliver)
+                super().fetch(indices[done:], deliver)
                 return
             deliver(index, self._sizing.apply(pixels, self._aspect))
 
-    def decoded_for(self, wanted: list[int]) -> int:
-        return 0 if self._is_exact() else super().decoded_for(wanted)  # it goes on from where it stands
+    def decoded_for(self, indices: list[int]) -> int:
+        return 0 if self._is_exact() else super().decoded_for(indices)  # it goes on from where it stands
 
     def close(self) -> None:
         self._decoder = None

@@ -18,10 +18,10 @@ def scheme_of(text: str) -> str:
     return found[1].lower() if found else ""
 
 
-def local_path(given: str | os.PathLike[str]) -> str:
+def local_path(path: str | os.PathLike[str]) -> str:
     """A path as it is, and a file:// address as the path that it names (`file:///a%20b.mp4` is `/a b.mp4`); other
     addresses unchanged. Raises VideoSourceError for a file of another machine."""
-    text = os.fsdecode(given)
+    text = os.fsdecode(path)
     if scheme_of(text) != "file":
         return text
     parts = urllib.parse.urlsplit(text)

@@ -113,14 +113,14 @@ class PartSource:
         first, last = self._range
         return np.clip(self._whole.nearest_keyframes(indices + first), first, last - 1) - first
 
-    def fetch(self, wanted: list[int], deliver: Callable[[int, np.ndarray], None], *, keyframes: bool = False) -> None:
+    def fetch(self, indices: list[int], deliver: Callable[[int, np.ndarray], None], *, keyframes: bool = False) -> None:
         first, _ = self._range
         # Only keyframes can be fetched as such; the border of a part seldom is one.
         whole_keyframes = keyframes and all(
-            self._whole.nearest_keyframes(np.array([index + first]))[0] == index + first for index in wanted
+            self._whole.nearest_keyframes(np.array([index + first]))[0] == index + first for index in indices
         )
         self._whole.fetch(
-            [index + first for index in wanted],
+            [index + first for index in indices],
             lambda index, pixels: deliver(index - first, pixels),
             keyframes=whole_keyframes,
         )
@@ -134,13 +134,13 @@ class PartSource:
             )
             yield from sorted(found.items())
 
-    def decoded_for(self, wanted: list[int]) -> int:
+    def decoded_for(self, indices: list[int]) -> int:
         first, _ = self._range
-        return self._whole.decoded_for([index + first for index in wanted])
+        return self._whole.decoded_for([index + first for index in indices])
 
-    def in_order(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+    def in_order(self, indices: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
         first, _ = self._range
-        return ((index - first, pixels) for index, pixels in self._whole.in_order([i + first for i in wanted]))
+        return ((index - first, pixels) for index, pixels in self._whole.in_order([i + first for i in indices]))
 
     def again(self) -> Any:
         return dataclasses.replace(self._part, source=self._whole.again())

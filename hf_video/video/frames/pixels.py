@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import av
 import numpy as np
@@ -17,6 +17,7 @@ from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, che
 if TYPE_CHECKING:
     import torch
 
+Pixels = TypeVar("Pixels", np.ndarray, "torch.Tensor")
 SQUARE = Fraction(1)
 WIDEST = 16  # pixel widths in heights; real files state from 2:5 to 3:1, and what is beyond this is damage
 Matrix = tuple[int, int, int, int]
@@ -45,7 +46,7 @@ def checked_background(background: Sequence[int] | str) -> tuple[int, int, int]:
             background = ImageColor.getrgb(background)
         colour = tuple(background)
         if len(colour) == 3 and all(int(part) == part and 0 <= part <= 255 for part in colour):
-            return tuple(int(part) for part in colour)
+            return int(colour[0]), int(colour[1]), int(colour[2])
     except (TypeError, ValueError):
         pass
     raise VideoOptionError(
@@ -77,8 +78,8 @@ def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
 
 
 def resize_frames(
-    frames: np.ndarray | torch.Tensor, size: tuple[int, int], *, interpolation: str = "bilinear", antialias: bool = True
-) -> np.ndarray | torch.Tensor:
+    frames: Pixels, size: tuple[int, int], *, interpolation: str = "bilinear", antialias: bool = True
+) -> Pixels:
     """Resizes all frames of a clip.
 
     Args:
@@ -111,12 +112,11 @@ def resize_frames(
     if len(frames) == 0:
         shape = (0, *size, frames.shape[3])
         return np.empty(shape, np.uint8) if isinstance(frames, np.ndarray) else frames.new_empty(shape)
-    given = frames
-    if isinstance(frames, np.ndarray):  # torch warns of arrays that it may not write to, such as a PIL image's
-        given = torch.from_numpy(np.require(frames, requirements=("C", "W")))
+    # torch warns of arrays that it may not write to, such as a PIL image's.
+    tensor = torch.from_numpy(np.require(frames, requirements=("C", "W"))) if isinstance(frames, np.ndarray) else frames
     # torch's uint8 kernel is several times faster than any float path if channels lie next to each other in memory: the
     # clip is only viewed as (frames, channels, height, width).
-    planes = given.contiguous().permute(0, 3, 1, 2)
+    planes = tensor.contiguous().permute(0, 3, 1, 2)
     resized = functional.interpolate(planes, size=tuple(size), mode=interpolation, antialias=antialias)
     resized = resized.permute(0, 2, 3, 1).contiguous()
     return resized if isinstance(frames, torch.Tensor) else resized.numpy()
@@ -174,7 +174,7 @@ class Sizing:
     shortest_edge: int | None = None
     square_pixels: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_switch("square_pixels", self.square_pixels)
         if self.size is not None and self.shortest_edge is not None:
             raise VideoOptionError("give size or shortest_edge, not both")

@@ -105,11 +105,11 @@ def is_uint16(array: np.ndarray) -> bool:
     return array.dtype.kind == "u" and array.dtype.itemsize == 2
 
 
-def array_of(given: ArrayLike | torch.Tensor) -> np.ndarray:
+def array_of(array: ArrayLike | torch.Tensor) -> np.ndarray:
     """A tensor, from wherever it is, or an array as a numpy array. Types that numpy doesn't have become float32."""
-    if not hasattr(given, "detach"):
-        return np.asarray(given)
-    tensor = given.detach().cpu()
+    if not hasattr(array, "detach"):
+        return np.asarray(array)
+    tensor = array.detach().cpu()
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
 

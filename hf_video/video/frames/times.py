@@ -59,16 +59,16 @@ def plain_seconds(seconds: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(seconds, Iterable) and not hasattr(seconds, "__array__"):
         seconds = list(seconds)
     try:
-        given = np.atleast_1d(np.asarray(seconds))
+        numbers = np.atleast_1d(np.asarray(seconds))
     except (TypeError, ValueError):
-        given = np.empty(0, object)
-    if given.ndim != 1 or given.dtype.kind not in "iuf":
+        numbers = np.empty(0, object)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
         raise FrameIndexError(f"seconds must be numbers in one dimension, got {seconds!r:.100}")
-    times = given.astype(np.float64)
-    if given.dtype.kind != "f" or not np.isfinite(times).all():
+    times = numbers.astype(np.float64)
+    if numbers.dtype.kind != "f" or not np.isfinite(times).all():
         return times, np.full(times.shape, TOLERANCE)
     if spacing is None:
-        unit = np.spacing(np.abs(given)).astype(np.float64)
+        unit = np.spacing(np.abs(numbers)).astype(np.float64)
     else:
         unit = spacing * np.exp2(np.floor(np.log2(np.maximum(np.abs(times), 1e-30))))
     # The fewest decimals that all times are rounded to.
