@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
@@ -12,7 +14,7 @@ NMS = ("soft", "hard", "none")
 
 @strict
 class TemporalDetectionConfig(VideoConfig):
-    r"""Fields of ActionFormer and TriDet. Positions and lengths are in steps of the feature grid unless a unit is named.
+    r"""Fields of ActionFormer and TriDet. Lengths are in steps of the feature grid unless a unit is named.
 
     Args:
         input_size: columns of the features; a list for several encoders' features side by side.
@@ -81,7 +83,7 @@ class TemporalDetectionConfig(VideoConfig):
     def __post_init__(self, **kwargs) -> None:
         if self.regression_ranges is None:
             edges = [0, *(4 * 2**level for level in range(self.branch_layers)), 10000]
-            self.regression_ranges = [list(pair) for pair in zip(edges, edges[1:], strict=False)]
+            self.regression_ranges = [list(pair) for pair in pairwise(edges)]
         super().__post_init__(**kwargs)
 
     @property

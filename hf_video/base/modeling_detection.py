@@ -49,7 +49,7 @@ class TemporalPyramidOutput(ModelOutput):
 
 @dataclass
 class Segments:
-    """Segments of one video, best first: `segments` (N, 2) in steps of the feature grid, `scores` (N,), `labels` (N,)."""
+    """Segments of one video, best first: `segments` (N, 2) in steps of the grid, `scores` (N,), `labels` (N,)."""
 
     segments: torch.Tensor
     scores: torch.Tensor

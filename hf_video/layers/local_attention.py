@@ -38,9 +38,10 @@ def local_attention(
     size = min(BLOCK, length)
     blocks = -(-length // size)
     rest = blocks * size - length
-    q = F.pad(query, (0, 0, 0, rest)).unflatten(2, (blocks, size))
+    # Blocks become rows of the batch: (B · blocks, heads, size, D), which torch's fused attention takes.
+    q = F.pad(query, (0, 0, 0, rest)).unflatten(2, (blocks, size)).transpose(1, 2).flatten(0, 1)
     k, v = (
-        F.pad(x, (0, 0, radius, radius + rest)).unfold(2, size + 2 * radius, size).transpose(-1, -2)
+        F.pad(x, (0, 0, radius, radius + rest)).unfold(2, size + 2 * radius, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
         for x in (key, value)
     )
     # Keys that do not exist are -inf and masked ones -1e4, so that a row of masked keys alone has no NaN.
@@ -49,10 +50,10 @@ def local_attention(
     distance = torch.arange(size + 2 * radius, device=query.device) - torch.arange(size, device=query.device)[:, None]
     band = torch.zeros(distance.shape, dtype=query.dtype, device=query.device)
     band = band.masked_fill((distance < 0) | (distance >= window), float("-inf"))
-    scores = keys[:, None, :, None] + band
+    scores = (keys[:, :, None, None] + band).flatten(0, 1)
     if bias is not None:
-        scores = scores + bias.to(query.dtype)[:, distance.clamp(0, window - 1)][None, :, None]
+        scores = scores + bias.to(query.dtype)[:, distance.clamp(0, window - 1)]
     if rest:  # queries of the last block that are no positions would see nothing but keys that do not exist
         scores = scores.clamp_min(torch.finfo(query.dtype).min)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, dropout_p=dropout)
-    return out.flatten(2, 3)[:, :, :length]
+    return out.unflatten(0, (-1, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]

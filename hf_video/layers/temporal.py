@@ -1,6 +1,6 @@
-"""Blocks of one-dimensional detectors (ActionFormer, Zhang et al., ECCV 2022, arXiv:2202.07925; TriDet, Shi et al., CVPR
-2023, arXiv:2303.07347). Sequences are (batch, time, channels); a mask (batch, time, 1) is 1 where the video is and 0 in
-the padding."""
+"""Blocks of one-dimensional detectors (ActionFormer, Zhang et al., ECCV 2022, arXiv:2202.07925; TriDet, Shi et al.,
+CVPR 2023, arXiv:2303.07347). Sequences are (batch, time, channels); a mask (batch, time, 1) is 1 where the video is
+and 0 in the padding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_video.layers.drop_path import DropPath
+from hf_video.layers.plain import is_ordinary
 
 
 class TemporalConv(nn.Conv1d):
-    """A convolution over time with an odd kernel and zeros around the sequence, (B, T, C) -> (B, T / stride, C'). The
-    caller masks its output: biases and norms before it make padding differ from zero."""
+    """A convolution over time with an odd kernel and zeros around the sequence, (B, T, C) -> (B, T / stride, C'); with
+    several groups each channel by itself. The caller masks its output: biases and norms make padding differ from
+    zero."""
 
     def __init__(
         self, channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, bias: bool = True
@@ -21,7 +23,20 @@ class TemporalConv(nn.Conv1d):
         super().__init__(channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        if not is_ordinary(self.weight):
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        # As products over neighbouring rows: a convolution over the second axis would copy the sequence twice.
+        (size,), (stride,), (margin,) = self.kernel_size, self.stride, self.padding
+        x = F.pad(x, (0, 0, margin, margin))
+        if self.groups == 1:
+            rows = x.unfold(1, size, stride).transpose(2, 3).flatten(2)
+            return F.linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
+        length = (x.shape[1] - size) // stride + 1
+        taps = [x[:, tap : tap + (length - 1) * stride + 1 : stride] for tap in range(size)]
+        out = taps[0] * self.weight[:, 0, 0]
+        for tap, values in enumerate(taps[1:], start=1):
+            out = torch.addcmul(out, values, self.weight[:, 0, tap])
+        return out if self.bias is None else out + self.bias
 
 
 def downsample_mask(mask: torch.Tensor, stride: int) -> torch.Tensor:

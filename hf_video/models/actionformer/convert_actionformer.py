@@ -1,5 +1,5 @@
-"""Official ActionFormer checkpoints (happyharrycn/actionformer_release): `backbone.embd.0.conv.weight`, … Their files hold
-`state_dict` and its moving average `state_dict_ema`, which the authors evaluate."""
+"""Official ActionFormer checkpoints (happyharrycn/actionformer_release): `backbone.embd.0.conv.weight`, … Their files
+hold `state_dict` and its moving average `state_dict_ema`, which the authors evaluate."""
 
 from __future__ import annotations
 

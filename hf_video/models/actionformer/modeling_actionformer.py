@@ -1,5 +1,5 @@
-"""ActionFormer (Zhang, Wu, Li, ECCV 2022, arXiv:2202.07925; happyharrycn/actionformer_release): actions with their start
-and end, found at the points of a pyramid over a sequence of features, without anchors or proposals."""
+"""ActionFormer (Zhang, Wu, Li, ECCV 2022, arXiv:2202.07925; happyharrycn/actionformer_release): actions with their
+start and end, found at the points of a pyramid over a sequence of features, without anchors or proposals."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class ActionFormerEmbeddings(nn.Module):
 
 
 class ActionFormerAttention(nn.Module):
-    """Attention with a depthwise convolution and a LayerNorm before each of query, key and value; the convolutions halve
-    the sequence where `stride` is 2. Within a window, or over all positions where `window` is at most 1."""
+    """Attention with a depthwise convolution and a LayerNorm before each of query, key and value; the convolutions
+    halve the sequence where `stride` is 2. Within a window, or over all positions where `window` is at most 1."""
 
     def __init__(self, config: ActionFormerConfig, window: int, stride: int) -> None:
         super().__init__()
