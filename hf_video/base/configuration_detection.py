@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 
@@ -10,6 +11,7 @@ from hf_video.base.configuration import VideoConfig
 from hf_video.errors import ConfigError
 
 NMS = ("soft", "hard", "none")
+NECKS = ("identity", "fpn")
 
 
 @strict
@@ -28,6 +30,11 @@ class TemporalDetectionConfig(VideoConfig):
             halve the sequence. The pyramid has `branch_layers` + 1 levels.
         embedding_kernel_size, embedding_norm, use_absolute_positions: of the start.
         head_layers, head_kernel_size, head_norm: of the heads, the last convolution counted.
+        backbone: kind of its blocks.
+        neck: "identity" (a norm for each level) or "fpn" (a top-down pyramid).
+        neck_norm: LayerNorm on the levels of the pyramid.
+        drop_path_rate: stochastic depth of each residual branch. 0 also leaves out the learnt scale of the branches, as
+            the official code does.
         regression_ranges: distances (low, high) to the farther boundary that each level answers for.
         center_radius: strides around a segment's centre in which points answer for it; None is the whole segment.
         label_smoothing, regression_loss_weight: of the loss; a weight of -1 makes both parts equally large.
@@ -40,6 +47,9 @@ class TemporalDetectionConfig(VideoConfig):
             overlapping segments are merged; see `hf_video.layers.temporal_nms`.
     """
 
+    backbones: ClassVar[tuple[str, ...]] = ("conv",)
+
+    backbone: str = "conv"
     input_size: int | list[int] | tuple[int, ...] = 2048
     stream_sizes: list[int] | tuple[int, ...] | None = None
     feature_stride: int | float = 4
@@ -59,6 +69,9 @@ class TemporalDetectionConfig(VideoConfig):
     head_layers: int = 3
     head_kernel_size: int = 3
     head_norm: bool = True
+    neck: str = "identity"
+    neck_norm: bool = True
+    drop_path_rate: float | int = 0.1
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     regression_ranges: list[list[int | float]] | list[tuple[int | float, int | float]] | None = None
@@ -121,8 +134,13 @@ class TemporalDetectionConfig(VideoConfig):
                     f"stream_sizes={self.stream_sizes!r} must give one width for each of the {len(self.input_sizes)} "
                     f"features, with the sum hidden_size={self.hidden_size}."
                 )
-        if self.nms not in NMS:
-            raise ConfigError(f"nms={self.nms!r} must be one of {', '.join(map(repr, NMS))}.")
+        for name, allowed in (("nms", NMS), ("neck", NECKS), ("backbone", self.backbones)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}.")
+        if self.neck == "identity" and self.neck_size != self.hidden_size:
+            raise ConfigError(
+                f'neck_size={self.neck_size} must be hidden_size={self.hidden_size} where neck="identity".'
+            )
         for name in ("embedding_kernel_size", "head_kernel_size"):
             if getattr(self, name) % 2 == 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be odd.")

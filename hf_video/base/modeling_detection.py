@@ -15,6 +15,7 @@ from hf_video.base.configuration_detection import TemporalDetectionConfig
 from hf_video.base.safe_weights import SafeWeights
 from hf_video.errors import ModelInputError
 from hf_video.layers.segments import assign_targets, center_distance_iou_loss, pyramid_points, sigmoid_focal_loss
+from hf_video.layers.temporal import TemporalConvBlock, TemporalEmbeddings, TemporalNeck
 from hf_video.layers.temporal_nms import merge_segments
 
 
@@ -87,6 +88,50 @@ class TemporalDetectionPreTrainedModel(SafeWeights, PreTrainedModel):
             )
         rest = self.config.padded_length(length) - length
         return F.pad(features, (0, 0, 0, rest)), F.pad(mask.bool(), (0, rest))[..., None]
+
+
+class TemporalPyramid(TemporalDetectionPreTrainedModel):
+    """A backbone: features (B, T, C) to a pyramid of `branch_layers` + 1 levels, each half as long. Subclasses say with
+    `make_blocks` what stands between embeddings and neck."""
+
+    def __init__(self, config: TemporalDetectionConfig) -> None:
+        super().__init__(config)
+        self.embeddings = TemporalEmbeddings(config)
+        if config.backbone == "conv":
+            strides = [1] * config.stem_layers + [2] * config.branch_layers
+            self.blocks = nn.ModuleList(TemporalConvBlock(config, stride) for stride in strides)
+        else:
+            self.blocks = self.make_blocks(config)
+        self.neck = TemporalNeck(config)
+        self.post_init()
+
+    def make_blocks(self, config: TemporalDetectionConfig) -> nn.ModuleList:
+        """`stem_layers` blocks that keep the length, then `branch_layers` that halve it: (x, mask) -> (x, mask)."""
+        raise NotImplementedError(f"{type(self).__name__} has no blocks.")
+
+    def forward(
+        self, features: torch.Tensor, mask: torch.Tensor | None = None, return_dict: bool | None = None
+    ) -> TemporalPyramidOutput | tuple:
+        """Args:
+            features: (B, T, input_size), float.
+            mask: (B, T), True where a video is; None for all of it.
+            return_dict: False for a tuple.
+
+        Returns:
+            `TemporalPyramidOutput`; T is padded as `config.padded_length` says.
+        """
+        x, valid = self.padded(features, mask)
+        valid = valid.to(x.dtype)
+        x = self.embeddings(x, valid)
+        levels, masks = [], []
+        for i, block in enumerate(self.blocks):
+            x, valid = block(x, valid)
+            if i >= self.config.stem_layers - 1:
+                levels.append(x)
+                masks.append(valid)
+        states = self.neck(levels, masks)
+        output = TemporalPyramidOutput(hidden_states=states, masks=tuple(one[..., 0].bool() for one in masks))
+        return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()
 
 
 class TemporalDetectionLoss(nn.Module):

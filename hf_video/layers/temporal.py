@@ -4,12 +4,17 @@ and 0 in the padding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
 
 from hf_video.layers.drop_path import DropPath
 from hf_video.layers.plain import is_ordinary
+from hf_video.layers.positions import sinusoid_table
+from hf_video.layers.tables import Tables
 
 
 class TemporalConv(nn.Conv1d):
@@ -86,3 +91,85 @@ class SharedHead(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.relu(norm(layer(x) * mask))
         return self.output(x) * mask
+
+
+class TemporalEmbeddings(nn.Module):
+    """Features to the width of the backbone (section 3.2): a projection for each of several features, then convolutions
+    with LayerNorm and ReLU, then positions where the configuration wants them."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        sizes, width = config.input_sizes, config.hidden_size
+        self.input_sizes = sizes
+        self.max_length = config.max_length
+        streams = zip(sizes, config.stream_sizes or (), strict=bool(config.stream_sizes))
+        self.projections = nn.ModuleList(nn.Linear(*stream) for stream in streams)
+        first = width if config.stream_sizes else sizes[0]
+        self.layers = nn.ModuleList(
+            TemporalConv(width if i else first, width, config.embedding_kernel_size, bias=not config.embedding_norm)
+            for i in range(config.embedding_layers)
+        )
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width, config.layer_norm_eps) if config.embedding_norm else nn.Identity() for _ in self.layers
+        )
+        self.positions = None
+        if config.use_absolute_positions:
+            self.positions = Tables(positions=sinusoid_table(config.max_length, width)[None] / width**0.5)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) and its mask (B, T, 1) -> (B, T, hidden_size)."""
+        if len(self.projections):
+            parts = x.split(self.input_sizes, dim=2)
+            x = torch.cat([layer(part) * mask for layer, part in zip(self.projections, parts, strict=True)], dim=2)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.relu(norm(layer(x) * mask))
+        if self.positions is not None:
+            table = self.positions.table("positions", x.device)
+            if x.shape[1] > self.max_length:  # a longer video than any in training: positions are stretched over it
+                table = F.interpolate(table.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)
+            x = x + table[:, : x.shape[1]].to(x.dtype) * mask
+        return x
+
+
+class TemporalConvBlock(nn.Module):
+    """The block of the paper's convolutional ablation: two convolutions and a shortcut."""
+
+    def __init__(self, config: PreTrainedConfig, stride: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.stride = stride
+        self.conv1 = TemporalConv(width, 2 * width, 3, stride)
+        self.conv2 = TemporalConv(2 * width, width, 3)
+        self.shortcut = TemporalConv(width, width, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        down = downsample_mask(mask, self.stride)
+        out = self.conv2(F.relu(self.conv1(x) * down)) * down
+        shortcut = self.shortcut(x) * down if self.stride > 1 else x
+        return F.relu(out + shortcut), down
+
+
+class TemporalNeck(nn.Module):
+    """The levels' last norm; with `neck="fpn"` after a top-down pyramid (section 3.3)."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        levels, width, norm = config.branch_layers + 1, config.neck_size, config.neck_norm
+        self.is_pyramid = config.neck == "fpn"
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width, config.layer_norm_eps) if norm else nn.Identity() for _ in range(levels)
+        )
+        if self.is_pyramid:
+            self.laterals = nn.ModuleList(nn.Linear(config.hidden_size, width, bias=not norm) for _ in range(levels))
+            self.convs = nn.ModuleList(
+                TemporalConv(width, width, 3, groups=width, bias=not norm) for _ in range(levels)
+            )
+
+    def forward(self, levels: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        levels = list(levels)
+        if self.is_pyramid:
+            levels = [layer(x) * mask for layer, x, mask in zip(self.laterals, levels, masks, strict=True)]
+            for i in range(len(levels) - 1, 0, -1):
+                levels[i - 1] = levels[i - 1] + levels[i].repeat_interleave(2, dim=1)
+            levels = [conv(x) * mask for conv, x, mask in zip(self.convs, levels, masks, strict=True)]
+        return tuple(norm(x) for norm, x in zip(self.norms, levels, strict=True))

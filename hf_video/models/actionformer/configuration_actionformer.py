@@ -7,9 +7,6 @@ from huggingface_hub.dataclasses import strict
 from hf_video.base.configuration_detection import TemporalDetectionConfig
 from hf_video.errors import ConfigError
 
-BACKBONES = ("transformer", "conv")
-NECKS = ("identity", "fpn")
-
 
 @strict
 class ActionFormerConfig(TemporalDetectionConfig):
@@ -17,28 +14,22 @@ class ActionFormerConfig(TemporalDetectionConfig):
 
     Args:
         backbone: "transformer" (local attention), or "conv", the paper's ablation.
-        neck: "identity" (a norm for each level) or "fpn" (a top-down pyramid).
         num_attention_heads: heads of every block.
         window_size: positions that a query sees, its own in the middle: odd, one number or one for the stem and one
             for each block that halves the sequence; -1 is all of them.
         use_relative_positions: add a learnt number for each head and distance to the scores of local attention.
-        neck_norm: LayerNorm on the levels of the pyramid.
         attention_dropout, dropout: of attention weights, and of projections and MLPs.
-        drop_path_rate: stochastic depth of each residual branch. 0 also leaves out the learnt scale of the branches, as
-            the official code does.
     """
 
     model_type = "actionformer"
+    backbones = ("transformer", "conv")
 
     backbone: str = "transformer"
-    neck: str = "identity"
     num_attention_heads: int = 4
     window_size: int | list[int] | tuple[int, ...] = 19
     use_relative_positions: bool = False
-    neck_norm: bool = True
     attention_dropout: float | int = 0.0
     dropout: float | int = 0.0
-    drop_path_rate: float | int = 0.1
 
     @property
     def window_sizes(self) -> list[int]:
@@ -57,9 +48,6 @@ class ActionFormerConfig(TemporalDetectionConfig):
 
     def check(self) -> None:
         super().check()
-        for name, allowed in (("backbone", BACKBONES), ("neck", NECKS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}.")
         windows = self.window_sizes
         if len(windows) != self.branch_layers + 1:
             raise ConfigError(
@@ -68,10 +56,6 @@ class ActionFormerConfig(TemporalDetectionConfig):
             )
         if even := [window for window in windows if window > 1 and window % 2 == 0]:
             raise ConfigError(f"window_size={even[0]} must be odd: as many positions before as after.")
-        if self.neck == "identity" and self.neck_size != self.hidden_size:
-            raise ConfigError(
-                f'neck_size={self.neck_size} must be hidden_size={self.hidden_size} where neck="identity".'
-            )
         for level, (stride, window) in enumerate(zip(self.strides, windows, strict=True)):
             step = stride * (window // 2) * 2 if window > 1 else stride
             if self.max_length % step:

@@ -16,51 +16,11 @@ from hf_video.base.modeling_detection import (
     TemporalDetectionOutput,
     TemporalDetectionPreTrainedModel,
     TemporalDetector,
-    TemporalPyramidOutput,
+    TemporalPyramid,
 )
 from hf_video.layers.local_attention import local_attention
-from hf_video.layers.positions import sinusoid_table
-from hf_video.layers.tables import Tables
 from hf_video.layers.temporal import AffineDropPath, LevelScale, SharedHead, TemporalConv, downsample_mask
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
-
-
-class ActionFormerEmbeddings(nn.Module):
-    """Features to the width of the backbone (section 3.2): a projection for each of several features, then convolutions
-    with LayerNorm and ReLU, then positions where the configuration wants them."""
-
-    def __init__(self, config: ActionFormerConfig) -> None:
-        super().__init__()
-        sizes, width = config.input_sizes, config.hidden_size
-        self.input_sizes = sizes
-        self.max_length = config.max_length
-        streams = zip(sizes, config.stream_sizes or (), strict=bool(config.stream_sizes))
-        self.projections = nn.ModuleList(nn.Linear(*stream) for stream in streams)
-        first = width if config.stream_sizes else sizes[0]
-        self.layers = nn.ModuleList(
-            TemporalConv(width if i else first, width, config.embedding_kernel_size, bias=not config.embedding_norm)
-            for i in range(config.embedding_layers)
-        )
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, config.layer_norm_eps) if config.embedding_norm else nn.Identity() for _ in self.layers
-        )
-        self.positions = None
-        if config.use_absolute_positions:
-            self.positions = Tables(positions=sinusoid_table(config.max_length, width)[None] / width**0.5)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, T, C) and its mask (B, T, 1) -> (B, T, hidden_size)."""
-        if len(self.projections):
-            parts = x.split(self.input_sizes, dim=2)
-            x = torch.cat([layer(part) * mask for layer, part in zip(self.projections, parts, strict=True)], dim=2)
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x) * mask))
-        if self.positions is not None:
-            table = self.positions.table("positions", x.device)
-            if x.shape[1] > self.max_length:  # a longer video than any in training: positions are stretched over it
-                table = F.interpolate(table.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)
-            x = x + table[:, : x.shape[1]].to(x.dtype) * mask
-        return x
 
 
 class ActionFormerAttention(nn.Module):
@@ -127,50 +87,6 @@ class ActionFormerBlock(nn.Module):
         return x + self.mlp_path(self.mlp(self.mlp_norm(x)) * mask), mask
 
 
-class ActionFormerConvBlock(nn.Module):
-    """The block of the paper's convolutional ablation: two convolutions and a shortcut."""
-
-    def __init__(self, config: ActionFormerConfig, stride: int) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.stride = stride
-        self.conv1 = TemporalConv(width, 2 * width, 3, stride)
-        self.conv2 = TemporalConv(2 * width, width, 3)
-        self.shortcut = TemporalConv(width, width, 1, stride) if stride > 1 else nn.Identity()
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        down = downsample_mask(mask, self.stride)
-        out = self.conv2(F.relu(self.conv1(x) * down)) * down
-        shortcut = self.shortcut(x) * down if self.stride > 1 else x
-        return F.relu(out + shortcut), down
-
-
-class ActionFormerNeck(nn.Module):
-    """The levels' last norm; with `neck="fpn"` after a top-down pyramid (section 3.3)."""
-
-    def __init__(self, config: ActionFormerConfig) -> None:
-        super().__init__()
-        levels, width, norm = config.branch_layers + 1, config.neck_size, config.neck_norm
-        self.is_pyramid = config.neck == "fpn"
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(width, config.layer_norm_eps) if norm else nn.Identity() for _ in range(levels)
-        )
-        if self.is_pyramid:
-            self.laterals = nn.ModuleList(nn.Linear(config.hidden_size, width, bias=not norm) for _ in range(levels))
-            self.convs = nn.ModuleList(
-                TemporalConv(width, width, 3, groups=width, bias=not norm) for _ in range(levels)
-            )
-
-    def forward(self, levels: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        levels = list(levels)
-        if self.is_pyramid:
-            levels = [layer(x) * mask for layer, x, mask in zip(self.laterals, levels, masks, strict=True)]
-            for i in range(len(levels) - 1, 0, -1):
-                levels[i - 1] = levels[i - 1] + levels[i].repeat_interleave(2, dim=1)
-            levels = [conv(x) * mask for conv, x, mask in zip(self.convs, levels, masks, strict=True)]
-        return tuple(norm(x) for norm, x in zip(self.norms, levels, strict=True))
-
-
 class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):
     config_class = ActionFormerConfig
     base_model_prefix = "actionformer"
@@ -199,44 +115,13 @@ class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):
             init.copy_(module.class_head.output.bias, prior.logit())
 
 
-class ActionFormerModel(ActionFormerPreTrainedModel):
+class ActionFormerModel(TemporalPyramid, ActionFormerPreTrainedModel):
     """The backbone: features (B, T, C) to a pyramid of `branch_layers` + 1 levels, each half as long."""
 
-    def __init__(self, config: ActionFormerConfig) -> None:
-        super().__init__(config)
-        self.embeddings = ActionFormerEmbeddings(config)
+    def make_blocks(self, config: ActionFormerConfig) -> nn.ModuleList:
         windows = config.window_sizes
         plan = [(windows[0], 1)] * config.stem_layers + [(window, 2) for window in windows[1:]]
-        if config.backbone == "transformer":
-            self.blocks = nn.ModuleList(ActionFormerBlock(config, *block) for block in plan)
-        else:
-            self.blocks = nn.ModuleList(ActionFormerConvBlock(config, stride) for _, stride in plan)
-        self.neck = ActionFormerNeck(config)
-        self.post_init()
-
-    def forward(
-        self, features: torch.Tensor, mask: torch.Tensor | None = None, return_dict: bool | None = None
-    ) -> TemporalPyramidOutput | tuple:
-        """Args:
-            features: (B, T, input_size), float.
-            mask: (B, T), True where a video is; None for all of it.
-            return_dict: False for a tuple.
-
-        Returns:
-            `TemporalPyramidOutput`; T is padded as `config.padded_length` says.
-        """
-        x, valid = self.padded(features, mask)
-        valid = valid.to(x.dtype)
-        x = self.embeddings(x, valid)
-        levels, masks = [], []
-        for i, block in enumerate(self.blocks):
-            x, valid = block(x, valid)
-            if i >= self.config.stem_layers - 1:
-                levels.append(x)
-                masks.append(valid)
-        states = self.neck(levels, masks)
-        output = TemporalPyramidOutput(hidden_states=states, masks=tuple(one[..., 0].bool() for one in masks))
-        return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()
+        return nn.ModuleList(ActionFormerBlock(config, window, stride) for window, stride in plan)
 
 
 class ActionFormerForTemporalActionDetection(TemporalDetector, ActionFormerPreTrainedModel):

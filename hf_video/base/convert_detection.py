@@ -1,0 +1,80 @@
+"""What the official layouts of ActionFormer and TriDet have in common: names such as `backbone.embd.0.conv.weight`, and
+norms and scales of shape (1, C, 1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hf_video.base.convert import StateDict, rename, substitute
+
+HEADS = {"cls": "class_head", "reg": "offset_head", "start": "start_head", "end": "end_head"}
+HEAD = "(cls|reg|start|end)_head"
+
+
+def detection_rules(prefix: str) -> list[tuple[str, Any]]:
+    """Rules for embeddings, neck and heads; `prefix` is the backbone's name in our model."""
+    return [
+        (r"^backbone\.proj\.(\d+)\.conv\.", rf"{prefix}.embeddings.projections.\1."),
+        (r"^backbone\.embd\.(\d+)\.conv\.", rf"{prefix}.embeddings.layers.\1."),
+        (r"^backbone\.embd_norm\.", f"{prefix}.embeddings.norms."),
+        (r"\.(conv1|conv2)\.conv\.", r".\1."),
+        (r"\.downsample\.conv\.", ".shortcut."),
+        (r"^neck\.fpn_norms\.", f"{prefix}.neck.norms."),
+        (r"^neck\.lateral_convs\.(\d+)\.conv\.", rf"{prefix}.neck.laterals.\1."),
+        (r"^neck\.fpn_convs\.(\d+)\.conv\.", rf"{prefix}.neck.convs.\1."),
+        (r"^reg_head\.scale\.", "offset_scales."),
+        (rf"^{HEAD}\.(cls|offset)_head\.conv\.", lambda m: f"{HEADS[m[1]]}.output."),
+        (rf"^{HEAD}\.head\.(\d+)\.conv\.", lambda m: f"{HEADS[m[1]]}.layers.{m[2]}."),
+        (rf"^{HEAD}\.norm\.", lambda m: f"{HEADS[m[1]]}.norms."),
+    ]
+
+
+def count(state: StateDict, pattern: str) -> int:
+    """One more than the highest number that stands in the first group of `pattern`."""
+    return max((int(match[1]) + 1 for key in state if (match := re.match(pattern, key))), default=0)
+
+
+def detection_values(state: StateDict) -> dict[str, Any]:
+    """Fields of `TemporalDetectionConfig` that the shapes of an official state dict tell."""
+    streams = count(state, r"backbone\.proj\.(\d+)\.")
+    first, head = state["backbone.embd.0.conv.weight"], state["cls_head.cls_head.conv.weight"]
+    projections = [state[f"backbone.proj.{i}.conv.weight"] for i in range(streams)]
+    is_pyramid = "neck.lateral_convs.0.conv.weight" in state
+    return {
+        "input_size": [one.shape[1] for one in projections] if streams else first.shape[1],
+        "stream_sizes": [one.shape[0] for one in projections] if streams else None,
+        "hidden_size": first.shape[0],
+        "embedding_layers": count(state, r"backbone\.embd\.(\d+)\."),
+        "embedding_kernel_size": first.shape[2],
+        "embedding_norm": "backbone.embd_norm.0.weight" in state,
+        "stem_layers": count(state, r"backbone\.stem\.(\d+)\."),
+        "branch_layers": count(state, r"backbone\.branch\.(\d+)\."),
+        "neck": "fpn" if is_pyramid else "identity",
+        "neck_size": state["neck.lateral_convs.0.conv.weight"].shape[0] if is_pyramid else first.shape[0],
+        "neck_norm": "neck.fpn_norms.0.weight" in state,
+        "head_size": head.shape[1],
+        "head_kernel_size": head.shape[2],
+        "head_layers": count(state, r"cls_head\.head\.(\d+)\.") + 1,
+        "head_norm": "cls_head.norm.0.weight" in state,
+        "num_labels": head.shape[0],
+    }
+
+
+def our_tensors(state: StateDict, prefix: str, rules: Sequence[tuple[str, Any]], linear: str) -> StateDict:
+    """The state dict in our layers' names and shapes. `linear`: a pattern of keys that are products here and
+    convolutions of one position there."""
+    stems = count(state, r"backbone\.stem\.(\d+)\.")
+
+    def new_name(key: str) -> str:
+        key = re.sub(r"^backbone\.stem\.(\d+)\.", rf"{prefix}.blocks.\1.", key)
+        key = re.sub(r"^backbone\.branch\.(\d+)\.", lambda m: f"{prefix}.blocks.{stems + int(m[1])}.", key)
+        return substitute(key, [*rules, *detection_rules(prefix)])
+
+    def reshaped(key: str, value: Any) -> Any:
+        if re.search(linear, key):
+            return value[..., 0]
+        return value.flatten() if value.ndim == 3 and value.shape[0] == value.shape[2] == 1 else value
+
+    return {key: reshaped(key, value) for key, value in rename(state, new_name).items()}
