@@ -2,6 +2,11 @@ from .auto import register_auto_classes as register_auto_classes
 from .base.convert import from_official as from_official
 from .base.version import __version__ as __version__
 from .errors import HFVideoError as HFVideoError
+from .models.actionformer.configuration_actionformer import ActionFormerConfig as ActionFormerConfig
+from .models.actionformer.modeling_actionformer import (
+    ActionFormerForTemporalActionDetection as ActionFormerForTemporalActionDetection,
+)
+from .models.actionformer.modeling_actionformer import ActionFormerModel as ActionFormerModel
 from .models.c3d.configuration_c3d import C3DConfig as C3DConfig
 from .models.c3d.image_processing_c3d import (
     C3DImageProcessor as C3DImageProcessor,
@@ -67,6 +72,9 @@ from .models.timesformer.modeling_timesformer import (
 from .models.timesformer.modeling_timesformer import (
     TimesformerModel as TimesformerModel,
 )
+from .models.tridet.configuration_tridet import TriDetConfig as TriDetConfig
+from .models.tridet.modeling_tridet import TriDetForTemporalActionDetection as TriDetForTemporalActionDetection
+from .models.tridet.modeling_tridet import TriDetModel as TriDetModel
 from .models.two_stream.configuration_two_stream import TwoStreamConfig as TwoStreamConfig
 from .models.two_stream.image_processing_two_stream import (
     TwoStreamImageProcessor as TwoStreamImageProcessor,
@@ -177,6 +185,7 @@ from .pipelines.video_text_retrieval import VideoTextRetrievalPipeline as VideoT
 from .pipelines.zero_shot_video_classification import (
     ZeroShotVideoClassificationPipeline as ZeroShotVideoClassificationPipeline,
 )
+from .registry import DETECTORS as DETECTORS
 from .registry import MODELS as MODELS
 from .video.frames.types import VideoFrames as VideoFrames
 from .video.reader import VideoReader as VideoReader

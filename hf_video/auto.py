@@ -10,7 +10,7 @@ import pkgutil
 import sys
 
 from hf_video.base.loading import SavedVideoModel
-from hf_video.registry import MODELS
+from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"
 PIPELINES = {"video-classification": f"{_HOME}.video_classification.VideoClassificationPipeline"}
@@ -40,13 +40,15 @@ def register_auto_classes(override: bool | None = None) -> None:
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
 
     override = override_wanted() if override is None else override
-    for model_type, model in MODELS.items():
+    for model_type, model in (MODELS | DETECTORS).items():
         if model.stock and not override:
             continue
         config = model.load(model.config)
         transformers.AutoConfig.register(model_type, config, exist_ok=True)
         for auto, name in model.auto.items():
             getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
+        if not model.reads_clips:
+            continue
         processors = (
             (IMAGE_PROCESSOR_MAPPING, model.load(model.image_processor)),
             (VIDEO_PROCESSOR_MAPPING, model.load(model.video_processor)),

@@ -18,6 +18,7 @@ class ModelEntry:
         by_name: How the names of classes go on that no Auto class stands for.
         has_processor: Whether an image processor and a tokenizer are joined in a processor (video and text).
         stock: Whether transformers has classes of the same names, which ours replace.
+        reads_clips: Whether it takes clips; a model of feature sequences has no image processor.
     """
 
     model_type: str
@@ -26,6 +27,7 @@ class ModelEntry:
     by_name: tuple[str, ...] = ()
     has_processor: bool = False
     stock: bool = False
+    reads_clips: bool = True
 
     @property
     def package(self) -> str:
@@ -55,7 +57,8 @@ class ModelEntry:
     @property
     def class_names(self) -> list[str]:
         names = [self.config, *self.auto.values(), *(self.prefix + end for end in self.by_name)]
-        return [*names, self.image_processor, self.video_processor, *([self.processor] if self.processor else [])]
+        processors = [self.image_processor, self.video_processor] if self.reads_clips else []
+        return [*names, *processors, *([self.processor] if self.processor else [])]
 
     def load(self, name: str) -> type[Any]:
         """Imports the class of that name from the model's folder."""
@@ -92,5 +95,15 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("violet", "Violet", heads=("Model", "ForPreTraining"), by_name=_VIOLET, has_processor=True),
         ModelEntry("vivit", "Vivit", stock=True),
         ModelEntry("x3d", "X3D"),
+    )
+}
+
+# Models that find events in a sequence of a clip model's features.
+_DETECTION = {"heads": ("Model",), "by_name": ("ForTemporalActionDetection",), "reads_clips": False}
+DETECTORS: dict[str, ModelEntry] = {
+    row.model_type: row
+    for row in (
+        ModelEntry("actionformer", "ActionFormer", **_DETECTION),
+        ModelEntry("tridet", "TriDet", **_DETECTION),
     )
 }

@@ -32,7 +32,8 @@ StateDict = dict[str, torch.Tensor]
 # What of a processor changes a model's scores.
 PIXELS = ("size", "crop_size", "image_mean", "image_std", "do_flip_channel_order", "sampler", "sampler_options")
 
-WRAPPERS = ("model_state", "state_dict", "model_state_dict", "module", "model", "net")
+# The moving average of the weights, where a file holds both, is what its authors evaluate.
+WRAPPERS = ("state_dict_ema", "model_state", "state_dict", "model_state_dict", "module", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 # Where the parameters hang in the trees that flax training states are saved as; beside them lie optimiser states.
 FLAX_ROOTS = ("optimizer/target/params/", "optimizer/target/", "params/params/", "params/", "target/")

@@ -4,10 +4,10 @@ norms and scales of shape (1, C, 1)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_video.base.convert import StateDict, rename, substitute
+from hf_video.base.convert import StateDict, our_names, rename, substitute
 
 HEADS = {"cls": "class_head", "reg": "offset_head", "start": "start_head", "end": "end_head"}
 HEAD = "(cls|reg|start|end)_head"
@@ -29,6 +29,67 @@ def detection_rules(prefix: str) -> list[tuple[str, Any]]:
         (rf"^{HEAD}\.head\.(\d+)\.conv\.", lambda m: f"{HEADS[m[1]]}.layers.{m[2]}."),
         (rf"^{HEAD}\.norm\.", lambda m: f"{HEADS[m[1]]}.norms."),
     ]
+
+
+# Fields of the official files, in their sections; None is what shapes tell.
+OFFICIAL_FIELDS: dict[str, str | None] = {
+    "num_classes": "num_labels",
+    "max_seq_len": "max_length",
+    "use_abs_pe": "use_absolute_positions",
+    "regression_range": "regression_ranges",
+    "init_loss_norm": "loss_normalizer",
+    "cls_prior_prob": "prior_probability",
+    "loss_weight": "regression_loss_weight",
+    "droppath": "drop_path_rate",
+    "head_empty_cls": "empty_classes",
+    "pre_nms_thresh": "score_threshold",
+    "pre_nms_topk": "candidates_per_level",
+    "duration_thresh": "min_length",
+    "nms_method": "nms",
+    "iou_threshold": "nms_iou_threshold",
+    "min_score": "nms_min_score",
+    "voting_thresh": "voting_threshold",
+    "max_seg_num": "max_detections",
+    "feat_stride": "feature_stride",
+    "num_frames": "feature_frames",
+    "default_fps": "feature_fps",
+    "force_upsampling": "fixed_length",
+    **dict.fromkeys(
+        (
+            *(
+                "input_dim",
+                "embd_dim",
+                "fpn_dim",
+                "head_dim",
+                "embd_kernel_size",
+                "embd_with_ln",
+                "fpn_with_ln",
+                "fpn_type",
+            ),
+            *("head_kernel_size", "head_num_layers", "head_with_ln", "backbone_type", "backbone_arch", "scale_factor"),
+            *("fpn_start_level", "max_buffer_len_factor", "use_rel_pe", "clip_grad_l2norm", "ext_score_file"),
+            *("center_sample", "center_sample_radius", "multiclass_nms", "meta"),
+        )
+    ),
+}
+SECTIONS = ("train_cfg", "test_cfg", "dataset", "model")
+
+
+def detection_overrides(given: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """Overrides under our names. `given` may hold the official files' sections (`train_cfg`, `test_cfg`, …) as they
+    are; `names` are a model's own fields."""
+    flat = {key: value for key, value in given.items() if key not in SECTIONS}
+    for section in SECTIONS:
+        flat |= given.get(section) or {}
+    ours = our_names(flat, OFFICIAL_FIELDS | names)
+    if "center_sample" in flat:
+        ours["center_radius"] = flat.get("center_sample_radius", 1.5) if flat["center_sample"] == "radius" else None
+    if "multiclass_nms" in flat:
+        ours["class_agnostic_nms"] = not flat["multiclass_nms"]
+    rate = int(ours.pop("downsample_rate", 1))
+    if rate > 1 and "feature_stride" in ours:
+        ours["feature_stride"] *= rate
+    return ours
 
 
 def count(state: StateDict, pattern: str) -> int:

@@ -11,14 +11,15 @@ from typing import Any
 
 from hf_video.base.model_folder import check_finished
 from hf_video.errors import CheckpointError, HFVideoError, VideoOptionError, did_you_mean, near_path, unknown_name
-from hf_video.registry import MODELS, ModelEntry
+from hf_video.registry import DETECTORS, MODELS, ModelEntry
 
 
 def model_entry(model_type: str) -> ModelEntry:
     """Returns the table's row of a model type; raises CheckpointError with the known types."""
-    if model_type not in MODELS:
-        raise CheckpointError(unknown_name("Unknown model type", model_type, sorted(MODELS)))
-    return MODELS[model_type]
+    known = MODELS | DETECTORS
+    if model_type not in known:
+        raise CheckpointError(unknown_name("Unknown model type", model_type, sorted(known)))
+    return known[model_type]
 
 
 @contextmanager

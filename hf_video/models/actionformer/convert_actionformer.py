@@ -5,20 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names
-from hf_video.base.convert_detection import detection_values, our_tensors
+from hf_video.base.convert import Converted, StateDict, not_given
+from hf_video.base.convert_detection import detection_overrides, detection_values, our_tensors
 from hf_video.errors import CheckpointError
 
-OFFICIAL_NAMES = {
-    "num_classes": "num_labels",
-    "n_head": "num_attention_heads",
-    "n_mha_win_size": "window_size",
-    "max_seq_len": "max_length",
-    "use_abs_pe": "use_absolute_positions",
-    "use_rel_pe": None,
-    "input_dim": None,
-    "embd_dim": None,
-}
+OFFICIAL_NAMES = {"n_head": "num_attention_heads", "n_mha_win_size": "window_size"}
 RULES = [
     (r"\.ln1\.", ".attention_norm."),
     (r"\.ln2\.", ".mlp_norm."),
@@ -37,7 +28,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     pass `window_size`, `max_length`, `feature_stride`, …, or take a recipe's."""
     if "backbone.stem.0.ln1.weight" not in state and "backbone.stem.0.conv1.conv.weight" not in state:
         raise CheckpointError(f"No ActionFormer checkpoint: keys begin {sorted(state)[:5]}; backbone.stem is missing.")
-    overrides = our_names(overrides, OFFICIAL_NAMES)
+    overrides = detection_overrides(overrides, OFFICIAL_NAMES)
     is_conv = "backbone.stem.0.conv1.conv.weight" in state
     config = {
         **detection_values(state),

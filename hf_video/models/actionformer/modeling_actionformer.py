@@ -115,7 +115,7 @@ class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):
             init.copy_(module.class_head.output.bias, prior.logit())
 
 
-class ActionFormerModel(TemporalPyramid, ActionFormerPreTrainedModel):
+class ActionFormerModel(ActionFormerPreTrainedModel, TemporalPyramid):
     """The backbone: features (B, T, C) to a pyramid of `branch_layers` + 1 levels, each half as long."""
 
     def make_blocks(self, config: ActionFormerConfig) -> nn.ModuleList:
@@ -124,7 +124,7 @@ class ActionFormerModel(TemporalPyramid, ActionFormerPreTrainedModel):
         return nn.ModuleList(ActionFormerBlock(config, window, stride) for window, stride in plan)
 
 
-class ActionFormerForTemporalActionDetection(TemporalDetector, ActionFormerPreTrainedModel):
+class ActionFormerForTemporalActionDetection(ActionFormerPreTrainedModel, TemporalDetector):
     """The pyramid and two heads shared by its levels: class scores, and distances to start and end."""
 
     def __init__(self, config: ActionFormerConfig) -> None:

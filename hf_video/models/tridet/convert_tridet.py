@@ -5,23 +5,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names
-from hf_video.base.convert_detection import detection_values, our_tensors
+from hf_video.base.convert import Converted, StateDict, not_given
+from hf_video.base.convert_detection import detection_overrides, detection_values, our_tensors
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
-    "num_classes": "num_labels",
-    "n_sgp_win_size": "window_size",
     "k": "window_scale",
-    "max_seq_len": "max_length",
-    "use_abs_pe": "use_absolute_positions",
     "init_conv_vars": "kernel_std",
-    "downsample_type": None,
-    "use_trident_head": None,
-    "boudary_kernel_size": None,
-    "sgp_mlp_dim": None,
-    "input_dim": None,
-    "embd_dim": None,
+    **dict.fromkeys(
+        (
+            "n_sgp_win_size",
+            "downsample_type",
+            "use_trident_head",
+            "boudary_kernel_size",
+            "sgp_mlp_dim",
+            "num_bins",
+            "dropout",
+        )
+    ),
 }
 RULES = [
     (r"\.ln\.", ".norm."),
@@ -43,7 +44,7 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     passed, or taken from a recipe."""
     if "backbone.stem.0.psi.weight" not in state and "backbone.stem.0.conv1.conv.weight" not in state:
         raise CheckpointError(f"No TriDet checkpoint: keys begin {sorted(state)[:5]}; backbone.stem is missing.")
-    overrides = our_names(overrides, OFFICIAL_NAMES)
+    overrides = detection_overrides(overrides, OFFICIAL_NAMES)
     config = detection_values(state)
     branches = range(config["branch_layers"])
     has_trident = "start_head.cls_head.conv.weight" in state

@@ -118,7 +118,7 @@ class TriDetPreTrainedModel(TemporalDetectionPreTrainedModel):
                 init.copy_(head.output.bias, prior.logit())
 
 
-class TriDetModel(TemporalPyramid, TriDetPreTrainedModel):
+class TriDetModel(TriDetPreTrainedModel, TemporalPyramid):
     """The backbone: features (B, T, C) to a pyramid of `branch_layers` + 1 levels, each half as long."""
 
     def make_blocks(self, config: TriDetConfig) -> nn.ModuleList:
@@ -158,7 +158,7 @@ class TriDetLoss(TemporalDetectionLoss):
         return output
 
 
-class TriDetForTemporalActionDetection(TemporalDetector, TriDetPreTrainedModel):
+class TriDetForTemporalActionDetection(TriDetPreTrainedModel, TemporalDetector):
     """The pyramid, a class head, and the trident head (section 3.3): a start and an end head that give each position a
     score of being a boundary, and a centre head that says how to weigh the positions around a point."""
 

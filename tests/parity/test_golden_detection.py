@@ -1,0 +1,117 @@
+"""ActionFormer, TriDet and ROIAlign against the authors' own code, through `from_official` with the official
+configuration: logits, offsets and masks of every level, detections in seconds and their order, targets, losses and
+gradients."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from detection_cases import CASES, FOLDER, DetectionCase
+
+import hf_video
+from hf_video.layers.roi_align import roi_align
+from hf_video.layers.temporal import AffineDropPath
+from hf_video.layers.temporal_nms import merge_segments
+
+NAMES = [
+    name for name, case in CASES.items() if name.startswith(("actionformer", "tridet")) and not case["full_config"]
+]
+
+
+def load(name):
+    case = DetectionCase(name)
+    checkpoint = {"state_dict_ema": {f"module.{key}": value for key, value in case.checkpoint.items()}}
+    return case, hf_video.from_official(name.partition("_")[0], checkpoint, **case.config)
+
+
+def by_level(name, values, output):
+    levels = torch.unique_consecutive(output.points[:, 3], return_counts=True)[1].tolist()
+    return {f"{name}_{level}": part for level, part in enumerate(values[0].split(levels))}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in NAMES if "train" not in name])
+def test_detections(name):
+    case, model = load(name)
+    output = model(case.inputs["features"].T[None])
+    offsets = output.offsets if output.get("center_offsets") is None else output.center_offsets
+    got = by_level("logits", output.logits, output) | by_level("offsets", offsets, output)
+    got |= by_level("mask", output.mask.float(), output)
+    if output.get("start_logits") is not None:
+        got |= by_level("start", output.start_logits, output) | by_level("end", output.end_logits, output)
+    (found,), meta = model.find_segments(output), case.config["meta"]
+    seconds = (found.segments * meta["feat_stride"] + 0.5 * meta["feat_num_frames"]) / meta["fps"]
+    got["detections.segments"] = seconds.clamp(0, meta["duration"])
+    case.compare(got | {"detections.scores": found.scores, "detections.labels": found.labels})
+
+
+GRADIENTS = {
+    "cls_head.cls_head.conv.bias": "class_head.output.bias",
+    "reg_head.offset_head.conv.bias": "offset_head.output.bias",
+    "start_head.cls_head.conv.bias": "start_head.output.bias",
+    "end_head.cls_head.conv.bias": "end_head.output.bias",
+    "backbone.stem.0.drop_path_attn.scale": "actionformer.blocks.0.attention_path.scale",
+    "backbone.branch.0.drop_path_out.scale": "tridet.blocks.2.path.scale",
+    **{f"reg_head.scale.{level}.scale": f"offset_scales.{level}.scale" for level in range(6)},
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "train" in name])
+def test_targets_losses_and_gradients(name):
+    case, model = load(name)
+    for module in model.train().modules():
+        if isinstance(module, AffineDropPath):
+            module.p = 0.0
+    sequences = [case.inputs[f"features_{i}"].T for i in range(2)]
+    features = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(x), dtype=torch.bool) for x in sequences], batch_first=True)
+    segments, labels = ([case.inputs[f"{what}_{i}"] for i in range(2)] for what in ("segments", "labels"))
+    output = model(features, mask, segments, labels)
+    output.loss.backward()
+    classes, offsets = model.detection_loss.targets(output.points, segments, labels)
+    gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+    got = {
+        "targets.classes": classes,
+        "targets.offsets": offsets * classes.any(-1, keepdim=True),
+        "valid": output.mask.float(),
+        "cls_loss": output.classification_loss,
+        "reg_loss": output.regression_loss,
+        "final_loss": output.loss,
+        "loss_normalizer": model.detection_loss.normalizer,
+        "grad_norm": torch.stack([gradient.norm() for gradient in gradients.values()]).norm(),
+    }
+    for theirs, ours in GRADIENTS.items():
+        if f"grad.{theirs}" in case.expected:
+            got[f"grad.{theirs}"] = gradients[ours].reshape(case.expected[f"grad.{theirs}"].shape)
+    case.compare(got)
+
+
+@pytest.mark.parametrize("case", json.loads((FOLDER / "nms.json").read_text())["cases"], ids=lambda case: case["name"])
+def test_merging_of_segments(case):
+    given, expected = case["arguments"], case["expected"]
+    segments, scores, labels = merge_segments(
+        torch.tensor(case["segments"]).reshape(-1, 2),
+        torch.tensor(case["scores"]),
+        torch.tensor(case["labels"], dtype=torch.long),
+        method="soft" if given["use_soft_nms"] else "hard",
+        sigma=given["sigma"],
+        iou_threshold=given["iou_threshold"],
+        min_score=given["min_score"],
+        class_agnostic=not given["multiclass"],
+        voting_threshold=given["voting_thresh"],
+        max_segments=given["max_seg_num"],
+        voting="score" if case["source"] == "tridet" else "score_iou",
+    )
+    assert labels.tolist() == expected["labels"]
+    torch.testing.assert_close(segments, torch.tensor(expected["segments"]).reshape(-1, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores, torch.tensor(expected["scores"]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("roi_align")])
+def test_roi_align(name, memory_format):
+    case = DetectionCase(name)
+    maps = case.inputs["map"].to(memory_format=memory_format)
+    case.compare({"pooled": roi_align(maps, case.inputs["rois"], **case.config)})
