@@ -25,6 +25,8 @@ from .models.i3d.image_processing_i3d import (
 )
 from .models.i3d.modeling_i3d import I3DForVideoClassification as I3DForVideoClassification
 from .models.i3d.modeling_i3d import I3DModel as I3DModel
+from .models.moment_detr.configuration_moment_detr import MomentDetrConfig as MomentDetrConfig
+from .models.moment_detr.modeling_moment_detr import MomentDetrForMomentRetrieval as MomentDetrForMomentRetrieval
 from .models.mvit.configuration_mvit import MViTConfig as MViTConfig
 from .models.mvit.image_processing_mvit import (
     MViTImageProcessor as MViTImageProcessor,

@@ -98,12 +98,13 @@ MODELS: dict[str, ModelEntry] = {
     )
 }
 
-# Models that find events in a sequence of a clip model's features.
+# Models that find events or moments in a sequence of a clip model's features.
 _DETECTION = {"heads": ("Model",), "by_name": ("ForTemporalActionDetection",), "reads_clips": False}
 DETECTORS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (
         ModelEntry("actionformer", "ActionFormer", **_DETECTION),
+        ModelEntry("moment_detr", "MomentDetr", heads=(), by_name=("ForMomentRetrieval",), reads_clips=False),
         ModelEntry("tridet", "TriDet", **_DETECTION),
     )
 }

@@ -115,3 +115,21 @@ def test_roi_align(name, memory_format):
     case = DetectionCase(name)
     maps = case.inputs["map"].to(memory_format=memory_format)
     case.compare({"pooled": roi_align(maps, case.inputs["rois"], **case.config)})
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("moment_detr") and not CASES[n]["full_config"]])
+def test_moments(name):
+    case = DetectionCase(name)
+    given = case.inputs
+    model = hf_video.from_official("moment_detr", {"model": case.checkpoint}, **case.config)
+    output = model(
+        given["video"],
+        given["text"],
+        given["video_mask"],
+        given["text_mask"],
+        moments=[given[f"target_spans_{video}"] for video in range(len(given["video"]))],
+        saliency_pairs=(given["saliency_pos"], given["saliency_neg"]),
+    )
+    got = {f"loss_{loss}": value for loss, value in output.losses.items()}
+    got |= {"logits": output.logits, "spans": output.spans, "saliency": output.saliency, "total": output.loss}
+    case.compare(got)
