@@ -99,12 +99,12 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 # Models that find events or moments in a sequence of a clip model's features.
-_DETECTION = {"heads": ("Model",), "by_name": ("ForTemporalActionDetection",), "reads_clips": False}
+_EVENTS = ("ForTemporalActionDetection",)
 DETECTORS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (
-        ModelEntry("actionformer", "ActionFormer", **_DETECTION),
+        ModelEntry("actionformer", "ActionFormer", heads=("Model",), by_name=_EVENTS, reads_clips=False),
         ModelEntry("moment_detr", "MomentDetr", heads=(), by_name=("ForMomentRetrieval",), reads_clips=False),
-        ModelEntry("tridet", "TriDet", **_DETECTION),
+        ModelEntry("tridet", "TriDet", heads=("Model",), by_name=_EVENTS, reads_clips=False),
     )
 }

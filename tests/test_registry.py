@@ -15,12 +15,13 @@ import transformers
 import hf_video
 from hf_video.base.loading import model_entry
 from hf_video.errors import CheckpointError
-from hf_video.registry import MODELS
+from hf_video.registry import DETECTORS, MODELS
 
 PACKAGE = Path(hf_video.__file__).parent
 STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 OLD_NAMES = Path(__file__).parent / "saved_by_0_1_0" / "public_names.json"  # of its packages, README, docs, docstrings
 NO_MODEL = {
+    "DETECTORS",
     "HFVideoError",
     "MODELS",
     "VideoClassificationPipeline",
@@ -136,7 +137,9 @@ def stub_names(stub: Path) -> list[str]:
 
 def test_the_stub_has_the_classes_of_the_table_and_the_other_public_names():
     names = stub_names(PACKAGE / "__init__.pyi")
-    assert sorted(names) == sorted({*NO_MODEL, *(name for model in MODELS.values() for name in model.class_names)})
+    assert sorted(names) == sorted(
+        {*NO_MODEL, *(name for model in (MODELS | DETECTORS).values() for name in model.class_names)}
+    )
 
 
 @pytest.mark.parametrize("stub", STUBS, ids=lambda path: path.parent.name)

@@ -52,7 +52,7 @@ class WholeVideo(Sampling):
     """All of a video at `options["target_fps"]` frames a second, as one clip (I3D). Raises VideoError for one that
     gives more than `LONGEST_WHOLE` frames."""
 
-    def choose(self, video: VideoReader | Segment, views: Views) -> FrameSample:
+    def choose(self, video: VideoReader | Segment, views: Views, seed: int | None = None) -> FrameSample:
         fps = self.options["target_fps"]
         count = max(round(video.metadata.duration * fps), 1)
         if count > LONGEST_WHOLE:

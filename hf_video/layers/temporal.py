@@ -31,8 +31,8 @@ class TemporalConv(nn.Conv1d):
         if not is_ordinary(self.weight):
             return super().forward(x.transpose(1, 2)).transpose(1, 2)
         # As products over neighbouring rows: a convolution over the second axis would copy the sequence twice.
-        (size,), (stride,), (margin,) = self.kernel_size, self.stride, self.padding
-        x = F.pad(x, (0, 0, margin, margin))
+        size, stride = self.kernel_size[0], self.stride[0]
+        x = F.pad(x, (0, 0, size // 2, size // 2))
         if self.groups == 1:
             rows = x.unfold(1, size, stride).transpose(2, 3).flatten(2)
             return F.linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)

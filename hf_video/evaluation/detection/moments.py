@@ -4,6 +4,7 @@ arXiv:2107.09609; moment_detr/standalone_eval)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ MOST_WINDOWS = 10  # of a query that count for the mean average precision
 CLIP_SECONDS = 2
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}  # lowest of the annotators' 0 to 4 that is a highlight
 
-Query = Mapping[str, object]
+Query = Mapping[str, Any]
 
 
 def moment_metrics(predictions: Sequence[Query], ground_truth: Sequence[Query]) -> dict[str, dict]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ PROTOCOLS = ("activitynet", "slowfast", "mmaction2")
 MOST_BOXES = 50  # of a frame, in the official evaluation
 
 Frame = tuple[str, int]  # video and second
-Row = Sequence[object]  # video, second, x1, y1, x2, y2, class number, and person or score; or a video and second alone
+Row = Sequence[Any]  # video, second, x1, y1, x2, y2, class number, and person or score; or a video and second alone
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ THRESHOLDS = {
     "epic": np.linspace(0.1, 0.5, 5),
 }
 
-Event = Mapping[str, object]  # "segment": (start, end) in seconds, "label", and "score" where it is a detection
+Event = Mapping[str, Any]  # "segment": (start, end) in seconds, "label", and "score" where it is a detection
 
 
 @dataclass(frozen=True)

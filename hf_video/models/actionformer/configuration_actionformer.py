@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.base.configuration_detection import TemporalDetectionConfig
+from hf_video.base.detection.configuration import TemporalDetectionConfig
 from hf_video.errors import ConfigError
 
 

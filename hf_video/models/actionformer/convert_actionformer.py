@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given
-from hf_video.base.convert_detection import detection_overrides, detection_values, our_tensors
+from hf_video.base.convert import Converted, StateDict, missing_overrides
+from hf_video.base.detection.convert import detection_overrides, detection_values, our_tensors
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {"n_head": "num_attention_heads", "n_mha_win_size": "window_size"}
@@ -39,9 +39,13 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     }
     ours = our_tensors(state, "actionformer", RULES, LINEAR)
     ours = {key: value[0, 0] if key.endswith("relative_positions") else value for key, value in ours.items()}
-    unsaid = not_given(
+    unspecified = missing_overrides(
         overrides, "window_size", "max_length", "feature_stride", "feature_frames", "num_attention_heads"
     )
     return Converted(
-        "ActionFormerForTemporalActionDetection", config, ours, unsaid=unsaid, optional={"detection_loss.normalizer"}
+        "ActionFormerForTemporalActionDetection",
+        config,
+        ours,
+        unspecified=unspecified,
+        optional={"detection_loss.normalizer"},
     )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from hf_video.base.modeling_detection import (
+from hf_video.base.detection.modeling import (
     TemporalDetectionLoss,
     TemporalDetectionOutput,
     TemporalDetectionPreTrainedModel,

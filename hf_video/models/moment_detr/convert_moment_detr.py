@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given, our_names, rename, substitute
+from hf_video.base.convert import (
+    Converted,
+    StateDict,
+    count_layers,
+    missing_overrides,
+    rename,
+    rename_overrides,
+    substitute,
+)
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -16,6 +24,7 @@ OFFICIAL_NAMES = {
     "span_loss_coef": "span_loss_weight", "giou_loss_coef": "giou_loss_weight", "label_loss_coef": "class_loss_weight",
     "lw_saliency": "saliency_loss_weight", "eos_coef": "background_weight",
 }  # fmt: skip
+INPUTS = {"vid": "video_projection", "txt": "text_projection"}
 RULES = (
     (r"^transformer\.(encoder|decoder)\.norm\.", r"\1_norm."),
     (r"^transformer\.(encoder|decoder)\.layers\.", r"\1."),
@@ -34,8 +43,6 @@ RULES = (
     (r"^input_(vid|txt)_proj\.(\d)\.LayerNorm\.", lambda match: f"{INPUTS[match[1]]}.norms.{match[2]}."),
     (r"^input_(vid|txt)_proj\.(\d)\.net\.1\.", lambda match: f"{INPUTS[match[1]]}.layers.{match[2]}."),
 )
-PARTS = ("encoder", "decoder")
-INPUTS = {"vid": "video_projection", "txt": "text_projection"}
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
@@ -43,18 +50,17 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     weights of the loss."""
     if "query_embed.weight" not in state or "input_vid_proj.0.net.1.weight" not in state:
         raise CheckpointError(f"No Moment-DETR checkpoint: keys begin {sorted(state)[:5]}; query_embed is missing.")
-    overrides = our_names(overrides, OFFICIAL_NAMES)
-    layers = {part: sum(f"transformer.{part}.layers.{i}.norm1.weight" in state for i in range(64)) for part in PARTS}
+    overrides = rename_overrides(overrides, OFFICIAL_NAMES)
     config = {
         "video_size": state["input_vid_proj.0.net.1.weight"].shape[1],
         "text_size": state["input_txt_proj.0.net.1.weight"].shape[1],
         "hidden_size": state["class_embed.weight"].shape[1],
         "intermediate_size": state["transformer.encoder.layers.0.linear1.weight"].shape[0],
-        "encoder_layers": layers["encoder"],
-        "decoder_layers": layers["decoder"],
+        "encoder_layers": count_layers(state, "transformer.encoder.layers."),
+        "decoder_layers": count_layers(state, "transformer.decoder.layers."),
         "pre_norm": "transformer.encoder.norm.weight" in state,
         "num_queries": state["query_embed.weight"].shape[0],
-        "input_layers": sum(f"input_vid_proj.{i}.net.1.weight" in state for i in range(3)),
+        "input_layers": count_layers(state, "input_vid_proj."),
         "max_text_length": state["txt_position_embed.position_embeddings.weight"].shape[0],
         **overrides,
     }
@@ -65,5 +71,5 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
                 split[key.replace(".in_proj_", f".{name}.")] = part
         else:
             split[key] = value
-    unsaid = not_given(overrides, "num_attention_heads", "use_text_positions")
-    return Converted("MomentDetrForMomentRetrieval", config, split, unsaid=unsaid)
+    unspecified = missing_overrides(overrides, "num_attention_heads", "use_text_positions")
+    return Converted("MomentDetrForMomentRetrieval", config, split, unspecified=unspecified)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_video.base.convert import Converted, StateDict, not_given
-from hf_video.base.convert_detection import detection_overrides, detection_values, our_tensors
+from hf_video.base.convert import Converted, StateDict, missing_overrides
+from hf_video.base.detection.convert import detection_overrides, detection_values, our_tensors
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -62,11 +62,11 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     if has_trident:
         config["num_bins"] = state["reg_head.offset_head.conv.weight"].shape[0] // 2 - 1
         config["boundary_kernel_size"] = state["start_head.cls_head.conv.weight"].shape[2]
-    unsaid = not_given(overrides, "max_length", "window_scale", "feature_stride", "feature_frames")
+    unspecified = missing_overrides(overrides, "max_length", "window_scale", "feature_stride", "feature_frames")
     return Converted(
         "TriDetForTemporalActionDetection",
         config | overrides,
         our_tensors(state, "tridet", RULES, LINEAR),
-        unsaid=unsaid,
+        unspecified=unspecified,
         optional={"detection_loss.normalizer"},
     )

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_video.base.detections import Detection, detection_frame, merge_windows, webvtt, write_detections
+from hf_video.base.detection.types import Detection, detection_frame, merge_windows, webvtt, write_detections
 from hf_video.errors import DataError, OutputError, VideoOptionError
 from hf_video.evaluation.detection.temporal import temporal_map
 

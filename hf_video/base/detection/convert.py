@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_video.base.convert import StateDict, our_names, rename, substitute
+from hf_video.base.convert import StateDict, count_layers, rename, rename_overrides, substitute
 
 HEADS = {"cls": "class_head", "reg": "offset_head", "start": "start_head", "end": "end_head"}
 HEAD = "(cls|reg|start|end)_head"
@@ -81,7 +81,7 @@ def detection_overrides(given: Mapping[str, Any], names: Mapping[str, str | None
     flat = {key: value for key, value in given.items() if key not in SECTIONS}
     for section in SECTIONS:
         flat |= given.get(section) or {}
-    ours = our_names(flat, OFFICIAL_FIELDS | names)
+    ours = rename_overrides(flat, OFFICIAL_FIELDS | names)
     if "center_sample" in flat:
         ours["center_radius"] = flat.get("center_sample_radius", 1.5) if flat["center_sample"] == "radius" else None
     if "multiclass_nms" in flat:
@@ -92,14 +92,9 @@ def detection_overrides(given: Mapping[str, Any], names: Mapping[str, str | None
     return ours
 
 
-def count(state: StateDict, pattern: str) -> int:
-    """One more than the highest number that stands in the first group of `pattern`."""
-    return max((int(match[1]) + 1 for key in state if (match := re.match(pattern, key))), default=0)
-
-
 def detection_values(state: StateDict) -> dict[str, Any]:
     """Fields of `TemporalDetectionConfig` that the shapes of an official state dict tell."""
-    streams = count(state, r"backbone\.proj\.(\d+)\.")
+    streams = count_layers(state, "backbone.proj.")
     first, head = state["backbone.embd.0.conv.weight"], state["cls_head.cls_head.conv.weight"]
     projections = [state[f"backbone.proj.{i}.conv.weight"] for i in range(streams)]
     is_pyramid = "neck.lateral_convs.0.conv.weight" in state
@@ -107,17 +102,17 @@ def detection_values(state: StateDict) -> dict[str, Any]:
         "input_size": [one.shape[1] for one in projections] if streams else first.shape[1],
         "stream_sizes": [one.shape[0] for one in projections] if streams else None,
         "hidden_size": first.shape[0],
-        "embedding_layers": count(state, r"backbone\.embd\.(\d+)\."),
+        "embedding_layers": count_layers(state, "backbone.embd."),
         "embedding_kernel_size": first.shape[2],
         "embedding_norm": "backbone.embd_norm.0.weight" in state,
-        "stem_layers": count(state, r"backbone\.stem\.(\d+)\."),
-        "branch_layers": count(state, r"backbone\.branch\.(\d+)\."),
+        "stem_layers": count_layers(state, "backbone.stem."),
+        "branch_layers": count_layers(state, "backbone.branch."),
         "neck": "fpn" if is_pyramid else "identity",
         "neck_size": state["neck.lateral_convs.0.conv.weight"].shape[0] if is_pyramid else first.shape[0],
         "neck_norm": "neck.fpn_norms.0.weight" in state,
         "head_size": head.shape[1],
         "head_kernel_size": head.shape[2],
-        "head_layers": count(state, r"cls_head\.head\.(\d+)\.") + 1,
+        "head_layers": count_layers(state, "cls_head.head.") + 1,
         "head_norm": "cls_head.norm.0.weight" in state,
         "num_labels": head.shape[0],
     }
@@ -126,7 +121,7 @@ def detection_values(state: StateDict) -> dict[str, Any]:
 def our_tensors(state: StateDict, prefix: str, rules: Sequence[tuple[str, Any]], linear: str) -> StateDict:
     """The state dict in our layers' names and shapes. `linear`: a pattern of keys that are products here and
     convolutions of one position there."""
-    stems = count(state, r"backbone\.stem\.(\d+)\.")
+    stems = count_layers(state, "backbone.stem.")
 
     def new_name(key: str) -> str:
         key = re.sub(r"^backbone\.stem\.(\d+)\.", rf"{prefix}.blocks.\1.", key)

@@ -1,0 +1,1 @@
+"""What models that find events share: configuration, model, converter, and the events themselves."""
