@@ -27,10 +27,11 @@ SHORT_SPREAD = ("stretch", *SHORT_STRIDED)
 class FrameSample:
     """What a sampler chose.
 
-    `indices` (int64) has shape (clips, frames); one clip is (1, frames). `seconds` (float64, same shape) says when each
-    of these frames is first shown and `spans` (float64, (clips, 2)) from when to when each clip looked, the last
-    frame's own duration included; both are None where no rate and no timestamps were given. `short` is True where the
-    video had fewer frames than the sampler needed and some are there twice.
+    Attributes:
+        indices: Frame numbers, int64 (clips, frames); one clip is (1, frames).
+        seconds: When each of these frames is first shown, float64 (clips, frames); None without a rate or timestamps.
+        spans: From when to when each clip looks, the last frame's own duration included, float64 (clips, 2), or None.
+        short: Whether the video had fewer frames than the sampler needed, so that some are there twice.
     """
 
     indices: np.ndarray
