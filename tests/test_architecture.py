@@ -52,9 +52,9 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports(path: Path, *, top_only: bool = False, types: bool = True) -> list[str]:
+def imports(path: Path, *, top_only: bool = False) -> list[str]:
     """Dotted names of all modules that a file imports; with `top_only` those that are imported with it: outside
-    functions, and not for type checkers alone (which `types=False` leaves out too)."""
+    functions, and not for type checkers alone."""
     tree = ast.parse(path.read_text())
     found = []
 
@@ -69,7 +69,7 @@ def imports(path: Path, *, top_only: bool = False, types: bool = True) -> list[s
                 found.extend(a.value for a in child.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
             lazy = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
             typed = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            if not (top_only and (lazy or typed)) and not (typed and not types):
+            if not (top_only and (lazy or typed)):
                 visit(child)
 
     visit(tree)
@@ -82,7 +82,7 @@ def module_of(path: Path) -> str:
 
 MODULES = {module_of(path): path for path in FILES}
 IMPORTS = {
-    name: {found for found in imports(path, types=False) if found in MODULES and found not in (name, "hf_video")}
+    name: {found for found in imports(path) if found in MODULES and found not in (name, "hf_video")}
     for name, path in MODULES.items()
 }
 

@@ -19,7 +19,7 @@ from hf_video.training.plan import format_clip_rate, rough_duration
 if TYPE_CHECKING:
     from types import FrameType
 
-    from hf_video.training.trainer import VideoTrainer
+    from transformers import Trainer
 
 
 class EpochSetter(TrainerCallback):
@@ -175,7 +175,7 @@ _PASSED_OVER = (
 _SHOWN = 8  # numbers of an evaluation
 
 
-def use_log_lines(trainer: VideoTrainer) -> None:
+def use_log_lines(trainer: Trainer) -> None:
     """Puts `LogLines` in place of transformers' dictionaries, above its progress bar where there is one."""
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback) is PrinterCallback:

@@ -24,9 +24,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from hf_video.errors import ConfigError, HFVideoError
 
 if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
     from hf_video.base.configuration import VideoConfig
-    from hf_video.training.arguments import VideoTrainingArguments
-    from hf_video.training.trainer import VideoTrainer
 
 # Reporters that a name alone can't tell the package of.
 _PACKAGES = {"azure_ml": "azureml.core", "comet_ml": "comet_ml", "flyte": "flytekit"}
@@ -175,7 +175,7 @@ class BatchCost:
         return self.bytes_available is None or self.bytes_needed <= self.bytes_available
 
 
-def measure_batch(trainer: VideoTrainer, *, at_most: int | None = None) -> BatchCost:
+def measure_batch(trainer: Trainer, *, at_most: int | None = None) -> BatchCost:
     """Reads a batch and runs it, forward and without changing anything; of at most so many rows. Memory is looked at
     on one clip, before more are run.
 
@@ -215,7 +215,7 @@ def weight_bytes(model_class: type[nn.Module], config: VideoConfig) -> tuple[int
     return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters)
 
 
-def check_weights(args: VideoTrainingArguments, *, yes: bool) -> Callable[[type[nn.Module], VideoConfig], None]:
+def check_weights(args: TrainingArguments, *, yes: bool) -> Callable[[type[nn.Module], VideoConfig], None]:
     """For `load_model`: raises ConfigError for a model whose weights, gradients and optimiser need more memory than is
     free, before any of it is taken, unless `yes`."""
 
@@ -235,13 +235,13 @@ def check_weights(args: VideoTrainingArguments, *, yes: bool) -> Callable[[type[
     return check
 
 
-def training_bytes(weights: int, args: VideoTrainingArguments) -> int:
+def training_bytes(weights: int, args: TrainingArguments) -> int:
     """Bytes that weights, gradients, an Adam optimiser and the average take."""
     kept = 1 if "sgd" in str(args.optim) or "adafactor" in str(args.optim) else _ADAM
     return weights * (2 + kept + (args.ema_decay is not None))
 
 
-def _needed(trainer: VideoTrainer, activations: int, inputs: Mapping[str, torch.Tensor], times: float) -> int:
+def _needed(trainer: Trainer, activations: int, inputs: Mapping[str, torch.Tensor], times: float) -> int:
     args = trainer.args
     trained = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
     if args.gradient_checkpointing:
@@ -254,7 +254,7 @@ def _needed(trainer: VideoTrainer, activations: int, inputs: Mapping[str, torch.
     return int(training_bytes(trained, args) - trained + activations + batch * on_host)
 
 
-def _free(args: VideoTrainingArguments) -> int | None:
+def _free(args: TrainingArguments) -> int | None:
     free = available_memory(args.device)
     shared = 1 if args.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return None if free is None else free // shared

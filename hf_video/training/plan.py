@@ -19,9 +19,10 @@ from hf_video.training.recipes import NARROW
 from hf_video.video.reader import VideoReader
 
 if TYPE_CHECKING:
+    from transformers import Trainer
+
     from hf_video.data.datasets.dataset import VideoDataset
     from hf_video.training.arguments import VideoTrainingArguments
-    from hf_video.training.trainer import VideoTrainer
 
 INSPECTED = 12  # videos that are opened for the plan
 WEIGHTS_PER_VIDEO = 20_000  # random ones: with more, a model learns its videos by heart at best
@@ -125,13 +126,13 @@ def inspect_clips(dataset: VideoDataset) -> list[InspectedClip]:
     return found
 
 
-def training_steps(trainer: VideoTrainer) -> int:
+def training_steps(trainer: Trainer) -> int:
     """Optimiser steps of the whole training."""
     args = trainer.args
     return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * trainer.steps_per_epoch())
 
 
-def add_steps(plan: TrainingPlan, trainer: VideoTrainer) -> None:
+def add_steps(plan: TrainingPlan, trainer: Trainer) -> None:
     """The number of steps, and why there are more of them than `num_train_epochs` asked for."""
     args, per_epoch, steps = trainer.args, trainer.steps_per_epoch(), training_steps(trainer)
     more = ""
@@ -142,7 +143,7 @@ def add_steps(plan: TrainingPlan, trainer: VideoTrainer) -> None:
     plan.add("steps", f"{steps} ({epochs}){more}", steps=steps, steps_per_epoch=per_epoch)
 
 
-def check_schedule(plan: TrainingPlan, trainer: VideoTrainer) -> None:
+def check_schedule(plan: TrainingPlan, trainer: Trainer) -> None:
     """Raises ConfigError for a warm-up that is as long as the training; warns of a moving average that lags behind."""
     args, per_epoch, steps = trainer.args, trainer.steps_per_epoch(), training_steps(trainer)
     warm = args.warmup_epochs * per_epoch if args.warmup_epochs is not None else args.get_warmup_steps(steps)
@@ -158,7 +159,7 @@ def check_schedule(plan: TrainingPlan, trainer: VideoTrainer) -> None:
         )
 
 
-def add_model(plan: TrainingPlan, trainer: VideoTrainer) -> None:
+def add_model(plan: TrainingPlan, trainer: Trainer) -> None:
     """The model's size, and the device and the precision that it is trained with."""
     model, args = trainer.model, trainer.args
     total = sum(p.numel() for p in model.parameters())
@@ -188,7 +189,7 @@ def warn_of_random_weights(plan: TrainingPlan, model: nn.Module, videos: int) ->
     )
 
 
-def add_cost(plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
+def add_cost(plan: TrainingPlan, trainer: Trainer, cost: BatchCost) -> None:
     """Time and memory of the training; concerns where they are absurd. Reading is shared by the loader's workers, a
     backward costs about two forwards."""
     args = trainer.args
@@ -217,7 +218,7 @@ def add_cost(plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None
     check_disk(plan, trainer)
 
 
-def check_disk(plan: TrainingPlan, trainer: VideoTrainer) -> None:
+def check_disk(plan: TrainingPlan, trainer: Trainer) -> None:
     """A concern where the disk has no room for one checkpoint more than are kept, and the model."""
     args = trainer.args
     weights = sum(p.numel() * p.element_size() for p in trainer.model.parameters())

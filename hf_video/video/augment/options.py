@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, is_number
 from hf_video.video.augment.checks import checked_range
@@ -15,13 +15,10 @@ from hf_video.video.augment.labels import check_words
 from hf_video.video.augment.rand_augment import RandAugment
 from hf_video.video.frames.pixels import INTERPOLATIONS
 
-if TYPE_CHECKING:
-    from hf_video.video.augment.augmentation import Augmentation
-
 CROPS = ("random_resized", "multi_scale", "random", "center")
 
 
-def checked_values(options: Augmentation) -> dict[str, Any]:
+def checked_values(options: Any) -> dict[str, Any]:
     """Name to value of all fields of an Augmentation. Raises VideoOptionError for the first that can't be."""
     values = {field.name: _CHECKS[field.name](field.name, getattr(options, field.name)) for field in fields(options)}
     fixed = values["crop"] in ("random", "center")

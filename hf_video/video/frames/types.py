@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from PIL.Image import Image
 
-    from hf_video.video.frames.part import VideoPart
-    from hf_video.video.reader import VideoReader
-
 
 class FrameDecoder(Protocol):
     """torchcodec's `VideoDecoder`, which is also a decoded cell of a `datasets` Video column."""
@@ -26,6 +23,28 @@ class FrameDecoder(Protocol):
     def __len__(self) -> int: ...
 
     def get_frame_at(self, index: int) -> Any: ...
+
+
+class FrameReader(Protocol):
+    """A `VideoReader`, or what reads as one."""
+
+    @property
+    def metadata(self) -> VideoMetadata: ...
+
+    @property
+    def timestamps(self) -> np.ndarray: ...
+
+    def get_frames(self, indices: Any) -> VideoFrames: ...
+
+
+class PartOfVideo(Protocol):
+    """A `VideoPart`."""
+
+    @property
+    def source(self) -> Any: ...
+
+    @property
+    def unit(self) -> str: ...
 
 
 class FrameBatch(Protocol):
@@ -39,7 +58,7 @@ Frame = Union["Image", np.ndarray, "torch.Tensor"]
 # Whatever can be read as a video; `VideoReader` says what each of them means.
 VideoSource = Union[
     str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, Frame, Sequence[Frame], Mapping[str, Any],
-    "VideoFrames", "VideoPart", "VideoReader", FrameDecoder, FrameBatch, "InputContainer",
+    "VideoFrames", PartOfVideo, FrameReader, FrameDecoder, FrameBatch, "InputContainer",
 ]  # fmt: skip
 
 
