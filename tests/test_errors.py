@@ -17,7 +17,7 @@ from hf_video.base.convert import load_official_file
 from hf_video.base.output_paths import check_output_file, check_output_folder
 from hf_video.cli.error_messages import error_message
 from hf_video.cli.verbs import info
-from hf_video.clips.views import parse_views
+from hf_video.clips.request import parse_views
 from hf_video.data.rows import Skipped, plain_reason
 from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import (

@@ -15,7 +15,7 @@ _MOVES = (
         "",
         "base",
         "_version:version configuration modeling modeling_conv outputs losses processing processing_config "
-        "processing_pixels convert safe_weights model_folder output_paths",
+        "processing_pixels:processing_config convert safe_weights model_folder output_paths",
     ),
     ("", "evaluation", "metrics"),
     ("data", "base", "written:written_files"),
@@ -37,14 +37,19 @@ _MOVES = (
     ("video", "video.sampling", "frame_sample sample_reader:samplers motion"),
     ("video", "video", "arguments:reader"),
     ("video", "video.flow", "flow_cache:cache"),
-    ("tasks", "clips", "batching clip_processors:processors clips:read sources views windows workers overlaps"),
+    (
+        "tasks",
+        "clips",
+        "batching workers:batching clip_processors:processors clips:read sources:read views:request windows:request "
+        "overlaps",
+    ),
     ("data", "clips", "clip_plan:request"),
     (
         "tasks",
         "pipelines",
         "video_pipeline:base video_classification features:video_feature_extraction "
         "question_answering:video_question_answering retrieval:video_text_retrieval "
-        "zero_shot:zero_shot_video_classification matching results",
+        "zero_shot:zero_shot_video_classification matching results:video_classification",
     ),
     ("tasks", "features", "vectors"),
     ("tasks", "training", "masked_pretraining"),

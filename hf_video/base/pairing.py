@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from hf_video.base.configuration import pair
 from hf_video.base.modeling import VideoPreTrainedModel
-from hf_video.base.processing_config import frames_of_config, frames_of_file, frames_per_clip
+from hf_video.base.processing_config import frames_of_config, frames_of_file, frames_per_clip, pixel_processor
 from hf_video.errors import CheckpointError, ModelInputError
 
 if TYPE_CHECKING:
@@ -79,11 +79,6 @@ def model_size(config: PreTrainedConfig) -> tuple[int, int] | None:
         if isinstance(size, (int, list, tuple)):
             return pair(size)
     return None
-
-
-def pixel_processor(processor: Processor | None) -> Processor | None:
-    """The half of a processor that makes pixel values, or the processor itself."""
-    return getattr(processor, "image_processor", None) or getattr(processor, "video_processor", None) or processor
 
 
 def _check_channels(config: PreTrainedConfig, names: tuple[str, str]) -> None:

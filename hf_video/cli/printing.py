@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_video.pipelines.results import Predictions
+    from hf_video.pipelines.video_classification import Predictions
 
 
 def error_line(file: str, message: str) -> str:
@@ -22,7 +22,7 @@ def json_result(file: str, result: Predictions | list[dict[str, Any]] | dict[str
     """
     if isinstance(result, dict):
         return {"file": file, **result}
-    from hf_video.pipelines.results import Predictions
+    from hf_video.pipelines.video_classification import Predictions
 
     if isinstance(result, Predictions):
         return {"file": file, **_json_clip(result.seconds, result)}
@@ -36,7 +36,7 @@ def _json_clip(seconds: tuple[float, float], predictions: Predictions) -> dict[s
 
 def format_result(file: str, result: Predictions | list[dict[str, Any]]) -> str:
     """A pipeline's result as text: a line for the file and one per label, or with windows one line per window."""
-    from hf_video.pipelines.results import Predictions
+    from hf_video.pipelines.video_classification import Predictions
 
     if isinstance(result, Predictions):
         lines = [f"{file}  ({_span(result.seconds)}){_damage(result)}"]

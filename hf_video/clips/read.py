@@ -1,8 +1,17 @@
-"""One video to the clips that a model sees: open it once, choose frames, decode them once, process clip by clip."""
+"""One video to the clips that a model sees: open it once, choose frames, decode them once, process clip by clip.
+
+A video comes in any form. A list is ambiguous by nature; the rule is `hf_video.video.inputs.split_videos`: images (PIL,
+or arrays of one frame) are the frames of one video, everything else (paths, URLs, bytes, clips, lists of images) are
+videos of a batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +19,19 @@ import numpy as np
 import torch
 
 from hf_video.clips.processors import ClipProcessor
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.sources import open_video
-from hf_video.clips.windows import Segment, cut
-from hf_video.errors import BackendError, VideoError, VideoOptionError
+from hf_video.clips.request import ClipRequest, Windows
+from hf_video.errors import BackendError, VideoError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
+from hf_video.video.decode.sources import plain_source
 from hf_video.video.frames.pixels import shortest_edge_size
-from hf_video.video.frames.types import VideoFrames
+from hf_video.video.frames.times import TOLERANCE, frames_during
+from hf_video.video.frames.types import VideoFrames, VideoMetadata
+from hf_video.video.inputs import frames_to_tensor, is_source, split_videos
 from hf_video.video.reader import VideoReader
 from hf_video.video.sampling.frame_sample import FrameSample
 
+# An end of the video that is shorter than this part of a window belongs to the window before it.
+SLIVER = 0.1
 # Raw frames held at once. Beyond it a video is decoded in several stretches: memory stays bounded for any length.
 FRAME_BUDGET = 64 * 2**20
 
@@ -122,3 +134,138 @@ def _frame_bytes(video: Any, decode: Mapping[str, Any]) -> int:
     elif "shortest_edge" in decode:
         height, width = shortest_edge_size(height, width, decode["shortest_edge"])
     return height * width * 3
+
+
+class Segment:
+    """Frames `first` to `last` (not included) of a video, seen as a video of its own.
+
+    `meta` and `timestamps` are those of the whole video, of whose table this keeps a view: a copy for each of many
+    windows would grow with the square of the length. `start` and `end` are the seconds that the segment stands for.
+    Samplers take it for a short video: their indices count from `first`.
+    """
+
+    def __init__(self, meta: VideoMetadata, timestamps: np.ndarray, first: int, last: int, *, start: float, end: float):
+        self.first = first
+        self.seconds = (start, end)
+        self.timestamps = timestamps[first:last]
+        self.metadata = dataclasses.replace(
+            meta, num_frames=last - first, begin=float(self.timestamps[0]), duration=end - start
+        )
+
+    def __len__(self) -> int:
+        return self.metadata.num_frames
+
+    def in_video(self, sample: FrameSample) -> FrameSample:
+        """A sample of the segment, its frames numbered in the whole video."""
+        return dataclasses.replace(sample, indices=sample.indices + self.first)
+
+
+def cut(video: Any, windows: Windows | None) -> list[Segment]:
+    """The segments of a video, in order; the whole video as one without `windows`.
+
+    Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
+    whole windows leave an end uncovered it is shorter, or, for an end of less than a tenth of a window, that much
+    longer. A video shorter than one window is one segment. A segment holds the frames that are on screen during it, so
+    the first one may have been shown a little earlier.
+    """
+    meta, starts = video.metadata, video.timestamps
+    begin, end = meta.begin, meta.begin + meta.duration
+    if windows is None:
+        return [Segment(meta, starts, 0, meta.num_frames, start=begin, end=end)]
+    segments = []
+    for start, stop in window_spans(begin, meta.duration, windows):
+        first, last = frames_during(starts, start, stop)
+        segments.append(Segment(meta, starts, first, last, start=start, end=stop))
+    return segments
+
+
+def window_spans(begin: float, duration: float, windows: Windows) -> list[tuple[float, float]]:
+    """(start, end) in seconds of the windows of `cut` over `duration` seconds from `begin` on."""
+    count = count_windows(duration, windows)
+    starts = [begin + k * windows.step for k in range(count)]
+    return [*((start, start + windows.length) for start in starts[:-1]), (starts[-1], begin + duration)]
+
+
+def count_windows(duration: float, windows: Windows) -> int:
+    """Windows that cover `duration` seconds: the whole ones, and one more where more than a sliver is left over."""
+    beyond = duration - windows.length - windows.length * SLIVER - TOLERANCE
+    return 1 if beyond <= 0 else 1 + math.ceil(beyond / windows.step)
+
+
+DEFAULT_FPS = 25.0
+
+
+class MemoryVideo:
+    """Frames that are in memory already, with the interface of a `VideoReader`.
+
+    `frames` is `VideoFrames`, a (frames, height, width, 3) or (frames, 3, height, width) array or tensor (uint8, or
+    float from 0 to 1), or a list of images. Without times of their own they are `fps` frames per second.
+    Raises VideoArrayError.
+    """
+
+    def __init__(self, frames: Any, *, fps: float | None = None):
+        # The tensor may lie on an accelerator; processors work on the CPU.
+        self._data = frames_to_tensor(frames).cpu().numpy()
+        count, height, width = self._data.shape[:3]
+        rate = float(fps or DEFAULT_FPS)
+        self.timestamps = np.arange(count) / rate
+        if isinstance(frames, VideoFrames) and len(frames.seconds) == count:
+            self.timestamps = np.asarray(frames.seconds, dtype=np.float64)
+            spread = float(self.timestamps[-1] - self.timestamps[0])
+            rate = (count - 1) / spread if spread > 0 else rate
+        begin = float(self.timestamps[0])
+        end = float(self.timestamps[-1]) + 1 / rate
+        self.metadata = VideoMetadata(
+            num_frames=count, fps=rate, duration=end - begin, height=height, width=width, begin=begin
+        )
+
+    def get_frames(self, indices: Any) -> VideoFrames:
+        """As `VideoReader.get_frames`; `data` keeps the dtype that came."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return VideoFrames(data=self._data[indices], indices=indices, seconds=self.timestamps[indices])
+
+
+@contextlib.contextmanager
+def open_video(source: Any, *, fps: float | None = None, **options: Any) -> Iterator[VideoReader | MemoryVideo]:
+    """A reader for one video of any form; closed afterwards if it was opened here.
+
+    `options` go to `VideoReader` (`on_error`, `backend`). Raises what `VideoReader` and `MemoryVideo` raise.
+    """
+    source = plain_source(source)
+    if isinstance(source, VideoReader) or (hasattr(source, "get_frames") and hasattr(source, "timestamps")):
+        yield source
+    elif isinstance(source, (VideoFrames, np.ndarray, torch.Tensor, list, tuple)):
+        yield MemoryVideo(source, fps=fps)
+    else:
+        with VideoReader(source, fps=fps, **options) as reader:
+            yield reader
+
+
+def videos_of(inputs: Any) -> tuple[str, Any]:
+    """What `inputs` is: ("one", video), ("list", videos) or ("stream", iterable of videos, maybe endless).
+
+    A generator, an iterator or a dataset is a stream. Raises VideoSourceError for what is none of them.
+    """
+    inputs = inputs if isinstance(inputs, Mapping) else plain_source(inputs)
+    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping, VideoFrames)) or is_source(inputs):
+        return "one", inputs
+    if isinstance(inputs, (list, tuple)) and all(isinstance(one, Mapping) for one in inputs):
+        return "list", list(inputs)  # rows; or none at all
+    if isinstance(inputs, (list, tuple, np.ndarray, torch.Tensor)):
+        videos = split_videos(inputs)
+        one = inputs.ndim != 5 if hasattr(inputs, "ndim") else videos[0] is inputs
+        return ("one", videos[0]) if one else ("list", videos)
+    if isinstance(inputs, Iterable) or (hasattr(inputs, "__getitem__") and isinstance(inputs, Sized)):
+        return "stream", inputs
+    raise VideoSourceError(
+        f"A {type(inputs).__name__} is no video. Give a path, URL, bytes, a file object, an array "
+        "(frames, height, width, 3), a list of PIL images, a folder of images, a VideoReader, or a list, generator or "
+        "dataset of these."
+    )
+
+
+def each(videos: Any) -> Iterator[Any]:
+    """The videos of a list, iterator or dataset, one by one (torch datasets need not raise IndexError at their end)."""
+    if hasattr(videos, "__getitem__") and hasattr(videos, "__len__"):
+        return (videos[i] for i in range(len(videos)))
+    return iter(videos)

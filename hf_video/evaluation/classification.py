@@ -21,9 +21,8 @@ import torch
 from tqdm import tqdm
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import run_jobs
+from hf_video.clips.batching import read_each, run_jobs
 from hf_video.clips.read import read_events
-from hf_video.clips.workers import read_each
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
 from hf_video.errors import CheckpointError, DataError
 from hf_video.evaluation.label_matching import match_labels
@@ -32,7 +31,7 @@ from hf_video.evaluation.prediction_log import PredictionLog, weights_checksum
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 from hf_video.features.extraction import ClipVectors, skipped_video
-from hf_video.pipelines.results import thresholds_of
+from hf_video.pipelines.video_classification import thresholds_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

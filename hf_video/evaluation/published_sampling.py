@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.clips.views import Sampling, Views
+from hf_video.clips.request import Sampling, Views
 from hf_video.errors import VideoError
 from hf_video.video.sampling.frame_sample import FrameSample
 
 if TYPE_CHECKING:
-    from hf_video.clips.windows import Segment
+    from hf_video.clips.read import Segment
     from hf_video.video.reader import VideoReader
 
 # Frames of a video that is taken as one clip: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import Job, run_jobs
+from hf_video.clips.batching import Job, read_each, run_jobs
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
 from hf_video.clips.request import ClipRequest
-from hf_video.clips.workers import read_each
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.errors import VideoError, check_choice, fault_kind
 from hf_video.features.vectors import clip_vectors

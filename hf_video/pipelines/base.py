@@ -15,14 +15,10 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import Job, run_jobs
+from hf_video.clips.batching import Job, read_each, run_jobs
 from hf_video.clips.processors import clip_processor, find_processors
-from hf_video.clips.read import ClipInputs, Event, WindowSample, read_clips, read_events
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.sources import videos_of
-from hf_video.clips.views import parse_views
-from hf_video.clips.windows import parse_windows
-from hf_video.clips.workers import read_each
+from hf_video.clips.read import ClipInputs, Event, WindowSample, read_clips, read_events, videos_of
+from hf_video.clips.request import ClipRequest, parse_views, parse_windows
 from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
 from hf_video.video.sampling.samplers import resolve
 

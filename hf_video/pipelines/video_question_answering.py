@@ -11,14 +11,12 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 
 from hf_video.clips.read import ClipInputs, Event, WindowSample, read_events
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.views import average_views
+from hf_video.clips.request import ClipRequest, average_views
 from hf_video.data.datasets.questions import question_texts
 from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline
-from hf_video.pipelines.results import best
-from hf_video.pipelines.video_classification import NOT_GIVEN
+from hf_video.pipelines.video_classification import NOT_GIVEN, best
 
 
 class VideoQuestionAnsweringPipeline(VideoPipeline):

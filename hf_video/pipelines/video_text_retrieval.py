@@ -11,8 +11,7 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 
 from hf_video.clips.overlaps import Stretch, choose
-from hf_video.clips.read import WindowSample
-from hf_video.clips.sources import each, videos_of
+from hf_video.clips.read import WindowSample, each, videos_of
 from hf_video.errors import VideoOptionError, check_count
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline

@@ -8,12 +8,11 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 
 from hf_video.clips.read import WindowSample
-from hf_video.clips.views import average_views
+from hf_video.clips.request import average_views
 from hf_video.errors import VideoOptionError
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline
-from hf_video.pipelines.results import Predictions, best
-from hf_video.pipelines.video_classification import NOT_GIVEN, answer_options
+from hf_video.pipelines.video_classification import NOT_GIVEN, Predictions, answer_options, best
 
 TEMPLATE = "a video of {}"
 

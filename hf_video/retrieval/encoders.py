@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from hf_video.base.loading import loading
-from hf_video.base.pairing import check_pair, pixel_processor
+from hf_video.base.pairing import check_pair
+from hf_video.base.processing_config import pixel_processor
 from hf_video.clips.batching import run_jobs
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.windows import Windows
+from hf_video.clips.request import ClipRequest, Windows
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.embed import ModelLoader, weights_digest
 from hf_video.features.extraction import ClipVectors

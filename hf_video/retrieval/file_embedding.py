@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.clips.windows import Windows
+from hf_video.clips.request import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError, check_choice, check_count
 from hf_video.features.extraction import skipped_video

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.clips.windows import Windows, window_spans
+from hf_video.clips.read import window_spans
+from hf_video.clips.request import Windows
 from hf_video.video.frames.times import frames_at
 from hf_video.video.reader import VideoReader
 

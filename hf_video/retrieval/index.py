@@ -19,7 +19,7 @@ from PIL import Image
 
 from hf_video.base.written_files import verify_checksum
 from hf_video.clips.overlaps import Stretch, choose
-from hf_video.clips.windows import Windows, parse_windows
+from hf_video.clips.request import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError, check_count
 from hf_video.features.vectors import unit_length
 from hf_video.retrieval.approximate import FaissIndex, exact_rows, faiss_module, gather_vectors

@@ -15,7 +15,8 @@ from PIL import Image
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.sources import is_decoder, plain_source
 from hf_video.video.frames.part import VideoPart
-from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb, is_uint16
+from hf_video.video.frames.pixels import is_uint16
+from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb
 from hf_video.video.frames.types import Frame, VideoFrames, VideoSource
 from hf_video.video.sampling.samplers import sample_video
 

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError, check_count
-from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb, is_uint16
+from hf_video.video.frames.pixels import is_uint16
+from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb
 
 if TYPE_CHECKING:
     from hf_video.video.frames.types import Frame, VideoFrames

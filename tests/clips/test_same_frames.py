@@ -12,8 +12,7 @@ from tiny_text import tiny_tokenizer
 from transformers import AutoImageProcessor, pipeline
 
 import hf_video
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.windows import Windows
+from hf_video.clips.request import ClipRequest, Windows
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import VideoOptionError

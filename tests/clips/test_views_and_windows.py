@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_video.clips.read import ClipInputs
-from hf_video.clips.sources import MemoryVideo
-from hf_video.clips.views import Sampling, Views, average_views, parse_views
-from hf_video.clips.windows import Windows, cut, parse_windows
-from hf_video.clips.workers import _Share, read_each
+from hf_video.clips.batching import _Share, read_each
+from hf_video.clips.read import ClipInputs, MemoryVideo, cut
+from hf_video.clips.request import Sampling, Views, Windows, average_views, parse_views, parse_windows
 from hf_video.errors import SamplingError, VideoOptionError
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
 

@@ -13,7 +13,7 @@ import tiny
 
 from hf_video import errors
 from hf_video.cli.verbs import info
-from hf_video.clips.windows import parse_windows
+from hf_video.clips.request import parse_windows
 from hf_video.data import VideoDataset, VideoStream, load_videos
 from hf_video.data.check.transcoding import transcode_videos
 from hf_video.data.check.videos import check_videos

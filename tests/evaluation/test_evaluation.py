@@ -13,7 +13,7 @@ from evaluation_models import LABELS, make, write_rows
 from PIL import Image
 
 import hf_video
-from hf_video.clips import sources
+from hf_video.clips import read as sources
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError, SamplingError, VideoOptionError
 from hf_video.evaluation.classification import evaluate_videos

@@ -112,7 +112,7 @@ class TestZeroShot:
         monkeypatch.setattr(reading, "open_video", lambda *a, **k: opened.append(a) or real(*a, **k))
         result = classify(clips[0], candidate_labels=LABELS, views="3x3")
         assert len(opened) == 1
-        views = classify.preprocess(clips[0], views=hf_video.clips.views.parse_views("3x3"))["pixel_values"]
+        views = classify.preprocess(clips[0], views=hf_video.clips.request.parse_views("3x3"))["pixel_values"]
         assert len(views) == 9
         tokens = classify.tokenizer([f"a video of {x}" for x in LABELS], padding=True, return_tensors="pt")
         with torch.no_grad():
@@ -259,7 +259,7 @@ class TestQuestions:
         choices = ["left", "right", "down"]
         result = ask(clips[0], question="the ring moving", choices=choices, views="2x1")
         tokens = ask.tokenizer([f"the ring moving {choice}" for choice in choices], padding=True, return_tensors="pt")
-        views = ask.preprocess(clips[0], views=hf_video.clips.views.parse_views("2x1"))["pixel_values"]
+        views = ask.preprocess(clips[0], views=hf_video.clips.request.parse_views("2x1"))["pixel_values"]
         ids, mask = (tokens[name].expand(2, -1, -1) for name in ("input_ids", "attention_mask"))
         with torch.no_grad():
             own = ask.model(ids, mask, views).logits.softmax(-1).mean(0)

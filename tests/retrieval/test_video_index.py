@@ -254,7 +254,8 @@ def test_any_clip_of_images_and_texts(clips, tmp_path):
         [m.score for m in found], [m.score for m in index.search(vector=text, top_k=3)], atol=1e-5
     )
     whole, num_frames = index.files[0].path, index.encoder.processor.image_processor.num_frames
-    from hf_video.clips.windows import Windows, cut
+    from hf_video.clips.read import cut
+    from hf_video.clips.request import Windows
     from hf_video.video.reader import VideoReader
     from hf_video.video.sampling.samplers import sample_video
 

@@ -17,8 +17,7 @@ import av
 import numpy as np
 import torch
 
-from hf_video.clips.request import ClipRequest
-from hf_video.clips.views import Views, parse_views
+from hf_video.clips.request import ClipRequest, Views, parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.errors import (
     BackendError,

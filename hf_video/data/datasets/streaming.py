@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.clips.views import Views
+from hf_video.clips.request import Views
 from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS, SampleBuilder, sample_seed
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.data.sources.datasets_library import columns_of, label_text, undecoded

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.base.processing_pixels import resize_clip
+from hf_video.base.processing_config import resize_clip
 from hf_video.video.inputs import Clip
 
 

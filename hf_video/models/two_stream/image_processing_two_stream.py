@@ -19,7 +19,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 
 from hf_video.base.processing import ImageKwargs, VideoImageProcessor, VideoKwargs, VideoVideoProcessor
-from hf_video.base.processing_pixels import layout_name, pixel_values, resize_clip, views
+from hf_video.base.processing_config import layout_name, pixel_values, resize_clip, views
 from hf_video.errors import VideoOptionError, check_choice, check_count, check_number, check_switch
 from hf_video.video import transforms
 from hf_video.video.decode.sources import plain_source

@@ -251,3 +251,8 @@ class FrameConverter:
         plane = converted.planes[0]
         pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)[:, : width * channels]
         return pixels.reshape(height, width, channels)
+
+
+def is_uint16(array: np.ndarray) -> bool:
+    """In either byte order."""
+    return array.dtype.kind == "u" and array.dtype.itemsize == 2

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_video.errors import VideoArrayError
-from hf_video.video.frames.pixels import WHITE, over, turn
+from hf_video.video.frames.pixels import WHITE, is_uint16, over, turn
 
 if TYPE_CHECKING:
     import torch
@@ -98,11 +98,6 @@ def array_to_uint8(array: np.ndarray, *, deep: bool = False) -> np.ndarray:
         return _scaled(array, 1.0, "float")
     sixteen = is_uint16(array) and (deep or array.max() > 255)
     return _scaled(array, 65535 if sixteen else 255, "whole-number")
-
-
-def is_uint16(array: np.ndarray) -> bool:
-    """In either byte order."""
-    return array.dtype.kind == "u" and array.dtype.itemsize == 2
 
 
 def array_of(array: ArrayLike | torch.Tensor) -> np.ndarray:

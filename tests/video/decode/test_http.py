@@ -13,7 +13,7 @@ from odd_files import COUNT, encode, x264
 
 from hf_video import errors
 from hf_video.cli.files import expand_paths
-from hf_video.clips.sources import open_video
+from hf_video.clips.read import open_video
 from hf_video.data.sources.load import load_videos
 from hf_video.video import VideoReader
 from hf_video.video.decode.http_file import HttpFile, escaped

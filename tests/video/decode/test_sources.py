@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import save_tiny
 from transformers import pipeline
 
-from hf_video.clips.sources import open_video, videos_of
+from hf_video.clips.read import open_video, videos_of
 from hf_video.data.check.fingerprint import fingerprint
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows

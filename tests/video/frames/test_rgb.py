@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps, features
 
-from hf_video.clips.sources import MemoryVideo
+from hf_video.clips.read import MemoryVideo
 from hf_video.errors import VideoArrayError, VideoOptionError
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.video import VideoReader, write_video
