@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 BAD_FILES = ("raise", "report")
 ON_ERROR = ("raise", "repeat")
-READING = (
+READING_OPTIONS = (
     *("num_frames", "frame_sampling_rate", "views", "sampler", "sampler_options", "windows", "on_error", "bad_files"),
     *("backend", "fps", "local_files_only"),
 )
@@ -64,11 +64,11 @@ class VideoPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Options of reading, of `_ask`, and of the answer. Raises VideoOptionError for what there is not."""
-        reading, bad_files = self.reading_options(**{n: options.pop(n) for n in READING if n in options})
+        reading, bad_files = self.reading_options(**{n: options.pop(n) for n in READING_OPTIONS if n in options})
         own = inspect.signature(self._options).parameters
         unknown = [name for name in options if name not in own]
         if unknown:
-            known = sorted({*READING, *own} - {"local_files_only"})
+            known = sorted({*READING_OPTIONS, *own} - {"local_files_only"})
             raise VideoOptionError(unknown_name(f"{self.task or type(self).__name__} has no option", unknown[0], known))
         asked, answer = self._options(**options)
         return reading, asked, {**answer, **({} if bad_files is None else {"bad_files": bad_files})}
