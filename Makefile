@@ -22,7 +22,7 @@ demo: $(VENV)/.ready
 test: lint
 	$(PYTEST)
 
-# Tracing makes the suite about half as slow again, so that it has a target of its own.
+# Tracing slows every test down, so coverage has a target of its own.
 coverage: $(VENV)/.ready
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
