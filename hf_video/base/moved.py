@@ -40,7 +40,7 @@ _MOVES = (
     (
         "tasks",
         "clips",
-        "batching workers:batching clip_processors:processors clips:read sources:read views:request windows:request "
+        "batching workers:batching clip_processors:processors clips:read sources:read views:request windows:read "
         "overlaps",
     ),
     ("data", "clips", "clip_plan:request"),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hf_video.clips.processors import ClipProcessor
-from hf_video.clips.request import ClipRequest, Windows
+from hf_video.clips.request import ClipRequest, Windows, parse_windows  # noqa: F401 - all of 0.1.0's windows
 from hf_video.errors import BackendError, VideoError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
 from hf_video.video.decode.sources import plain_source

@@ -242,7 +242,7 @@ def test_convert_writes_a_folder_that_loads(capsys, official, tmp_path):
     ("arguments", "hint"),
     [
         (["nope.pth", "--model-type", "videomae"], "No file"),
-        (["{official}", "--model-type", "videomea"], "Known: c3d"),
+        (["{official}", "--model-type", "videomea"], "Known: actionformer"),
         (["{official}", "--model-type", "videomae", "--set", "image_size"], "FIELD=VALUE"),
         (["{official}", "--model-type", "videomae", "--labels", "nope.txt"], "can't be read"),
         (["{official}", "--model-type", "timesformer"], "hf-video: error"),
