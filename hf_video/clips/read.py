@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.processors import ClipProcessor
 from hf_video.clips.request import ClipRequest, Windows, parse_windows  # noqa: F401 - all of 0.1.0's windows
 from hf_video.errors import BackendError, VideoError, VideoOptionError, VideoSourceError
@@ -160,8 +161,8 @@ class Segment:
         return dataclasses.replace(sample, indices=sample.indices + self.first)
 
 
-def cut(video: Any, windows: Windows | None) -> list[Segment]:
-    """The segments of a video, in order; the whole video as one without `windows`.
+def cut(video: Any, windows: Windows | FeatureGrid | None) -> list[Segment]:
+    """The segments of a video, in order; the whole video as one without `windows`, the clips of a `FeatureGrid`.
 
     Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
     whole windows leave an end uncovered it is shorter, or, for an end of less than a tenth of a window, that much
@@ -172,6 +173,8 @@ def cut(video: Any, windows: Windows | None) -> list[Segment]:
     begin, end = meta.begin, meta.begin + meta.duration
     if windows is None:
         return [Segment(meta, starts, 0, meta.num_frames, start=begin, end=end)]
+    if isinstance(windows, FeatureGrid):
+        return [Segment(meta, starts, first, last, start=s, end=e) for first, last, s, e in windows.clips(video)]
     segments = []
     for start, stop in window_spans(begin, meta.duration, windows):
         first, last = frames_during(starts, start, stop)

@@ -17,6 +17,7 @@ import torch
 
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip, pixel_processor, reader_resize, sampler_settings
+from hf_video.clips.grid import FeatureGrid
 from hf_video.errors import SamplingError, VideoOptionError, is_number, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample, random_segments, uniform, uniform_views
 from hf_video.video.sampling.samplers import SAMPLERS, adaptive, at_fps, center, dense, resolve, sample_video
@@ -160,12 +161,15 @@ class Windows:
     step: float
 
 
-def parse_windows(windows: float | str | tuple[float, float] | Windows | None) -> Windows | None:
+def parse_windows(
+    windows: float | str | tuple[float, float] | Windows | FeatureGrid | None,
+) -> Windows | FeatureGrid | None:
     """`2.0`, `"2s"`: windows of 2 seconds side by side. `"2s/1s"`, `(2.0, 1.0)`: a new one every second, overlapping.
+    A `FeatureGrid` is taken as it is.
 
     Raises VideoOptionError for anything else, and for a step longer than the window (it would skip parts unseen).
     """
-    if windows is None or isinstance(windows, Windows):
+    if windows is None or isinstance(windows, (Windows, FeatureGrid)):
         return windows
     numbers: list[Any] = []
     if isinstance(windows, str):
@@ -199,7 +203,7 @@ class ClipRequest:
     Args:
         sampling: Which frames a clip has.
         views: Clips in time x crops in space.
-        windows: Stretches of the video that are seen each on its own; None sees it as one.
+        windows: Stretches of the video that are seen each on its own, or the clips of a grid; None sees it as one.
         on_error, backend: Of `VideoReader`.
         fps: Frames per second of videos without times.
         decode: Options of `VideoReader` that resize frames as they are decoded.
@@ -209,7 +213,7 @@ class ClipRequest:
 
     sampling: Sampling
     views: Views = field(default_factory=Views)
-    windows: Windows | None = None
+    windows: Windows | FeatureGrid | None = None
     on_error: str = "raise"
     backend: str = "auto"
     fps: float | None = None
@@ -227,7 +231,7 @@ class ClipRequest:
         sampler: str | Callable[..., Any] | type[Sampling] | None = None,
         sampler_options: Mapping[str, Any] | None = None,
         views: str | tuple[int, int] | Views | None = None,
-        windows: float | str | tuple[float, float] | Windows | None = None,
+        windows: float | str | tuple[float, float] | Windows | FeatureGrid | None = None,
         resize: int | tuple[int, int] | Mapping[str, Any] | None = None,
         **reading: Any,
     ) -> ClipRequest:
@@ -244,7 +248,8 @@ class ClipRequest:
             frame_sampling_rate: Frames from one taken frame to the next.
             sampler, sampler_options: See `Sampling`; a subclass of it chooses the frames by itself.
             views: See `parse_views`.
-            windows: See `parse_windows`.
+            windows: See `parse_windows`. The frames of a grid's clips are evenly spread, whatever the processor's
+                sampler, unless a sampler or a frame rate is asked.
             resize: Short side or (height, width) in pixels at which frames are decoded, or options of `VideoReader`;
                 None for the processor's, where the pixels are the same.
             reading: `on_error`, `backend` and `fps`.
@@ -260,6 +265,9 @@ class ClipRequest:
                 f"{owner} doesn't say how many frames a clip has: pass num_frames=, or set it in the processor."
             )
         options = dict(sampler_options or {})
+        windows = parse_windows(windows)
+        if isinstance(windows, FeatureGrid) and sampler is None and frame_sampling_rate is None:
+            sampler = "uniform"
         if frame_sampling_rate is None:
             sampler, options = sampler_settings(processor, sampler, options)
             if views is not None and "num_clips" not in (sampler_options or {}):
@@ -276,7 +284,7 @@ class ClipRequest:
         return cls(
             sampling=make(count, sampler, frame_sampling_rate, options),
             views=Views(1, getattr(processor, "num_crops", 1) or 1) if views is None else parse_views(views),
-            windows=parse_windows(windows),
+            windows=windows,
             decode=resize,
             frames_needed=getattr(processor, "frames_needed", None),
             **reading,
@@ -286,6 +294,12 @@ class ClipRequest:
     def num_frames(self) -> int:
         """Frames of a clip."""
         return self.sampling.num_frames
+
+    @property
+    def frame_distance(self) -> int:
+        """Frames from one taken frame to the next, 1 where the sampler has no stride."""
+        options = self.sampling.options
+        return int(self.sampling.stride or options.get("stride") or options.get("rate") or 1)
 
     def choose(self, video: VideoReader, seed: int | None = None) -> FrameSample:
         """The frames of the clips of an open video, as one; a sampler that draws is given `seed`."""
