@@ -1,5 +1,6 @@
 from .auto import register_auto_classes as register_auto_classes
 from .base.convert import from_official as from_official
+from .base.detection.events import Events as Events
 from .base.version import __version__ as __version__
 from .errors import HFVideoError as HFVideoError
 from .models.actionformer.configuration_actionformer import ActionFormerConfig as ActionFormerConfig
