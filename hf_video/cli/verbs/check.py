@@ -3,10 +3,13 @@
   hf-video check videos/
   hf-video check videos/ --json > report.json
   hf-video check videos/ --reencode small/ --short-side 256
+  hf-video check videos/ --annotations events.json
 
 Names damaged, empty and very short files, files that are no videos, the same video twice (equal bytes, or the same
-content after another encoding or at another size), and videos that stand in the training and in the test split. The
-exit code is 1 if anything was found.
+content after another encoding or at another size), and videos that stand in the training and in the test split. With
+--annotations (ActivityNet's JSON, or a table of video,start,end,label) also events that end before they start, lie
+beyond their video, have no length or stand there twice, and videos and subsets that nothing is known of. The exit code
+is 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ def add_arguments(parser: Parser) -> None:
     add("source", metavar="DIR", help="a folder, a list (csv, json, jsonl), tar shards, or a name on the Hub")
     add("--format")
     add("--videos")
+    add("--annotations", metavar="FILE", help="events of the videos (json, csv), to be checked with them")
+    add("--label-column", default="label", metavar="NAME", help="of a table of annotations (default label)")
     add("--quick", action="store_true", help="open files and decode their first frame, instead of all frames")
     add("--no-content", action="store_true", help="compare bytes only, not what videos show")
     add("--num-frames", type=positive_int, default=4, metavar="T", help="name videos with fewer frames (default 4)")
@@ -40,8 +45,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from hf_video.data.check.events import check_events
     from hf_video.data.check.videos import check_videos
 
+    events = None
+    if options.annotations:
+        events = check_events(options.source, options.annotations, label_column=options.label_column)
     report, videos = check_videos(
         options.source,
         level="open" if options.quick else "full",
@@ -57,10 +66,16 @@ def run(options: argparse.Namespace) -> int:
 
         written, there, failed = transcode_videos(videos, options.reencode, short_side=options.short_side)
         found["reencoded"] = {"written": written, "there": there, "failed": [one.as_dict() for one in failed]}
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    lines = _lines(found)
+    if events is not None:
+        found["annotations"] = events.as_dict()
+        lines[-1:-1] = events.lines()
+        found["clean"] = found["clean"] and events.clean
+        lines[-1] = _verdict(found)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(lines))
     for one in failed:
         print(f"hf-video: {one}", file=sys.stderr)
-    return DONE if report.clean and not failed else SOME_FAILED
+    return DONE if found["clean"] and not failed else SOME_FAILED
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -87,8 +102,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"re-encoded: {done['written']} written, {done['there']} there already, {len(done['failed'])} failed"
         )
-    lines.append("nothing wrong was found" if found["clean"] else "something was found: see above")
-    return lines
+    return [*lines, _verdict(found)]
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    return "nothing wrong was found" if found["clean"] else "something was found: see above"
 
 
 def _split_line(split: str, videos: int, counts: dict[str, int], imbalance: float | None) -> str:

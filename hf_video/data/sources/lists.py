@@ -188,7 +188,7 @@ def part_of(source: VideoSource, record: Mapping[str, Any], columns: Columns | N
     if columns is None:
         return source
     *names, unit = columns
-    start, end = (None if name is None else _time(record.get(name), name, place) for name in names)
+    start, end = (None if name is None else parse_time(record.get(name), name, place) for name in names)
     if start is None and end is None:
         return source
     start = start or 0.0
@@ -201,7 +201,7 @@ def part_of(source: VideoSource, record: Mapping[str, Any], columns: Columns | N
     return VideoPart(source, start, end, unit)
 
 
-def _time(value: object, name: str, place: str) -> float | None:
+def parse_time(value: object, name: str, place: str) -> float | None:
     """Seconds of 12.5, "12.5" and "00:00:12.5"; None of an empty cell."""
     if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
         return None
