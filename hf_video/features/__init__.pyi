@@ -3,4 +3,7 @@ from .embed import ModelLoader as ModelLoader
 from .embed import embed_videos as embed_videos
 from .extraction import Features as Features
 from .extraction import extract_features as extract_features
+from .sequence_encoder import SequenceEncoder as SequenceEncoder
+from .sequence_encoder import extract_sequences as extract_sequences
+from .sequences import FeatureSequence as FeatureSequence
 from .shards import load_features as load_features

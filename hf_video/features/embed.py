@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -252,6 +253,19 @@ def weights_digest(model: torch.nn.Module) -> str:
         seen.update(name.encode())
         seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return seen.hexdigest()
+
+
+def config_digest(facts: dict[str, Any]) -> str:
+    """Computes 16 hex digits of a file's content, without where it came from and who wrote it."""
+    text = json.dumps(_lasting(facts), sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _lasting(value: object) -> object:
+    if isinstance(value, dict):
+        passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
+        return {str(k): _lasting(v) for k, v in value.items() if k not in passing}
+    return [_lasting(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 __all__ = ["EmbedReport", "ModelLoader", "embed_videos", "load_features"]

@@ -6,8 +6,6 @@ An index remembers the `identity` of its encoder, and only the same one may add 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
 from hf_video.clips.request import ClipRequest, Windows
 from hf_video.errors import CheckpointError, VideoOptionError
-from hf_video.features.embed import ModelLoader, weights_digest
+from hf_video.features.embed import ModelLoader, config_digest, weights_digest
 from hf_video.features.extraction import ClipVectors
 from hf_video.features.vectors import unit_length
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
@@ -152,8 +150,8 @@ class ModelEncoder(Encoder):
         name = self._loader.model if self._loader else getattr(self.model, "name_or_path", "")
         return {
             "name": str(name) or type(self.model).__name__,
-            "config": _hash(self.model.config.to_dict()),
-            "processor": _hash(pixel_processor(self.processor).to_dict()),
+            "config": config_digest(self.model.config.to_dict()),
+            "processor": config_digest(pixel_processor(self.processor).to_dict()),
             "weights": weights_digest(self.model),
         }
 
@@ -259,16 +257,3 @@ class _Loader:
 class _Both:
     image_processor: FrameProcessor
     tokenizer: PreTrainedTokenizerBase | None
-
-
-def _hash(facts: dict[str, Any]) -> str:
-    """Computes 16 hex digits of a file's content, without where it came from and who wrote it."""
-    text = json.dumps(_lasting(facts), sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _lasting(value: object) -> object:
-    if isinstance(value, dict):
-        passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
-        return {str(k): _lasting(v) for k, v in value.items() if k not in passing}
-    return [_lasting(v) for v in value] if isinstance(value, (list, tuple)) else value

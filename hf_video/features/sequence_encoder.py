@@ -1,0 +1,266 @@
+"""Makes sequences of features with any video model; detectors of events work on them.
+
+    encoder = SequenceEncoder("videomae-folder", grid="16/4", cache="features")
+    sequence = encoder("match.mp4")
+    sequence.vectors                # float32 (T, D)
+    sequence.to_seconds([0, 10.5])  # positions of the grid, in seconds of the video
+
+Each frame is decoded once, however many clips share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hf_video.base.pairing import check_pair
+from hf_video.base.processing_config import pixel_processor
+from hf_video.clips.batching import DEFAULT_BATCH, run_jobs
+from hf_video.clips.grid import FeatureGrid, parse_grid
+from hf_video.clips.processors import clip_processor
+from hf_video.clips.read import open_video, read_events
+from hf_video.clips.request import ClipRequest
+from hf_video.errors import DataError, VideoError, VideoOptionError, check_choice, check_count
+from hf_video.features.embed import ModelLoader, config_digest, weights_digest
+from hf_video.features.extraction import ClipVectors
+from hf_video.features.processes import process_pool, run_prepared
+from hf_video.features.sequences import FeatureSequence
+from hf_video.video.flow.cache import file_identity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_video.clips.grid import GridLike
+    from hf_video.data.types import FrameProcessor
+    from hf_video.video.frames.types import VideoSource
+
+VERSION = 1  # of what a cache holds: another number, and older files are not found
+
+
+class SequenceEncoder:
+    """Makes the `FeatureSequence` of a video with any video model, ours or stock.
+
+    Args:
+        model: A folder or a name on the Hub, loaded when it is first needed, or a loaded model.
+        processor: Of a loaded model: its image or video processor, or a processor that holds one.
+        grid: See `parse_grid`. None takes clips as long as the model's own (its frames at its processor's stride), a
+            new one at every quarter of it.
+        num_frames, sampler, sampler_options: Of a clip, where they are not the model's; a grid's clips give evenly
+            spread frames.
+        batch_size: Clips of one forward.
+        device: Where the model is put; None leaves a loaded one where it is, and takes an accelerator if there is one.
+        revision: Of a model on the Hub.
+        backend, on_error: Of `VideoReader`.
+        fps: Frames per second of videos without times.
+        cache: A folder where sequences are kept, named by the file (its path, size and time of change), the encoder and
+            the grid; what is there is not made again. Sources that are no local file are not kept.
+
+    Raises:
+        VideoOptionError: For options.
+        CheckpointError: A model without features, or that doesn't go with its processor; when it is first needed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | PreTrainedModel,
+        processor: FrameProcessor | None = None,
+        *,
+        grid: GridLike | None = None,
+        num_frames: int | None = None,
+        sampler: str | Callable[..., Any] | None = None,
+        sampler_options: dict[str, Any] | None = None,
+        batch_size: int = DEFAULT_BATCH,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        backend: str = "auto",
+        on_error: str = "raise",
+        fps: float | None = None,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> None:
+        check_count("batch_size", batch_size)
+        named = isinstance(model, (str, os.PathLike))
+        if not named and processor is None:
+            raise VideoOptionError("A loaded model needs its processor: pass processor=, or the name of a saved model.")
+        self._grid = None if grid is None else parse_grid(grid)
+        self._loader = ModelLoader(os.fspath(model), revision=revision, device=device) if named else None
+        self._loaded = None if named else (model if device is None else model.to(device), processor)
+        self._asked = {
+            "num_frames": num_frames,
+            "sampler": sampler,
+            "sampler_options": sampler_options,
+            "backend": backend,
+            "on_error": on_error,
+            "fps": fps,
+        }
+        self.batch_size = batch_size
+        self.cache = None if cache is None else Path(cache)
+        self._request: ClipRequest | None = None
+        self._digest: str | None = None
+
+    def prepare(self, number: int = 0) -> SequenceEncoder:
+        """Loads the model, in process `number`, which decides the device where none was asked for."""
+        if self._loaded is None:
+            self._loaded = self._loader(number)
+        if self._request is None:
+            model, processor = self._loaded
+            pixels = pixel_processor(processor)
+            check_pair(model, pixels, num_frames=self._asked["num_frames"])
+            grid = self._grid
+            if grid is None:
+                asked = {name: self._asked[name] for name in ("num_frames", "sampler", "sampler_options")}
+                own = ClipRequest.resolve(pixels, model.config, **asked)
+                span = own.num_frames * own.frame_distance
+                grid = FeatureGrid(max(span // 4, 1), span)
+            self._request = ClipRequest.resolve(pixels, model.config, windows=grid, **self._asked)
+        return self
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.prepare()._loaded[0]
+
+    @property
+    def processor(self) -> FrameProcessor:
+        return self.prepare()._loaded[1]
+
+    @property
+    def request(self) -> ClipRequest:
+        """Which frames of a video are read, and how."""
+        return self.prepare()._request
+
+    @property
+    def grid(self) -> FeatureGrid:
+        return self.request.windows
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of all that decides a vector besides the frames' own pixels: weights, configuration, processor,
+        and how the frames of a clip are chosen."""
+        if self._digest is None:
+            sampling = self.request.sampling
+            facts = {
+                "config": self.model.config.to_dict(),
+                "processor": pixel_processor(self.processor).to_dict(),
+                "weights": weights_digest(self.model),
+                "sampling": [sampling.num_frames, str(sampling.sampler), sampling.stride, dict(sampling.options)],
+            }
+            self._digest = config_digest(facts)
+        return self._digest
+
+    def cached_path(self, source: VideoSource) -> Path | None:
+        """Where the features of this file are kept; None without a cache, and for what is no local file."""
+        identity = None if self.cache is None else file_identity(source)
+        if identity is None:
+            return None
+        facts = [VERSION, identity, self.digest, vars(self.grid), self.request.on_error, self.request.fps]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
+        return self.cache / key[:2] / f"{key}.safetensors"
+
+    def __call__(self, source: VideoSource) -> FeatureSequence:
+        """Returns the features of a video of any form, from the cache where they are there.
+
+        Raises what `VideoReader` raises, and DataError where the cache can't be written.
+        """
+        path = self.cached_path(source)
+        if path is not None and path.exists():
+            try:
+                return FeatureSequence.load(path)
+            except DataError:
+                pass  # damaged: it is made again
+        request = self.request
+        options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
+        with open_video(source, fps=request.fps, **options) as video, ClipVectors(self.model) as forward:
+            process = clip_processor(pixel_processor(self.processor))
+            (job,) = run_jobs([read_events(video, request, process)], forward, batch_size=self.batch_size)
+            if job.error is not None:
+                raise job.error
+            timeline = self.grid.timeline(video)
+        vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
+        sequence = FeatureSequence(vectors, self.grid, timeline, self.digest)
+        if path is not None:
+            sequence.save(path)
+        return sequence
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Every process loads a named model itself.
+        return self.__dict__ if self._loader is None else {**self.__dict__, "_loaded": None, "_request": None}
+
+
+def extract_sequences(
+    encoder: SequenceEncoder,
+    sources: Sequence[VideoSource],
+    *,
+    processes: int = 1,
+    on_error: str = "raise",
+) -> Iterator[FeatureSequence | VideoError | OSError]:
+    """Yields the features of videos, in order.
+
+    Args:
+        encoder: With a cache, an interrupted call goes on where it was.
+        sources: The videos.
+        processes: How many work on them, each with a model of its own, which must then be given by its name.
+        on_error: "raise", or "return" to get the error in the place of a video that can't be read.
+
+    Raises:
+        VideoOptionError: For options.
+        DataError: The cache can't be written, or a process died.
+    """
+    check_choice("on_error", on_error, ("raise", "return"))
+    check_count("processes", processes)
+    if processes == 1:
+        found = map(_Attempt(encoder), sources)
+    elif encoder._loader is None:
+        raise VideoOptionError("A loaded model can't go to other processes: give its folder or name, or processes=1.")
+    else:
+        found = _in_processes(encoder, sources, processes)
+    for one in found:
+        if isinstance(one, Exception) and on_error == "raise":
+            raise one
+        yield one
+
+
+class _Attempt:
+    """Calls an encoder; the fault of a video is returned, so that it can cross from another process."""
+
+    def __init__(self, encoder: SequenceEncoder, number: int = 0) -> None:
+        self.encoder = encoder.prepare(number)
+
+    def __call__(self, source: VideoSource) -> FeatureSequence | VideoError | OSError:
+        try:
+            return self.encoder(source)
+        except VideoOptionError:
+            raise
+        except (VideoError, OSError) as error:
+            return error
+
+
+@dataclass
+class _Prepare:
+    encoder: SequenceEncoder
+
+    def __call__(self, number: int) -> Callable[[VideoSource], FeatureSequence | VideoError | OSError]:
+        return _Attempt(self.encoder, number)
+
+
+def _in_processes(
+    encoder: SequenceEncoder, sources: Sequence[VideoSource], processes: int
+) -> Iterator[FeatureSequence | VideoError | OSError]:
+    pool = process_pool(min(processes, max(len(sources), 1)), _Prepare(encoder))
+    try:
+        for future in [pool.submit(run_prepared, source) for source in sources]:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that made features died; it may have run out of memory. What a cache holds stays: run the same "
+            "again, with fewer processes."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
