@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from hf_video.cli import main
 from hf_video.errors import DataError
+from hf_video.evaluation.detection.moments import moment_metrics
 from hf_video.evaluation.rows import kinetics_rows, recorded_division, split_rows
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -231,3 +232,46 @@ def test_the_example_is_the_verb(capsys, folder, model, monkeypatch):
         runpy.run_path(str(EXAMPLES / "evaluate_protocol.py"), run_name="__main__")
     assert end.value.code == 1
     assert json.loads(capsys.readouterr().out)["per_class"] == json.loads(expected)["per_class"]
+
+
+def test_moments(capsys, tmp_path):
+    """Files of moments, without a model: the metrics of the function, printed, as JSON and in a folder."""
+    truth = [{"qid": 1, "query": "a jump", "relevant_windows": [[0, 4]]}, {"qid": 2, "relevant_windows": [[20, 44]]}]
+    found = [{"qid": 2, "pred_relevant_windows": [[20, 40, 0.9]]}, {"qid": 1, "pred_relevant_windows": [[6, 8, 0.5]]}]
+    for name, queries in (("truth", truth), ("found", found)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n\n")
+    files = ("--predictions", tmp_path / "found.jsonl", "--annotations", tmp_path / "truth.jsonl")
+    code, out, _ = run(capsys, "evaluate", "--task", "moments", *files)
+    assert code == 0
+    assert "MR-full-R1@0.5            50.00" in out
+    code, out, _ = run(capsys, "evaluate", "--task", "moments", *files, "--json", "--output", tmp_path)
+    assert json.loads(out) == moment_metrics(found, truth) == json.loads((tmp_path / "report.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "says"),
+    [
+        (None, ["--task", "moments"], "needs --predictions"),
+        (None, ["--task", "moment"], "moments"),
+        (None, ["clips", "--task", "moments"], "no use for DATA"),
+        (None, ["--model", "m"], "needs DATA"),
+        ("", [], "holds no query"),
+        ("{", [], "line 1 is no JSON"),
+        ("[1]", [], "one object"),
+        ('{"qid": 1}', [], "no 'relevant_windows'"),
+        ('{"qid": [1], "relevant_windows": []}', [], "whole number"),
+        ('{"qid": 1, "relevant_windows": [[4, 2]]}', [], "line 1"),
+        ('{"qid": 1, "relevant_windows": [[1, NaN]]}', [], "line 1"),
+        ('{"qid": 1, "relevant_windows": []}\n{"qid": 1, "relevant_windows": []}', [], "line 1 too"),
+    ],
+)
+def test_files_of_moments_that_are_none(capsys, tmp_path, line, words, says):
+    if line is not None:
+        (tmp_path / "found.jsonl").write_text('{"qid": 1}')
+        (tmp_path / "truth.jsonl").write_text(line)
+        files = ["--predictions", tmp_path / "found.jsonl", "--annotations", tmp_path / "truth.jsonl"]
+        words = ["--task", "moments", *files]
+    code, _, err = run(capsys, "evaluate", *words)
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err

@@ -2,6 +2,7 @@
 
   hf-video evaluate clips/ --model my-model --output evaluation
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
+  hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
 
 DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
 its own it is divided as when MODEL was trained on it, and the held-out part is used; --split all takes everything. Each
@@ -14,6 +15,9 @@ video is decoded once for all views of the protocol:
 
 With --output, a folder, results are kept there as they come: the same command goes on where it was stopped. Videos that
 can't be read are named, the others go on, and the exit code is 1.
+
+--task moments compares files: moments that sentences describe, by QVHighlights' protocol (mAP, R1 and highlights, for
+short, middle and long moments too). Both have one JSON object on each line, with "qid".
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, fraction
 from hf_video.cli.verbs.classify import DTYPES, load_pipeline
 
@@ -33,10 +38,16 @@ if TYPE_CHECKING:
     from hf_video.evaluation.report import Report
 
 
+TASKS = ("classification", "moments")
+
+
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
-    add("data", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
-    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("data", nargs="?", metavar="DATA", help="a folder of videos, a list of them, or tar shards")
+    add("--task", choices=TASKS, default=TASKS[0], help=f"what is measured (default {TASKS[0]})")
+    add("--model", help="a folder, or a name on the Hub")
+    add("--predictions", metavar="FILE", help="what was found, for tasks that compare files")
+    add("--annotations", metavar="FILE", help="what is there, for the same tasks")
     add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
     add("--format")
     add("--videos")
@@ -63,6 +74,9 @@ def add_run_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.task == "moments":
+        return evaluate_moments(options)
+    need(options, "data", "model")
     from hf_video.evaluation.protocols import check_protocol
     from hf_video.evaluation.rows import split_rows
 
@@ -79,6 +93,36 @@ def run(options: argparse.Namespace) -> int:
     report = evaluate_rows(rows, options)
     print(json.dumps(report.to_dict(), indent=2) if options.json else report)
     return DONE if report.found == report.total else SOME_FAILED
+
+
+def need(options: argparse.Namespace, *names: str) -> None:
+    """Raises CommandError unless these options, and none of other tasks, were given."""
+    spelling = {"data": "DATA", **{name: f"--{name}" for name in ("model", "predictions", "annotations")}}
+    for name, spelt in spelling.items():
+        if (getattr(options, name) is not None) != (name in names):
+            raise CommandError(
+                f"--task {options.task} {'needs' if name in names else 'has no use for'} {spelt}; it reads "
+                f"{' and '.join(spelling[one] for one in names)}"
+            )
+
+
+def evaluate_moments(options: argparse.Namespace) -> int:
+    """Compares files of moments that sentences describe."""
+    from hf_video.data.sources.moments import read_moments
+    from hf_video.evaluation.detection.moments import moment_metrics
+
+    need(options, "predictions", "annotations")
+    metrics = moment_metrics(
+        read_moments(options.predictions), read_moments(options.annotations, needed=("qid", "relevant_windows"))
+    )
+    text = json.dumps(metrics, indent=2)
+    if options.output:
+        (Path(options.output) / "report.json").write_text(text + "\n")
+    if options.json:
+        print(text)
+    else:
+        print("\n".join(f"{name:<24} {value:6.2f}" for name, value in metrics["brief"].items()))
+    return DONE
 
 
 def evaluate_rows(rows: VideoRows, options: argparse.Namespace) -> Report | MultiLabelReport:

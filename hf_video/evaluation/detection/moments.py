@@ -3,6 +3,7 @@ arXiv:2107.09609; moment_detr/standalone_eval)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,18 @@ MOST_WINDOWS = 10  # of a query that count for the mean average precision
 CLIP_SECONDS = 2
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}  # lowest of the annotators' 0 to 4 that is a highlight
 
+# What is predicted, and what the ground truth needs for it.
+PREDICTED = {
+    "pred_relevant_windows": ("relevant_windows",),
+    "pred_saliency_scores": ("duration", "relevant_clip_ids", "saliency_scores"),
+}
+
 Query = Mapping[str, Any]
 
 
-def moment_metrics(predictions: Sequence[Query], ground_truth: Sequence[Query]) -> dict[str, dict]:
+def moment_metrics(
+    predictions: Sequence[Query], ground_truth: Sequence[Query], *, match_number: bool = True
+) -> dict[str, dict]:
     """Metrics of moments and highlights, in percent, rounded to two places as the official code rounds them.
 
     Args:
@@ -28,6 +37,7 @@ def moment_metrics(predictions: Sequence[Query], ground_truth: Sequence[Query]) 
             where highlights are scored "pred_saliency_scores", one for each clip of 2 seconds.
         ground_truth: "qid", "duration" in seconds, "relevant_windows", and for highlights "relevant_clip_ids" and
             "saliency_scores", three annotators' numbers from 0 to 4 for each of these clips.
+        match_number: whether both sides must have the same queries; False leaves out those that one side lacks.
 
     Returns:
         "full", "short", "middle", "long" (by the length of the true windows): "MR-mAP" (tIoU .5 to .95 and "average",
@@ -36,17 +46,32 @@ def moment_metrics(predictions: Sequence[Query], ground_truth: Sequence[Query]) 
         report.
 
     Raises:
-        MetricError: other queries on one side than on the other, a query without windows, or no query at all.
+        MetricError: other queries on one side than on the other, a query twice, without windows or a field that is
+            needed, highlights of clips beyond the video, or no query at all.
     """
+    for side in (predictions, ground_truth):
+        if repeated := [qid for qid, count in Counter(query["qid"] for query in side).items() if count > 1]:
+            raise MetricError(f"Query {repeated[0]!r} has more than one entry; join them.")
     found = {query["qid"]: query for query in predictions}
     truth = {query["qid"]: query for query in ground_truth}
+    if not match_number:
+        found = {qid: query for qid, query in found.items() if qid in truth}
+        truth = {qid: query for qid, query in truth.items() if qid in found}
     if set(found) != set(truth) or not truth:
         raise MetricError(
             f"{len(found)} queries were predicted and {len(truth)} have a ground truth; both need the same qid. In one "
             f"only: {sorted(map(str, set(found) ^ set(truth)))[:5]}."
         )
+    predicted = [name for name in PREDICTED if any(name in query for query in found.values())]
+    for queries, names in (
+        (found, predicted or list(PREDICTED)),
+        (truth, [needed for name in predicted for needed in PREDICTED[name]]),
+    ):
+        for qid, query in queries.items():
+            if missing := [name for name in names if name not in query]:
+                raise MetricError(f"Query {qid!r} has no {missing[0]!r}, which every query needs here.")
     metrics: dict[str, dict] = {}
-    if "pred_relevant_windows" in predictions[0]:
+    if "pred_relevant_windows" in predicted:
         if empty := [qid for qid, query in found.items() if not query["pred_relevant_windows"]]:
             raise MetricError(f"Query {empty[0]!r} has no predicted window; the first one is needed for R1.")
         for name, (low, high) in LENGTHS.items():
@@ -61,7 +86,7 @@ def moment_metrics(predictions: Sequence[Query], ground_truth: Sequence[Query]) 
             windows = {qid: kept for qid, kept in windows.items() if kept}
             if windows:
                 metrics[name] = _windows({qid: found[qid]["pred_relevant_windows"] for qid in windows}, windows)
-    if "pred_saliency_scores" in predictions[0]:
+    if "pred_saliency_scores" in predicted:
         for name, level in LEVELS.items():
             metrics[f"HL-min-{name}"] = _highlights(found, truth, level)
     return {"brief": _brief(metrics), **metrics}
@@ -92,9 +117,18 @@ def _highlights(found: Mapping[object, Query], truth: Mapping[object, Query], le
     hits, precision = [], []
     for qid, query in truth.items():
         marks = np.zeros((int(query["duration"] / CLIP_SECONDS), 3))
-        marks[np.array(query["relevant_clip_ids"], dtype=int)] = np.array(query["saliency_scores"])
+        clips, given = np.array(query["relevant_clip_ids"], dtype=int), np.array(query["saliency_scores"], dtype=float)
+        if (given.shape != (len(clips), 3) and len(clips)) or (clips >= len(marks)).any() or (clips < 0).any():
+            raise MetricError(
+                f"Query {qid!r} needs three saliency_scores for each of relevant_clip_ids, clips of {CLIP_SECONDS} "
+                f"seconds within its {query['duration']}."
+            )
+        if len(clips):
+            marks[clips] = given
         right = marks >= level
         scores = np.asarray(found[qid]["pred_saliency_scores"], dtype=float)
+        if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
+            raise MetricError(f"Query {qid!r} needs a finite number for each clip in pred_saliency_scores.")
         best = int(scores.argmax())
         hits.append(right[best].max() if best < len(right) else 0)
         padded = np.zeros(len(right))

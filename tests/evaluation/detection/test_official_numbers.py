@@ -61,9 +61,17 @@ def test_moments_and_highlights(case):
             if isinstance(value, dict):
                 compare(value, got[key])
             else:
-                assert got[key] == pytest.approx(value, abs=0.011), key
+                assert got[key] == pytest.approx(value, abs=1e-9), key
 
     compare(case["expected"], moment_metrics(case["submission"], case["ground_truth"]))
+
+
+def test_queries_of_one_side_can_be_left_out():
+    whole = moment_metrics([MOMENT], [MOMENT])
+    assert whole["brief"]["MR-full-R1@0.7"] == 100.0
+    disjoint = {**MOMENT, "qid": 2, "pred_relevant_windows": [[5, 6, 1.0]]}
+    assert moment_metrics([MOMENT, disjoint], [MOMENT], match_number=False) == whole
+    assert moment_metrics([disjoint], [disjoint])["full"]["MR-mAP"]["0.5"] == 0.0
 
 
 NAMES = {
@@ -90,6 +98,8 @@ def test_anomalies(case):
     assert got.auc_by_video == pytest.approx(case["expected"]["macro_auc_per_video"], abs=1e-9)
 
 
+MOMENT = {"qid": 1, "relevant_windows": [[0, 4]], "pred_relevant_windows": [[0, 4, 1.0]]}
+MARKS = {"duration": 4, "relevant_clip_ids": [2], "saliency_scores": [[1, 2, 3]]}
 EVENT = {"segment": (0.0, 1.0), "label": "jump", "score": 1.0}
 
 
@@ -104,6 +114,12 @@ EVENT = {"segment": (0.0, 1.0), "label": "jump", "score": 1.0}
         (lambda: frame_map([], [], {1: "sit"}, protocol="coco"), "'slowfast'"),
         (lambda: moment_metrics([], []), "qid"),
         (lambda: moment_metrics([{"qid": 1}], [{"qid": 2}]), r"\['1', '2'\]"),
+        (lambda: moment_metrics([MOMENT, MOMENT], [MOMENT]), "more than one"),
+        (lambda: moment_metrics([{"qid": 1}], [MOMENT]), "no 'pred_relevant_windows'"),
+        (lambda: moment_metrics([MOMENT, {"qid": 2}], [MOMENT, {**MOMENT, "qid": 2}]), "2 has no 'pred_relevant"),
+        (lambda: moment_metrics([{**MOMENT, "pred_relevant_windows": []}], [MOMENT]), "no predicted window"),
+        (lambda: moment_metrics([{**MOMENT, "pred_saliency_scores": [1]}], [MOMENT]), "1 has no 'duration'"),
+        (lambda: moment_metrics([{**MOMENT, "pred_saliency_scores": [1]}], [{**MOMENT, **MARKS}]), "within its 4"),
         (lambda: anomaly_metrics({}, {}, {}), "No video"),
         (lambda: anomaly_metrics({"a": []}, {}, {"a": 16}), "'a' has 0 scores"),
     ],
