@@ -5,5 +5,7 @@ from .extraction import Features as Features
 from .extraction import extract_features as extract_features
 from .sequence_encoder import SequenceEncoder as SequenceEncoder
 from .sequence_encoder import extract_sequences as extract_sequences
+from .sequence_encoder import load_encoder as load_encoder
+from .sequence_encoder import save_encoder as save_encoder
 from .sequences import FeatureSequence as FeatureSequence
 from .shards import load_features as load_features

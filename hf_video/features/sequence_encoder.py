@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 
+from hf_video.base.loading import loading
+from hf_video.base.model_folder import writing_model_folder
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing_config import pixel_processor
 from hf_video.clips.batching import DEFAULT_BATCH, run_jobs
@@ -29,20 +32,23 @@ from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import open_video, read_events
 from hf_video.clips.request import ClipRequest
-from hf_video.errors import DataError, VideoError, VideoOptionError, check_choice, check_count
+from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError, check_choice, check_count
 from hf_video.features.embed import ModelLoader, config_digest, weights_digest
 from hf_video.features.extraction import ClipVectors
 from hf_video.features.processes import process_pool, run_prepared
-from hf_video.features.sequences import FeatureSequence
+from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.video.flow.cache import file_identity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hf_video.base.detection.configuration import TemporalDetectionConfig
     from hf_video.clips.grid import GridLike
     from hf_video.data.types import FrameProcessor
     from hf_video.video.frames.types import VideoSource
 
+ENCODER_FOLDER = "encoder"
+FRAME_CHOICE = ("num_frames", "sampler", "sampler_options")
 VERSION = 1  # of what a cache holds: another number, and older files are not found
 
 
@@ -116,8 +122,8 @@ class SequenceEncoder:
             check_pair(model, pixels, num_frames=self._asked["num_frames"])
             grid = self._grid
             if grid is None:
-                asked = {name: self._asked[name] for name in ("num_frames", "sampler", "sampler_options")}
-                own = ClipRequest.resolve(pixels, model.config, **asked)
+                chosen = {name: self._asked[name] for name in FRAME_CHOICE}
+                own = ClipRequest.resolve(pixels, model.config, **chosen)
                 span = own.num_frames * own.frame_distance
                 grid = FeatureGrid(max(span // 4, 1), span)
             self._request = ClipRequest.resolve(pixels, model.config, windows=grid, **self._asked)
@@ -139,6 +145,11 @@ class SequenceEncoder:
     @property
     def grid(self) -> FeatureGrid:
         return self.request.windows
+
+    @property
+    def name(self) -> str:
+        """What the model was loaded by, or the name of its class."""
+        return str(getattr(self.model, "name_or_path", "")) or type(self.model).__name__
 
     @property
     def digest(self) -> str:
@@ -192,6 +203,65 @@ class SequenceEncoder:
     def __getstate__(self) -> dict[str, Any]:
         # Every process loads a named model itself.
         return self.__dict__ if self._loader is None else {**self.__dict__, "_loaded": None, "_request": None}
+
+
+def save_encoder(encoder: SequenceEncoder, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Puts an encoder beside the detector that was trained on its features, so that one folder makes events of files.
+
+    Args:
+        encoder: Its model and processor go into the sub-folder `encoder/`.
+        folder: Of the detector.
+
+    Returns:
+        The detector's `config.encoder`: the `name` and the `digest` of the encoder, and what was asked for of the frames
+        of its clips.
+    """
+    with writing_model_folder(Path(folder) / ENCODER_FOLDER) as path:
+        encoder.model.save_pretrained(path)
+        encoder.processor.save_pretrained(path)
+    chosen = {name: encoder._asked[name] for name in FRAME_CHOICE if encoder._asked[name] is not None}
+    return {"name": encoder.name, "digest": encoder.digest, **chosen}
+
+
+def load_encoder(
+    detector: str | os.PathLike[str],
+    config: TemporalDetectionConfig,
+    *,
+    revision: str | None = None,
+    **options: Any,
+) -> SequenceEncoder:
+    """Finds the encoder of a saved detector: in its sub-folder `encoder/`, or by the name that its configuration has.
+
+    Args:
+        detector: A folder or a name on the Hub.
+        config: The detector's; the grid is its own.
+        revision: Of the detector on the Hub.
+        options: Of `SequenceEncoder`.
+
+    Raises:
+        CheckpointError: There is none, or it isn't the one that the detector was trained on.
+    """
+    known, folder = config.encoder or {}, Path(detector)
+    if not folder.is_dir() and str(detector):
+        with loading(detector):
+            files = snapshot_download(str(detector), revision=revision, allow_patterns=[f"{ENCODER_FOLDER}/*"])
+        folder = Path(files)
+    model: str | Path | None = folder / ENCODER_FOLDER
+    if not (folder / ENCODER_FOLDER / "config.json").is_file():
+        model = known.get("name")
+    if not model:
+        raise CheckpointError(
+            f"{os.fspath(detector)!r} has no sub-folder {ENCODER_FOLDER!r} and its configuration names no encoder: it "
+            "takes ready-made features only. Pass encoder=, the model that its features were made with."
+        )
+    chosen = {name: known[name] for name in FRAME_CHOICE if name in known}
+    encoder = SequenceEncoder(model, grid=grid_of(config), **{**chosen, **options})
+    if known.get("digest") not in (None, encoder.digest):
+        raise CheckpointError(
+            f"The encoder {os.fspath(model)!r} is not the one whose features the detector was trained on: its digest "
+            f"is {encoder.digest} and the detector's configuration says {known['digest']}."
+        )
+    return encoder
 
 
 def extract_sequences(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hf_video.clips.grid import FeatureGrid
-from hf_video.errors import DataError, VideoError, VideoOptionError
-from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences
+from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError
+from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, load_encoder, save_encoder
 from hf_video.features.sequences import FeatureSequence, check_sequence, grid_of
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
@@ -164,3 +164,23 @@ def test_what_are_no_features(rows, tmp_path):
     np.save(tmp_path / "rows.npy", rows)
     with pytest.raises(DataError, match="holds no features"):
         FeatureSequence.load(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize("options", [{}, {"num_frames": 2, "sampler": "dense", "sampler_options": {"stride": 3}}])
+def test_a_detector_s_folder_holds_its_encoder(folder, tmp_path, options):
+    made = encoder(folder, **options)
+    about = save_encoder(made, tmp_path / "detector")
+    config = ActionFormerConfig(input_size=16, feature_stride=4, feature_frames=8, encoder=about)
+    found = load_encoder(tmp_path / "detector", config)
+    assert (found.grid, found.digest) == (made.grid, made.digest)
+    assert np.array_equal(found(folder / "1.mp4").vectors, made(folder / "1.mp4").vectors)
+    by_name = ActionFormerConfig(input_size=16, encoder={**about, "name": str(folder / "encoder")})
+    assert load_encoder(tmp_path, by_name).digest == made.digest
+
+
+def test_a_detector_without_its_encoder_says_so(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="names no encoder"):
+        load_encoder(tmp_path, ActionFormerConfig(input_size=16))
+    other = ActionFormerConfig(input_size=16, encoder={"name": str(folder / "encoder"), "digest": "0" * 16})
+    with pytest.raises(CheckpointError, match="not the one"):
+        load_encoder(tmp_path, other)
