@@ -213,8 +213,8 @@ def save_encoder(encoder: SequenceEncoder, folder: str | os.PathLike[str]) -> di
         folder: Of the detector.
 
     Returns:
-        The detector's `config.encoder`: the `name` and the `digest` of the encoder, and what was asked for of the frames
-        of its clips.
+        The detector's `config.encoder`: the `name` and the `digest` of the encoder, and what was asked for of
+        the frames of its clips.
     """
     with writing_model_folder(Path(folder) / ENCODER_FOLDER) as path:
         encoder.model.save_pretrained(path)

@@ -24,8 +24,8 @@ class TemporalDetectionConfig(VideoConfig):
         feature_stride, feature_frames: frames from one feature vector to the next, and frames that one sees.
         feature_fps: frame rate the features were made at; None where each video's own counts.
         fixed_length: whether every video is stretched to `max_length` vectors (ActivityNet).
-        encoder: `name` and `digest` of the encoder whose features it was trained on, and how the frames of its clips are
-            chosen; None where that is not known.
+        encoder: `name` and `digest` of the encoder whose features it was trained on, and how the frames of its clips
+            are chosen; None where that is not known.
         max_length: longest sequence in training; shorter ones are padded to it, in inference too.
         hidden_size, neck_size, head_size: channels of the backbone, the pyramid and the heads.
         embedding_layers, stem_layers, branch_layers: convolutions at the start, blocks at full length, blocks that each
