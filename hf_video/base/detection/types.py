@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.errors import DataError, OutputError, VideoOptionError
+from hf_video.errors import DataError, OutputError, VideoOptionError, check_count, check_number
 
 if TYPE_CHECKING:
     import pandas
@@ -128,6 +129,93 @@ def detection_frame(detections: Mapping[str, Sequence[Detection]]) -> pandas.Dat
     return pandas.DataFrame(rows, columns=["video", "label", "score", "start", "end", "boxes"])
 
 
+class Hysteresis:
+    """Scores of windows to events, one window after the other: an event of a class begins where its score reaches `on`
+    and goes on until it falls below `off`. It reaches half-way to the windows beside it, and its score is its highest.
+
+    Args:
+        labels: (C,) names.
+        on, off: thresholds, one number or one for each class; `off` is 0.7 · `on` unless given.
+        min_length: seconds; shorter events are left out.
+        smoothing: windows whose mean score counts for the one in their middle, an odd number; at the ends of a video
+            there are fewer. 1 takes scores as they are.
+        begin: of the video in seconds, to which the first window reaches; without it, to its own middle.
+
+    Raises:
+        VideoOptionError: thresholds that are not 0 < off <= on, or another option that has no meaning.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        on: float | np.ndarray = 0.5,
+        off: float | np.ndarray | None = None,
+        min_length: float = 0.0,
+        smoothing: int = 1,
+        begin: float | None = None,
+    ):
+        self.labels = list(labels)
+        self.on = np.broadcast_to(np.asarray(on, dtype=np.float64), (len(self.labels),))
+        self.off = 0.7 * self.on if off is None else np.broadcast_to(np.asarray(off, np.float64), self.on.shape)
+        if not ((self.off > 0) & (self.off <= self.on)).all():
+            raise VideoOptionError(f"on={on!r} and off={off!r} must be above 0, and off at most on.")
+        check_number("min_length", min_length, least=0)
+        if check_count("smoothing", smoothing) % 2 == 0:
+            raise VideoOptionError(f"smoothing={smoothing} must be odd: a window, and as many on each side of it.")
+        self.min_length = min_length
+        self.begin = begin
+        self._recent: deque[tuple[np.ndarray, float]] = deque(maxlen=smoothing)
+        self._half = smoothing // 2
+        self._seen = 0
+        self._last: float | None = None  # middle of the last window that was judged
+        self._edge = 0.0  # where it ends
+        self._starts = np.full(len(self.labels), np.nan)  # of the events under way
+        self._best = np.zeros(len(self.labels))
+
+    def update(self, scores: np.ndarray, middle: float) -> list[Detection]:
+        """Takes the scores (C,) of the next window, whose middle is `middle` seconds. Returns the events that end."""
+        self._recent.append((np.asarray(scores, dtype=np.float64), middle))
+        self._seen += 1
+        return self._judge(1 + self._half) if self._seen > self._half else []
+
+    def close(self, end: float | None = None) -> list[Detection]:
+        """Ends the video and the events under way, at `end` seconds or at the middle of the last window. Returns what
+        is left of the events."""
+        ended = [event for back in range(min(self._half, self._seen), 0, -1) for event in self._judge(back)]
+        if self._last is not None:
+            ended += self._end(~np.isnan(self._starts), self._last if end is None else end)
+        return ended
+
+    @property
+    def under_way(self) -> list[Detection]:
+        """The events that have begun and not ended, up to the middle of the last window that was judged."""
+        return [self._event(number, self._last) for number in np.flatnonzero(~np.isnan(self._starts))]
+
+    def _judge(self, back: int) -> list[Detection]:
+        """Takes the window that is `back` from the end of those that came, with its neighbours' scores."""
+        rows = list(self._recent)[-(back + self._half) :]
+        scores, middle = np.mean([row for row, _ in rows], axis=0), rows[-back][1]
+        if self._last is None:
+            self._edge = middle if self.begin is None else self.begin
+        else:
+            self._edge = (self._last + middle) / 2
+        self._last = middle
+        ended = self._end((scores < self.off) & ~np.isnan(self._starts), self._edge)
+        begins = (scores >= self.on) & np.isnan(self._starts)
+        self._starts[begins], self._best[begins] = self._edge, -np.inf
+        np.maximum(self._best, scores, out=self._best)
+        return ended
+
+    def _end(self, classes: np.ndarray, end: float) -> list[Detection]:
+        events = [self._event(number, end) for number in np.flatnonzero(classes)]
+        self._starts[classes] = np.nan
+        return [one for one in events if one.end - one.start >= self.min_length]
+
+    def _event(self, number: int, end: float) -> Detection:
+        return Detection(self.labels[number], float(self._best[number]), float(self._starts[number]), float(end))
+
+
 def merge_windows(
     scores: np.ndarray,
     times: np.ndarray,
@@ -136,6 +224,7 @@ def merge_windows(
     on: float | np.ndarray = 0.5,
     off: float | np.ndarray | None = None,
     min_length: float = 0.0,
+    smoothing: int = 1,
     bounds: tuple[float, float] | None = None,
 ) -> list[Detection]:
     """Scores of windows to events, by hysteresis: an event of a class begins where its score reaches `on` and goes on
@@ -146,7 +235,7 @@ def merge_windows(
         times: (W,), the windows' middles in seconds, ascending.
         labels: (C,) names.
         on, off: thresholds, one number or one for each class; `off` is 0.7 · `on` unless given.
-        min_length: seconds; shorter events are left out.
+        min_length, smoothing: see `Hysteresis`.
         bounds: of the video in seconds; the first and last windows reach to them. Default: half a step around them.
 
     Returns:
@@ -156,24 +245,8 @@ def merge_windows(
         VideoOptionError: thresholds that are not 0 < off <= on.
     """
     scores, times = np.atleast_2d(np.asarray(scores, dtype=np.float64)), np.asarray(times, dtype=np.float64)
-    upper = np.broadcast_to(np.asarray(on, dtype=np.float64), scores.shape[1:])
-    lower = 0.7 * upper if off is None else np.broadcast_to(np.asarray(off, dtype=np.float64), scores.shape[1:])
-    if not ((lower > 0) & (lower <= upper)).all():
-        raise VideoOptionError(f"on={on!r} and off={off!r} must be above 0, and off at most on.")
-    if not len(times):
-        return []
     step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    first, last = bounds or (max(times[0] - step / 2, 0.0), times[-1] + step / 2)
-    edges = np.concatenate(([first], (times[1:] + times[:-1]) / 2, [last]))
-    found = []
-    for number, label in enumerate(labels):
-        line, above = scores[:, number], scores[:, number] >= lower[number]
-        # Stretches above `off`, kept where they somewhere reach `on`; an event begins at that place.
-        changes = np.flatnonzero(np.diff(np.concatenate(([0], above.astype(np.int8), [0]))))
-        for begin, end in changes.reshape(-1, 2):
-            reached = np.flatnonzero(line[begin:end] >= upper[number])
-            if len(reached):
-                start, stop = edges[begin + reached[0]], edges[end]
-                if stop - start >= min_length:
-                    found.append(Detection(label, float(line[begin:end].max()), float(start), float(stop)))
-    return sorted(found, key=lambda one: (one.start, one.end, one.label))
+    first, last = bounds or ((max(times[0] - step / 2, 0.0), times[-1] + step / 2) if len(times) else (None, None))
+    merged = Hysteresis(labels, on=on, off=off, min_length=min_length, smoothing=smoothing, begin=first)
+    found = [event for row, time in zip(scores, times.tolist(), strict=True) for event in merged.update(row, time)]
+    return sorted(found + merged.close(last), key=lambda one: (one.start, one.end, one.label))

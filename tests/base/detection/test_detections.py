@@ -8,7 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from hf_video.base.detection.types import Detection, detection_frame, merge_windows, webvtt, write_detections
+from hf_video.base.detection.types import (
+    Detection,
+    Hysteresis,
+    detection_frame,
+    merge_windows,
+    webvtt,
+    write_detections,
+)
 from hf_video.errors import DataError, OutputError, VideoOptionError
 from hf_video.evaluation.detection.temporal import temporal_map
 
@@ -89,3 +96,28 @@ class TestWindows:
         assert merge_windows(np.zeros((0, 1)), np.zeros(0), ["jump"]) == []
         with pytest.raises(VideoOptionError, match="off at most on"):
             self.events([0.0] * 8, on=0.3, off=0.5)
+
+    def test_scores_are_smoothed_over_neighbours(self):
+        line = np.random.default_rng(0).random(40) ** 2
+        padded = np.concatenate(([np.nan] * 2, line, [np.nan] * 2))
+        smooth = np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)[:, None]
+        times, options = np.arange(40) + 0.5, {"on": 0.4, "off": 0.35}
+        found = merge_windows(line[:, None], times, ["jump"], smoothing=5, **options)
+        expected = merge_windows(smooth, times, ["jump"], **options)
+        assert len(expected) > 1
+        assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in expected]
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-12)
+        for count in range(1, 4):  # fewer windows than the mean is of
+            (event,) = merge_windows(np.full((count, 1), 0.9), times[:count], ["jump"], smoothing=5, bounds=(0, count))
+            assert (event.start, event.end, event.score) == (0, count, pytest.approx(0.9))
+        with pytest.raises(VideoOptionError, match="odd"):
+            merge_windows(line[:, None], times, ["jump"], smoothing=2)
+
+    def test_events_end_as_windows_come_and_those_under_way_are_known(self):
+        merged = Hysteresis(["jump"], on=0.5, off=0.35, begin=0.0)
+        scores = [0.9, 0.4, 0.0, 0.6, 0.7]
+        ended = [merged.update(np.array([score]), time) for score, time in zip(scores, self.times, strict=False)]
+        assert ended == [[], [], [Detection("jump", 0.9, 0.0, 2.0)], [], []]
+        assert merged.under_way == [Detection("jump", 0.7, 3.0, 4.5)]
+        assert merged.close(5.5) == [Detection("jump", 0.7, 3.0, 5.5)]
+        assert merged.under_way == []
