@@ -95,13 +95,21 @@ class SharedHead(nn.Module):
 
 class TemporalEmbeddings(nn.Module):
     """Features to the width of the backbone (section 3.2): a projection for each of several features, then convolutions
-    with LayerNorm and ReLU, then positions where the configuration wants them."""
+    with LayerNorm and ReLU, then positions where the configuration wants them. `standardize_features` brings columns to
+    mean 0 and deviation 1 first."""
+
+    feature_mean: torch.Tensor
+    feature_std: torch.Tensor
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
         sizes, width = config.input_sizes, config.hidden_size
         self.input_sizes = sizes
         self.max_length = config.max_length
+        self.is_standardizing = config.standardize_features
+        if self.is_standardizing:
+            self.register_buffer("feature_mean", torch.zeros(sum(sizes)))
+            self.register_buffer("feature_std", torch.ones(sum(sizes)))
         streams = zip(sizes, config.stream_sizes or (), strict=bool(config.stream_sizes))
         self.projections = nn.ModuleList(nn.Linear(*stream) for stream in streams)
         first = width if config.stream_sizes else sizes[0]
@@ -118,6 +126,8 @@ class TemporalEmbeddings(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, C) and its mask (B, T, 1) -> (B, T, hidden_size)."""
+        if self.is_standardizing:
+            x = (x - self.feature_mean) / self.feature_std * mask
         if len(self.projections):
             parts = x.split(self.input_sizes, dim=2)
             x = torch.cat([layer(part) * mask for layer, part in zip(self.projections, parts, strict=True)], dim=2)

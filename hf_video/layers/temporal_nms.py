@@ -124,3 +124,25 @@ def vote(
     weight = (overlap >= threshold).to(scores.dtype) * scores
     weight = weight * overlap if weights == "score_iou" else weight
     return (weight / weight.sum(1, keepdim=True)) @ segments
+
+
+def fuse_class_scores(
+    scores: np.ndarray, class_scores: np.ndarray, *, top_classes: int = 2, max_segments: int = 200
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gives class-agnostic segments the classes of their video, as a classifier sees it: a segment becomes one for each
+    of the best classes, its score the square root of both scores' product (ActionFormer's `postprocess_results`).
+
+    Args:
+        scores: (N,) of one video's segments.
+        class_scores: (C,) of the video, shares of 1.
+        top_classes: how many classes.
+        max_segments: segments that are kept, the best ones, before they are multiplied.
+
+    Returns:
+        Numbers of segments (K,), classes (K,) and scores (K,), float64: class by class, the best first.
+    """
+    scores, class_scores = np.asarray(scores, dtype=np.float64), np.asarray(class_scores, dtype=np.float64)
+    kept = np.argsort(scores)[::-1][:max_segments]
+    classes = np.argsort(class_scores)[::-1][:top_classes]
+    fused = np.sqrt(class_scores[classes][:, None] * scores[kept])
+    return np.tile(kept, len(classes)), np.repeat(classes, len(kept)), fused.flatten()

@@ -23,6 +23,8 @@ class TemporalDetectionConfig(VideoConfig):
         stream_sizes: columns that each of several features is projected to; their sum must be `hidden_size`.
         feature_stride, feature_frames: frames from one feature vector to the next, and frames that one sees.
         feature_fps: frame rate the features were made at; None where each video's own counts.
+        standardize_features: subtract a mean from each column and divide by a deviation, both kept with the weights and
+            measured on the training videos: features of encoders differ in scale by orders of magnitude.
         fixed_length: whether every video is stretched to `max_length` vectors (ActivityNet).
         encoder: `name` and `digest` of the encoder whose features it was trained on, and how the frames of its clips
             are chosen; None where that is not known.
@@ -57,6 +59,7 @@ class TemporalDetectionConfig(VideoConfig):
     feature_stride: int | float = 4
     feature_frames: int | float = 16
     feature_fps: int | float | None = None
+    standardize_features: bool = False
     fixed_length: bool = False
     encoder: dict | None = None
     max_length: int = 2304

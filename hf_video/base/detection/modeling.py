@@ -64,6 +64,14 @@ class TemporalDetectionPreTrainedModel(SafeWeights, PreTrainedModel):
     main_input_name = "features"
     supports_gradient_checkpointing = False
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters without weight decay: all but the weights of convolutions and products."""
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim <= 1 or name.endswith("relative_positions")
+        }
+
     def padded(self, features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and mask (B, T, 1) padded as `TemporalDetectionConfig.padded_length` says.
 
