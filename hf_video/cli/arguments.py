@@ -121,6 +121,10 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "processes that decode (default 0: this one)",
     },
     "--output": {"type": output_folder, "metavar": "DIR"},
+    "--overwrite": {
+        "action": "store_true",
+        "help": "a new run takes the place of the one in --output when it is finished",
+    },
     "--processes": {
         "type": positive_int,
         "default": 1,
@@ -128,11 +132,22 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "each with a model of its own (default 1)",
     },
     "--quiet": {"action": "store_true", "help": "no progress bar"},
+    "--resume": {"action": "store_true", "help": "go on with the run in --output"},
     "--revision": {"help": "branch, tag or commit of a model on the Hub"},
     "--seed": {"type": seed, "default": 0, "metavar": "N", "help": "of the random numbers (default 0)"},
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "SECTION.NAME=VALUE",
+        "dest": "settings",
+        "help": "change the recipe",
+    },
     "--videos": {"metavar": "DIR", "help": "where the videos of a list lie (default: beside it)"},
     "--views": {"metavar": "5x3", "help": "clips x crops that are averaged (default: one view)"},
     "--windows": {"metavar": "2s/1s", "help": "a result for each window of that length [and step] in seconds"},
+    "--yes": {"action": "store_true", "help": "train even if the plan's time or memory is absurd"},
 }
+# Those that every training run takes, under the names of its arguments.
+RUN_OPTIONS = ("recipe", "output", "settings", "group_pattern", "resume", "overwrite", "yes", "revision")
 SHORT_NAMES = {"--model": "-m", "--output": "-o", "--quiet": "-q", "--recipe": "-r", "--yes": "-y"}
 FORMER_NAMES = {"--windows": ("--window",), "--processes": ("--workers",)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -202,10 +202,43 @@ class TemporalDetectionLoss(nn.Module):
 
 
 class TemporalDetector(TemporalDetectionPreTrainedModel):
-    """A detector: what its levels' outputs mean. Subclasses have `forward`."""
+    """A detector: a pyramid, heads on its levels, a loss, and what the outputs mean. Subclasses have `predict`."""
 
-    def points_of(self, lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-        return pyramid_points(lengths, self.config.strides, self.config.regression_ranges, device)
+    detection_loss: TemporalDetectionLoss
+
+    def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TemporalDetectionOutput:
+        """`logits` and `offsets` of all points, from the states (B, T, C) and the mask (B, T, 1) of each level."""
+        raise NotImplementedError(f"{type(self).__name__} has no heads.")
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        segments: Sequence[torch.Tensor] | None = None,
+        labels: Sequence[torch.Tensor] | None = None,
+        return_dict: bool | None = None,
+    ) -> TemporalDetectionOutput | tuple:
+        """Args:
+            features: (B, T, input_size), float.
+            mask: (B, T), True where a video is; None for all of it.
+            segments: for the loss, (N, 2) for each video, start and end in steps of the feature grid.
+            labels: for the loss, (N,) class numbers for each video.
+            return_dict: False for a tuple.
+
+        Returns:
+            `TemporalDetectionOutput`; `find_segments` turns it into segments.
+        """
+        pyramid = self.base_model(features, mask, return_dict=True)
+        states = pyramid.hidden_states
+        output = self.predict([(x, one[..., None].to(x.dtype)) for x, one in zip(states, pyramid.masks, strict=True)])
+        output.mask = torch.cat(pyramid.masks, dim=1)
+        output.points = pyramid_points(
+            [x.shape[1] for x in states], self.config.strides, self.config.regression_ranges, features.device
+        )
+        if segments is not None:
+            output = self.detection_loss(output, segments, labels)
+        output = replace(output)  # fields in their order, the loss first
+        return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()
 
     @torch.no_grad()
     def find_segments(self, output: TemporalDetectionOutput) -> list[Segments]:

@@ -32,10 +32,10 @@ def add_arguments(parser: Parser) -> None:
     add("--model-type", help="of a checkpoint file: videomae, timesformer, ...: see hf-video info")
     add("--revision")
     add("--output", required=True, help="the folder to write")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="a configuration value (JSON); repeatable")
+    add("--set", dest="set", metavar="FIELD=VALUE", help="a configuration value (JSON); repeatable")
     add("--processor", action="append", default=[], metavar="FIELD=VALUE", help="a processor value (JSON); repeatable")
     add("--labels", metavar="FILE", help="label names in order, one a line, or JSON (a list, or {index: name})")
-    add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--overwrite", help="write into a folder that is not empty")
 
 
 def run(options: argparse.Namespace) -> int:

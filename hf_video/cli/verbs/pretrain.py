@@ -21,7 +21,7 @@ import argparse
 import sys
 
 from hf_video.cli import DONE
-from hf_video.cli.arguments import Parser, fraction, positive_int
+from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction, positive_int
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,14 +30,14 @@ def add_arguments(parser: Parser) -> None:
     add("--model", required=True, help="a size (videomae:small), a configuration file, or a checkpoint")
     add("--recipe", help="a recipe or YAML file (default videomae_pretrain_small, or its variant few_videos)")
     add("--output", help="folder of the run (default: named after data and model)")
-    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add("--set")
     add("--held-out", type=fraction, metavar="FRACTION", help="of the videos (default 0.1, below 100 videos 0.25)")
     add("--group-pattern")
     add("--probe", metavar="DIR", help="labelled videos for a linear probe on the way")
     add("--probe-every", type=positive_int, default=10, metavar="N", help="epochs between probes (default 10)")
-    add("--resume", action="store_true", help="go on with the run in --output")
-    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
-    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
+    add("--resume")
+    add("--overwrite")
+    add("--yes")
     add("--revision")
 
 
@@ -51,16 +51,9 @@ def run(options: argparse.Namespace) -> int:
     pretrain(
         options.data,
         options.model,
-        recipe=options.recipe,
-        output=options.output,
-        settings=options.settings,
+        **{name: getattr(options, name) for name in RUN_OPTIONS},
         held_out=options.held_out,
-        group_pattern=options.group_pattern,
         probe=options.probe,
         probe_every=options.probe_every,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        yes=options.yes,
-        revision=options.revision,
     )
     return DONE

@@ -16,7 +16,7 @@ import argparse
 import sys
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import Parser, fraction
+from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,15 +25,15 @@ def add_arguments(parser: Parser) -> None:
     add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
     add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
     add("--output", help="folder of the run (default: named after data and model)")
-    add("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", dest="settings", help="change the recipe")
+    add("--set")
     add("--test-size", type=fraction, metavar="FRACTION", help="kept for the test, of unsplit data (default 0.2)")
     add("--group-pattern")
     add("--format")
     add("--videos")
     add("--protocol", default="1x1", help="how the test split is evaluated: 1x1, 5x3, paper (default 1x1)")
-    add("--resume", action="store_true", help="go on with the run in --output")
-    add("--overwrite", action="store_true", help="a new run takes the place of the one in --output when it is finished")
-    add("--yes", action="store_true", help="train even if the plan's time or memory is absurd")
+    add("--resume")
+    add("--overwrite")
+    add("--yes")
     add("--self-test", action="store_true", help="only see whether the model can learn one batch")
     add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
     add("--public", action="store_true", help="make a new repository public")
@@ -51,21 +51,14 @@ def run(options: argparse.Namespace) -> int:
     result = finetune(
         options.data,
         options.model,
-        recipe=options.recipe,
-        output=options.output,
-        settings=options.settings,
+        **{name: getattr(options, name) for name in RUN_OPTIONS},
         test_size=options.test_size,
-        group_pattern=options.group_pattern,
         data_format=options.format,
         videos=options.videos,
         protocol=options.protocol,
-        resume=options.resume,
-        overwrite=options.overwrite,
         self_test=options.self_test,
-        yes=options.yes,
         push_to_hub=options.push_to_hub,
         private=False if options.public else None,
-        revision=options.revision,
     )
     if isinstance(result, OverfitResult):
         print(result)

@@ -4,7 +4,6 @@ start and end, found at the points of a pyramid over a sequence of features, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -138,37 +137,8 @@ class ActionFormerForTemporalActionDetection(ActionFormerPreTrainedModel, Tempor
         self.detection_loss = TemporalDetectionLoss(config)
         self.post_init()
 
-    def forward(
-        self,
-        features: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        segments: Sequence[torch.Tensor] | None = None,
-        labels: Sequence[torch.Tensor] | None = None,
-        return_dict: bool | None = None,
-    ) -> TemporalDetectionOutput | tuple:
-        """Args:
-            features: (B, T, input_size), float.
-            mask: (B, T), True where a video is; None for all of it.
-            segments: for the loss, (N, 2) for each video, start and end in steps of the feature grid.
-            labels: for the loss, (N,) class numbers for each video.
-            return_dict: False for a tuple.
-
-        Returns:
-            `TemporalDetectionOutput`; `find_segments` turns it into segments.
-        """
-        pyramid = self.actionformer(features, mask, return_dict=True)
-        masks = [one[..., None].to(features.dtype) for one in pyramid.masks]
-        logits = [self.class_head(x, one) for x, one in zip(pyramid.hidden_states, masks, strict=True)]
-        offsets = [
-            F.relu(scale(self.offset_head(x, one)))
-            for scale, x, one in zip(self.offset_scales, pyramid.hidden_states, masks, strict=True)
-        ]
-        output = TemporalDetectionOutput(
-            logits=torch.cat(logits, dim=1),
-            offsets=torch.cat(offsets, dim=1),
-            mask=torch.cat(pyramid.masks, dim=1),
-            points=self.points_of([x.shape[1] for x in pyramid.hidden_states], features.device),
+    def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TemporalDetectionOutput:
+        offsets = [F.relu(s(self.offset_head(*level))) for s, level in zip(self.offset_scales, levels, strict=True)]
+        return TemporalDetectionOutput(
+            logits=torch.cat([self.class_head(*level) for level in levels], dim=1), offsets=torch.cat(offsets, dim=1)
         )
-        if segments is not None:
-            output = self.detection_loss(output, segments, labels)
-        return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()

@@ -121,6 +121,13 @@ class TriDetPreTrainedModel(TemporalDetectionPreTrainedModel):
 class TriDetModel(TriDetPreTrainedModel, TemporalPyramid):
     """The backbone: features (B, T, C) to a pyramid of `branch_layers` + 1 levels, each half as long."""
 
+    def padded(self, features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """As every detector's; in training with noise on the features, on padding too, as in the official code."""
+        features, mask = super().padded(features, mask)
+        if self.training and self.config.input_noise:
+            features = features + torch.randn_like(features) * self.config.input_noise
+        return features, mask
+
     def make_blocks(self, config: TriDetConfig) -> nn.ModuleList:
         plan = [(1, 1, 0.0)] * config.stem_layers
         plan += [(window, 2, config.drop_path_rate) for window in config.window_sizes[1:]]
@@ -183,35 +190,10 @@ class TriDetForTemporalActionDetection(TriDetPreTrainedModel, TemporalDetector):
     def class_heads(self) -> list[SharedHead]:
         return [self.class_head] + ([self.start_head, self.end_head] if self.config.use_trident_head else [])
 
-    def forward(
-        self,
-        features: torch.Tensor,
-        mask: torch.Tensor | None = None,
-        segments: Sequence[torch.Tensor] | None = None,
-        labels: Sequence[torch.Tensor] | None = None,
-        return_dict: bool | None = None,
-    ) -> TriDetOutput | tuple:
-        """Args:
-            features: (B, T, input_size), float.
-            mask: (B, T), True where a video is; None for all of it.
-            segments: for the loss, (N, 2) for each video, start and end in steps of the feature grid.
-            labels: for the loss, (N,) class numbers for each video.
-            return_dict: False for a tuple.
-
-        Returns:
-            `TriDetOutput`; `find_segments` turns it into segments.
-        """
-        if self.training and self.config.input_noise:
-            features, mask = self.padded(features, mask)
-            features = features + torch.randn_like(features) * self.config.input_noise
-            mask = mask[..., 0]
-        pyramid = self.tridet(features, mask, return_dict=True)
-        levels = [(x, one[..., None].to(x.dtype)) for x, one in zip(pyramid.hidden_states, pyramid.masks, strict=True)]
+    def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TriDetOutput:
         centers = [F.relu(s(self.offset_head(*level))) for s, level in zip(self.offset_scales, levels, strict=True)]
         output = TriDetOutput(
             logits=torch.cat([self.class_head(*level) for level in levels], dim=1),
-            mask=torch.cat(pyramid.masks, dim=1),
-            points=self.points_of([len(x[0]) for x, _ in levels], features.device),
             center_offsets=torch.cat(centers, dim=1),
         )
         if self.config.use_trident_head:
@@ -221,9 +203,7 @@ class TriDetForTemporalActionDetection(TriDetPreTrainedModel, TemporalDetector):
             output.start_logits, output.end_logits = torch.cat(starts, dim=1), torch.cat(ends, dim=1)
         else:
             output.offsets = output.center_offsets
-        if segments is not None:
-            output = self.detection_loss(output, segments, labels)
-        return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()
+        return output
 
     def _distances(self, centers: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """Expected distances to start and end, (B, T, classes, 2): means over the positions up to `num_bins` before and

@@ -97,6 +97,13 @@ def test_it_learns_where_an_event_is(model):
     torch.testing.assert_close(found.segments[0], torch.tensor([20.0, 36.0]), atol=1.5, rtol=0)
 
 
+def test_tuples_are_the_outputs_in_order(model):
+    inputs = {"segments": [torch.tensor([[5.0, 9.0]])], "labels": [torch.tensor([1])]}
+    named = model(torch.randn(1, 20, 12), **inputs)
+    assert list(named)[:5] == ["loss", "logits", "offsets", "mask", "points"]
+    assert all(value is named[name] for name, value in zip(named, named.to_tuple(), strict=True))
+
+
 def test_hooks_and_quantised_weights_are_not_passed_by(model):
     called = []
     for name, layer in model.named_modules():
