@@ -57,6 +57,9 @@ from .models.slowfast.image_processing_slowfast import (
     SlowFastVideoProcessor as SlowFastVideoProcessor,
 )
 from .models.slowfast.modeling_slowfast import (
+    SlowFastForSpatioTemporalActionDetection as SlowFastForSpatioTemporalActionDetection,
+)
+from .models.slowfast.modeling_slowfast import (
     SlowFastForVideoClassification as SlowFastForVideoClassification,
 )
 from .models.slowfast.modeling_slowfast import (
@@ -123,6 +126,9 @@ from .models.videomae.image_processing_videomae import (
 )
 from .models.videomae.modeling_videomae import (
     VideoMAEForPreTraining as VideoMAEForPreTraining,
+)
+from .models.videomae.modeling_videomae import (
+    VideoMAEForSpatioTemporalActionDetection as VideoMAEForSpatioTemporalActionDetection,
 )
 from .models.videomae.modeling_videomae import (
     VideoMAEForVideoClassification as VideoMAEForVideoClassification,

@@ -77,6 +77,8 @@ _VIOLET = (
     "VisualTokenizer",
     "VisualTokenizerConfig",
 )
+# Of a clip encoder that classifies boxes.
+_BOXES = ("ForSpatioTemporalActionDetection",)
 _VIDEOMAE = ("Model", "ForPreTraining", "ForVideoClassification")
 
 MODELS: dict[str, ModelEntry] = {
@@ -86,12 +88,12 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("i3d", "I3D"),
         ModelEntry("mvit", "MViT"),
         ModelEntry("s3d", "S3D", heads=("Model",)),
-        ModelEntry("slowfast", "SlowFast"),
+        ModelEntry("slowfast", "SlowFast", by_name=_BOXES),
         ModelEntry("timesformer", "Timesformer", stock=True),
         ModelEntry("two_stream", "TwoStream"),
         ModelEntry("video_swin", "VideoSwin"),
         ModelEntry("videoclip", "VideoCLIP", heads=("Model",), has_processor=True),
-        ModelEntry("videomae", "VideoMAE", heads=_VIDEOMAE, stock=True),
+        ModelEntry("videomae", "VideoMAE", heads=_VIDEOMAE, by_name=_BOXES, stock=True),
         ModelEntry("violet", "Violet", heads=("Model", "ForPreTraining"), by_name=_VIOLET, has_processor=True),
         ModelEntry("vivit", "Vivit", stock=True),
         ModelEntry("x3d", "X3D"),

@@ -82,10 +82,11 @@ class ModelContract(LayerContract):
     shallow: ClassVar[dict[str, Any]] = {"num_hidden_layers": 1}  # changes that make `tiny` smaller still
     backend: ClassVar[str] = "eager"  # of the default tests' compiler; one type stands for what costs more
     precision: ClassVar[torch.dtype] = torch.float32  # float64 where rounding alone moves gradients by more than 1e-5
+    classes: ClassVar[tuple[str, ...]] = ()  # the heads, where no Auto class stands for them
     variant: ClassVar[bool] = False  # of a model whose contract runs whole elsewhere: fewer of the slow tests
 
     def pytest_generate_tests(self, metafunc):
-        heads = list(MODELS[self.model_type].auto)
+        heads = list(self.classes or MODELS[self.model_type].auto)
         if "head" in metafunc.fixturenames:
             metafunc.parametrize("head", heads)
         if "own_head" in metafunc.fixturenames:
@@ -112,7 +113,7 @@ class ModelContract(LayerContract):
 
     def model(self, head: str, **changes):
         entry = MODELS[self.model_type]
-        return randomise(entry.load(entry.auto[head])(self.config(**changes)))
+        return randomise(entry.load(entry.auto.get(head, head))(self.config(**changes)))
 
     def video(self, batch: int = 2, clip: tuple[int, int, int] | None = None) -> torch.Tensor:
         frames, height, width = clip or self.clip
@@ -312,7 +313,8 @@ class ModelContract(LayerContract):
         model, inputs = self.model(head), self.inputs(head)
         model.save_pretrained(tmp_path)
         assert type(transformers.AutoConfig.from_pretrained(tmp_path)) is type(model.config)
-        loaded, info = getattr(transformers, head).from_pretrained(tmp_path, output_loading_info=True)
+        loader = getattr(hf_video if head in self.classes else transformers, head)
+        loaded, info = loader.from_pretrained(tmp_path, output_loading_info=True)
         assert type(loaded) is type(model)
         assert not any(info.values()), info
         for ours, theirs in ((model.named_parameters(), loaded.named_parameters()),
@@ -355,7 +357,7 @@ class ModelContract(LayerContract):
 
     def test_features_follow_the_convention_of_transformers(self, head):
         model, inputs = self.model(head), self.inputs(head)
-        inputs = {k: v for k, v in inputs.items() if k not in ("bool_masked_pos", "labels")}
+        inputs = {k: v for k, v in inputs.items() if k not in ("bool_masked_pos", "labels", "boxes")}
         video = inputs.pop("pixel_values")
         features = model.get_video_features(pixel_values_videos=video, output_hidden_states=True, **inputs)
         plain = model.get_video_features(video, **inputs)
@@ -379,7 +381,7 @@ class ModelContract(LayerContract):
 
     def dynamic_head(self) -> str:
         """Of the model that is compiled for every batch size."""
-        return sorted(MODELS[self.model_type].auto)[1]
+        return self.classes[0] if self.classes else sorted(MODELS[self.model_type].auto)[1]
 
     @pytest.mark.no_cover
     def test_compile(self, graph):
@@ -442,6 +444,41 @@ class ModelContract(LayerContract):
         for size in (1, 5):
             inputs = self.inputs(head, size)
             assert_close(first_tensor(program.module()(**inputs)), first_tensor(model(**inputs)))
+
+
+class BoxContract:
+    """Of a model that classifies boxes: before the model's own contract among the bases."""
+
+    def inputs(self, head, batch=2, clip=None):
+        _, height, width = clip or self.clip
+        boxes = torch.tensor([[0.0, 0.0, 0.6, 0.9], [0.3, 0.2, 0.9, 0.7], [0.1, 0.4, 0.5, 1.0]])
+        boxes = boxes * torch.tensor([width, height, width, height])
+        labels = torch.arange(batch * 3 * CLASSES).remainder(3).eq(0).float().view(batch, 3, CLASSES)
+        labels[0, 2] = -100  # padding
+        return {"pixel_values": self.video(batch, clip), "boxes": boxes.expand(batch, -1, -1), "labels": labels}
+
+    def test_boxes_are_seen_one_by_one(self, head):
+        """And labels of -100 count as if the box were not there."""
+        model, inputs = self.model(head), self.inputs(head)
+        output = model(**inputs)
+        for box in range(3):
+            alone = model(inputs["pixel_values"], inputs["boxes"][:, box : box + 1])
+            assert_close(alone.logits, output.logits[:, box : box + 1])
+        kept = inputs["labels"] != -100
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits[kept], inputs["labels"][kept])
+        assert_close(output.loss, expected)
+        assert_close(model(**inputs, num_items_in_batch=7).loss, expected * kept.sum() / 7)
+
+    def test_boxes_and_labels_of_another_shape(self, head):
+        model, inputs = self.model(head), self.inputs(head)
+        for changes, words in (
+            ({"boxes": None}, "NoneType"),
+            ({"boxes": inputs["boxes"][0]}, r"\(3, 4\)"),
+            ({"boxes": inputs["boxes"][:1]}, r"\(2, boxes, 4\)"),
+            ({"labels": inputs["labels"][:, :2]}, "labels has shape"),
+        ):
+            with pytest.raises(ModelInputError, match=words):
+                model(**{**inputs, **changes})
 
 
 class TrainerContract:

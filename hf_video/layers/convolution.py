@@ -69,9 +69,12 @@ def set_batch_norm(model: nn.Module, *, eps: float, momentum: float, frozen: boo
 class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, ReLU: (B, C, T, H, W) -> (B, D, T', H', W').
 
-    `padding="same"` is TensorFlow's (see `same_padding`), "half" is kernel // 2 on both sides. Out of training the norm
-    is folded into the convolution's weights, which spares two passes over the map.
+    `padding="same"` is TensorFlow's (see `same_padding`), "half" is kernel // 2 on both sides, times `dilation`, which
+    is that of rows and columns. Out of training the norm is folded into the convolution's weights, which spares two
+    passes over the map.
     """
+
+    dilation: Triple = (1, 1, 1)
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class ConvNormAct(nn.Module):
         stride: Triple = (1, 1, 1),
         *,
         padding: str = "half",
+        dilation: int = 1,
         groups: int = 1,
         act: bool = True,
     ) -> None:
@@ -88,8 +92,11 @@ class ConvNormAct(nn.Module):
         # With stride 1 and odd kernels the two paddings are one.
         self.pads_by_size = padding == "same" and max(stride) > 1
         self.kernel, self.stride, self.groups = kernel, stride, groups
-        self.padding = (0, 0, 0) if self.pads_by_size else tuple(k // 2 for k in kernel)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, self.padding, groups=groups, bias=False)
+        self.dilation = (1, dilation, dilation)
+        half = tuple(d * (k // 2) for d, k in zip(self.dilation, kernel, strict=True))
+        self.padding = (0, 0, 0) if self.pads_by_size else half
+        sizes = (kernel, stride, self.padding, self.dilation)
+        self.conv = nn.Conv3d(in_channels, out_channels, *sizes, groups=groups, bias=False)
         self.norm = BatchNorm(out_channels)
         self.act = act
 
@@ -111,7 +118,7 @@ class ConvNormAct(nn.Module):
             x = self.pad(x)
         private = is_plain(self.norm, BatchNorm)
         if private and not self.norm.training and is_plain(self.conv, nn.Conv3d):
-            x = F.conv3d(x, *self.folded(), self.stride, self.padding, groups=self.groups)
+            x = F.conv3d(x, *self.folded(), self.stride, self.padding, self.dilation, self.groups)
         else:
             x = self.norm(self.conv(x))
         # In place only where no hook has seen the map: it may have kept it, and full backward hooks forbid it.
@@ -160,13 +167,23 @@ class ConvBlock(GradientCheckpointingLayer):
 class Bottleneck(ConvBlock):
     """The residual block of video ResNets (Feichtenhofer et al., 2019, arXiv:1812.03982): 1×1 over `time` frames, 3×3,
     1×1, and a shortcut that is a convolution where the shape changes. `pool` max-pools what comes in over that many
-    frames. (B, C, T, H, W) -> (B, D, T', H', W')."""
+    frames; `stride` and `dilation` are those of the 3×3. (B, C, T, H, W) -> (B, D, T', H', W')."""
 
-    def __init__(self, in_channels: int, inner: int, out_channels: int, *, time: int, stride: int = 1, pool: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        out_channels: int,
+        *,
+        time: int,
+        stride: int = 1,
+        dilation: int = 1,
+        pool: int = 1,
+    ):
         super().__init__()
         self.pool = (pool, 1, 1)
         self.conv_a = ConvNormAct(in_channels, inner, (time, 1, 1))
-        self.conv_b = ConvNormAct(inner, inner, (1, 3, 3), (1, stride, stride))
+        self.conv_b = ConvNormAct(inner, inner, (1, 3, 3), (1, stride, stride), dilation=dilation)
         self.conv_c = ConvNormAct(inner, out_channels, act=False)
         # Told to the norm itself: initialisation visits only modules that own parameters.
         self.conv_c.norm.starts_at_zero = True

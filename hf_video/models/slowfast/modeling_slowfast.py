@@ -13,14 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_video.base.detection.box_modeling import BoxClassifier, pool_time
 from hf_video.base.modeling import VideoClassifier
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import Bottleneck, ConvNormAct, tokens, window_means
+from hf_video.layers.non_local import NonLocalBlock
 from hf_video.models.slowfast.configuration_slowfast import SlowFastConfig
 
-Maps = tuple[torch.Tensor, torch.Tensor]  # slow and fast, (B, D, T, H, W) each
+Maps = tuple[torch.Tensor, torch.Tensor | None]  # slow and fast, (B, D, T, H, W) each; Slow has no fast one
 
 
 class Fusion(nn.Module):
@@ -43,6 +45,9 @@ class SlowFastStem(nn.Module):
         self.alpha = config.alpha
         fast_channels = config.stem_channels // config.beta_inverse
         self.slow = ConvNormAct(config.num_channels, config.stem_channels, (1, 7, 7), (1, 2, 2))
+        self.fast = self.fusion = None
+        if not config.fast_pathway:
+            return
         self.fast = ConvNormAct(config.num_channels, fast_channels, (5, 7, 7), (1, 2, 2))
         self.fusion = Fusion(config, fast_channels)
 
@@ -53,6 +58,8 @@ class SlowFastStem(nn.Module):
         return x[:, :, torch.linspace(0, frames - 1, frames // self.alpha).long()]
 
     def forward(self, x: torch.Tensor) -> Maps:
+        if self.fast is None:
+            return F.max_pool3d(self.slow(x), (1, 3, 3), (1, 2, 2), (0, 1, 1)), None
         slow, fast = (
             F.max_pool3d(conv(frames), (1, 3, 3), (1, 2, 2), (0, 1, 1))
             for conv, frames in ((self.slow, self.slow_frames(x)), (self.fast, x))
@@ -61,14 +68,21 @@ class SlowFastStem(nn.Module):
 
 
 class SlowFastBlock(nn.Module):
-    """A residual block in each pathway, and a fusion behind it where a stage ends."""
+    """A residual block in each pathway, in some with a non-local block behind the slow one's; a fusion where a stage
+    ends."""
 
-    def __init__(self, slow: Bottleneck, fast: Bottleneck, fusion: Fusion | None) -> None:
+    def __init__(
+        self, slow: Bottleneck, fast: Bottleneck | None, fusion: Fusion | None, non_local: NonLocalBlock | None = None
+    ) -> None:
         super().__init__()
-        self.slow, self.fast, self.fusion = slow, fast, fusion
+        self.slow, self.fast, self.fusion, self.non_local = slow, fast, fusion, non_local
 
     def forward(self, maps: Maps) -> Maps:
-        slow, fast = self.slow(maps[0]), self.fast(maps[1])
+        slow = self.slow(maps[0])
+        slow = slow if self.non_local is None else self.non_local(slow)
+        if self.fast is None:
+            return slow, None
+        fast = self.fast(maps[1])
         return slow if self.fusion is None else self.fusion(slow, fast), fast
 
 
@@ -78,16 +92,25 @@ class SlowFastEncoder(nn.Module):
         beta, layers, widths = config.beta_inverse, [], [config.stem_channels, config.stem_channels]
         widths[1] //= beta
         for stage, depth in enumerate(config.depths):
-            inner = config.stem_channels * 2**stage
-            widths[0] += config.fusion_ratio * widths[1]
+            inner, dilation = config.stem_channels * 2**stage, config.spatial_dilations[stage]
+            if config.fast_pathway:
+                widths[0] += config.fusion_ratio * widths[1]
             for i in range(depth):
-                stride = 2 if stage and i == 0 else 1
-                slow = Bottleneck(widths[0], inner, 4 * inner, time=config.slow_kernels[stage], stride=stride)
-                thin, kernel = inner // beta, config.fast_kernels[stage]
-                fast = Bottleneck(widths[1], thin, 4 * thin, time=kernel, stride=stride)
+                sizes = {"stride": config.spatial_strides[stage] if i == 0 else 1, "dilation": dilation}
+                kernels = (config.slow_kernels[stage], config.fast_kernels[stage])
+                slow_kernel, fast_kernel = kernels if i < config.kernel_blocks[stage] else (1, 1)
+                slow = Bottleneck(widths[0], inner, 4 * inner, time=slow_kernel, **sizes)
+                thin = inner // beta
+                fast = fusion = non_local = None
+                if config.fast_pathway:
+                    fast = Bottleneck(widths[1], thin, 4 * thin, time=fast_kernel, **sizes)
+                    fuses = i == depth - 1 and stage < len(config.depths) - 1
+                    fusion = Fusion(config, 4 * thin) if fuses else None
+                if i in config.nonlocal_blocks[stage]:
+                    pool, norm = tuple(config.nonlocal_pool), config.nonlocal_normalization
+                    non_local = NonLocalBlock(4 * inner, 2 * inner, pool=pool, normalization=norm)
                 widths = [4 * inner, 4 * thin]
-                fuses = i == depth - 1 and stage < len(config.depths) - 1
-                layers.append(SlowFastBlock(slow, fast, Fusion(config, 4 * thin) if fuses else None))
+                layers.append(SlowFastBlock(slow, fast, fusion, non_local))
         self.layer = nn.ModuleList(layers)
 
 
@@ -100,7 +123,7 @@ class SlowFastPreTrainedModel(ConvVideoPreTrainedModel):
 class SlowFastModel(SlowFastPreTrainedModel):
     """The network up to its last maps: (B, T, C, H, W) -> (B, t·h·w, 2048 + 256) with t = T / alpha, h = ceil(H/32),
     w = ceil(W/32): the slow pathway's channels, then the fast one's averaged over `alpha` frames. `hidden_states` are
-    the same of the stem and of every block, each of its own size."""
+    the same of the stem and of every block, each of its own size. The Slow network has t = T and no fast channels."""
 
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__(config)
@@ -113,7 +136,7 @@ class SlowFastModel(SlowFastPreTrainedModel):
         """(time, rows, columns) of the last map; raises ModelInputError unless `alpha` divides the frames."""
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
-        alpha, step = self.config.alpha, 2 ** (1 + len(self.config.depths))
+        alpha, step = self.config.alpha if self.config.fast_pathway else 1, self.config.map_stride
         if frames % alpha or 0 in (frames, height, width):
             raise ModelInputError(
                 f"A clip of {frames} frames of {height}x{width} pixels: the slow pathway takes one of {alpha} frames, "
@@ -123,6 +146,8 @@ class SlowFastModel(SlowFastPreTrainedModel):
 
     def tokens_of(self, maps: Maps) -> torch.Tensor:
         slow, fast = maps
+        if fast is None:
+            return tokens(slow)
         return tokens(torch.cat([slow, fast.unflatten(2, (-1, self.config.alpha)).mean(3)], dim=1))
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
@@ -141,3 +166,24 @@ class SlowFastForVideoClassification(VideoClassifier, SlowFastPreTrainedModel):
     def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         feature_map = self.slowfast.feature_map(outputs.last_hidden_state, pixel_values)
         return self.dropout(self.slowfast.pool(feature_map)).mean((1, 2, 3))
+
+
+class SlowFastForSpatioTemporalActionDetection(BoxClassifier, SlowFastPreTrainedModel):
+    """What the people in boxes do: both pathways' maps without time, ROIAlign, maximum, linear. The published models'
+    last stage keeps its size (`SlowFastConfig.preset("r50-ava")`, or "slow-r50-ava" without a fast pathway)."""
+
+    def __init__(self, config: SlowFastConfig) -> None:
+        super().__init__(config)
+        self.slowfast = SlowFastModel(config)
+        self.add_box_head(config.hidden_size)
+
+    @property
+    def map_stride(self) -> tuple[int, int]:
+        return self.config.map_stride, self.config.map_stride
+
+    def encode_maps(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, VideoModelOutput]:
+        maps, hidden_states = self.slowfast.run_blocks(
+            pixel_values, flags.get("output_attentions"), flags.get("output_hidden_states")
+        )
+        pooled = [pool_time(one, self.config.box_time_pool) for one in maps if one is not None]
+        return torch.cat(pooled, dim=1), VideoModelOutput(hidden_states=hidden_states)

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
-from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError
+from hf_video.base.configuration import pair
+from hf_video.base.detection.box_configuration import BoxHeadConfig
+from hf_video.errors import ConfigError, check_choice
 
 logger = logging.get_logger(__name__)
 
@@ -41,7 +42,7 @@ SIZES = {
 
 
 @strict
-class VideoMAEConfig(VideoConfig):
+class VideoMAEConfig(BoxHeadConfig):
     r"""Fields and defaults are those of `transformers.VideoMAEConfig`, so files are interchangeable; ours beyond them:
 
     Args:
@@ -54,6 +55,8 @@ class VideoMAEConfig(VideoConfig):
         position_grid: (time, rows, columns) that the sine-cosine positions were made for, if not the one of
             `num_frames` and `image_size`; positions are then interpolated. Set when a checkpoint is loaded with other
             sizes.
+        position_interpolation: How: "linear", or "bicubic" in space, as the authors' action detection does it.
+        box_resolution to focal_alpha: Of the head for boxes; see `BoxHeadConfig`.
 
     `VideoMAEConfig.preset(name)` makes the published sizes: "small" to "huge", v2's "giant", and "v2-small-k710" and
     "v2-base-k710", which v2 distilled from the giant on Kinetics-710. v2's models are v1's but for the giant's patches;
@@ -95,6 +98,9 @@ class VideoMAEConfig(VideoConfig):
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     position_grid: list[int] | tuple[int, int, int] | None = None
+    position_interpolation: str = "linear"
+    box_aligned: bool = False
+    box_growth: list[int | float] | tuple[int | float, int | float] = (0.1, 0.05)
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "qkv_bias" in kwargs:  # the name in older files
@@ -116,6 +122,7 @@ class VideoMAEConfig(VideoConfig):
     def check(self) -> None:
         super().check()
         self._check_heads("decoder_hidden_size", "decoder_num_attention_heads")
+        check_choice("position_interpolation", self.position_interpolation, ("linear", "bicubic"), ConfigError)
         if min(self.patch) < 1 or min(self.grid) < 1:
             raise ConfigError(
                 f"num_frames={self.num_frames}, image_size={self.image_size} hold no tubelet of tubelet_size="

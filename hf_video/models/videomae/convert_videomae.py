@@ -1,11 +1,12 @@
 """Official VideoMAE and VideoMAE v2 checkpoints (MCG-NJU/VideoMAE, OpenGVLab/VideoMAEv2) to ours: fine-tuned
 (`{"module": …}` or `{"model": …}`, keys `blocks.…`, `fc_norm`, `head`), pretrained (`encoder.…`, `decoder.…`,
-`mask_token`), and plain encoders; the Hub's `OpenGVLab/VideoMAEv2-*` files (`model.blocks.…`, `model.fc_norm`, no
-head)."""
+`mask_token`), plain encoders, and those of VideoMAE-Action-Detection (`norm` and `head`); the Hub's
+`OpenGVLab/VideoMAEv2-*` files (`model.blocks.…`, `model.fc_norm`, no head)."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from hf_video.base.convert import (
     rename_overrides,
     substitute,
 )
+from hf_video.base.detection.box_convert import BOX_FIELDS, box_overrides
 from hf_video.errors import CheckpointError
 from hf_video.layers.positions import sinusoid_table
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
@@ -46,12 +48,23 @@ OFFICIAL_NAMES = {
     "attn_drop_rate": "attention_probs_dropout_prob",
     "fc_drop_rate": "classifier_dropout",
     "head_drop_rate": "classifier_dropout",
+    **BOX_FIELDS,
     # What shapes tell, and what says nothing of a trained model; all of it stands in the Hub's `model_config`.
     **dict.fromkeys((
         "mlp_ratio", "decoder_num_classes", "encoder_num_classes", "norm_layer", "qk_scale", "init_values",
-        "init_scale", "use_learnable_pos_emb", "with_cp",
+        "init_scale", "use_learnable_pos_emb", "with_cp", "input_size",
     )),
 }  # fmt: skip
+
+# What VideoMAE-Action-Detection shows its models: the whole frame, every fourth of them around the key frame.
+DETECTION_PROCESSOR = {
+    "size": {"shortest_edge": 256},
+    "do_center_crop": False,
+    "image_mean": [122.7717 / 255, 115.9465 / 255, 102.9801 / 255],
+    "image_std": [0.225, 0.225, 0.225],
+    "sampler": "at_fps",
+    "sampler_options": {"rate": 4, "start": "center"},
+}
 
 # Huge and giant have heads of 80 and 88 channels; small has 6 heads (transformers' own converter says 16).
 ENCODER_HEADS = {1280: 16, 1408: 16}
@@ -148,6 +161,7 @@ def check_tables(state: StateDict, config: dict[str, Any]) -> None:
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. No shape tells `image_size` and `num_frames`: pass them if not 224 and 16."""
+    asked, overrides = box_overrides(overrides)
     given = rename_overrides(overrides, OFFICIAL_NAMES)
     config = infer_videomae_config(state, given)
     check_tables(state, config)
@@ -159,6 +173,12 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         heads = [f"decoder_{name}" for name in heads]
         unspecified += missing_overrides(given, *heads, "norm_pix_loss")
         return Converted("VideoMAEForPreTraining", config, renamed, unspecified=unspecified)
+    # Both norm and head: a classifier would read `fc_norm`, and boxes need the tokens' own norm.
+    if asked or (asked is None and {"videomae.layernorm.weight", "classifier.weight"} <= set(renamed)):
+        config.setdefault("position_interpolation", "bicubic")
+        state = rename(renamed, lambda key: re.sub("^classifier", "box_head.classifier", key))
+        name = "VideoMAEForSpatioTemporalActionDetection"
+        return Converted(name, config, state, processor=DETECTION_PROCESSOR, unspecified=unspecified)
     if "fc_norm.weight" in renamed and "classifier.weight" not in renamed:
         config["num_labels"] = 0  # a fine-tuned encoder without its classifier still pools through fc_norm
     if "fc_norm.weight" in renamed or "classifier.weight" in renamed:

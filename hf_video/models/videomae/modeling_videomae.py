@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
+from hf_video.base.detection.box_modeling import BoxClassifier, pool_time
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
@@ -65,7 +66,9 @@ class VideoMAEEmbeddings(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.patch_embeddings = PatchEmbedding(config.num_channels, config.hidden_size, config.patch)
-        self.positions = SinusoidPositions(config.position_grid or config.grid, config.hidden_size)
+        self.positions = SinusoidPositions(
+            config.position_grid or config.grid, config.hidden_size, config.position_interpolation
+        )
 
     def forward(self, pixel_values, grid: tuple[int, int, int], visible: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, C, H, W) -> (B, t·h·w, D), or (B, n, D) for `visible` (B, n)."""
@@ -225,6 +228,34 @@ class VideoMAEForVideoClassification(VideoClassifier, VideoMAEPreTrainedModel):
         features = self.videomae.get_video_features(pixel_values, return_dict=True, **flags)
         features.pooler_output = self.pool(features.last_hidden_state)
         return features
+
+
+class VideoMAEForSpatioTemporalActionDetection(BoxClassifier, VideoMAEPreTrainedModel):
+    """What the people in boxes do, after VideoMAE-Action-Detection: normed tokens, mean over time, ROIAlign, maximum,
+    linear. Clips whose sides are no multiples of a patch are padded with zeros on the right and below.
+
+    The norm is the encoder's own (`use_mean_pooling=False`, the authors' files), or the `fc_norm` of a fine-tuned
+    classifier, which training then starts from.
+    """
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__(config)
+        self.videomae = VideoMAEModel(config)
+        self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_norm_eps) if config.use_mean_pooling else None
+        self.add_box_head(config.hidden_size)
+
+    @property
+    def map_stride(self) -> tuple[int, int]:
+        return self.config.patch[1:]
+
+    def encode_maps(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, VideoModelOutput]:
+        _, p, q = self.config.patch
+        clips = F.pad(pixel_values, (0, -pixel_values.shape[4] % q, 0, -pixel_values.shape[3] % p))
+        outputs = self.videomae(clips, return_dict=True, **flags)
+        tokens = outputs.last_hidden_state
+        tokens = tokens if self.fc_norm is None else self.fc_norm(tokens)
+        maps = tokens.unflatten(1, self.token_grid(clips)).permute(0, 4, 1, 2, 3)
+        return pool_time(maps, self.config.box_time_pool), outputs
 
 
 class VideoMAEDecoder(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from contract import ModelContract
+from contract import BoxContract, ModelContract
 
 import hf_video
 
@@ -37,3 +37,38 @@ class TestSlowFast(ModelContract):
     def test_presets(self):
         config = hf_video.SlowFastConfig.preset("r101")
         assert (config.hidden_size, config.num_hidden_layers, config.fusion_kernel) == (2304, 33, 5)
+
+
+class TestSlowFastBoxes(BoxContract, TestSlowFast):
+    """With a last stage that keeps its size, and a non-local block. (Dilation has its test against the official
+    numbers: adapters of peft 0.21 leave it out of their convolutions, so that their maps have another size.)"""
+
+    classes = ("SlowFastForSpatioTemporalActionDetection",)
+    tiny: ClassVar = {
+        **TestSlowFast.tiny,
+        "spatial_strides": [1, 1],
+        "nonlocal_blocks": [[], [0]],
+        "nonlocal_normalization": "softmax",
+        "box_resolution": 3,
+    }
+    shallow: ClassVar = {"depths": [1, 1]}
+
+
+class TestSlowBoxes(BoxContract, TestSlowFast):
+    """Without a fast pathway; maximum over time, context, two layers."""
+
+    variant = True
+    classes = ("SlowFastForSpatioTemporalActionDetection",)
+    tiny: ClassVar = {
+        **TestSlowFast.tiny,
+        "fast_pathway": False,
+        "box_time_pool": "max",
+        "box_context": True,
+        "box_layers": 2,
+        "box_aligned": False,
+        "box_growth": [0.1, 0.05],
+        "box_resolution": 3,
+    }
+    tokens = 8 * 4 * 5
+    refused_clips = ((8, 0, 40),)
+    test_slow_frames_lie_equally_far_apart = None

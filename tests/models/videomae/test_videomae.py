@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from configs import VIDEOMAE, half_hidden
-from contract import ModelContract, TrainerContract, assert_close
+from contract import BoxContract, ModelContract, TrainerContract, assert_close
 
 
 class VideoMAEContract(ModelContract):
@@ -43,3 +43,17 @@ class TestCosineAttention(VideoMAEContract):
 class TestMeanPooling(VideoMAEContract):
     variant = True
     tiny: ClassVar = {**VIDEOMAE, "use_mean_pooling": True, "num_hidden_layers": 1}
+
+
+class TestVideoMAEBoxes(BoxContract, VideoMAEContract):
+    classes = ("VideoMAEForSpatioTemporalActionDetection",)
+    backend = "aot_eager"
+    other_clips = ((8, 32, 64), (2, 40, 30))
+
+
+class TestVideoMAEBoxesOfAClassifier(BoxContract, VideoMAEContract):
+    """Whose norm is `fc_norm`."""
+
+    variant = True
+    classes = ("VideoMAEForSpatioTemporalActionDetection",)
+    tiny: ClassVar = {**VIDEOMAE, "use_mean_pooling": True, "box_growth": [0, 0], "box_aligned": True}
