@@ -39,6 +39,7 @@ VERBS = {
     "probe": "a linear classifier on a frozen model's features",
     "index": "make a folder of videos searchable",
     "search": "find moments in an index by a sentence or an example",
+    "anomalies": "find what is unusual, by comparison with normal videos",
     "serve": "a web page to search an index with",
 }
 

@@ -23,9 +23,13 @@ from hf_video.video.sampling.frame_sample import FrameSample, random_segments, u
 from hf_video.video.sampling.samplers import SAMPLERS, adaptive, at_fps, center, dense, resolve, sample_video
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from transformers import BaseImageProcessor, BaseVideoProcessor, PreTrainedConfig
 
     from hf_video.video.reader import VideoReader
+
+    WindowsLike: TypeAlias = "float | str | tuple[float, float] | Windows | FeatureGrid"
 
 CROPS = (1, 3)
 FUNCTIONS = ("softmax", "sigmoid", "none")
@@ -159,6 +163,9 @@ class Windows:
 
     length: float
     step: float
+
+    def __str__(self) -> str:
+        return f"{self.length:g}s/{self.step:g}s"
 
 
 def parse_windows(

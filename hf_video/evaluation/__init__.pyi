@@ -1,4 +1,5 @@
 from .classification import evaluate_videos as evaluate_videos
+from .figures import anomaly_figure as anomaly_figure
 from .figures import confusion_figure as confusion_figure
 from .figures import loss_figure as loss_figure
 from .figures import reliability_figure as reliability_figure

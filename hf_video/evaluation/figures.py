@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from hf_video.base.detection.curve import AnomalyCurve
+
 INK, GREY, BLUE, RED = "#222222", "#9a9a9a", "#2f6db5", "#c8553d"
 # Up to so many classes every cell holds its number and every class its name.
 NUMBERED, NAMED = 16, 60
@@ -158,6 +160,39 @@ def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -
     below.set(xlabel="confidence of the answer", ylabel="videos")
     for axes in (above, below):
         _style(axes)
+    return _save(figure, path)
+
+
+def anomaly_figure(curves: Mapping[str, AnomalyCurve], path: str | os.PathLike[str]) -> Path:
+    """Draws for each video its score over time, the threshold and the events.
+
+    Args:
+        curves: For each video its curve, such as `AnomalyDetector.score` gives.
+        path: The PNG to write, which is returned; its folder is made.
+    """
+    figure = _figure(9, 0.6 + 1.5 * len(curves))
+    rows = figure.subplots(len(curves), 1, squeeze=False, sharey=True)[:, 0]
+    for axes, (video, curve) in zip(rows, curves.items(), strict=True):
+        begin, end = float(curve.frame_seconds[0]), curve.end
+        for number, event in enumerate(curve.events):
+            axes.axvspan(event.start, event.end, color=RED, alpha=0.18, linewidth=0, label="" if number else "event")
+        middles = curve.seconds.mean(1)
+        axes.plot(middles, curve.distances, color=GREY, linewidth=0.7, label="distance")
+        thin = len(middles) > 1
+        axes.plot(middles, curve.scores, color=BLUE, linewidth=1.4, marker="" if thin else "o", label="score")
+        if curve.threshold is not None:
+            axes.axhline(curve.threshold, color=RED, linewidth=0.9, linestyle="--", label="threshold")
+        name = os.path.basename(video).replace("$", r"\$")
+        axes.set_title(name if len(name) <= 90 else name[:89] + "…", fontsize=9, color=INK, loc="left")
+        axes.set(xlim=(begin, end))
+        _style(axes)
+    highest = max(max(curve.distances.max(), curve.threshold or 0) for curve in curves.values())
+    rows[0].set_ylim(0, 1.08 * max(highest, 1e-6))  # of all rows
+    kinds = {label: handle for axes in rows for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    rows[0].legend(
+        kinds.values(), kinds, fontsize=7.5, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1)
+    )
+    rows[-1].set_xlabel("seconds", fontsize=9, color=INK)
     return _save(figure, path)
 
 

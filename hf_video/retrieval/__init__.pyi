@@ -1,3 +1,4 @@
+from .anomalies import AnomalyDetector as AnomalyDetector
 from .index import VideoIndex as VideoIndex
 from .moments import Moment as Moment
 from .moments import merge_overlapping as merge_overlapping

@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from hf_video.base.loading import loading
+from hf_video.base.model_folder import writing_model_folder
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing_config import pixel_processor
 from hf_video.clips.batching import run_jobs
+from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
 from hf_video.clips.request import ClipRequest, Windows
@@ -62,12 +64,12 @@ class Encoder:
     def prepare(self, number: int = 0) -> None:
         """Loads what is needed, in process `number`."""
 
-    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    def embed(self, source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
         """Returns vectors (N, D) float32 of length 1 and the (start, end) seconds (N, 2) of a video's windows. Damaged
         frames are replaced by their neighbours. Raises what reading raises."""
         raise NotImplementedError
 
-    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
+    def video_queries(self, source: VideoSource, windows: Windows | FeatureGrid) -> list[Query]:
         """Returns the queries of an example."""
         return [Query(self.embed(source, windows)[0])]
 
@@ -83,11 +85,11 @@ class FingerprintEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         return {"name": FINGERPRINT, "config": f"{fingerprint.STEPS}x{fingerprint.SIDE}x{fingerprint.SIDE}"}
 
-    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    def embed(self, source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
         prints, seconds = fingerprint.window_prints(source, windows)
         return fingerprint.unit(prints), seconds
 
-    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
+    def video_queries(self, source: VideoSource, windows: Windows | FeatureGrid) -> list[Query]:
         prints = fingerprint.query_prints(source, windows)
         return [Query(fingerprint.search_vectors(one), functools.partial(fingerprint.compare, one)) for one in prints]
 
@@ -163,7 +165,7 @@ class ModelEncoder(Encoder):
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         return getattr(self.processor, "tokenizer", None)
 
-    def embed(self, source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    def embed(self, source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
         processor = pixel_processor(self.processor)
         check_pair(self.model, processor)
         request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat")
@@ -176,6 +178,14 @@ class ModelEncoder(Encoder):
             raise job.error
         vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
         return unit_length(vectors), np.array([seen.seconds for seen in job.seen], dtype=np.float64)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Saves the model with its processor, from which the same encoder is loaded."""
+        with writing_model_folder(folder) as draft:
+            self.model.save_pretrained(draft)
+            pixel_processor(self.processor).save_pretrained(draft)
+            if self._tokenizer is not None:
+                self._tokenizer.save_pretrained(draft)
 
     def text_query(self, text: str) -> Query:
         if not self.reads_text:
@@ -200,7 +210,7 @@ class VectorEncoder(Encoder):
     def text_query(self, text: str) -> Query:
         raise VideoOptionError("This index holds ready-made vectors of a model that it doesn't know: search by vector.")
 
-    def video_queries(self, source: VideoSource, windows: Windows) -> list[Query]:
+    def video_queries(self, source: VideoSource, windows: Windows | FeatureGrid) -> list[Query]:
         return [self.text_query("")]
 
 

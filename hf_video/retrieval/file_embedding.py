@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.request import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError, check_choice, check_count
@@ -32,7 +33,7 @@ RAY_TRIES = 5  # for files whose process died
 
 
 def embed_files(
-    encoder: Encoder, paths: Sequence[str], windows: Windows, *, workers: int = 1, engine: str = "local"
+    encoder: Encoder, paths: Sequence[str], windows: Windows | FeatureGrid, *, workers: int = 1, engine: str = "local"
 ) -> Iterator[IndexedVideo | Skipped]:
     """An `IndexedVideo` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or
     that killed the process that read it: these are not remembered, and tried again by the next update."""
@@ -54,7 +55,7 @@ def check_engine(workers: int, engine: str) -> None:
         _ray()
 
 
-def embed_file(encoder: Encoder, path: str, windows: Windows) -> IndexedVideo | Skipped:
+def embed_file(encoder: Encoder, path: str, windows: Windows | FeatureGrid) -> IndexedVideo | Skipped:
     """Embeds one file, whose size and times are taken before it is read: later changes are for the next update."""
     try:
         record = file_record(path)
@@ -85,7 +86,7 @@ def file_record(path: str) -> FileRecord:
 
 
 def _in_processes(
-    encoder: Encoder, paths: Iterable[str], windows: Windows, workers: int
+    encoder: Encoder, paths: Iterable[str], windows: Windows | FeatureGrid, workers: int
 ) -> Iterator[IndexedVideo | Skipped]:
     """Where a process dies all of its pool is lost: those that were in work are then suspects, read again one at a
     time, so that the one to blame is found and the others are not lost with it."""
@@ -95,7 +96,7 @@ def _in_processes(
 
 
 def _pool(
-    encoder: Encoder, todo: deque[tuple[str, bool]], windows: Windows, workers: int
+    encoder: Encoder, todo: deque[tuple[str, bool]], windows: Windows | FeatureGrid, workers: int
 ) -> Iterator[IndexedVideo | Skipped]:
     """Works on `todo` until it is empty, a process dies, or the kind of its first changes (suspect or not)."""
     alone = todo[0][1]
@@ -119,7 +120,7 @@ def _pool(
                 todo.extendleft((path, True) for path in running.values())
 
 
-def _prepared(encoder: Encoder, windows: Windows, number: int) -> Callable[[str], IndexedVideo | Skipped]:
+def _prepared(encoder: Encoder, windows: Windows | FeatureGrid, number: int) -> Callable[[str], IndexedVideo | Skipped]:
     encoder.prepare(number)
     return functools.partial(embed_file, encoder, windows=windows)
 
@@ -130,7 +131,7 @@ def _prepared(encoder: Encoder, windows: Windows, number: int) -> Callable[[str]
 class _RayEncoder:
     """An actor of Ray Data: a batch of paths to a batch of pickled results."""
 
-    def __init__(self, encoder: Encoder, windows: Windows):
+    def __init__(self, encoder: Encoder, windows: Windows | FeatureGrid):
         encoder.prepare()
         self.encoder, self.windows = encoder, windows
 
@@ -140,7 +141,9 @@ class _RayEncoder:
         return {"result": [pickle.dumps(embed_file(self.encoder, os.fsdecode(p), self.windows)) for p in batch["path"]]}
 
 
-def _on_ray(encoder: Encoder, paths: Sequence[str], windows: Windows, workers: int) -> Iterator[IndexedVideo | Skipped]:
+def _on_ray(
+    encoder: Encoder, paths: Sequence[str], windows: Windows | FeatureGrid, workers: int
+) -> Iterator[IndexedVideo | Skipped]:
     """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
     import pickle
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import window_spans
 from hf_video.clips.request import Windows
 from hf_video.video.frames.times import frames_at
@@ -34,29 +35,38 @@ FAR = 0.02  # taken off the score for each step in time between query and moment
 GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def window_prints(source: VideoSource, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+def window_prints(source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
     """Prints (windows, STEPS, SIDE, SIDE) float32, grey levels from 0 to 255, and the windows' (start, end) in seconds,
     float64 (windows, 2). Damaged frames are replaced by their neighbours. Raises what `VideoReader` raises."""
     with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
-        begin = float(reader.timestamps[0])
-        spans = np.array(window_spans(begin, reader.end - begin, windows))
-        # All windows have one rhythm: a shorter one, at the end, begins earlier; a video too short for it stands still.
-        starts = np.where(spans[:, 1] - spans[:, 0] < windows.length, spans[:, 1] - windows.length, spans[:, 0])
-        starts = np.maximum(starts, begin)
-        return _grey(reader, starts[:, None] + (np.arange(STEPS) + 0.5) * windows.length / STEPS), spans
+        spans = _spans(reader, windows)
+        starts, lengths = spans[:, :1], np.diff(spans)
+        if isinstance(windows, Windows):
+            # All have one rhythm: a shorter one, at the end, begins earlier; a video too short for it stands still.
+            starts = np.where(lengths < windows.length, spans[:, 1:] - windows.length, starts)
+            starts, lengths = np.maximum(starts, reader.timestamps[0]), np.full_like(lengths, windows.length)
+        return _grey(reader, starts + (np.arange(STEPS) + 0.5) * lengths / STEPS), spans
 
 
-def query_prints(source: VideoSource, windows: Windows) -> list[np.ndarray]:
+def query_prints(source: VideoSource, windows: Windows | FeatureGrid) -> list[np.ndarray]:
     """Prints of an example, (2 * steps - 1, SIDE, SIDE) for each of its windows, at twice the rhythm of an index of
     `windows`, so that they can be laid over moments with shifts of half a step. An example shorter than a window has
     fewer steps than `STEPS`."""
     with VideoReader(source, size=(SIDE, SIDE), on_error="repeat") as reader:
-        prints = []
-        begin = float(reader.timestamps[0])
-        for start, end in window_spans(begin, reader.end - begin, windows):
-            halves = 2 * min(max(round((end - start) / windows.length * STEPS), 1), STEPS)
+        prints, spans = [], _spans(reader, windows)
+        length = windows.length if isinstance(windows, Windows) else np.diff(spans).max()
+        for start, end in spans:
+            halves = 2 * min(max(round((end - start) / length * STEPS), 1), STEPS)
             prints.append(_grey(reader, (start + np.arange(1, halves) * (end - start) / halves)[None])[0])
         return prints
+
+
+def _spans(reader: VideoReader, windows: Windows | FeatureGrid) -> np.ndarray:
+    """(start, end) in seconds of all windows, float64 (windows, 2)."""
+    if isinstance(windows, FeatureGrid):
+        return np.array(windows.clips(reader))[:, 2:]
+    begin = float(reader.timestamps[0])
+    return np.array(window_spans(begin, reader.end - begin, windows))
 
 
 def _grey(reader: VideoReader, seconds: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from hf_video.base.written_files import verify_checksum
+from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.request import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError, check_count
@@ -26,7 +27,7 @@ from hf_video.retrieval.approximate import FaissIndex, exact_rows, faiss_module,
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder, kind_of_query
 from hf_video.retrieval.file_embedding import check_engine, embed_files
 from hf_video.retrieval.moments import Moment, image_as_video
-from hf_video.retrieval.store import FileRecord, IndexedVideo, IndexStore, Manifest
+from hf_video.retrieval.store import FileRecord, IndexedVideo, IndexSegment, IndexStore, Manifest
 from hf_video.retrieval.update_plan import IndexReport, UpdatePlan, find_videos
 from hf_video.retrieval.writing import IndexWriter
 from hf_video.video.frames.addresses import local_path
@@ -34,12 +35,12 @@ from hf_video.video.frames.addresses import local_path
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from hf_video.clips.request import WindowsLike
     from hf_video.data.types import VideoSource
     from hf_video.retrieval.encoders import Encoder, Model, Processor
 
     Still = str | os.PathLike[str] | Image.Image
 
-DEFAULT_WINDOW = "2s/1s"
 NO_MODEL = 'A new index needs a model: a folder, a name on the Hub, or "fingerprint".'
 LOOK_CLOSER, MOST_COMPARED = 100, 800  # moments that a query's own comparison scores, at first and at most
 
@@ -136,9 +137,14 @@ class VideoIndex:
         return sum(int(segment.live.sum()) for segment in self._segments)
 
     @property
-    def windows(self) -> Windows | None:
-        """Length and step of the moments, in seconds; None before the first update."""
-        return None if self._manifest.windows is None else Windows(*self._manifest.windows)
+    def windows(self) -> Windows | FeatureGrid | None:
+        """Length and step of the moments, or their grid; None before the first update."""
+        return self._manifest.moments
+
+    @property
+    def segments(self) -> list[IndexSegment]:
+        """The parts of the index with their vectors, read as memory maps."""
+        return self._segments
 
     @property
     def files(self) -> list[FileRecord]:
@@ -207,7 +213,7 @@ class VideoIndex:
         model: Model | Encoder | None = None,
         processor: Processor | None = None,
         *,
-        window: float | str | tuple[float, float] | Windows | None = None,
+        window: WindowsLike | None = None,
         workers: int = 1,
         engine: str = "local",
         revision: str | None = None,
@@ -225,7 +231,7 @@ class VideoIndex:
             videos: The folder, searched at any depth.
             model: "fingerprint", a saved model's folder or name on the Hub, or a loaded one; default the index's own.
             processor: Of a loaded model.
-            window: Length and step in seconds, such as "2s/1s"; default the index's own.
+            window: Length and step in seconds, such as "2s/1s", or a grid; default the index's own.
             workers: Processes that read and embed.
             engine: "local", or "ray" for a Ray cluster.
             revision: Of the model on the Hub.
@@ -244,7 +250,7 @@ class VideoIndex:
         """
         check_engine(workers, engine)
         root = os.path.abspath(local_path(videos))
-        windows = self._windows(window)
+        windows = self._store.choose_windows(self._manifest.moments, window)
         if model is not None:
             encoder = find_encoder(model, processor, revision=revision, device=device, batch_size=batch_size)
         elif self._manifest.encoder is None:
@@ -257,8 +263,8 @@ class VideoIndex:
             self._reload()  # another process may have written since
             self._store.check_encoder(self._manifest.encoder, encoder.identity)
             if self._manifest.encoder is None:
-                span = windows.length, windows.step
-                self._manifest = replace(self._manifest, encoder=encoder.identity, windows=span)
+                about = vars(windows) if isinstance(windows, FeatureGrid) else (windows.length, windows.step)
+                self._manifest = replace(self._manifest, encoder=encoder.identity, windows=about)
             writer = IndexWriter(self._store, self._manifest, self._segments)
             embed = functools.partial(embed_files, encoder, windows=windows, workers=workers, engine=engine)
             report = UpdatePlan(root, paths, list(self._entries())).apply(writer, embed, on_progress)
@@ -296,16 +302,6 @@ class VideoIndex:
                 writer.replace(IndexedVideo.ready_made(path, vectors, seconds))
             writer.finish()
         self._reload()
-
-    def _windows(self, window: float | str | tuple[float, float] | Windows | None) -> Windows:
-        known = self.windows
-        windows = parse_windows(window) or known or parse_windows(DEFAULT_WINDOW)
-        if known is not None and windows != known:
-            raise VideoIndexError(
-                f"{self._store.folder} was made with windows of {known.length:g}s/{known.step:g}s, and "
-                f"{windows.length:g}s/{windows.step:g}s came: leave it out, or choose another folder."
-            )
-        return windows
 
     # -- searching --------------------------------------------------------------------------------------------------
 

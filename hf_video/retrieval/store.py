@@ -29,6 +29,8 @@ import numpy as np
 
 from hf_video.base.version import __version__
 from hf_video.base.written_files import DRAFT_PREFIX, file_crc32, read_json, verify_checksum, write_json, writing_into
+from hf_video.clips.grid import FeatureGrid, parse_grid
+from hf_video.clips.request import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError
 from hf_video.features.shards import import_pyarrow
 from hf_video.features.vectors import unit_length
@@ -36,8 +38,11 @@ from hf_video.features.vectors import unit_length
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from hf_video.clips.request import WindowsLike
+
 FORMAT, READABLE = 2, (1, 2)  # 1 had no checksums
 MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", ".lock"
+DEFAULT_WINDOW = "2s/1s"
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,24 @@ class IndexSegment:
 @dataclass
 class Manifest:
     """The content of `manifest.json`: `encoder` tells models apart (None before the first update), `windows` are
-    (length, step) in seconds, `segments` the names that count, `removed` numbers of files by segment."""
+    (length, step) in seconds or the fields of a grid, `segments` the names that count, `removed` numbers of files by
+    segment."""
 
     encoder: dict[str, Any] | None = None
-    windows: tuple[float, float] | None = None
+    windows: tuple[float, float] | dict[str, float | None] | None = None
     dim: int | None = None
     normalized: bool = True
     segments: list[str] = field(default_factory=list)
     removed: dict[str, list[int]] = field(default_factory=dict)
     approximate: dict[str, Any] | None = None
     checksums: dict[str, dict[str, int]] = field(default_factory=dict)  # of the files of each segment
+
+    @property
+    def moments(self) -> Windows | FeatureGrid | None:
+        """What each video is cut into."""
+        if self.windows is None:
+            return None
+        return parse_grid(self.windows) if isinstance(self.windows, dict) else Windows(*self.windows)
 
 
 class IndexStore:
@@ -164,6 +177,17 @@ class IndexStore:
                 f"{', '.join(sorted(changed))} differ: vectors of two models can't be compared. Use the same model, or "
                 "another folder for the index. Nothing was changed."
             )
+
+    def choose_windows(self, known: Windows | FeatureGrid | None, window: WindowsLike | None) -> Windows | FeatureGrid:
+        """What videos are cut into: what was asked, else what is `known` of the index, else a default. Raises
+        VideoIndexError where an index was made with others."""
+        windows = parse_windows(window) or known or parse_windows(DEFAULT_WINDOW)
+        if known is not None and windows != known:
+            raise VideoIndexError(
+                f"{self.folder} was made with windows of {known}, and {windows} came: leave it out, or choose another "
+                "folder."
+            )
+        return windows
 
     def commit(self, manifest: Manifest) -> None:
         """The step that makes everything written before it count, at once. Raises VideoIndexError where the disk is
