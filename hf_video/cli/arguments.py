@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from hf_video.base.detection.types import SUFFIXES
 from hf_video.base.output_paths import PICTURES, check_output_file, check_output_folder
 from hf_video.errors import OutputError, did_you_mean
 
@@ -83,6 +84,10 @@ def output_folder(path: str) -> str:
 
 def output_picture(path: str) -> str:
     return _check_output(path, lambda file: check_output_file(file, suffixes=PICTURES))
+
+
+def output_events(path: str) -> str:
+    return _check_output(path, lambda file: check_output_file(file, suffixes=SUFFIXES))
 
 
 def _check_output(path: str, check: Callable[[str], None]) -> str:

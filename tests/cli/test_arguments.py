@@ -50,7 +50,7 @@ def test_what_verbs_share_is_taken_from_one_place():
         found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
         assert len(found) > 1, f"{name} is shared by nobody"
         for verb, action in found.items():
-            if "type" in shared and (verb, name) != ("preview", "--output"):
+            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS)):
                 assert action.type is shared["type"], (verb, name)
 
 
@@ -173,17 +173,20 @@ FOLDERS = {
     "pretrain": "pretrain videos --model m --output {}",
     "convert": "convert m.pth --output {}",
     "check": "check videos --reencode {}",
+    "anomalies": "anomalies normal a.mp4 --detector {}",
 }
+EVENTS = {"anomalies": "anomalies normal a.mp4 --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
 
 def test_no_output_is_left_out():
-    """Every option that names a place to write is in one of the two tables."""
+    """Every option that names a place to write is in one of the tables."""
     writing = {verb for verb in VERBS for a in actions(verb) if a.type in (SHARED_OPTIONS["--output"]["type"],)}
     assert writing == set(FOLDERS)
     assert {verb for verb in VERBS if any(a.dest in ("output", "sheet", "reencode") for a in actions(verb))} == {
         *FOLDERS,
         *FILES,
+        *EVENTS,
     }
 
 
@@ -207,22 +210,23 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_
     assert [one.name for one in tmp_path.iterdir()] == ["a file"]
 
 
-@pytest.mark.parametrize("verb", FILES)
-def test_pictures_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
-    (tmp_path / "folder.png").mkdir()
+@pytest.mark.parametrize("verb", [*FILES, *EVENTS])
+def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
+    end, ends = (".png", ".png, .jpg or .jpeg") if verb in FILES else (".csv", ".json, .csv or .vtt")
+    (tmp_path / f"folder{end}").mkdir()
     (tmp_path / "file").write_text("kept")
     cases = {
-        "folder.png": "is a folder, and a file is needed",
-        "none/sheet.png": "There is no folder",
-        "file/sheet.png": "it is a file",
-        "sheet.gif": "must end in .png, .jpg or .jpeg",
+        f"folder{end}": "is a folder, and a file is needed",
+        f"none/sheet{end}": "There is no folder",
+        f"file/sheet{end}": "it is a file",
+        "sheet.gif": f"must end in {ends}",
         "sheet": "must end in",
         "": "the name is empty",
     }
     for name, reason in cases.items():
         output = str(tmp_path / name) if name else ""
-        code = cli.main([word.format(output) for word in FILES[verb].split()])
+        code = cli.main([word.format(output) for word in (FILES | EVENTS)[verb].split()])
         err = capsys.readouterr().err
         assert code == cli.WRONG
         assert reason in err
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder.png"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", f"folder{end}"]

@@ -21,7 +21,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_video.cli.arguments import Parser, non_negative_float, output_folder, output_picture, positive_int
+from hf_video.cli.arguments import (
+    Parser,
+    non_negative_float,
+    output_events,
+    output_folder,
+    output_picture,
+    positive_int,
+)
 from hf_video.errors import VideoError, pluralize
 
 if TYPE_CHECKING:
@@ -48,7 +55,12 @@ def add_arguments(parser: Parser) -> None:
         "--smooth", type=non_negative_float, metavar="SECONDS", help="deviation of the smoothing over time (default .5)"
     )
     add("--threshold", metavar="T", help='"auto" (default), a number, or a quantile of normal scores such as 99.5%%')
-    add("--output", type=str, metavar="FILE", help="scores as .csv or .json, or the events of one video as .vtt")
+    add(
+        "--output",
+        type=output_events,
+        metavar="FILE",
+        help="scores as .csv or .json, or the events of one video as .vtt",
+    )
     add("--figure", type=output_picture, metavar="FILE.png", help="also draw scores, threshold and events")
     add("--json", action="store_true", help="events as a JSON object on stdout")
     add("--processes")
@@ -60,7 +72,6 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     import transformers
 
-    from hf_video.base.output_paths import check_output_file
     from hf_video.cli import DONE, SOME_FAILED, CommandError
     from hf_video.cli.files import expand_paths
     from hf_video.cli.printing import error_line
@@ -71,7 +82,6 @@ def run(options: argparse.Namespace) -> int:
     files = expand_paths(options.files)
     if options.output:
         check_suffix(options.output, len(files))
-        check_output_file(options.output)
     if options.figure and len(files) > MOST_DRAWN:
         raise CommandError(f"--figure draws {MOST_DRAWN} videos at most, and {len(files)} came")
     detector = find_detector(options)
