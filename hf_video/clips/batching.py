@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -22,8 +23,8 @@ Forward = Callable[[Row], torch.Tensor]
 
 
 @dataclass
-class Job:
-    """A video on its way: what was seen, and the logits (classes,) of each view, by window."""
+class VideoResult:
+    """What a model says of a video: what was seen, and the logits (classes,) of each view, by window; or the error."""
 
     seen: list[WindowSample] = field(default_factory=list)
     logits: dict[int, list[torch.Tensor]] = field(default_factory=dict)
@@ -36,39 +37,45 @@ class Job:
     def ready(self) -> bool:
         return self.complete and not self.waiting
 
+    def vectors(self) -> np.ndarray:
+        """(windows, classes): the mean of the views of each window. Raises the video's error."""
+        if self.error is not None:
+            raise self.error
+        return np.stack([torch.stack(self.logits[number]).mean(0).numpy() for number in range(len(self.seen))])
 
-def run_jobs(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size: int | None) -> Iterator[Job]:
+
+def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size: int | None) -> Iterator[VideoResult]:
     """Runs the model over the clips of all videos and yields each video, in order, when its last view is back.
 
     `batch_size` views make a forward, of several videos where one has fewer; None runs each video on its own, at most
     `DEFAULT_BATCH` views at a time. `forward` takes stacked rows and returns logits (rows, classes).
     """
     batch = _Batch(forward, batch_size or DEFAULT_BATCH)
-    jobs: deque[Job] = deque()
+    results: deque[VideoResult] = deque()
     for events in videos:
-        job = Job()
-        jobs.append(job)
+        result = VideoResult()
+        results.append(result)
         for event in events:
-            _take(event, job, batch)
-        job.complete = True
+            _take(event, result, batch)
+        result.complete = True
         if batch_size is None:
             batch.run()
-        while jobs and jobs[0].ready:
-            yield jobs.popleft()
+        while results and results[0].ready:
+            yield results.popleft()
     batch.run()
-    yield from jobs
+    yield from results
 
 
-def _take(event: Event, job: Job, batch: _Batch) -> None:
+def _take(event: Event, result: VideoResult, batch: _Batch) -> None:
     if isinstance(event, VideoError):
-        job.error = event
+        result.error = event
     elif isinstance(event, ClipInputs):
-        job.repeated.setdefault(event.window, set()).update(event.repeated)
+        result.repeated.setdefault(event.window, set()).update(event.repeated)
         rows = len(next(iter(event.inputs.values())))
         for row in range(rows):
-            batch.add(job, event.window, {name: value[row] for name, value in event.inputs.items()})
+            batch.add(result, event.window, {name: value[row] for name, value in event.inputs.items()})
     else:
-        job.seen = event
+        result.seen = event
 
 
 class _Batch:
@@ -77,13 +84,13 @@ class _Batch:
     def __init__(self, forward: Forward, size: int):
         self._forward = forward
         self._size = size
-        self._held: list[tuple[Job, int, Row]] = []
+        self._held: list[tuple[VideoResult, int, Row]] = []
 
-    def add(self, job: Job, window: int, row: Row) -> None:
+    def add(self, result: VideoResult, window: int, row: Row) -> None:
         if self._held and _shapes(self._held[0][2]) != _shapes(row):
             self.run()
-        self._held.append((job, window, row))
-        job.waiting += 1
+        self._held.append((result, window, row))
+        result.waiting += 1
         if len(self._held) >= self._size:
             self.run()
 
@@ -92,9 +99,9 @@ class _Batch:
         if not held:
             return
         stacked = {name: torch.stack([row[name] for _, _, row in held]) for name in held[0][2]}
-        for (job, window, _), logits in zip(held, self._forward(stacked), strict=True):
-            job.logits.setdefault(window, []).append(logits)
-            job.waiting -= 1
+        for (result, window, _), logits in zip(held, self._forward(stacked), strict=True):
+            result.logits.setdefault(window, []).append(logits)
+            result.waiting -= 1
 
 
 def _shapes(row: Row) -> dict[str, torch.Size]:

@@ -64,25 +64,25 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
     """
     options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
     with open_video(source, fps=request.fps, **options) as video:
-        segments = cut(video, request.windows)
+        windows = cut(video, request.windows)
         energy = _motion(source, request)
-        seen = [WindowSample(s.seconds, _sample(s, request, energy)) for s in segments]
+        seen = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
         yield seen
         clips = [
-            (number, _needed(indices, segments[number], request))
-            for number, window in enumerate(seen)
-            for indices in window.sample.indices
+            (number, _needed(indices, window, request))
+            for number, window in enumerate(windows)
+            for indices in seen[number].sample.indices
         ]
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
         limit = max(FRAME_BUDGET // _frame_bytes(video, decode), 1)
         read = _frames(video, [needed for _, needed in clips], limit)
-        for (window, needed), frames in zip(clips, read, strict=True):
+        for (number, needed), frames in zip(clips, read, strict=True):
             places = np.searchsorted(frames.indices, needed)
             if request.frames_needed is None:
                 inputs = process(frames.data[places], request.views.crops)
             else:
                 inputs = process(frames.data, request.views.crops, places)
-            yield ClipInputs(window, inputs, frames.repeated)
+            yield ClipInputs(number, inputs, frames.repeated)
 
 
 def _frames(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
@@ -104,18 +104,18 @@ def read_events(source: Any, request: ClipRequest, process: ClipProcessor) -> It
         yield error
 
 
-def _needed(indices: np.ndarray, segment: Segment, request: ClipRequest) -> np.ndarray:
+def _needed(indices: np.ndarray, window: VideoWindow, request: ClipRequest) -> np.ndarray:
     """The frames of a clip, with those that the processor needs besides; none of them outside the window."""
     if request.frames_needed is None:
         return indices
-    return request.frames_needed(indices, segment.first, segment.first + len(segment))
+    return request.frames_needed(indices, window.first, window.first + len(window))
 
 
-def _sample(segment: Segment, request: ClipRequest, energy: np.ndarray | None) -> FrameSample:
+def _sample(window: VideoWindow, request: ClipRequest, energy: np.ndarray | None) -> FrameSample:
     sampling = request.sampling
     if energy is not None:
-        sampling = sampling.with_options(energy=energy[segment.first : segment.first + len(segment)])
-    return segment.in_video(sampling.choose(segment, request.views))
+        sampling = sampling.with_options(energy=energy[window.first : window.first + len(window)])
+    return window.in_video(sampling.choose(window, request.views))
 
 
 def _motion(source: Any, request: ClipRequest) -> np.ndarray | None:
@@ -137,11 +137,11 @@ def _frame_bytes(video: Any, decode: Mapping[str, Any]) -> int:
     return height * width * 3
 
 
-class Segment:
+class VideoWindow:
     """Frames `first` to `last` (not included) of a video, seen as a video of its own.
 
     `meta` and `timestamps` are those of the whole video, of whose table this keeps a view: a copy for each of many
-    windows would grow with the square of the length. `start` and `end` are the seconds that the segment stands for.
+    windows would grow with the square of the length. `start` and `end` are the seconds that the window stands for.
     Samplers take it for a short video: their indices count from `first`.
     """
 
@@ -157,29 +157,29 @@ class Segment:
         return self.metadata.num_frames
 
     def in_video(self, sample: FrameSample) -> FrameSample:
-        """A sample of the segment, its frames numbered in the whole video."""
+        """A sample of the window, its frames numbered in the whole video."""
         return dataclasses.replace(sample, indices=sample.indices + self.first)
 
 
-def cut(video: Any, windows: Windows | FeatureGrid | None) -> list[Segment]:
-    """The segments of a video, in order; the whole video as one without `windows`, the clips of a `FeatureGrid`.
+def cut(video: Any, windows: Windows | FeatureGrid | None) -> list[VideoWindow]:
+    """The windows of a video, in order; the whole video as one without `windows`, the clips of a `FeatureGrid`.
 
     Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
     whole windows leave an end uncovered it is shorter, or, for an end of less than a tenth of a window, that much
-    longer. A video shorter than one window is one segment. A segment holds the frames that are on screen during it, so
+    longer. A video shorter than one window is one window. A window holds the frames that are on screen during it, so
     the first one may have been shown a little earlier.
     """
     meta, starts = video.metadata, video.timestamps
     begin, end = meta.begin, meta.begin + meta.duration
     if windows is None:
-        return [Segment(meta, starts, 0, meta.num_frames, start=begin, end=end)]
+        return [VideoWindow(meta, starts, 0, meta.num_frames, start=begin, end=end)]
     if isinstance(windows, FeatureGrid):
-        return [Segment(meta, starts, first, last, start=s, end=e) for first, last, s, e in windows.clips(video)]
-    segments = []
+        return [VideoWindow(meta, starts, first, last, start=s, end=e) for first, last, s, e in windows.clips(video)]
+    found = []
     for start, stop in window_spans(begin, meta.duration, windows):
         first, last = frames_during(starts, start, stop)
-        segments.append(Segment(meta, starts, first, last, start=start, end=stop))
-    return segments
+        found.append(VideoWindow(meta, starts, first, last, start=start, end=stop))
+    return found
 
 
 def window_spans(begin: float, duration: float, windows: Windows) -> list[tuple[float, float]]:

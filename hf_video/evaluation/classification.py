@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import read_each, run_jobs
+from hf_video.clips.batching import read_each, run_videos
 from hf_video.clips.read import read_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
 from hf_video.errors import CheckpointError, DataError
@@ -120,11 +120,13 @@ def evaluate_videos(
         shown = {"desc": "evaluating", "unit": "video", "file": sys.stderr, "disable": hidden}
         bar = tqdm(total=len(labelled), initial=resumed, **shown)
         with ClipVectors(model, compute=_logits) as forward:
-            for (name, row), job in zip(todo.items(), run_jobs(events, forward, batch_size=batch_size), strict=True):
-                if job.error is not None:
-                    skipped.append(skipped_video(row.name, job.error, row.source))
+            for (name, row), result in zip(
+                todo.items(), run_videos(events, forward, batch_size=batch_size), strict=True
+            ):
+                if result.error is not None:
+                    skipped.append(skipped_video(row.name, result.error, row.source))
                 else:
-                    scores[name] = protocol.combine(torch.stack(job.logits[0])).numpy()
+                    scores[name] = protocol.combine(torch.stack(result.logits[0])).numpy()
                     log.add(name, scores[name])
                 bar.update()
         bar.close()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import Job, read_each, run_jobs
+from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
 from hf_video.clips.request import ClipRequest
@@ -120,10 +120,10 @@ def extract_features(
     events = read_each([row.source for row in rows], read, num_workers)
     collected = _Collected()
     with ClipVectors(model, device) as forward:
-        for row, job in zip(rows, run_jobs(events, forward, batch_size=batch_size), strict=True):
-            if job.error is not None and on_error == "raise":
-                raise job.error
-            collected.add(row, job)
+        for row, result in zip(rows, run_videos(events, forward, batch_size=batch_size), strict=True):
+            if result.error is not None and on_error == "raise":
+                raise result.error
+            collected.add(row, result)
             if on_video is not None:
                 on_video()
     return collected.features()
@@ -139,12 +139,12 @@ class _Collected:
         self.seconds: list[tuple[float, float]] = []
         self.skipped: list[Skipped] = []
 
-    def add(self, row: VideoRow, job: Job) -> None:
-        if job.error is not None:
-            self.skipped.append(skipped_video(row.name, job.error, row.source))
+    def add(self, row: VideoRow, result: VideoResult) -> None:
+        if result.error is not None:
+            self.skipped.append(skipped_video(row.name, result.error, row.source))
             return
-        for number, seen in enumerate(job.seen):
-            self.vectors.append(torch.stack(job.logits[number]).mean(0).numpy())
+        for seen, vector in zip(result.seen, result.vectors(), strict=True):
+            self.vectors.append(vector)
             self.names.append(row.name)
             self.labels.append(row.label if isinstance(row.label, int) else -1)
             self.seconds.append(seen.seconds)

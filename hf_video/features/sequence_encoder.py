@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 
@@ -27,7 +26,7 @@ from hf_video.base.loading import loading
 from hf_video.base.model_folder import writing_model_folder
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing_config import pixel_processor
-from hf_video.clips.batching import DEFAULT_BATCH, run_jobs
+from hf_video.clips.batching import DEFAULT_BATCH, run_videos
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import open_video, read_events
@@ -190,12 +189,8 @@ class SequenceEncoder:
         options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
         with open_video(source, fps=request.fps, **options) as video, ClipVectors(self.model) as forward:
             process = clip_processor(pixel_processor(self.processor))
-            (job,) = run_jobs([read_events(video, request, process)], forward, batch_size=self.batch_size)
-            if job.error is not None:
-                raise job.error
-            timeline = self.grid.timeline(video)
-        vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
-        sequence = FeatureSequence(vectors, self.grid, timeline, self.digest)
+            (result,) = run_videos([read_events(video, request, process)], forward, batch_size=self.batch_size)
+            sequence = FeatureSequence(result.vectors(), self.grid, self.grid.timeline(video), self.digest)
         if path is not None:
             sequence.save(path)
         return sequence

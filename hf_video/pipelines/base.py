@@ -15,7 +15,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from hf_video.base.pairing import check_pair
-from hf_video.clips.batching import Job, read_each, run_jobs
+from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.processors import clip_processor, find_processors
 from hf_video.clips.read import ClipInputs, Event, WindowSample, read_clips, read_events, videos_of
 from hf_video.clips.request import ClipRequest, parse_views, parse_windows
@@ -190,13 +190,13 @@ class VideoPipeline(Pipeline):
     ) -> Iterator[Any]:
         read = self._reader(request, asked)
         rows = functools.partial(self._rows, asked)
-        for job in run_jobs(self._events(videos, read, num_workers), rows, batch_size=batch_size):
-            if job.error is None:
-                yield self._answer(job, request, answer)
+        for result in run_videos(self._events(videos, read, num_workers), rows, batch_size=batch_size):
+            if result.error is None:
+                yield self._answer(result, request, answer)
             elif bad_files == "raise":
-                raise job.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(job.error)
+                raise result.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(result.error)
             else:
-                yield error_entry(job.error)
+                yield error_entry(result.error)
 
     def _reader(self, request: ClipRequest, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
         """What makes events of a video; it may run in another process."""
@@ -212,10 +212,10 @@ class VideoPipeline(Pipeline):
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.forward(clips, **asked)["logits"]
 
-    def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> Any:
+    def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> Any:
         windows = []
-        for number, seen in enumerate(job.seen):
-            found = self._window(torch.stack(job.logits[number]), seen, job.repeated[number], **answer)
+        for number, seen in enumerate(result.seen):
+            found = self._window(torch.stack(result.logits[number]), seen, result.repeated[number], **answer)
             windows.append({"seconds": seen.seconds, self.window_key: found})
         return windows[0][self.window_key] if request.windows is None else windows
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from hf_video.base.loading import loading
 from hf_video.base.model_folder import writing_model_folder
 from hf_video.base.pairing import check_pair
 from hf_video.base.processing_config import pixel_processor
-from hf_video.clips.batching import run_jobs
+from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.processors import clip_processor
 from hf_video.clips.read import read_events
@@ -171,13 +170,10 @@ class ModelEncoder(Encoder):
         request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat")
         with ClipVectors(self.model) as forward:
             # Each video on its own: its vectors are the same to the bit whatever was embedded before it.
-            (job,) = run_jobs(
+            (result,) = run_videos(
                 [read_events(source, request, clip_processor(processor))], forward, batch_size=self.batch_size
             )
-        if job.error is not None:
-            raise job.error
-        vectors = np.stack([torch.stack(job.logits[number]).mean(0).numpy() for number in range(len(job.seen))])
-        return unit_length(vectors), np.array([seen.seconds for seen in job.seen], dtype=np.float64)
+        return unit_length(result.vectors()), np.array([seen.seconds for seen in result.seen], dtype=np.float64)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Saves the model with its processor, from which the same encoder is loaded."""

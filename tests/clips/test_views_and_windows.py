@@ -69,11 +69,11 @@ def test_windows_cover_the_video(windows, seconds, frames):
 def test_windows_of_variable_rate_and_late_start():
     seconds = np.array([5.0, 5.1, 5.2, 8.0, 8.5])
     frames = VideoFrames(data=np.zeros((5, 8, 8, 3), np.uint8), indices=np.arange(5), seconds=seconds)
-    segments = cut(MemoryVideo(frames), parse_windows(1))
+    windows = cut(MemoryVideo(frames), parse_windows(1))
     # from 6 to 8 s frame 2 stays on screen
-    assert [(s.first, s.first + len(s)) for s in segments] == [(0, 3), (2, 3), (2, 3), (3, 5), (4, 5)]
-    assert segments[0].seconds == (5.0, 6.0)
-    assert segments[-1].seconds[1] == pytest.approx(MemoryVideo(frames).metadata.duration + 5)
+    assert [(s.first, s.first + len(s)) for s in windows] == [(0, 3), (2, 3), (2, 3), (3, 5), (4, 5)]
+    assert windows[0].seconds == (5.0, 6.0)
+    assert windows[-1].seconds[1] == pytest.approx(MemoryVideo(frames).metadata.duration + 5)
 
 
 @pytest.mark.parametrize(
