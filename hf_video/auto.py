@@ -16,6 +16,9 @@ _HOME = "hf_video.pipelines"
 PIPELINES = {"video-classification": f"{_HOME}.video_classification.VideoClassificationPipeline"}
 # Tasks that transformers has not.
 NEW_PIPELINES = {
+    "spatio-temporal-action-detection": (
+        f"{_HOME}.spatio_temporal_action_detection.SpatioTemporalActionDetectionPipeline"
+    ),
     "video-feature-extraction": f"{_HOME}.video_feature_extraction.VideoFeatureExtractionPipeline",
     "video-question-answering": f"{_HOME}.video_question_answering.VideoQuestionAnsweringPipeline",
     "video-text-retrieval": f"{_HOME}.video_text_retrieval.VideoTextRetrievalPipeline",

@@ -3,8 +3,10 @@ form, and what they do to the pixels of a clip."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ from hf_video.errors import (
     unknown_name,
 )
 from hf_video.video import transforms
+from hf_video.video.frames.pixels import shortest_edge_size
 
 # PIL's numbers, as preprocessor files hold them, and our names.
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -193,6 +196,42 @@ def views(frames: torch.Tensor, settings: SimpleNamespace) -> list[torch.Tensor]
     if settings.num_crops == 3:
         return list(transforms.three_crops(frames, size))
     return [transforms.center_crop(frames, size, pad=True)]
+
+
+@dataclass(frozen=True)
+class ClipGeometry:
+    """Where the pixels of a frame come to lie in a clip: x · scale[0] - left, y · scale[1] - top, of `size` (rows,
+    columns)."""
+
+    scale: tuple[float, float]
+    left: float
+    top: float
+    size: tuple[int, int]
+
+    def place(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4), x1, y1, x2, y2 in pixels of the frame, in pixels of the clip, cut at its sides; float32."""
+        scale, shift = np.array([*self.scale] * 2), np.array([self.left, self.top] * 2)
+        rows, columns = self.size
+        return (boxes * scale - shift).clip(0, [columns, rows, columns, rows]).astype(np.float32)
+
+
+def clip_geometry(processor: Any, height: int, width: int) -> ClipGeometry:
+    """What a processor's resize and centre crop do to frames of that size, in pixels."""
+    rows, columns = height, width
+    if processor.do_resize:
+        size = dict(processor.size)
+        edge = size.get("shortest_edge")
+        rows, columns = shortest_edge_size(height, width, edge) if edge else (size["height"], size["width"])
+    scale = columns / width, rows / height
+    if not getattr(processor, "do_center_crop", False):
+        return ClipGeometry(scale, 0, 0, (rows, columns))
+    crop = processor.crop_size["height"], processor.crop_size["width"]
+    # A frame that is smaller lies on black, an odd pixel more before it; see `transforms.center_crop`.
+    top, left = (
+        (has - wanted) // 2 if has >= wanted else -math.ceil((wanted - has) / 2)
+        for has, wanted in zip((rows, columns), crop, strict=True)
+    )
+    return ClipGeometry(scale, left, top, crop)
 
 
 def _check_unit_range(frames: torch.Tensor) -> None:

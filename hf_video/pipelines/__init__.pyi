@@ -1,4 +1,8 @@
 from .base import VideoPipeline as VideoPipeline
+from .spatio_temporal_action_detection import PeopleEvents as PeopleEvents
+from .spatio_temporal_action_detection import (
+    SpatioTemporalActionDetectionPipeline as SpatioTemporalActionDetectionPipeline,
+)
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
 from .video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_video.errors import MetricError
+from hf_video.base.detection.tubes import box_iou
+from hf_video.errors import MetricError, check_choice, check_number
 from hf_video.evaluation.detection.temporal import interpolated_ap
 
 PROTOCOLS = ("activitynet", "slowfast", "mmaction2")
 MOST_BOXES = 50  # of a frame, in the official evaluation
 
-Frame = tuple[str, int]  # video and second
+Frame = tuple[str, float]  # video and second
 Row = Sequence[Any]  # video, second, x1, y1, x2, y2, class number, and person or score; or a video and second alone
 
 
@@ -68,9 +69,8 @@ def frame_map(
     Raises:
         MetricError: an unknown protocol, or a row of another length.
     """
-    if protocol not in PROTOCOLS:
-        raise MetricError(f"protocol={protocol!r} must be one of {', '.join(map(repr, PROTOCOLS))}.")
-    left_out = {(str(video), int(second)) for video, second in excluded}
+    check_choice("protocol", protocol, PROTOCOLS, MetricError)
+    left_out = {(str(video), float(second)) for video, second in excluded}
     truth = _by_frame(ground_truth, classes, scored=False)
     found = _by_frame(detections, classes, scored=True)
     if protocol == "mmaction2":
@@ -110,7 +110,7 @@ def _by_frame(rows: Iterable[Row], classes: Mapping[int, str], *, scored: bool) 
             raise MetricError(
                 f"A row has 2, 7 or 8 columns (video, second, x1, y1, x2, y2, class, person or score); {row!r}."
             )
-        boxes = frames.setdefault((str(row[0]), int(row[1])), [])
+        boxes = frames.setdefault((str(row[0]), float(row[1])), [])
         if len(row) > 2 and int(row[6]) in classes:
             score = float(row[7]) if scored and len(row) == 8 else 1.0
             boxes.append([*(float(value) for value in row[2:6]), score, int(row[6])])
@@ -128,15 +128,6 @@ def _best(boxes: np.ndarray) -> np.ndarray:
             heapq.heapreplace(heap, entry)
     ranked = sorted(heap, key=lambda entry: -entry[0])
     return np.array([[x1, y1, x2, y2, score, number] for score, number, y1, x1, y2, x2 in ranked]).reshape(-1, 6)
-
-
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair of boxes (N, 4) and (M, 4), x1, y1, x2, y2 -> (N, M)."""
-    corner = np.maximum(first[:, None, :2], second[:, :2])
-    size = (np.minimum(first[:, None, 2:], second[:, 2:]) - corner).clip(0)
-    shared = size.prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
-    return shared / (areas[0][:, None] + areas[1] - shared)
 
 
 def _match(boxes: np.ndarray, truth: np.ndarray) -> list[bool]:
@@ -157,3 +148,87 @@ def _average_precision(scores: np.ndarray, right: np.ndarray, total: int) -> flo
         return 0.0
     hits = right[np.argsort(scores, kind="stable")[::-1]].cumsum()
     return interpolated_ap(hits / np.arange(1, len(hits) + 1), hits / total)
+
+
+# -- tubes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoMAP:
+    """Average precision of tubes: `ap` (thresholds,) for each class with ground truth."""
+
+    thresholds: np.ndarray
+    ap: dict[str, np.ndarray]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(thresholds,) mean over classes; NaN where there are none."""
+        return np.mean(list(self.ap.values()), axis=0) if self.ap else np.full(len(self.thresholds), np.nan)
+
+
+def tube_iou(first: np.ndarray, second: np.ndarray) -> float:
+    """3-D intersection over union of two tubes: the share of the seconds of either at which both have a box, times the
+    mean overlap of the boxes there (as for UCF101-24 and MultiSports).
+
+    Args:
+        first, second: (N, 5) and (M, 5): second, x1, y1, x2, y2, on the same seconds where they go on together.
+
+    Returns:
+        0 to 1.
+    """
+    boxes = [{round(float(row[0]), 4): row[1:] for row in tube} for tube in (first, second)]
+    shared = sorted(boxes[0].keys() & boxes[1].keys())
+    if not shared:
+        return 0.0
+    overlaps = [float(box_iou(boxes[0][one][None], boxes[1][one][None])[0, 0]) for one in shared]
+    return len(shared) / len(boxes[0].keys() | boxes[1].keys()) * float(np.mean(overlaps))
+
+
+def video_map(
+    ground_truth: Mapping[str, Sequence[Any]],
+    detections: Mapping[str, Sequence[Any]],
+    *,
+    thresholds: Sequence[float] | np.ndarray = (0.2, 0.5, 0.75),
+) -> VideoMAP:
+    """Compares tubes by 3-D IoU: in each class the detections, best first, take the free tube of the same video that
+    they overlap most, if by the threshold; one detection for each.
+
+    Args:
+        ground_truth: For each video its tubes, each a `Detection` with `boxes`.
+        detections: The same with scores, as the pipeline gives them.
+        thresholds: 3-D IoU from which on a detection counts.
+
+    Returns:
+        `VideoMAP`; classes without ground truth do not count.
+
+    Raises:
+        MetricError: A tube has no boxes, or a threshold is none.
+    """
+    limits = np.array([check_number("a threshold", float(one), MetricError, above=0, most=1) for one in thresholds])
+    for video, events in [*ground_truth.items(), *detections.items()]:
+        if any(not event.boxes for event in events):
+            raise MetricError(f"An event of {video!r} has no boxes; tubes need them.")
+    labels = dict.fromkeys(event.label for events in ground_truth.values() for event in events)
+    ap = {}
+    for label in labels:
+        truth = {v: [np.array(e.boxes) for e in events if e.label == label] for v, events in ground_truth.items()}
+        found = [
+            (e.score, v, np.array(e.boxes)) for v, events in detections.items() for e in events if e.label == label
+        ]
+        found.sort(key=lambda one: -one[0])
+        hits = np.zeros((len(limits), len(found)), dtype=bool)
+        taken: list[set[tuple[str, int]]] = [set() for _ in limits]
+        for number, (_, video, tube) in enumerate(found):
+            overlaps = np.array([tube_iou(tube, one) for one in truth.get(video, [])])
+            for row, limit in enumerate(limits):
+                free = [place for place in range(len(overlaps)) if (video, place) not in taken[row]]
+                best = max(free, key=overlaps.__getitem__, default=None)
+                if best is not None and overlaps[best] >= limit:
+                    hits[row, number] = True
+                    taken[row].add((video, best))
+        total = sum(map(len, truth.values()))
+        counts = np.arange(1, len(found) + 1)
+        ap[label] = np.array(
+            [interpolated_ap(row.cumsum() / counts, row.cumsum() / total) if len(found) else 0.0 for row in hits]
+        )
+    return VideoMAP(limits, ap)

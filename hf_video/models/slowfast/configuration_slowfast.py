@@ -112,7 +112,7 @@ class SlowFastConfig(BoxHeadConfig):
     @property
     def map_stride(self) -> int:
         """Pixels from one position of the last map to the next; convolution and pool of the stem halve it once each."""
-        return 4 * prod(self.spatial_strides)
+        return 4 * prod(self.spatial_strides or ())
 
     def check(self) -> None:
         super().check()
@@ -130,12 +130,12 @@ class SlowFastConfig(BoxHeadConfig):
         for name in ("spatial_strides", "spatial_dilations", "nonlocal_blocks", "kernel_blocks"):
             if len(getattr(self, name)) != len(self.depths):
                 raise ConfigError(f"{name}={getattr(self, name)} must have one entry per stage ({len(self.depths)}).")
-        if min(*self.spatial_strides, *self.spatial_dilations) < 1:
+        if min(*(self.spatial_strides or ()), *(self.spatial_dilations or ())) < 1:
             raise ConfigError(
                 f"spatial_strides={self.spatial_strides} and spatial_dilations={self.spatial_dilations} must be 1 or "
                 "more."
             )
-        for depth, blocks in zip(self.depths, self.nonlocal_blocks, strict=True):
+        for depth, blocks in zip(self.depths, self.nonlocal_blocks or (), strict=True):
             if not all(0 <= block < depth for block in blocks):
                 raise ConfigError(
                     f"nonlocal_blocks={self.nonlocal_blocks} must number blocks of each stage, from 0; depths are "
