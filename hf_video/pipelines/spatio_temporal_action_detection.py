@@ -14,7 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 from hf_video.base.detection.tubes import KeyFrameBoxes, Tracker, link_tubes
 from hf_video.base.detection.types import Detection
 from hf_video.base.processing_config import clip_geometry, pixel_processor
-from hf_video.clips.batching import Job
+from hf_video.clips.batching import VideoResult
 from hf_video.clips.key_frames import around_key_frames, every, just
 from hf_video.clips.read import ClipInputs, Event, read_events
 from hf_video.clips.request import ClipRequest
@@ -202,9 +202,9 @@ class SpatioTemporalActionDetectionPipeline(VideoPipeline):
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
         return ModelOutput(logits=self._run(self.model, model_inputs).logits)
 
-    def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> PeopleEvents:
-        frames: list[Any] = job.logits.get(0, [])
-        return self.postprocess(frames, bounds=job.seen[0].seconds, **answer)
+    def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> PeopleEvents:
+        frames: list[Any] = result.logits.get(0, [])
+        return self.postprocess(frames, bounds=result.seen[0].seconds, **answer)
 
     def postprocess(
         self,
