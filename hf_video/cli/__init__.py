@@ -27,6 +27,7 @@ DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 VERBS = {
     "check": "find damaged, duplicate and leaking videos in a folder",
     "classify": "label videos with a model",
+    "count": "count what is repeated in videos",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",

@@ -75,7 +75,7 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
         ]
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
         limit = max(FRAME_BUDGET // _frame_bytes(video, decode), 1)
-        read = _frames(video, [needed for _, needed in clips], limit)
+        read = frames_of_clips(video, [needed for _, needed in clips], limit)
         for (number, needed), frames in zip(clips, read, strict=True):
             places = np.searchsorted(frames.indices, needed)
             if request.frames_needed is None:
@@ -85,8 +85,9 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
             yield ClipInputs(number, inputs, frames.repeated)
 
 
-def _frames(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
-    """The distinct frames of each clip, in ascending order."""
+def frames_of_clips(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
+    """The distinct frames of each clip, in ascending order; those of several clips are decoded once, at most `limit`
+    are held."""
     numbers = [np.unique(indices) for indices in clips]
     if isinstance(video, VideoReader):
         return video.frames_of_clips(numbers, limit=limit)

@@ -25,6 +25,8 @@ from .multi_label_report import MultiLabelReport as MultiLabelReport
 from .protocols import Protocol as Protocol
 from .protocols import find_protocol as find_protocol
 from .questions import evaluate_questions as evaluate_questions
+from .repetitions import CountMetrics as CountMetrics
+from .repetitions import count_metrics as count_metrics
 from .report import Report as Report
 from .retrieval import evaluate_retrieval as evaluate_retrieval
 from .rows import kinetics_rows as kinetics_rows

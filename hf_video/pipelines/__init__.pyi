@@ -3,6 +3,8 @@ from .spatio_temporal_action_detection import PeopleEvents as PeopleEvents
 from .spatio_temporal_action_detection import (
     SpatioTemporalActionDetectionPipeline as SpatioTemporalActionDetectionPipeline,
 )
+from .repetitions import RepetitionCount as RepetitionCount
+from .repetitions import count_repetitions as count_repetitions
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
 from .video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline
