@@ -143,6 +143,15 @@ def test_tests_mirror_the_package():
             assert (ROOT / place).is_dir() or place.parts[0] in ("parity", "project"), f"tests/{place}: no such folder"
 
 
+def test_any_tests_can_be_collected_together():
+    """Test modules are imported by their bare names: two of one name, or an import of `conftest`, which each folder
+    has, work only where the other folders are not collected."""
+    files = [path for path in TESTS.rglob("*.py") if path.name != "conftest.py"]
+    names = [path.name for path in files]
+    assert not {name for name in names if names.count(name) > 1}
+    assert not [path for path in TESTS.rglob("*.py") if "conftest" in imports(path)]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 class TestFile:
     def test_imports_go_down(self, path):

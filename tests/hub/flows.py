@@ -1,6 +1,6 @@
 """What a user of the Hub does, run in a process of its own: the real client reads its environment when it is imported.
 
-Started by `conftest.Client`, which sends `{"flow": name, "arguments": {...}}` a line and gets one line back.
+Started by `flow_client.Client`, which sends `{"flow": name, "arguments": {...}}` a line and gets one line back.
 """
 
 from __future__ import annotations

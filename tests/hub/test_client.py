@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import FlowError
+from flow_client import FlowError
 from server import OWNER, READER
 
 

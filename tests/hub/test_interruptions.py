@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import FlowError
+from flow_client import FlowError
 from server import LoopbackHub
 
 PUSH = "import sys; from hf_video.cli import main; sys.exit(main())"

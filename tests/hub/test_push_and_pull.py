@@ -9,7 +9,7 @@ import shutil
 import pytest
 import tiny
 import torch
-from conftest import FlowError
+from flow_client import FlowError
 from server import READER
 from training.runs.test_finetune import TINY
 
