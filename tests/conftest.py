@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,14 @@ def _same_numbers_on_one_thread(request):
     costs more than it brings, and six times the run where other programs share the cores."""
     torch.manual_seed(0)
     torch.set_num_threads(THREADS if request.node.get_closest_marker("slow") else 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_new_garbage_only():
+    """What is alive when a module begins is imported for good. Collections, which loading a model asks for, and the
+    compiler's many objects, leave it out: to walk through all of torch takes half a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,8 +7,12 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
+
+import torch.multiprocessing
 
 CONTEXT = multiprocessing.get_context("forkserver")
 AUTO = ("image_processing", "video_processing", "modeling")
@@ -26,6 +30,11 @@ def _execute(code: str, words: list[str], environment: dict[str, str], folder: P
     sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = words
     exec(compile(code, words[0], "exec"), {"__name__": "__main__"})
+
+
+def spawn(function: Callable[..., None], *arguments: Any, count: int = 2) -> None:
+    """Calls `function(rank, *arguments)` in `count` processes at once."""
+    torch.multiprocessing.start_processes(function, arguments, nprocs=count, start_method="forkserver")
 
 
 def run(code: str, *words: object, **environment: str) -> CompletedProcess:

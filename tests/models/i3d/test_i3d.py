@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from typing import ClassVar
+from unittest.mock import patch
 
 import torch
 from contract import ModelContract, TrainerContract
+
+from hf_video.models.i3d import modeling_i3d
 
 INCEPTION = {"stem_channels": 8, "num_frames": 10, "image_size": [40, 64], "classifier_dropout": 0.0}
 RESNET = {
@@ -22,9 +25,14 @@ class I3DContract(ModelContract):
     model_type = "i3d"
     attention = False
     pyramid = True
-    shallow: ClassVar = {}
+    # Of Inception's modules those with pooling before them, and the last.
+    shallow: ClassVar = {"mixed": [*(module for module in modeling_i3d.MIXED if module[1]), modeling_i3d.MIXED[-1]]}
     clip = (10, 40, 64)
     tokens = 2 * 2 * 2
+
+    def model(self, head, mixed=modeling_i3d.MIXED, **changes):
+        with patch.object(modeling_i3d, "MIXED", mixed):
+            return super().model(head, **changes)
 
 
 class TestInception(I3DContract):
