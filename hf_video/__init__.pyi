@@ -26,6 +26,8 @@ from .models.i3d.image_processing_i3d import (
 )
 from .models.i3d.modeling_i3d import I3DForVideoClassification as I3DForVideoClassification
 from .models.i3d.modeling_i3d import I3DModel as I3DModel
+from .models.mil_ranking.configuration_mil_ranking import MILRankingConfig as MILRankingConfig
+from .models.mil_ranking.modeling_mil_ranking import MILRankingForAnomalyDetection as MILRankingForAnomalyDetection
 from .models.moment_detr.configuration_moment_detr import MomentDetrConfig as MomentDetrConfig
 from .models.moment_detr.modeling_moment_detr import MomentDetrForMomentRetrieval as MomentDetrForMomentRetrieval
 from .models.mvit.configuration_mvit import MViTConfig as MViTConfig
@@ -41,6 +43,8 @@ from .models.mvit.modeling_mvit import (
 from .models.mvit.modeling_mvit import (
     MViTModel as MViTModel,
 )
+from .models.rtfm.configuration_rtfm import RTFMConfig as RTFMConfig
+from .models.rtfm.modeling_rtfm import RTFMForAnomalyDetection as RTFMForAnomalyDetection
 from .models.s3d.configuration_s3d import S3DConfig as S3DConfig
 from .models.s3d.image_processing_s3d import (
     S3DImageProcessor as S3DImageProcessor,

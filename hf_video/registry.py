@@ -106,7 +106,9 @@ DETECTORS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (
         ModelEntry("actionformer", "ActionFormer", heads=("Model",), by_name=_EVENTS, reads_clips=False),
+        ModelEntry("mil_ranking", "MILRanking", heads=(), by_name=("ForAnomalyDetection",), reads_clips=False),
         ModelEntry("moment_detr", "MomentDetr", heads=(), by_name=("ForMomentRetrieval",), reads_clips=False),
+        ModelEntry("rtfm", "RTFM", heads=(), by_name=("ForAnomalyDetection",), reads_clips=False),
         ModelEntry("tridet", "TriDet", heads=("Model",), by_name=_EVENTS, reads_clips=False),
     )
 }

@@ -9,8 +9,10 @@ import json
 import pytest
 import torch
 from detection_cases import CASES, FOLDER, DetectionCase
+from torch.nn import functional as F
 
 import hf_video
+from hf_video.layers.bag_losses import bag_cross_entropy, magnitude_loss, pool_segments, smoothness
 from hf_video.layers.roi_align import roi_align
 from hf_video.layers.temporal import AffineDropPath
 from hf_video.layers.temporal_nms import merge_segments
@@ -132,4 +134,36 @@ def test_moments(name):
     )
     got = {f"loss_{loss}": value for loss, value in output.losses.items()}
     got |= {"logits": output.logits, "spans": output.spans, "saliency": output.saliency, "total": output.loss}
+    case.compare(got)
+
+
+def test_losses_from_labels_of_videos():
+    case = DetectionCase("weak_anomaly_losses")
+    config, inputs = case.config, case.inputs
+    batch = config["batch"]
+    rtfm = hf_video.RTFMConfig(
+        input_size=16,
+        margin=config["margin"],
+        magnitude_weight=config["alpha"],
+        sparsity_weight=config["sparsity"],
+        smoothness_weight=config["smooth"],
+        smooth_across_videos=True,
+    )
+    scores = inputs["scores"].sigmoid()
+    everywhere = torch.ones(batch, scores.shape[1], dtype=torch.bool)
+    labels = torch.arange(2 * batch) >= batch
+    magnitude = magnitude_loss(inputs["features_normal"] * 3, inputs["features_abnormal"] * 20, rtfm.margin)
+    got = {
+        "rtfm": F.binary_cross_entropy(scores[:, 0], labels.float()) + rtfm.magnitude_weight * magnitude,
+        "rtfm_sparsity": rtfm.sparsity_weight * scores[batch:].norm(),
+        "rtfm_smooth": rtfm.smoothness_weight * smoothness(scores[batch:], everywhere, across_videos=True),
+        "segments_32": torch.stack([pool_segments(inputs[name][0]) for name in ("long", "short")]),
+    }
+    for name, logits, truth in (
+        ("binary", inputs["logits1"], 1 - inputs["labels"][:, 0]),
+        ("classes", inputs["logits2"], inputs["labels"]),
+    ):
+        logits.requires_grad_()
+        got[f"vadclip_{name}"] = bag_cross_entropy(logits, truth, inputs["lengths"])
+        (got[f"vadclip_{name}.grad"],) = torch.autograd.grad(got[f"vadclip_{name}"], logits)
     case.compare(got)
