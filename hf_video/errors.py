@@ -115,6 +115,11 @@ class VideoIndexError(HFVideoError, ValueError):
     """A search index that can't be used as asked: none there, damaged, of another model, or being written."""
 
 
+class FederatedError(HFVideoError, ValueError):
+    """Clients, rounds or rules of federated learning that don't go together, or an answer of a client that can't be
+    used: other tensors than were sent, numbers that are not finite."""
+
+
 class OutputError(HFVideoError, ValueError):
     """A file or folder that can't be written: no permission, no space, a file where a folder is needed."""
 

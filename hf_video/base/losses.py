@@ -22,7 +22,7 @@ def guess_problem_type(logits: torch.Tensor, labels: torch.Tensor) -> str:
 
 def check_labels(logits: torch.Tensor, labels: torch.Tensor, problem_type: str, ignore_index: int) -> None:
     """Raises ModelInputError for labels of another shape or range. Values are looked at on the CPU only: a GPU would
-    have to be waited for."""
+    have to be waited for, and under `torch.compile` and `torch.func.vmap` there are none yet."""
     batch, classes = logits.shape
     check_choice("problem_type", problem_type, PROBLEM_TYPES, ModelInputError)
     shape = tuple(labels.shape)
@@ -32,7 +32,8 @@ def check_labels(logits: torch.Tensor, labels: torch.Tensor, problem_type: str, 
                 f"labels has shape {shape}; expected class numbers ({batch},), or, soft or several, a "
                 f"floating ({batch}, {classes})."
             )
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(labels)
+        if labels.device.type == "cpu" and not traced:
             wrong = labels[((labels < 0) | (labels >= classes)) & (labels != ignore_index)]
             if wrong.numel():
                 raise ModelInputError(

@@ -1,0 +1,1 @@
+"""Learning together without sharing videos."""

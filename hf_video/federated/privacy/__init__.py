@@ -1,0 +1,1 @@
+"""Differential privacy: bounded updates, noise, and what they guarantee."""

@@ -1,0 +1,170 @@
+"""Video-level privacy: gradients of each video, clipped, summed, with noise (DP-SGD, Abadi et al., CCS 2016).
+
+The gradient of each video is taken by `torch.func.vmap(grad)` of the whole model on one video. Hooks on layers, as
+Opacus has them, are wrong for models that fold frames or windows into the batch, and miss parameters that no layer
+owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hf_video.errors import FederatedError, check_choice, check_count, check_number
+
+Tensors = dict[str, torch.Tensor]
+Loss = Callable[[torch.nn.Module, Tensors], torch.Tensor]
+ENGINES = ("vmap", "loop")
+
+
+def model_loss(model: torch.nn.Module, inputs: Tensors) -> torch.Tensor:
+    """The loss that a model of transformers gives for inputs with labels."""
+    return model(**inputs).loss
+
+
+def check_private(model: torch.nn.Module) -> None:
+    """Raises FederatedError for batch norms that learn from a batch: they mix videos, so that no video's influence is
+    bounded. Subclasses of PyTorch's are found too."""
+    coupled = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
+    if coupled:
+        raise FederatedError(
+            f"{len(coupled)} batch norms are in training mode, {coupled[0]!r} among them: their statistics mix videos, "
+            "and no video's influence is bounded. Put them in eval mode (frozen), or use a model with other norms."
+        )
+
+
+def per_video_gradients(
+    model: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    *,
+    loss: Loss = model_loss,
+    engine: str = "vmap",
+    chunk_size: int | None = None,
+) -> Tensors:
+    """Computes the gradient of each video by itself.
+
+    Args:
+        model: Its parameters that require gradients are looked at.
+        inputs: Tensors of a batch, the first dimension (B) the videos.
+        loss: Of the model on a batch of one video.
+        engine: "vmap", or "loop", one backward pass for each video, which works where vmap does not (gradient
+            checkpointing, autocast).
+        chunk_size: Videos at once under vmap; None is all.
+
+    Returns:
+        By parameter (B, *shape), 0 where the loss does not depend on it.
+
+    Raises:
+        FederatedError: The model has batch norms in training mode, or vmap can't run it.
+    """
+    check_choice("engine", engine, ENGINES, FederatedError)
+    check_private(model)
+    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    if engine == "loop":
+        rows = [_gradients_of_one(model, parameters, inputs, row, loss) for row in range(_batch_size(inputs))]
+        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+    fixed = {name: one.detach() for name, one in model.named_parameters() if not one.requires_grad}
+    fixed |= dict(model.named_buffers())
+    whole = _LossOf(model, loss)
+
+    def of_one(trained: Tensors, row: Tensors) -> torch.Tensor:
+        one = {name: value[None] for name, value in row.items()}
+        tensors = {f"model.{name}": value for name, value in {**fixed, **trained}.items()}
+        return torch.func.functional_call(whole, tensors, (one,))
+
+    trained = {name: one.detach() for name, one in parameters.items()}
+    of_all = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0), randomness="different", chunk_size=chunk_size)
+    try:
+        # vmap has no rule for the fused kernel on the CPU and would call it once for each video.
+        with sdpa_kernel(SDPBackend.MATH):
+            return of_all(trained, dict(inputs))
+    except RuntimeError as error:
+        raise FederatedError(
+            f'{type(model).__name__} can\'t be run over videos by vmap ({error}). Use engine="loop".'
+        ) from error
+
+
+class _LossOf(torch.nn.Module):
+    """A model and its loss as one module, whose parameters can be exchanged for a call."""
+
+    def __init__(self, model: torch.nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self._loss = loss
+
+    def forward(self, inputs: Tensors) -> torch.Tensor:
+        return self._loss(self.model, inputs)
+
+
+def _batch_size(inputs: Mapping[str, torch.Tensor]) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _gradients_of_one(
+    model: torch.nn.Module, parameters: Tensors, inputs: Mapping[str, torch.Tensor], row: int, loss: Loss
+) -> Tensors:
+    value = loss(model, {name: one[row : row + 1] for name, one in inputs.items()})
+    found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(one) if gradient is None else gradient
+        for (name, one), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+def clipped_sum(gradients: Tensors, clip: float) -> tuple[Tensors, torch.Tensor]:
+    """Sums gradients (B, *shape), each video's scaled down to the norm `clip` over all parameters together.
+
+    Returns:
+        The sum, and the norms (B,) that the videos had.
+    """
+    check_number("clip", clip, FederatedError, above=0)
+    squares = sum(one.flatten(1).pow(2).sum(1) for one in gradients.values())
+    norms = torch.as_tensor(squares).sqrt()
+    scales = (clip / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
+    return {name: torch.einsum("b,b...->...", scales.to(one), one) for name, one in gradients.items()}, norms
+
+
+def private_gradient(
+    total: Tensors,
+    clip: float,
+    noise_multiplier: float,
+    expected_batch: float,
+    generator: torch.Generator | None = None,
+) -> Tensors:
+    """Adds noise to a clipped sum and divides by the expected batch, as for a batch that came out empty.
+
+    Args:
+        total: Of `clipped_sum`, or zeros.
+        clip: The norm that was clipped to.
+        noise_multiplier: Deviation of the noise in units of `clip`.
+        expected_batch: Rate of sampling times all videos. Dividing by the videos that came would tell how many did.
+        generator: Of the noise; a fixed seed voids the guarantee.
+    """
+    check_number("noise_multiplier", noise_multiplier, FederatedError, least=0)
+    check_number("expected_batch", expected_batch, FederatedError, above=0)
+    deviation = noise_multiplier * clip
+    return {
+        name: (one + deviation * torch.randn(one.shape, generator=generator, dtype=one.dtype, device=one.device))
+        / expected_batch
+        for name, one in total.items()
+    }
+
+
+def poisson_batches(
+    num_videos: int, sample_rate: float, steps: int, generator: torch.Generator | None = None
+) -> list[list[int]]:
+    """Draws batches in which each video is with the same chance, on its own; some may be empty, and are steps too.
+
+    Args:
+        num_videos: Of the data set.
+        sample_rate: The chance of a video.
+        steps: Batches.
+        generator: Of the draws; a fixed seed voids the guarantee.
+    """
+    check_count("num_videos", num_videos, FederatedError)
+    check_number("sample_rate", sample_rate, FederatedError, above=0, most=1)
+    drawn = (torch.rand(num_videos, generator=generator) < sample_rate for _ in range(steps))
+    return [one.nonzero().flatten().tolist() for one in drawn]

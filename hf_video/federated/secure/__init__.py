@@ -1,0 +1,1 @@
+"""Sums that the server learns without any client's part of them."""

@@ -1,0 +1,92 @@
+"""Masks that vanish in the sum of all clients (Bonawitz et al., CCS 2017), from the library `cryptography`.
+
+Two clients agree on a key by X25519; HKDF-SHA256 with the run, the round and the purpose in its `info` makes the key of
+AES-256-CTR, whose stream, read as little-endian uint32, is the mask. Of each pair the later client adds it and the
+earlier one subtracts it. A mask of its own hides each client's vector until the server knows who is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_video.errors import BackendError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+
+def _import_cryptography() -> None:
+    try:
+        import cryptography  # noqa: F401
+    except ImportError as error:
+        raise BackendError(
+            'Secure aggregation needs cryptography, which is not installed: pip install "hf_video[federated]".'
+        ) from error
+
+
+def new_key() -> X25519PrivateKey:
+    """Draws a key pair; one is used for one round."""
+    _import_cryptography()
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.generate()
+
+
+def private_key(secret: bytes) -> X25519PrivateKey:
+    """The key pair of 32 secret bytes."""
+    _import_cryptography()
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(secret)
+
+
+def agreed_key(own: X25519PrivateKey, other: bytes, info: bytes) -> bytes:
+    """The key (32 bytes) that two clients share for one purpose.
+
+    Args:
+        own: A client's key pair.
+        other: The other one's public key, 32 bytes.
+        info: Run, round and purpose.
+    """
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    shared = own.exchange(X25519PublicKey.from_public_bytes(other))
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(shared)
+
+
+def mask_stream(key: bytes, size: int) -> np.ndarray:
+    """(size,) uint32 of the stream of a key, which is used for this alone."""
+    _import_cryptography()
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+    encryptor = Cipher(AES(key), CTR(bytes(16))).encryptor()
+    return np.frombuffer(encryptor.update(bytes(4 * size)), dtype="<u4").astype(np.uint32)
+
+
+def masked_vector(vector: np.ndarray, client: int, pair_keys: Mapping[int, bytes], self_key: bytes) -> np.ndarray:
+    """A client's vector as the server sees it.
+
+    Args:
+        vector: (size,) uint32 levels.
+        client: Its number.
+        pair_keys: By the other clients' numbers.
+        self_key: Of its own mask.
+    """
+    masked = vector + mask_stream(self_key, vector.size)
+    return masked + pair_masks(vector.size, client, pair_keys)
+
+
+def pair_masks(size: int, client: int, pair_keys: Mapping[int, bytes]) -> np.ndarray:
+    """The sum of a client's pair masks, modulo 2^32; the server needs it of a client that dropped out."""
+    total = np.zeros(size, dtype=np.uint32)
+    for other, key in pair_keys.items():
+        mask = mask_stream(key, size)
+        total = total + mask if client > other else total - mask
+    return total
