@@ -3,6 +3,7 @@
   hf-video evaluate clips/ --model my-model --output evaluation
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
   hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
+  hf-video evaluate --task anomaly --scores scores.json --annotations Temporal_Anomaly_Annotation.txt
 
 DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
 its own it is divided as when MODEL was trained on it, and the held-out part is used; --split all takes everything. Each
@@ -18,6 +19,10 @@ can't be read are named, the others go on, and the exit code is 1.
 
 --task moments compares files: moments that sentences describe, by QVHighlights' protocol (mAP, R1 and highlights, for
 short, middle and long moments too). Both have one JSON object on each line, with "qid".
+
+--task anomaly compares scores with abnormal frames: AUC of all frames together (micro) and as the mean over videos
+(macro), which differ by a lot, and average precision. Scores are the JSON of hf-video anomalies, or a row for each
+video; annotations those of UCF-Crime, XD-Violence, ShanghaiTech, Avenue or UBnormal (--protocol, if they don't tell).
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
-from hf_video.cli.arguments import Parser, fraction
+from hf_video.cli.arguments import Parser, fraction, non_negative_float, positive_int
 from hf_video.cli.verbs.classify import DTYPES, load_pipeline
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
     from hf_video.evaluation.report import Report
 
 
-TASKS = ("classification", "moments")
+TASKS = ("classification", "moments", "anomaly")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -48,7 +53,10 @@ def add_arguments(parser: Parser) -> None:
     add("--model", help="a folder, or a name on the Hub")
     add("--predictions", metavar="FILE", help="what was found, for tasks that compare files")
     add("--annotations", metavar="FILE", help="what is there, for the same tasks")
-    add("--protocol", default="1x1", help="paper, paper:ssv2, 5x3, center, 1x1 (default)")
+    parser.add_alias("--scores", "--predictions")
+    add("--protocol", help="paper, paper:ssv2, 5x3, center, 1x1 (default); of anomalies the data set")
+    add("--repeat", type=positive_int, default=1, metavar="N", help="frames that a score of anomalies stands for")
+    add("--smooth", type=non_negative_float, metavar="N", help="deviation of a Gaussian over frames, of anomalies")
     add("--format")
     add("--videos")
     add("--split", default="test", help="train, validation, test (default), or all")
@@ -76,7 +84,10 @@ def add_run_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.task == "moments":
         return evaluate_moments(options)
+    if options.task == "anomaly":
+        return evaluate_anomalies(options)
     need(options, "data", "model")
+    options.protocol = options.protocol or "1x1"
     from hf_video.evaluation.protocols import check_protocol
     from hf_video.evaluation.rows import split_rows
 
@@ -122,6 +133,26 @@ def evaluate_moments(options: argparse.Namespace) -> int:
         print(text)
     else:
         print("\n".join(f"{name:<24} {value:6.2f}" for name, value in metrics["brief"].items()))
+    return DONE
+
+
+def evaluate_anomalies(options: argparse.Namespace) -> int:
+    """Compares scores with abnormal frames."""
+    from hf_video.evaluation.detection import anomaly_files
+
+    need(options, "predictions", "annotations")
+    report = anomaly_files.evaluate_anomalies(
+        options.predictions,
+        options.annotations,
+        protocol=options.protocol,
+        repeat=options.repeat,
+        smooth=options.smooth or None,
+    )
+    text = json.dumps(report.as_dict(), indent=2)
+    if options.output:
+        Path(options.output).mkdir(parents=True, exist_ok=True)
+        (Path(options.output) / "report.json").write_text(text + "\n")
+    print(text if options.json else report)
     return DONE
 
 
