@@ -192,6 +192,7 @@ from .models.x3d.image_processing_x3d import (
 from .models.x3d.modeling_x3d import X3DForVideoClassification as X3DForVideoClassification
 from .models.x3d.modeling_x3d import X3DModel as X3DModel
 from .pipelines.repetitions import count_repetitions as count_repetitions
+from .pipelines.temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .pipelines.video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .pipelines.video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
 from .pipelines.video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline

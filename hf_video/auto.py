@@ -9,7 +9,7 @@ import os
 import pkgutil
 import sys
 
-from hf_video.base.loading import SavedVideoModel
+from hf_video.base.loading import SavedScorer, SavedVideoModel
 from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"
@@ -19,6 +19,7 @@ NEW_PIPELINES = {
     "spatio-temporal-action-detection": (
         f"{_HOME}.spatio_temporal_action_detection.SpatioTemporalActionDetectionPipeline"
     ),
+    "temporal-action-detection": f"{_HOME}.temporal_action_detection.TemporalActionDetectionPipeline",
     "video-feature-extraction": f"{_HOME}.video_feature_extraction.VideoFeatureExtractionPipeline",
     "video-question-answering": f"{_HOME}.video_question_answering.VideoQuestionAnsweringPipeline",
     "video-text-retrieval": f"{_HOME}.video_text_retrieval.VideoTextRetrievalPipeline",
@@ -84,4 +85,5 @@ def register_pipelines(*, override: bool = True) -> None:
     for task, path in PIPELINES.items() if override else ():
         table[task] = {**table[task], "impl": implementation(path)}
     for task, path in NEW_PIPELINES.items():
-        table[task] = {"impl": implementation(path), "pt": (SavedVideoModel,), "default": {}, "type": "multimodal"}
+        loader = SavedScorer if task == "temporal-action-detection" else SavedVideoModel
+        table[task] = {"impl": implementation(path), "pt": (loader,), "default": {}, "type": "multimodal"}

@@ -45,6 +45,15 @@ class WindowSample:
     sample: FrameSample
 
 
+class VideoWindows(list[WindowSample]):
+    """The windows of a video in order, and its `timeline`: (K, 2) float64, frames (of the grid, where that is what cuts
+    it) and the seconds at which they are shown, the last row the end of the video."""
+
+    def __init__(self, windows: Iterable[WindowSample], timeline: np.ndarray):
+        super().__init__(windows)
+        self.timeline = timeline
+
+
 @dataclass(frozen=True)
 class ClipInputs:
     """One clip of window number `window`, as model inputs with one row per crop; `repeated` frames are damaged."""
@@ -54,10 +63,10 @@ class ClipInputs:
     repeated: tuple[int, ...] = ()
 
 
-Event = list[WindowSample] | ClipInputs | VideoError
+Event = VideoWindows | ClipInputs | VideoError
 
 
-def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[list[WindowSample] | ClipInputs]:
+def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[VideoWindows | ClipInputs]:
     """First the windows (without `windows` one, the whole video), then the clips of each in order.
 
     Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
@@ -66,7 +75,9 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
     with open_video(source, fps=request.fps, **options) as video:
         windows = cut(video, request.windows)
         energy = _motion(source, request)
-        seen = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
+        grid = request.windows if isinstance(request.windows, FeatureGrid) else FeatureGrid(1, 1)
+        samples = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
+        seen = VideoWindows(samples, grid.timeline(video))
         yield seen
         clips = [
             (number, _needed(indices, window, request))

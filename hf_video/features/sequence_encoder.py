@@ -237,12 +237,12 @@ def load_encoder(
         CheckpointError: There is none, or it isn't the one that the detector was trained on.
     """
     known, folder = config.encoder or {}, Path(detector)
-    if not folder.is_dir() and str(detector):
+    if os.fspath(detector) and not folder.is_dir():
         with loading(detector):
             files = snapshot_download(str(detector), revision=revision, allow_patterns=[f"{ENCODER_FOLDER}/*"])
         folder = Path(files)
     model: str | Path | None = folder / ENCODER_FOLDER
-    if not (folder / ENCODER_FOLDER / "config.json").is_file():
+    if not os.fspath(detector) or not (folder / ENCODER_FOLDER / "config.json").is_file():
         model = known.get("name")
     if not model:
         raise CheckpointError(

@@ -5,6 +5,7 @@ from .spatio_temporal_action_detection import (
 )
 from .repetitions import RepetitionCount as RepetitionCount
 from .repetitions import count_repetitions as count_repetitions
+from .temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
 from .video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline

@@ -53,12 +53,16 @@ class VideoPipeline(Pipeline):
         if self.processor is not None:
             self.image_processor = self.image_processor or getattr(self.processor, "image_processor", None)
             self.tokenizer = self.tokenizer or getattr(self.processor, "tokenizer", None)
+        self._prepare()
+        check_count("batch_size", self._batch_size, optional=True)
+
+    def _prepare(self) -> None:
+        """Finds the processor, and compares it with the model."""
         self.image_processor, self.video_processor = find_processors(
             self.model, self.image_processor, self.video_processor
         )
         asked = self._preprocess_params.get("num_frames")
         check_pair(self.model, self.image_processor or self.video_processor, num_frames=asked)
-        check_count("batch_size", self._batch_size, optional=True)
 
     # -- options ----------------------------------------------------------------------------------------------------
 

@@ -56,9 +56,9 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         asked: dict[str, Any] = {}
         answer = answer_options(top_k, function_to_apply)
         if candidate_labels is not None:
-            asked["candidate_labels"] = answer["candidate_labels"] = _labels(candidate_labels)
+            asked["candidate_labels"] = answer["candidate_labels"] = checked_labels(candidate_labels)
         if hypothesis_template is not None:
-            asked["hypothesis_template"] = _templates(hypothesis_template)
+            asked["hypothesis_template"] = checked_templates(hypothesis_template)
         return asked, answer
 
     def _ask(
@@ -97,15 +97,18 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         function_to_apply: str | None = None,
     ) -> list[dict[str, Any]]:
         """Logits (views, labels) of one video to its best labels."""
-        sigmoid = getattr(self.model.config, "loss", None) == "sigmoid"
-        function = function_to_apply or ("sigmoid" if sigmoid else "softmax")
-        return best(average_views(model_outputs["logits"], function), dict(enumerate(candidate_labels)), top_k)
+        scores = average_views(model_outputs["logits"], function_to_apply or self._function())
+        return best(scores, dict(enumerate(candidate_labels)), top_k)
+
+    def _function(self) -> str:
+        return "sigmoid" if getattr(self.model.config, "loss", None) == "sigmoid" else "softmax"
 
     def _window(self, rows: torch.Tensor, seen: WindowSample, repeated: set[int], **answer: Any) -> Predictions:
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
 
 
-def _labels(given: Any) -> list[str]:
+def checked_labels(given: Any) -> list[str]:
+    """Labels, given as a list or as one string with commas. Raises VideoOptionError."""
     labels = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
     labels = matching.texts_of("candidate_labels", labels)
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -114,7 +117,8 @@ def _labels(given: Any) -> list[str]:
     return labels
 
 
-def _templates(given: Any) -> list[str]:
+def checked_templates(given: Any) -> list[str]:
+    """Templates, each with one place for the label. Raises VideoOptionError."""
     templates = matching.texts_of("hypothesis_template", given)
     wrong = next((template for template in templates if template.count("{}") != 1), None)
     if wrong is not None:

@@ -241,23 +241,26 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
         return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()
 
     @torch.no_grad()
-    def find_segments(self, output: TemporalDetectionOutput) -> list[Segments]:
+    def find_segments(
+        self, output: TemporalDetectionOutput, config: TemporalDetectionConfig | None = None
+    ) -> list[Segments]:
         """The segments of each video after merging (`nms` and the fields beside it).
 
         Args:
             output: of `forward`, in eval mode.
+            config: whose fields decide which segments are kept and how they are merged; None for the model's.
 
         Returns:
             One `Segments` for each video, at most `max_detections`, best first, positions in steps of the grid.
         """
-        config = self.config
+        config = config or self.config
         levels = torch.unique_consecutive(output.points[:, 3], return_counts=True)[1].tolist()
         scores = (output.logits.float().sigmoid() * output.mask[..., None]).split(levels, dim=1)
         offsets, points = output.offsets.float().split(levels, dim=1), output.points.split(levels)
         found = []
         for video in range(len(output.logits)):
             parts = [
-                self._candidates(score[video], offset[video], point)
+                self._candidates(score[video], offset[video], point, config)
                 for score, offset, point in zip(scores, offsets, points, strict=True)
             ]
             segments, score, labels = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
@@ -281,18 +284,18 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
     voting = "score_iou"
 
     def _candidates(
-        self, scores: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
+        self, scores: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor, config: TemporalDetectionConfig
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Segments, scores and labels of one level: above `score_threshold`, the best `candidates_per_level` pairs of
         point and class, not shorter than `min_length`. `offsets` (T, 2), or (T, classes, 2) where each class has its
         own."""
         flat = scores.flatten()
-        place = (flat > self.config.score_threshold).nonzero()[:, 0]
+        place = (flat > config.score_threshold).nonzero()[:, 0]
         best, order = flat[place].sort(descending=True)
-        place, best = place[order][: self.config.candidates_per_level], best[: self.config.candidates_per_level]
+        place, best = place[order][: config.candidates_per_level], best[: config.candidates_per_level]
         point, label = place // scores.shape[1], place % scores.shape[1]
         distance = offsets[point, label] if offsets.ndim == 3 else offsets[point]
         position, stride = points[point, 0], points[point, 3]
         segments = torch.stack((position - distance[:, 0] * stride, position + distance[:, 1] * stride), dim=1)
-        kept = segments[:, 1] - segments[:, 0] > self.config.min_length
+        kept = segments[:, 1] - segments[:, 0] > config.min_length
         return segments[kept], best[kept], label[kept]

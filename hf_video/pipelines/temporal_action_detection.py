@@ -1,0 +1,434 @@
+"""`pipeline("temporal-action-detection")`: what happens in a video, and when, by a detector or by any classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from hf_video.base.detection.events import Events
+from hf_video.base.detection.modeling import TemporalDetector
+from hf_video.base.detection.types import Detection, Hysteresis
+from hf_video.clips.batching import Job
+from hf_video.clips.grid import FeatureGrid, parse_grid
+from hf_video.clips.request import STRIDE_NAMES, ClipRequest, average_views
+from hf_video.errors import (
+    CheckpointError,
+    VideoOptionError,
+    check_choice,
+    check_number,
+)
+from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
+from hf_video.features.sequences import FeatureSequence, check_sequence, grid_of
+from hf_video.pipelines import matching
+from hf_video.pipelines.base import VideoPipeline
+from hf_video.pipelines.video_classification import (
+    NOT_GIVEN,
+    VideoClassificationPipeline,
+    answer_options,
+    thresholds_of,
+)
+from hf_video.pipelines.video_feature_extraction import VideoFeatureExtractionPipeline
+from hf_video.pipelines.zero_shot_video_classification import (
+    ZeroShotVideoClassificationPipeline,
+    checked_labels,
+    checked_templates,
+)
+from hf_video.video.sampling.samplers import at_fps, resolve
+
+if TYPE_CHECKING:
+    import os
+
+    from hf_video.base.detection.configuration import TemporalDetectionConfig
+    from hf_video.clips.grid import GridLike
+    from hf_video.clips.processors import ClipProcessor
+
+# Classes of these names say that nothing happens.
+BACKGROUND = re.compile(r"background|normal|nothing|none|no[ _-]?(action|activity|event|gesture)", re.IGNORECASE)
+TEXT_BACKGROUND = "nothing happening"
+# For models whose files don't say how long a clip is.
+DEFAULT_GRID = FeatureGrid(stride=0.5, num_frames=2.0, fps=1.0)
+# Fields of a detector's configuration that decide which of its segments are kept.
+NMS_OPTIONS = (
+    *("nms", "nms_sigma", "nms_iou_threshold", "nms_min_score", "class_agnostic_nms", "voting_threshold"),
+    "max_detections",
+)
+DETECTOR, CLASSIFIER, TEXT = "a detector", "a classifier", "a model of video and text"
+# The kinds of models that an option is for; the others are for all.
+OPTIONS_OF = {
+    **dict.fromkeys(NMS_OPTIONS, (DETECTOR,)),
+    **dict.fromkeys(("candidate_labels", "hypothesis_template"), (TEXT,)),
+    **dict.fromkeys(("off_threshold", "smoothing", "background", "function_to_apply", "grid"), (CLASSIFIER, TEXT)),
+    **dict.fromkeys(("views", "num_frames", "frame_sampling_rate", "sampler", "sampler_options"), (CLASSIFIER, TEXT)),
+}
+
+
+class TemporalActionDetectionPipeline(VideoPipeline):
+    """Events of videos with their seconds, by a detector, or without any training by a classifier or by words.
+
+        detect = pipeline("temporal-action-detection", model="folder or Hub name")
+        detect("match.mp4")                               # [Detection("jump", 0.91, start=3.2, end=5.0), ...]
+        detect(["a.mp4", "b.mp4"], threshold=0.3)         # one such list for each file
+        detect("match.mp4").query("jump before throw")    # see `hf_video.base.detection.events`
+        detect("kitchen.mp4", candidate_labels=["cutting bread", "washing up"], grid="2s/0.5s")   # a VideoCLIP
+
+    **A detector** (ActionFormer, TriDet) works on features of the encoder in its sub-folder `encoder/`, on the grid of
+    its configuration. Ready features may come in place of videos: a `FeatureSequence`, an array (T, D), or a list of
+    them.
+
+    **Any video classifier, and any model of video and text**, scores the clips of a grid; stretches of high scores are
+    events (`hf_video.base.detection.types.Hysteresis`).
+
+    Videos, workers and files that can't be read are as in `VideoClassificationPipeline`; so are views, samplers and
+    frames of a clip, but for detectors, which have those that they were trained on.
+
+    Options, of the pipeline or of a call:
+        threshold: Only events that reach this score. For classifiers and texts an event begins there; default 0.5, and
+            for several labels at once the model's own `config.label_thresholds`. Detectors: default none.
+        top_k: The best so many events; default all.
+        min_length: Only events of so many seconds or more; default 0.
+
+    Options for classifiers and texts:
+        grid: Length and step of clips, such as "2s/0.5s" or "16/4": see `hf_video.clips.grid.parse_grid`. Default: as
+            many frames as the processor's sampler spans, a new clip at every quarter of them; "2s/0.5s" where it spans
+            no fixed number. A step longer than a clip leaves parts of the video unseen; a clip longer than the video
+            is the whole of it.
+        off_threshold: An event goes on until its score falls below this; default 0.7 · threshold.
+        smoothing: Clips whose mean score counts for the one in their middle, an odd number; default 1.
+        function_to_apply: "softmax", "sigmoid" or "none"; default by the model, as in classification.
+        background: Classes that say that nothing happens, one name or several: they take their share of a softmax and
+            make no events. Default: those named "background", "normal", "nothing", "none", "no action" and the like.
+            For texts it is compared with the video as the labels are; where softmax is applied and no label has such a
+            name, the default is "nothing happening". None or []: there is none.
+        candidate_labels, hypothesis_template: For texts, see `ZeroShotVideoClassificationPipeline`.
+
+    Options for detectors: `nms`, `nms_sigma`, `nms_iou_threshold`, `nms_min_score`, `class_agnostic_nms`,
+    `voting_threshold` and `max_detections`, in place of the configuration's. Of the pipeline alone: `encoder`, a
+    `SequenceEncoder` or the name of a model, for a detector that has none.
+
+    Results are `Events`, lists of `Detection`, the best first; those of equal score by their start. A detector's events
+    may overlap, also in one class.
+
+    Raises VideoOptionError (options), CheckpointError (a model that finds no events), DataError (features of another
+    encoder or grid) and the exceptions of `VideoReader` (files).
+    """
+
+    def __init__(
+        self, *args: Any, encoder: SequenceEncoder | str | os.PathLike[str] | None = None, **kwargs: Any
+    ) -> None:
+        self._given_encoder = encoder
+        super().__init__(*args, **kwargs)
+
+    @property
+    def kind(self) -> str:
+        """What the model is, of DETECTOR, CLASSIFIER and TEXT. Raises CheckpointError for one that finds no events."""
+        model = self.model
+        if isinstance(model, TemporalDetector):
+            return DETECTOR
+        if any("ForVideoClassification" in one.__name__ for one in type(model).__mro__):
+            if model.config.problem_type != "regression":
+                return CLASSIFIER
+        elif hasattr(model, "get_text_features") or "text" in getattr(model, "input_modalities", ()):
+            return TEXT
+        raise CheckpointError(
+            f"{type(model).__name__} finds no events: use a detector (ActionFormer, TriDet), a video classifier, or a "
+            "model of video and text such as VideoCLIP."
+        )
+
+    def _prepare(self) -> None:
+        """Makes `clips`, the pipeline that gives a row of numbers for every clip: features or scores of classes."""
+        parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
+        options: dict[str, Any] = {"device": self.device}
+        if "num_frames" in self._preprocess_params:
+            options["num_frames"] = self._preprocess_params["num_frames"]
+        self.encoder: SequenceEncoder | None = None
+        self.clips: VideoPipeline | None = None
+        self._why_no_encoder: CheckpointError | None = None
+        if self.kind == CLASSIFIER:
+            self.clips = VideoClassificationPipeline(self.model, **parts, **options)
+        elif self.kind == TEXT:
+            self.clips = ZeroShotVideoClassificationPipeline(self.model, tokenizer=self.tokenizer, **parts, **options)
+        else:
+            self.encoder = self._find_encoder()
+        if self.encoder is not None:
+            self.clips = VideoFeatureExtractionPipeline(
+                self.encoder.model, image_processor=self.encoder.processor, device=self.device
+            )
+
+    def _find_encoder(self) -> SequenceEncoder | None:
+        """The detector's encoder; None where it takes ready features only. Raises CheckpointError for another one."""
+        config, given = self.model.config, self._given_encoder
+        if given is None:
+            try:
+                return load_encoder(getattr(self.model, "name_or_path", ""), config, device=self.device)
+            except CheckpointError as error:
+                if config.encoder:
+                    raise
+                self._why_no_encoder = error
+                return None
+        if not isinstance(given, SequenceEncoder):
+            given = SequenceEncoder(given, grid=grid_of(config), device=self.device)
+        trained_on = (config.encoder or {}).get("digest")
+        if trained_on not in (None, given.digest) or given.grid != grid_of(config):
+            raise CheckpointError(
+                f"The encoder {given.name!r} on the grid {given.grid} is not what the detector was trained on: "
+                f"{(config.encoder or {}).get('name', 'its encoder')} on the grid {grid_of(config)}."
+            )
+        return given
+
+    # -- options ----------------------------------------------------------------------------------------------------
+
+    def _sanitize_parameters(
+        self, grid: GridLike | None = None, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if options.get("windows") is not None:
+            raise VideoOptionError('Events have no windows=: say with grid= which clips are seen, such as "2s/0.5s".')
+        kind = self.kind
+        for name, value in {"grid": grid, **options}.items():
+            if value is not None and kind not in OPTIONS_OF.get(name, (kind,)):
+                raise VideoOptionError(f"{name}={value!r} is for {' and '.join(OPTIONS_OF[name])}. {self._is(kind)}")
+        reading, asked, answer = super()._sanitize_parameters(**options)
+        return {**reading, **({} if grid is None else {"windows": parse_grid(grid)})}, asked, answer
+
+    def _is(self, kind: str) -> str:
+        name = type(self.model).__name__
+        if kind == CLASSIFIER:
+            labels = list(self.model.config.id2label.values())
+            return f"{name} is a classifier with {len(labels)} labels of its own: {', '.join(labels[:5])}, …"
+        if kind == TEXT:
+            return f"{name} compares videos with texts."
+        return f"{name} is a detector, whose clips and labels are those that it was trained on."
+
+    def _options(
+        self,
+        *,
+        threshold: float | None = None,
+        top_k: int | None = NOT_GIVEN,
+        min_length: float | None = None,
+        off_threshold: float | None = None,
+        smoothing: int | None = None,
+        function_to_apply: str | None = None,
+        background: str | Sequence[str] | None = NOT_GIVEN,
+        candidate_labels: str | list[str] | None = None,
+        hypothesis_template: str | list[str] | None = None,
+        nms: str | None = None,
+        nms_sigma: float | None = None,
+        nms_iou_threshold: float | None = None,
+        nms_min_score: float | None = None,
+        class_agnostic_nms: bool | None = None,
+        voting_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        asked: dict[str, Any] = {}
+        answer = answer_options(top_k, function_to_apply)
+        values = (
+            nms,
+            nms_sigma,
+            nms_iou_threshold,
+            nms_min_score,
+            class_agnostic_nms,
+            voting_threshold,
+            max_detections,
+        )
+        merging = {name: value for name, value in zip(NMS_OPTIONS, values, strict=True) if value is not None}
+        if merging:
+            self._config_with(merging)
+        given = {"threshold": threshold, "off_threshold": off_threshold, "min_length": min_length}
+        for name, value in given.items():
+            check_number(name, value, optional=True, **({"least": 0} if name == "min_length" else {}))
+        answer |= {
+            name: value for name, value in {**given, "smoothing": smoothing, **merging}.items() if value is not None
+        }
+        if candidate_labels is not None:
+            asked["candidate_labels"] = answer["candidate_labels"] = checked_labels(candidate_labels)
+        if hypothesis_template is not None:
+            asked["hypothesis_template"] = checked_templates(hypothesis_template)
+        if background is not NOT_GIVEN:
+            names = [] if background is None or background == [] else matching.texts_of("background", background)
+            answer["background"] = names
+        if self.kind == TEXT:
+            asked |= {name: answer[name] for name in ("background", "function_to_apply") if name in answer}
+        return asked, answer
+
+    def _config_with(self, merging: dict[str, Any]) -> TemporalDetectionConfig:
+        """The detector's configuration with some fields changed, checked. Raises ConfigError."""
+        config = self.model.config
+        return type(config).from_dict({**config.to_dict(), **merging}) if merging else config
+
+    # -- clips ------------------------------------------------------------------------------------------------------
+
+    def _request(self, **asked: Any) -> ClipRequest:
+        if self.clips is None:
+            raise self._why_no_encoder
+        if self.encoder is not None:
+            return dataclasses.replace(self.encoder.request, **asked)
+        if "windows" not in asked:
+            asked["windows"] = default_grid(self.clips._request(**asked))
+        return self.clips._request(**asked)
+
+    @property
+    def _process(self) -> ClipProcessor:
+        return self.clips._process
+
+    def _ask(self, **asked: Any) -> dict[str, Any]:
+        if self.kind != TEXT:
+            return {}
+        labels, background = self._classes(**asked)
+        templates = asked.get("hypothesis_template")
+        return self.clips._ask(candidate_labels=[*labels, *background], hypothesis_template=templates)
+
+    def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.clips._rows(asked, clips)
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """One video, or many, or for a detector their features. See the class for the options.
+
+        Returns the `Events` of one video; a list of them for a list; an iterator of them for a generator or dataset.
+        """
+        several = isinstance(inputs, (list, tuple)) and len(inputs) > 0 and all(map(_are_features, inputs))
+        if not several and not _are_features(inputs):
+            return super().__call__(inputs, **options)
+        if self.kind != DETECTOR:
+            raise VideoOptionError(f"Features are for detectors. {self._is(self.kind)}")
+        reading, _, answer = self._sanitize_parameters(**options)
+        fps = {**self._preprocess_params, **reading}.get("fps")
+        answer = {**self._postprocess_params, **answer}
+        found = [self.detect(self._sequence(one, fps), **answer) for one in (inputs if several else [inputs])]
+        return found if several else found[0]
+
+    def _sequence(self, features: FeatureSequence | np.ndarray | torch.Tensor, fps: float | None) -> FeatureSequence:
+        if isinstance(features, FeatureSequence):
+            return features
+        config = self.model.config
+        rate = config.feature_fps if fps is None else fps
+        if rate is None:
+            raise VideoOptionError(
+                "The seconds of an array of features are not known: pass fps=, the frame rate of the video, or a "
+                "FeatureSequence."
+            )
+        return FeatureSequence.from_array(np.asarray(features), grid_of(config), rate)
+
+    def detect(self, sequence: FeatureSequence, **answer: Any) -> Events:
+        """A detector's events of one video, from its features."""
+        config = self.model.config
+        check_sequence(sequence, config)
+        if config.fixed_length:
+            sequence = sequence.resized(config.max_length)
+        features = torch.from_numpy(sequence.vectors)[None].to(self.device)
+        with torch.inference_mode():
+            output = self._run(self.model, {"features": features})
+            merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
+            (found,) = self.model.find_segments(output, self._config_with(merging))
+        seconds = sequence.to_seconds(found.segments.double().numpy()).tolist()
+        events = [
+            Detection(config.id2label[label], score, start, end)
+            for label, score, (start, end) in zip(found.labels.tolist(), found.scores.tolist(), seconds, strict=True)
+        ]
+        return self._chosen(events, **answer)
+
+    def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> Events:
+        rows = [torch.stack(job.logits[number]) for number in range(len(job.seen))]
+        timeline = job.seen.timeline
+        if self.encoder is not None:
+            vectors = torch.stack([row.float().mean(0) for row in rows]).numpy()
+            return self.detect(FeatureSequence(vectors, request.windows, timeline, self.encoder.digest), **answer)
+        merged = self.hysteresis(float(timeline[0, 1]), **answer)
+        events = []
+        for row, window in zip(rows, job.seen, strict=True):
+            events += merged.update(self.scores(row, **answer), sum(window.seconds) / 2)
+        return self._chosen(events + merged.close(float(timeline[-1, 1])), **answer)
+
+    def hysteresis(self, begin: float | None, **answer: Any) -> Hysteresis:
+        """What makes events of `scores`; `begin` is the start of the video in seconds, `answer` the options."""
+        labels, _ = self._classes(**answer)
+        on: Any = answer.get("threshold")
+        if on is None:
+            on, config = 0.5, self.model.config
+            if self.kind == CLASSIFIER and config.problem_type == "multi_label_classification":
+                limits = thresholds_of(config, len(config.id2label))
+                on = np.array([limits[number] for number, label in sorted(config.id2label.items()) if label in labels])
+        names = {"off_threshold": "off", "smoothing": "smoothing", "min_length": "min_length"}
+        options = {names[name]: value for name, value in answer.items() if name in names}
+        return Hysteresis(labels, on=on, begin=begin, **options)
+
+    def scores(self, rows: torch.Tensor, **answer: Any) -> np.ndarray:
+        """Logits (views, classes) of one clip to the scores of the labels that make events, float64."""
+        labels, background = self._classes(**answer)
+        scores = average_views(rows, self._function(**answer)).double().numpy()
+        if self.kind == TEXT:
+            return scores[: len(labels)]
+        return scores[[label not in background for _, label in sorted(self.model.config.id2label.items())]]
+
+    def _function(self, function_to_apply: str | None = None, **_: Any) -> str:
+        return function_to_apply or self.clips._function()
+
+    def _classes(self, **answer: Any) -> tuple[list[str], list[str]]:
+        """The labels that make events, and those that say that nothing happens; the latter behind the former where
+        they are texts. Raises VideoOptionError."""
+        background = answer.get("background")
+        labels = answer.get("candidate_labels")
+        if self.kind == CLASSIFIER:
+            labels = [label for _, label in sorted(self.model.config.id2label.items())]
+            for name in background or ():
+                check_choice("background", name, labels)
+        elif labels is None:
+            raise VideoOptionError("candidate_labels is missing: pass the labels to find, a list of texts.")
+        softmax = self._function(**answer) == "softmax"
+        if background is None:
+            background = [label for label in labels if BACKGROUND.fullmatch(label)]
+            if self.kind == TEXT and softmax and not background:
+                background = [TEXT_BACKGROUND]
+        found = [label for label in labels if label not in background]
+        if not found:
+            raise VideoOptionError(f"All labels are background: {', '.join(background)}. Nothing is left to be found.")
+        if self.kind == TEXT and softmax and len(found) + len(background) < 2:
+            raise VideoOptionError(
+                f"The softmax over one label, {found[0]!r}, is always 1: give another label, a background= to compare "
+                'it with, or function_to_apply="sigmoid".'
+            )
+        return found, background
+
+    def _chosen(
+        self,
+        events: Sequence[Detection],
+        *,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        min_length: float = 0.0,
+        **_: Any,
+    ) -> Events:
+        kept = [
+            one for one in events if one.end - one.start >= min_length and (threshold is None or one.score >= threshold)
+        ]
+        return Events(sorted(kept, key=lambda one: (-one.score, one.start, one.end, one.label))[:top_k])
+
+    # transformers' own steps, for one video at a time.
+
+    def _forward(self, model_inputs: dict[str, torch.Tensor], **asked: Any) -> ModelOutput:
+        return self.clips._forward(model_inputs, **asked)
+
+    def postprocess(self, model_outputs: ModelOutput, **answer: Any) -> np.ndarray:
+        """Logits (views, classes) of one clip to the scores of the labels that make events."""
+        return self.scores(model_outputs["logits"], **answer)
+
+
+def _are_features(one: Any) -> bool:
+    return isinstance(one, FeatureSequence) or (isinstance(one, (np.ndarray, torch.Tensor)) and one.ndim == 2)
+
+
+def default_grid(request: ClipRequest) -> FeatureGrid:
+    """Clips as long as those that a model's processor takes of a whole video, a new one at every quarter of it;
+    `DEFAULT_GRID` where they are spread over any length."""
+    sampling = request.sampling
+    sampler = resolve(sampling.sampler or ("uniform" if sampling.stride is None else "dense"))
+    if sampler not in STRIDE_NAMES:
+        return DEFAULT_GRID
+    span = request.num_frames * request.frame_distance
+    return FeatureGrid(max(span // 4, 1), span, 30.0 if sampler is at_fps else None)
