@@ -45,6 +45,8 @@ class VideoPipeline(Pipeline):
     _load_video_processor = None
     _load_feature_extractor = False
     _load_tokenizer = False
+    # The options of `reading_options` that the task has.
+    reading_names: tuple[str, ...] = READING_OPTIONS
     # What a window's result is called where there are several.
     window_key = "predictions"
 
@@ -72,7 +74,7 @@ class VideoPipeline(Pipeline):
         own = inspect.signature(self._options).parameters
         unknown = [name for name in options if name not in own]
         if unknown:
-            known = sorted({*READING_OPTIONS, *own} - {"local_files_only"})
+            known = sorted({*self.reading_names, *own} - {"local_files_only"})
             raise VideoOptionError(unknown_name(f"{self.task or type(self).__name__} has no option", unknown[0], known))
         asked, answer = self._options(**options)
         return reading, asked, {**answer, **({} if bad_files is None else {"bad_files": bad_files})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from hf_video.errors import (
     check_choice,
     check_number,
 )
+from hf_video.features.events import find_events
 from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
-from hf_video.features.sequences import FeatureSequence, check_sequence, grid_of
+from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.pipelines import matching
-from hf_video.pipelines.base import VideoPipeline
+from hf_video.pipelines.base import READING_OPTIONS, VideoPipeline
 from hf_video.pipelines.video_classification import (
     NOT_GIVEN,
     VideoClassificationPipeline,
@@ -117,6 +118,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     Raises VideoOptionError (options), CheckpointError (a model that finds no events), DataError (features of another
     encoder or grid) and the exceptions of `VideoReader` (files).
     """
+
+    reading_names = ("grid", *(name for name in READING_OPTIONS if name != "windows"))
 
     def __init__(
         self, *args: Any, encoder: SequenceEncoder | str | os.PathLike[str] | None = None, **kwargs: Any
@@ -282,6 +285,11 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         templates = asked.get("hypothesis_template")
         return self.clips._ask(candidate_labels=[*labels, *background], hypothesis_template=templates)
 
+    def _results(self, videos: Any, *parts: Any, bad_files: str = "raise", **answer: Any) -> Iterator[Any]:
+        if self.kind != DETECTOR:
+            self.hysteresis(None, **answer)  # options that have no meaning are refused before a video is read
+        return super()._results(videos, *parts, bad_files=bad_files, **answer)
+
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.clips._rows(asked, clips)
 
@@ -317,21 +325,9 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     def detect(self, sequence: FeatureSequence, **answer: Any) -> Events:
         """A detector's events of one video, from its features."""
-        config = self.model.config
-        check_sequence(sequence, config)
-        if config.fixed_length:
-            sequence = sequence.resized(config.max_length)
-        features = torch.from_numpy(sequence.vectors)[None].to(self.device)
-        with torch.inference_mode():
-            output = self._run(self.model, {"features": features})
-            merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
-            (found,) = self.model.find_segments(output, self._config_with(merging))
-        seconds = sequence.to_seconds(found.segments.double().numpy()).tolist()
-        events = [
-            Detection(config.id2label[label], score, start, end)
-            for label, score, (start, end) in zip(found.labels.tolist(), found.scores.tolist(), seconds, strict=True)
-        ]
-        return self._chosen(events, **answer)
+        merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
+        found = self._run(find_events, {}, model=self.model, sequence=sequence, config=self._config_with(merging))
+        return self._chosen(found, **answer)
 
     def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> Events:
         rows = [torch.stack(job.logits[number]) for number in range(len(job.seen))]

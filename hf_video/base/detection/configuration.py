@@ -8,7 +8,7 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.errors import ConfigError
+from hf_video.errors import ConfigError, check_count, check_number
 
 NMS = ("soft", "hard", "none")
 NECKS = ("identity", "fpn")
@@ -140,6 +140,11 @@ class TemporalDetectionConfig(VideoConfig):
                     f"stream_sizes={self.stream_sizes!r} must give one width for each of the {len(self.input_sizes)} "
                     f"features, with the sum hidden_size={self.hidden_size}."
                 )
+        for name in ("candidates_per_level", "max_detections"):
+            check_count(name, getattr(self, name), ConfigError)
+        check_number("nms_sigma", self.nms_sigma, ConfigError, above=0)
+        for name in ("score_threshold", "nms_min_score", "nms_iou_threshold", "voting_threshold", "min_length"):
+            check_number(name, getattr(self, name), ConfigError, least=0)
         for name, allowed in (("nms", NMS), ("neck", NECKS), ("backbone", self.backbones)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be one of {', '.join(map(repr, allowed))}.")

@@ -159,7 +159,10 @@ class Hysteresis:
         self.on = np.broadcast_to(np.asarray(on, dtype=np.float64), (len(self.labels),))
         self.off = 0.7 * self.on if off is None else np.broadcast_to(np.asarray(off, np.float64), self.on.shape)
         if not ((self.off > 0) & (self.off <= self.on)).all():
-            raise VideoOptionError(f"on={on!r} and off={off!r} must be above 0, and off at most on.")
+            raise VideoOptionError(
+                f"An event begins at a score of {on!r} and ends below {self.off.tolist() if off is None else off!r}: "
+                "both must be above 0, and the end at most the beginning."
+            )
         check_number("min_length", min_length, least=0)
         if check_count("smoothing", smoothing) % 2 == 0:
             raise VideoOptionError(f"smoothing={smoothing} must be odd: a window, and as many on each side of it.")

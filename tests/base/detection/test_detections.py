@@ -94,7 +94,7 @@ class TestWindows:
 
     def test_no_window_and_wrong_thresholds(self):
         assert merge_windows(np.zeros((0, 1)), np.zeros(0), ["jump"]) == []
-        with pytest.raises(VideoOptionError, match="off at most on"):
+        with pytest.raises(VideoOptionError, match="end at most the beginning"):
             self.events([0.0] * 8, on=0.3, off=0.5)
 
     def test_scores_are_smoothed_over_neighbours(self):
