@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from hf_video.clips.read import ClipInputs, Event, VideoWindows, each
+from hf_video.clips.read import ClipInputs, Event, SeenWindows, each
 from hf_video.errors import VideoError
 
 # Views of one forward where nobody set a batch size: enough to fill a CPU or a small accelerator.
@@ -26,7 +26,7 @@ Forward = Callable[[Row], torch.Tensor]
 class VideoResult:
     """What a model says of a video: what was seen, and the logits (classes,) of each view, by window; or the error."""
 
-    seen: VideoWindows = field(default_factory=lambda: VideoWindows([], np.zeros((0, 2))))
+    seen: SeenWindows = field(default_factory=lambda: SeenWindows([], np.zeros((0, 2))))
     logits: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     repeated: dict[int, set[int]] = field(default_factory=dict)
     error: VideoError | None = None

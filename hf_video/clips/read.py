@@ -45,7 +45,7 @@ class WindowSample:
     sample: FrameSample
 
 
-class VideoWindows(list[WindowSample]):
+class SeenWindows(list[WindowSample]):
     """The windows of a video in order, and its `timeline`: (K, 2) float64, frames (of the grid, where that is what cuts
     it) and the seconds at which they are shown, the last row the end of the video."""
 
@@ -63,10 +63,10 @@ class ClipInputs:
     repeated: tuple[int, ...] = ()
 
 
-Event = VideoWindows | ClipInputs | VideoError
+Event = SeenWindows | ClipInputs | VideoError
 
 
-def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[VideoWindows | ClipInputs]:
+def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[SeenWindows | ClipInputs]:
     """First the windows (without `windows` one, the whole video), then the clips of each in order.
 
     Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
@@ -75,9 +75,12 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
     with open_video(source, fps=request.fps, **options) as video:
         windows = cut(video, request.windows)
         energy = _motion(source, request)
-        grid = request.windows if isinstance(request.windows, FeatureGrid) else FeatureGrid(1, 1)
         samples = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
-        seen = VideoWindows(samples, grid.timeline(video))
+        meta = video.metadata
+        timeline = np.array([[0.0, meta.begin], [meta.num_frames, meta.begin + meta.duration]])
+        if isinstance(request.windows, FeatureGrid):
+            timeline = request.windows.timeline(video)
+        seen = SeenWindows(samples, timeline)
         yield seen
         clips = [
             (number, _needed(indices, window, request))

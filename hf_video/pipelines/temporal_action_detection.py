@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,13 @@ from transformers.modeling_outputs import ModelOutput
 
 from hf_video.base.detection.events import Events
 from hf_video.base.detection.modeling import TemporalDetector
-from hf_video.base.detection.types import Detection, Hysteresis
-from hf_video.clips.batching import Job
-from hf_video.clips.grid import FeatureGrid, parse_grid
-from hf_video.clips.request import STRIDE_NAMES, ClipRequest, average_views
+from hf_video.base.detection.types import Detection
+from hf_video.clips.batching import VideoResult
+from hf_video.clips.grid import parse_grid
+from hf_video.clips.request import ClipRequest
 from hf_video.errors import (
     CheckpointError,
     VideoOptionError,
-    check_choice,
     check_number,
 )
 from hf_video.features.events import find_events
@@ -28,6 +26,7 @@ from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import READING_OPTIONS, VideoPipeline
+from hf_video.pipelines.event_classes import EventClasses, default_grid
 from hf_video.pipelines.video_classification import (
     NOT_GIVEN,
     VideoClassificationPipeline,
@@ -40,7 +39,6 @@ from hf_video.pipelines.zero_shot_video_classification import (
     checked_labels,
     checked_templates,
 )
-from hf_video.video.sampling.samplers import at_fps, resolve
 
 if TYPE_CHECKING:
     import os
@@ -49,11 +47,6 @@ if TYPE_CHECKING:
     from hf_video.clips.grid import GridLike
     from hf_video.clips.processors import ClipProcessor
 
-# Classes of these names say that nothing happens.
-BACKGROUND = re.compile(r"background|normal|nothing|none|no[ _-]?(action|activity|event|gesture)", re.IGNORECASE)
-TEXT_BACKGROUND = "nothing happening"
-# For models whose files don't say how long a clip is.
-DEFAULT_GRID = FeatureGrid(stride=0.5, num_frames=2.0, fps=1.0)
 # Fields of a detector's configuration that decide which of its segments are kept.
 NMS_OPTIONS = (
     *("nms", "nms_sigma", "nms_iou_threshold", "nms_min_score", "class_agnostic_nms", "voting_threshold"),
@@ -281,13 +274,14 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     def _ask(self, **asked: Any) -> dict[str, Any]:
         if self.kind != TEXT:
             return {}
-        labels, background = self._classes(**asked)
-        templates = asked.get("hypothesis_template")
-        return self.clips._ask(candidate_labels=[*labels, *background], hypothesis_template=templates)
+        texts = self.classes(**asked).all
+        return self.clips._ask(candidate_labels=texts, hypothesis_template=asked.get("hypothesis_template"))
 
     def _results(self, videos: Any, *parts: Any, bad_files: str = "raise", **answer: Any) -> Iterator[Any]:
         if self.kind != DETECTOR:
-            self.hysteresis(None, **answer)  # options that have no meaning are refused before a video is read
+            self.classes(**answer).hysteresis(
+                None, **answer
+            )  # options that have no meaning are refused before a video is read
         return super()._results(videos, *parts, bad_files=bad_files, **answer)
 
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -329,67 +323,31 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         found = self._run(find_events, {}, model=self.model, sequence=sequence, config=self._config_with(merging))
         return self._chosen(found, **answer)
 
-    def _answer(self, job: Job, request: ClipRequest, answer: dict[str, Any]) -> Events:
-        rows = [torch.stack(job.logits[number]) for number in range(len(job.seen))]
-        timeline = job.seen.timeline
+    def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> Events:
+        timeline = result.seen.timeline
         if self.encoder is not None:
-            vectors = torch.stack([row.float().mean(0) for row in rows]).numpy()
-            return self.detect(FeatureSequence(vectors, request.windows, timeline, self.encoder.digest), **answer)
-        merged = self.hysteresis(float(timeline[0, 1]), **answer)
+            sequence = FeatureSequence(result.vectors(), request.windows, timeline, self.encoder.digest)
+            return self.detect(sequence, **answer)
+        classes = self.classes(**answer)
+        merged = classes.hysteresis(float(timeline[0, 1]), **answer)
         events = []
-        for row, window in zip(rows, job.seen, strict=True):
-            events += merged.update(self.scores(row, **answer), sum(window.seconds) / 2)
+        for number, window in enumerate(result.seen):
+            scores = classes.scores(torch.stack(result.logits[number]))
+            events += merged.update(scores, sum(window.seconds) / 2)
         return self._chosen(events + merged.close(float(timeline[-1, 1])), **answer)
 
-    def hysteresis(self, begin: float | None, **answer: Any) -> Hysteresis:
-        """What makes events of `scores`; `begin` is the start of the video in seconds, `answer` the options."""
-        labels, _ = self._classes(**answer)
-        on: Any = answer.get("threshold")
-        if on is None:
-            on, config = 0.5, self.model.config
-            if self.kind == CLASSIFIER and config.problem_type == "multi_label_classification":
-                limits = thresholds_of(config, len(config.id2label))
-                on = np.array([limits[number] for number, label in sorted(config.id2label.items()) if label in labels])
-        names = {"off_threshold": "off", "smoothing": "smoothing", "min_length": "min_length"}
-        options = {names[name]: value for name, value in answer.items() if name in names}
-        return Hysteresis(labels, on=on, begin=begin, **options)
-
-    def scores(self, rows: torch.Tensor, **answer: Any) -> np.ndarray:
-        """Logits (views, classes) of one clip to the scores of the labels that make events, float64."""
-        labels, background = self._classes(**answer)
-        scores = average_views(rows, self._function(**answer)).double().numpy()
+    def classes(self, **answer: Any) -> EventClasses:
+        """The classes of a classifier, or the texts, by the options. Raises VideoOptionError."""
+        function = answer.get("function_to_apply") or self.clips._function()
+        background, config = answer.get("background"), self.model.config
         if self.kind == TEXT:
-            return scores[: len(labels)]
-        return scores[[label not in background for _, label in sorted(self.model.config.id2label.items())]]
-
-    def _function(self, function_to_apply: str | None = None, **_: Any) -> str:
-        return function_to_apply or self.clips._function()
-
-    def _classes(self, **answer: Any) -> tuple[list[str], list[str]]:
-        """The labels that make events, and those that say that nothing happens; the latter behind the former where
-        they are texts. Raises VideoOptionError."""
-        background = answer.get("background")
-        labels = answer.get("candidate_labels")
-        if self.kind == CLASSIFIER:
-            labels = [label for _, label in sorted(self.model.config.id2label.items())]
-            for name in background or ():
-                check_choice("background", name, labels)
-        elif labels is None:
-            raise VideoOptionError("candidate_labels is missing: pass the labels to find, a list of texts.")
-        softmax = self._function(**answer) == "softmax"
-        if background is None:
-            background = [label for label in labels if BACKGROUND.fullmatch(label)]
-            if self.kind == TEXT and softmax and not background:
-                background = [TEXT_BACKGROUND]
-        found = [label for label in labels if label not in background]
-        if not found:
-            raise VideoOptionError(f"All labels are background: {', '.join(background)}. Nothing is left to be found.")
-        if self.kind == TEXT and softmax and len(found) + len(background) < 2:
-            raise VideoOptionError(
-                f"The softmax over one label, {found[0]!r}, is always 1: give another label, a background= to compare "
-                'it with, or function_to_apply="sigmoid".'
-            )
-        return found, background
+            if "candidate_labels" not in answer:
+                raise VideoOptionError("candidate_labels is missing: pass the labels to find, a list of texts.")
+            return EventClasses(answer["candidate_labels"], function, background=background, texts=True)
+        labels = [label for _, label in sorted(config.id2label.items())]
+        several = config.problem_type == "multi_label_classification"
+        thresholds = thresholds_of(config, len(labels)) if several else None
+        return EventClasses(labels, function, background=background, thresholds=thresholds)
 
     def _chosen(
         self,
@@ -412,19 +370,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     def postprocess(self, model_outputs: ModelOutput, **answer: Any) -> np.ndarray:
         """Logits (views, classes) of one clip to the scores of the labels that make events."""
-        return self.scores(model_outputs["logits"], **answer)
+        return self.classes(**answer).scores(model_outputs["logits"])
 
 
 def _are_features(one: Any) -> bool:
     return isinstance(one, FeatureSequence) or (isinstance(one, (np.ndarray, torch.Tensor)) and one.ndim == 2)
-
-
-def default_grid(request: ClipRequest) -> FeatureGrid:
-    """Clips as long as those that a model's processor takes of a whole video, a new one at every quarter of it;
-    `DEFAULT_GRID` where they are spread over any length."""
-    sampling = request.sampling
-    sampler = resolve(sampling.sampler or ("uniform" if sampling.stride is None else "dense"))
-    if sampler not in STRIDE_NAMES:
-        return DEFAULT_GRID
-    span = request.num_frames * request.frame_distance
-    return FeatureGrid(max(span // 4, 1), span, 30.0 if sampler is at_fps else None)
