@@ -22,8 +22,10 @@ STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 OLD_NAMES = Path(__file__).parent / "saved_by_0_1_0" / "public_names.json"  # of its packages, README, docs, docstrings
 NO_MODEL = {
     "DETECTORS",
+    "Events",
     "HFVideoError",
     "MODELS",
+    "TemporalActionDetectionPipeline",
     "VideoClassificationPipeline",
     "VideoFeatureExtractionPipeline",
     "VideoFrames",
@@ -32,6 +34,7 @@ NO_MODEL = {
     "VideoTextRetrievalPipeline",
     "ZeroShotVideoClassificationPipeline",
     "__version__",
+    "count_repetitions",
     "from_official",
     "register_auto_classes",
     "video_clip",

@@ -1,10 +1,10 @@
 from .base import VideoPipeline as VideoPipeline
+from .repetitions import RepetitionCount as RepetitionCount
+from .repetitions import count_repetitions as count_repetitions
 from .spatio_temporal_action_detection import PeopleEvents as PeopleEvents
 from .spatio_temporal_action_detection import (
     SpatioTemporalActionDetectionPipeline as SpatioTemporalActionDetectionPipeline,
 )
-from .repetitions import RepetitionCount as RepetitionCount
-from .repetitions import count_repetitions as count_repetitions
 from .temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
