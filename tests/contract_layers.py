@@ -1,5 +1,5 @@
 """What every model must do with its layers: call each, whatever somebody made of it, and start none from memory that
-nobody filled. Shortcuts past a layer are for plain ones only (`hf_video.layers.plain`).
+nobody filled. Shortcuts past a layer are for plain ones only (`hf_video.layers.linear`).
 
 A part of `contract.ModelContract`; models of video and text, whose contract is their own, inherit it by itself.
 """

@@ -47,7 +47,7 @@ def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoF
 def fill_unsaved_buffers(model: PreTrainedModel, *_) -> None:
     """Sets the buffers that no file holds, such as `position_ids`, in a model that was built without memory.
 
-    Ours have none (see `layers.tables`). transformers' text towers have some and set them in `_init_weights`, which
+    Ours have none (see `layers.embeddings`). transformers' text towers have some and set them in `_init_weights`, which
     only `from_pretrained` calls; here it is called with what files hold marked as initialised, which it leaves alone.
     """
     device = next((p.device for p in model.parameters() if p.device.type != "meta"), None)

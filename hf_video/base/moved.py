@@ -18,6 +18,11 @@ _MOVES = (
         "processing_pixels:processing_config convert safe_weights model_folder output_paths",
     ),
     ("", "evaluation", "metrics"),
+    (
+        "layers",
+        "layers",
+        "plain:linear patches:embeddings positions:embeddings tables:embeddings attention:vit drop_path:vit",
+    ),
     ("data", "base", "written:written_files"),
     ("tasks", "base", "pairing loading"),
     ("video", "video.frames", "part times rgb pixels resize:pixels background:pixels addresses"),

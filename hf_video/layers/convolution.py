@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hf_video.layers.plain import is_plain
+from hf_video.layers.linear import is_plain
 
 Triple = tuple[int, int, int]  # (frames, rows, columns)
 

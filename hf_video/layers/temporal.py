@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
-from hf_video.layers.drop_path import DropPath
-from hf_video.layers.plain import is_ordinary
-from hf_video.layers.positions import sinusoid_table
-from hf_video.layers.tables import Tables
+from hf_video.layers.embeddings import Tables, sinusoid_table
+from hf_video.layers.linear import is_ordinary
+from hf_video.layers.vit import DropPath
 
 
 class TemporalConv(nn.Conv1d):

@@ -1,15 +1,248 @@
-"""The pre-norm transformer block of ViT (Dosovitskiy et al., 2021), under the names transformers writes to disk."""
+"""The pre-norm transformer block of ViT (Dosovitskiy et al., 2021), under the names transformers writes to disk.
+
+Attention runs through transformers' attention interface (eager, SDPA, flash, flex), and one product makes queries, keys
+and values. `output_attentions=True` is right under every implementation: fused kernels never form the probabilities,
+so such a call takes the eager path.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_video.layers.attention import SelfAttention
-from hf_video.layers.drop_path import DropPath
-from hf_video.layers.linear import on_rows
+from hf_video.layers.linear import on_rows, side_by_side
+
+SCORES_IN_CACHE = 2_500_000
+
+# A context or hidden state, and the probabilities of its attention where they were asked for.
+Attended = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> Attended:
+    """softmax(scaling · q kᵀ + mask) v: (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim), probs."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query * scaling) @ key.transpose(-2, -1)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probs = scores.softmax(dim=-1)
+    context = F.dropout(probs, p=dropout, training=module.training) @ value
+    return context.transpose(1, 2).contiguous(), probs
+
+
+def sdpa_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> Attended:
+    """PyTorch's fused attention; shapes as in `eager_attention`, no probabilities.
+
+    Stands in for transformers' function of the same name, which branches on the number of tokens: that number may come
+    out of a mask (masked autoencoding), and a compiled or exported graph can't branch on data.
+    """
+    if attention_mask is None and dropout == 0.0 and plain_products_pay(query):
+        return attention_by_heads(query, key, value, scaling), None
+    context = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    return context.transpose(1, 2).contiguous(), None
+
+
+def plain_products_pay(query: torch.Tensor) -> bool:
+    """bfloat16 on a CPU that multiplies bfloat16 vectors but not tiles (AVX512-BF16 without AMX): PyTorch's fused
+    kernel is then as slow as in float32, forward and backward, which matrix products are not. While training they keep
+    the probabilities, batch · heads · tokens² · 2 bytes a layer, as eager attention does."""
+    return (
+        query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and has_bf16_vectors()
+    )
+
+
+@functools.lru_cache
+def has_bf16_vectors() -> bool:
+    vectors, tiles = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    return vectors and not tiles
+
+
+def attention_by_heads(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None = None
+) -> torch.Tensor:
+    """softmax(scaling · q kᵀ) v, a few heads at a time, so that their scores stay in the cache; (batch, heads, tokens,
+    head_dim) -> (batch, tokens, heads, head_dim). Scores are rounded to the inputs' type, as in `eager_attention`."""
+    batch, _, tokens, head_dim = query.shape
+    heads = max(1, SCORES_IN_CACHE // max(batch * tokens * key.shape[2], 1))
+    query = query * (head_dim**-0.5 if scaling is None else scaling)
+    groups = zip(query.split(heads, 1), key.transpose(-2, -1).split(heads, 1), value.split(heads, 1), strict=True)
+    return torch.cat([(q @ k).softmax(-1) @ v for q, k, v in groups], dim=1).transpose(1, 2).contiguous()
+
+
+def attention_function(name: str | None) -> Callable[..., Attended]:
+    """The function for `config._attn_implementation`: transformers' registry, with our own for eager and plain SDPA."""
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    return sdpa_attention if function is sdpa_attention_forward else function
+
+
+class SelfAttention(nn.Module):
+    """The inner half of a ViT attention: projections and the softmax product. Subclasses say how q, k, v are made.
+
+    `config` is kept because `model.set_attn_implementation()` changes it in place.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.head_dim = hidden_size // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = float(config.attention_probs_dropout_prob)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., 3·D): queries, keys and values side by side."""
+        raise NotImplementedError
+
+    def split_heads(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(batch, tokens, 3·D) -> three views (batch, heads, tokens, head_dim)."""
+        return qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        output_attentions: bool = False,
+        scaling: float | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> Attended:
+        """Three (batch, heads, tokens, head_dim) -> context (batch, tokens, D) and probabilities or None. `mask` is
+        added to the scores: it must broadcast to (batch, heads, queries, keys) and have the queries' dtype."""
+        attention = eager_attention if output_attentions else attention_function(self.config._attn_implementation)
+        context, probs = attention(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            scaling=self.scaling if scaling is None else scaling,
+            dropout=self.dropout if self.training else 0.0,
+            is_causal=False,
+        )
+        return context.flatten(2), probs if output_attentions else None
+
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False) -> Attended:
+        """(batch, tokens, D) -> context of all tokens, or of the first one, and probabilities or None."""
+        query, key, value = self.split_heads(self.project(x))
+        return self.attend(query[:, :, :1] if first_only else query, key, value, output_attentions)
+
+
+class FusedSelfAttention(SelfAttention):
+    """q, k and v from one weight on disk, `qkv` (TimeSformer, MViT)."""
+
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True) -> None:
+        super().__init__(config, hidden_size, num_heads)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return on_rows(self.qkv, x)
+
+
+class SplitSelfAttention(SelfAttention):
+    """q, k and v from three weights on disk, `query`, `key`, `value`. With `bias` there are biases `q_bias`, `v_bias`
+    (VideoMAE: a key bias drops out of the softmax and is left away); with `key_bias` besides, each of the three layers
+    has its own, as in ViT.
+
+    The weights stay three parameters so that what lies in memory is what lies on disk: a training run that resumes by
+    `load_state_dict` must find its weights under the names that were saved. They are joined when used: 0.4 % of a
+    ViT-B layer's time on a CPU, and one kernel instead of three on a GPU.
+    """
+
+    def __init__(
+        self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True, *, key_bias: bool = False
+    ) -> None:
+        super().__init__(config, hidden_size, num_heads)
+        self.query, self.key, self.value = (
+            nn.Linear(hidden_size, hidden_size, bias=bias and key_bias) for _ in range(3)
+        )
+        self.q_bias = nn.Parameter(torch.zeros(hidden_size)) if bias and not key_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(hidden_size)) if bias and not key_bias else None
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        return side_by_side(x, (self.query, self.key, self.value), bias)
+
+
+class CosineSelfAttention(SplitSelfAttention):
+    """Cosine attention with a learned temperature per head (VideoMAE v2 `CosAttention`, after Swin v2):
+    softmax(exp(min(scale, ln 100)) · cos(q, k)) v. `scale` (heads, 1, 1) starts at ln 10."""
+
+    max_scale = 4.6052
+
+    def __init__(self, config: PreTrainedConfig, hidden_size: int, num_heads: int, bias: bool = True) -> None:
+        super().__init__(config, hidden_size, num_heads, bias)
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log())
+
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False) -> Attended:
+        query, key, value = self.split_heads(self.project(x))
+        query = query[:, :, :1] if first_only else query
+        query = F.normalize(query, dim=-1) * self.scale.clamp(max=self.max_scale).exp()
+        return self.attend(query.to(value.dtype), F.normalize(key, dim=-1), value, output_attentions, scaling=1.0)
+
+
+class DropPath(nn.Module):
+    """Drops whole residual branches while training: each slice along the first `dims` dimensions is kept with
+    probability `1 - p` and scaled by `1 / (1 - p)`; identity in eval mode.
+
+    `dims=1` drops per sample; a larger `dims` drops each row of a grid on its own, as TimeSformer's official code does
+    for its temporal and spatial branches.
+    """
+
+    def __init__(self, p: float = 0.0, dims: int = 1) -> None:
+        super().__init__()
+        self.p = p
+        self.dims = dims
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.p
+        mask = x.new_empty(x.shape[: self.dims] + (1,) * (x.ndim - self.dims)).bernoulli_(keep)
+        return x * (mask / keep)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, dims={self.dims}"
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates that rise linearly from 0 at the first block to `last` at the last one (every model here uses this)."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
 class Dense(nn.Module):
@@ -34,7 +267,9 @@ class Attention(nn.Module):
         self.attention = attention
         self.output = Dense(hidden_size, hidden_size, dropout=dropout)
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False, **options):
+    def forward(
+        self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False, **options: Any
+    ) -> Attended:
         context, probs = self.attention(x, output_attentions, first_only, **options)
         return self.output(context), probs
 
@@ -68,7 +303,7 @@ class ViTBlock(GradientCheckpointingLayer):
     def mlp(self, x: torch.Tensor) -> torch.Tensor:
         return self.output(self.intermediate(self.layernorm_after(x)))
 
-    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False):
+    def forward(self, x: torch.Tensor, output_attentions: bool = False, first_only: bool = False) -> Attended:
         """`first_only` returns just the first token, (batch, 1, D), and leaves out what only the others would need: a
         classifier that reads the class token wants no more of the last block."""
         attended, probs = self.attention(self.layernorm_before(x), output_attentions, first_only)
@@ -83,11 +318,12 @@ def run_blocks(
     output_hidden_states: bool = False,
     output_attentions: bool = False,
     first_only: bool = False,
-    **options,
-):
+    **options: Any,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None, tuple[Any, ...] | None]:
     """Applies blocks in turn: the last hidden state, every hidden state (the input first) or None, and what each block
     returns beside it (attention probabilities) or None. `first_only` goes to the last block; `options` to all."""
-    hidden_states, attentions = (x,), ()
+    hidden_states: tuple[torch.Tensor, ...] = (x,)
+    attentions: tuple[Any, ...] = ()
     for i, block in enumerate(blocks):
         x, probs = block(x, output_attentions, first_only and i == len(blocks) - 1, **options)
         if output_hidden_states:

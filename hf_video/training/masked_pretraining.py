@@ -20,7 +20,7 @@ import torch
 
 from hf_video.data.datasets.dataset import generator, sample_seed
 from hf_video.errors import ModelInputError, check_choice
-from hf_video.layers.patches import patch_view
+from hf_video.layers.embeddings import patch_view
 from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask
 
 if TYPE_CHECKING:

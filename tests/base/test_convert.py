@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForVideoClassification
 import hf_video
 from hf_video.base.convert import convert_file, load_official_file, unwrap
 from hf_video.errors import CheckpointError
-from hf_video.layers.positions import sinusoid_table
+from hf_video.layers.embeddings import sinusoid_table
 
 
 def linear(name: str, out: int, width: int, bias: bool = True) -> dict:

@@ -9,10 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from hf_video.layers import attention
-from hf_video.layers.attention import CosineSelfAttention, FusedSelfAttention, SplitSelfAttention
+from hf_video.layers import vit
 from hf_video.layers.linear import chain
-from hf_video.layers.vit import Dense, ViTBlock, run_blocks
+from hf_video.layers.vit import CosineSelfAttention, Dense, FusedSelfAttention, SplitSelfAttention, ViTBlock, run_blocks
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 
 X = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
@@ -144,10 +143,10 @@ def test_chained_maps_respect_hooks_and_wrappers():
 
 @pytest.mark.parametrize("room", [1, 2 * 7 * 9 * 2, 10**9])  # one head at a time, two, all
 def test_attention_by_heads_is_the_fused_one(room, monkeypatch):
-    monkeypatch.setattr(attention, "SCORES_IN_CACHE", room)
+    monkeypatch.setattr(vit, "SCORES_IN_CACHE", room)
     query, key, value = (torch.randn(2, 3, n, 4, requires_grad=True) for n in (7, 9, 9))
     expected = F.scaled_dot_product_attention(query, key, value, scale=0.3).transpose(1, 2)
-    found = attention.attention_by_heads(query, key, value, 0.3)
+    found = vit.attention_by_heads(query, key, value, 0.3)
     assert_close(found, expected, atol=1e-6)
     weights = torch.randn_like(expected)
     for wanted, got in zip(
@@ -159,12 +158,12 @@ def test_attention_by_heads_is_the_fused_one(room, monkeypatch):
 
 
 def test_plain_products_are_for_bfloat16_on_some_cpus_only(monkeypatch):
-    monkeypatch.setattr(attention, "has_bf16_vectors", lambda: True)
-    assert attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
-    assert not attention.plain_products_pay(torch.zeros(1))
-    assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16, device="meta"))
-    monkeypatch.setattr(attention, "has_bf16_vectors", lambda: False)
-    assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(vit, "has_bf16_vectors", lambda: True)
+    assert vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
+    assert not vit.plain_products_pay(torch.zeros(1))
+    assert not vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(vit, "has_bf16_vectors", lambda: False)
+    assert not vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("cls", [SplitSelfAttention, CosineSelfAttention])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_video.layers.drop_path import DropPath, drop_path_rates
+from hf_video.layers.vit import DropPath, drop_path_rates
 
 
 @pytest.mark.parametrize(("dims", "units"), [(1, 4000), (2, 12000)])

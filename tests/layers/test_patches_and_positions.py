@@ -9,8 +9,14 @@ import torch
 from contract import assert_close, randomise
 from torch.nn import functional as F
 
-from hf_video.layers.patches import PatchEmbedding, patch_view, take_patches
-from hf_video.layers.positions import SinusoidPositions, resize_grid, sinusoid_table
+from hf_video.layers.embeddings import (
+    PatchEmbedding,
+    SinusoidPositions,
+    patch_view,
+    resize_grid,
+    sinusoid_table,
+    take_patches,
+)
 
 VIDEO = torch.randn(2, 4, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 

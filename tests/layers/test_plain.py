@@ -11,12 +11,10 @@ from contract import assert_close, randomise
 from contract_layers import HOOKS, WEIGHTS
 from torch import nn
 
-from hf_video.layers.attention import SplitSelfAttention
 from hf_video.layers.convolution import BatchNorm, ConvNormAct
-from hf_video.layers.linear import chain, side_by_side
-from hf_video.layers.patches import PatchEmbedding
-from hf_video.layers.plain import is_plain
-from hf_video.layers.tables import Tables
+from hf_video.layers.embeddings import PatchEmbedding, Tables
+from hf_video.layers.linear import chain, is_plain, side_by_side
+from hf_video.layers.vit import SplitSelfAttention
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 
 KINDS = {nn.Linear: (4, 4), nn.Conv2d: (4, 4, 1), nn.Conv3d: (4, 4, 1), BatchNorm: (4,)}

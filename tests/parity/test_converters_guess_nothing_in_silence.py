@@ -11,7 +11,7 @@ from golden_cases import CASES, Golden
 import hf_video
 from hf_video.base.convert import build_from_official, convert_file, unwrap
 from hf_video.errors import CheckpointError
-from hf_video.layers.positions import sinusoid_table
+from hf_video.layers.embeddings import sinusoid_table
 
 FIRST = {"clip4clip": "videoclip", "i3d": "i3d", "c3d": "c3d", "mvit": "mvit", "s3dg": "s3d", "slowfast": "slowfast"}
 FIRST |= {"timesformer": "timesformer", "twostream": "two_stream", "video_swin": "video_swin", "videoclip": "videoclip"}

@@ -8,7 +8,7 @@ import torch
 
 import hf_video
 from hf_video.errors import ModelInputError
-from hf_video.layers.patches import patch_view
+from hf_video.layers.embeddings import patch_view
 from hf_video.models.videomae.masking import random_mask, tube_mask
 from hf_video.models.videomae.modeling_videomae import VideoMAEForPreTraining
 from hf_video.training.masked_pretraining import (

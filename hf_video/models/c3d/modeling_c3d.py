@@ -21,7 +21,7 @@ from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.convolution import ConvBlock, tokens
-from hf_video.layers.plain import is_plain
+from hf_video.layers.linear import is_plain
 from hf_video.models.c3d.configuration_c3d import C3DConfig
 
 # Name, channels in multiples of the stem's, and the pooling after the convolution.

@@ -21,11 +21,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import SelfAttention
-from hf_video.layers.drop_path import DropPath, drop_path_rates
-from hf_video.layers.plain import is_plain, is_untouched
-from hf_video.layers.positions import resize_grid
-from hf_video.layers.vit import Dense
+from hf_video.layers.embeddings import resize_grid
+from hf_video.layers.linear import is_plain, is_untouched
+from hf_video.layers.vit import Dense, DropPath, SelfAttention, drop_path_rates
 from hf_video.models.mvit.configuration_mvit import BlockShape, MViTConfig, Triple
 
 

@@ -18,13 +18,9 @@ from transformers.utils import logging
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import FusedSelfAttention
-from hf_video.layers.drop_path import DropPath, drop_path_rates
-from hf_video.layers.linear import chain, on_rows
-from hf_video.layers.patches import PatchEmbedding
-from hf_video.layers.plain import is_untouched
-from hf_video.layers.positions import resize_grid
-from hf_video.layers.vit import Attention, Dense, ViTBlock, run_blocks
+from hf_video.layers.embeddings import PatchEmbedding, resize_grid
+from hf_video.layers.linear import chain, is_untouched, on_rows
+from hf_video.layers.vit import Attention, Dense, DropPath, FusedSelfAttention, ViTBlock, drop_path_rates, run_blocks
 from hf_video.models.timesformer.configuration_timesformer import TimesformerConfig
 
 logger = logging.get_logger(__name__)

@@ -18,11 +18,9 @@ from transformers import initialization as init
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import FusedSelfAttention
-from hf_video.layers.drop_path import drop_path_rates
+from hf_video.layers.embeddings import PatchEmbedding
 from hf_video.layers.linear import on_rows
-from hf_video.layers.patches import PatchEmbedding
-from hf_video.layers.vit import ViTBlock, run_blocks
+from hf_video.layers.vit import FusedSelfAttention, ViTBlock, drop_path_rates, run_blocks
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 from hf_video.models.video_swin.windows import AXES, Size, WindowTables, fit_window, from_windows, to_windows
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from hf_video.layers.tables import Tables
+from hf_video.layers.embeddings import Tables
 
 Size = tuple[int, int, int]
 

@@ -24,7 +24,7 @@ from hf_video.base.convert import (
 )
 from hf_video.base.detection.box_convert import BOX_FIELDS, box_overrides
 from hf_video.errors import CheckpointError
-from hf_video.layers.positions import sinusoid_table
+from hf_video.layers.embeddings import sinusoid_table
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 
 OFFICIAL_NAMES = {

@@ -21,11 +21,8 @@ from hf_video.base.detection.box_modeling import BoxClassifier, pool_time
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import CosineSelfAttention, SplitSelfAttention
-from hf_video.layers.drop_path import drop_path_rates
-from hf_video.layers.patches import PatchEmbedding, patch_view, take_patches
-from hf_video.layers.positions import SinusoidPositions
-from hf_video.layers.vit import ViTBlock, run_blocks
+from hf_video.layers.embeddings import PatchEmbedding, SinusoidPositions, patch_view, take_patches
+from hf_video.layers.vit import CosineSelfAttention, SplitSelfAttention, ViTBlock, drop_path_rates, run_blocks
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.masking import split_by_mask
 

@@ -7,8 +7,7 @@ from math import prod
 import torch
 from torch import nn
 
-from hf_video.layers.patches import PatchEmbedding
-from hf_video.layers.positions import resize_grid
+from hf_video.layers.embeddings import PatchEmbedding, resize_grid
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hf_video.layers.attention import SplitSelfAttention
-from hf_video.layers.vit import Attention, ViTBlock
+from hf_video.layers.vit import Attention, SplitSelfAttention, ViTBlock
 
 
 class FactorizedSelfAttentionBlock(ViTBlock):

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from hf_video.base.configuration import pair
 from hf_video.base.convert import StateDict
 from hf_video.errors import CheckpointError
-from hf_video.layers.positions import resize_grid
+from hf_video.layers.embeddings import resize_grid
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 from hf_video.models.vivit.convert_vivit import vit_names
 from hf_video.models.vivit.embeddings import at_central_frame

@@ -22,9 +22,7 @@ from transformers.utils import ModelOutput, logging
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import SplitSelfAttention
-from hf_video.layers.drop_path import drop_path_rates
-from hf_video.layers.vit import ViTBlock, run_blocks
+from hf_video.layers.vit import SplitSelfAttention, ViTBlock, drop_path_rates, run_blocks
 from hf_video.models.vivit.configuration_vivit import VivitConfig
 from hf_video.models.vivit.embeddings import StageEmbeddings, VivitEmbeddings, at_central_frame
 from hf_video.models.vivit.factorized_attention import FactorizedDotProductAttention, FactorizedSelfAttentionBlock

@@ -10,7 +10,7 @@ from contract import assert_close, randomise
 from test_mvit import TINY, VERSION2
 
 from hf_video.errors import ConfigError
-from hf_video.layers.positions import resize_grid
+from hf_video.layers.embeddings import resize_grid
 from hf_video.models.mvit.configuration_mvit import MViTConfig
 from hf_video.models.mvit.modeling_mvit import MViTForVideoClassification, MViTModel, PoolingAttention, relative_index
 

@@ -9,7 +9,7 @@ import torch
 from configs import CLIP, videomae
 from contract import assert_close
 
-from hf_video.layers.positions import resize_grid, sinusoid_table
+from hf_video.layers.embeddings import resize_grid, sinusoid_table
 from hf_video.models.videomae.modeling_videomae import (
     VideoMAEForVideoClassification,
     VideoMAEModel,

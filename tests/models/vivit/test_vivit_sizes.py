@@ -12,7 +12,7 @@ from test_vivit_references import FACTORIZED, model
 
 import hf_video
 from hf_video.errors import ConfigError, ModelInputError
-from hf_video.layers.positions import resize_grid
+from hf_video.layers.embeddings import resize_grid
 
 TYPES = ["spacetime", *FACTORIZED]
 
