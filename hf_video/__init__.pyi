@@ -8,6 +8,13 @@ from .models.actionformer.modeling_actionformer import (
     ActionFormerForTemporalActionDetection as ActionFormerForTemporalActionDetection,
 )
 from .models.actionformer.modeling_actionformer import ActionFormerModel as ActionFormerModel
+from .models.adatad.configuration_adatad import AdaTADConfig as AdaTADConfig
+from .models.adatad.image_processing_adatad import AdaTADImageProcessor as AdaTADImageProcessor
+from .models.adatad.image_processing_adatad import AdaTADVideoProcessor as AdaTADVideoProcessor
+from .models.adatad.modeling_adatad import (
+    AdaTADForTemporalActionDetection as AdaTADForTemporalActionDetection,
+)
+from .models.adatad.modeling_adatad import AdaTADModel as AdaTADModel
 from .models.c3d.configuration_c3d import C3DConfig as C3DConfig
 from .models.c3d.image_processing_c3d import (
     C3DImageProcessor as C3DImageProcessor,

@@ -105,6 +105,7 @@ _EVENTS = ("ForTemporalActionDetection",)
 DETECTORS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (
+        ModelEntry("adatad", "AdaTAD", heads=("Model",), by_name=_EVENTS),
         ModelEntry("actionformer", "ActionFormer", heads=("Model",), by_name=_EVENTS, reads_clips=False),
         ModelEntry("mil_ranking", "MILRanking", heads=(), by_name=("ForAnomalyDetection",), reads_clips=False),
         ModelEntry("moment_detr", "MomentDetr", heads=(), by_name=("ForMomentRetrieval",), reads_clips=False),

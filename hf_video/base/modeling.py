@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from hf_video.base.configuration import VideoConfig
+from hf_video.base.initialization import InitializesAllModules, with_owners
 from hf_video.base.losses import classification_loss
 from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.base.safe_weights import SafeWeights
@@ -68,14 +69,7 @@ def fill_unsaved_buffers(model: PreTrainedModel, *_) -> None:
                 del tensor._is_hf_initialized
 
 
-def with_owners(owner: PreTrainedModel, module: nn.Module) -> Iterator[tuple[PreTrainedModel, nn.Module]]:
-    """All modules below and `module` itself, each with the model whose `_init_weights` knows it."""
-    for child in module.children():
-        yield from with_owners(child if isinstance(child, PreTrainedModel) else owner, child)
-    yield owner, module
-
-
-class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
+class VideoPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     """A `PreTrainedModel` for clips `pixel_values` (B, T, C, H, W).
 
     A model says with `layer_patterns` how deep a parameter lies; layer-wise learning-rate decay, freezing and the
@@ -101,17 +95,6 @@ class VideoPreTrainedModel(SafeWeights, PreTrainedModel):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.register_load_state_dict_post_hook(fill_unsaved_buffers)
-
-    @torch.no_grad()
-    @init.guard_torch_init_functions()
-    def initialize_weights(self) -> None:
-        """As transformers does it for its own models. For others it passes by every module that has no parameters of
-        its own, and with it the initialisation of text and image towers' attention and MLPs, in `from_pretrained` only;
-        that spares unguarded code of users, and so it stays for classes that are derived from ours elsewhere."""
-        if not type(self).__module__.startswith("hf_video."):
-            return super().initialize_weights()
-        for owner, module in with_owners(self, self):
-            owner._initialize_weights(module)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True):
         """`to_empty` and the like: buffers that gain memory by it get their values."""

@@ -1,10 +1,12 @@
-"""ActionFormer, TriDet and ROIAlign against the authors' own code, through `from_official` with the official
+"""ActionFormer, TriDet, AdaTAD and ROIAlign against the authors' own code, through `from_official` with the official
 configuration: logits, offsets and masks of every level, detections in seconds and their order, targets, losses and
 gradients."""
 
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,3 +169,33 @@ def test_losses_from_labels_of_videos():
         got[f"vadclip_{name}"] = bag_cross_entropy(logits, truth, inputs["lengths"])
         (got[f"vadclip_{name}.grad"],) = torch.autograd.grad(got[f"vadclip_{name}"], logits)
     case.compare(got)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("adatad")])
+def test_adapters_over_chunks(name):
+    case = DetectionCase(name)
+    model = hf_video.from_official("adatad", case.checkpoint, **case.config)
+    chunks = case.config["total_frames"] // case.config["num_frames"]
+    video = case.inputs["video"].unflatten(0, (-1, chunks)).transpose(2, 3).flatten(1, 2)
+    tokens = model.token_map(video)
+    case.compare(
+        {
+            "map_8ch": tokens.unflatten(1, (chunks, -1)).flatten(0, 1).movedim(4, 1)[:, :8],
+            "sequence": tokens.mean((2, 3)).transpose(1, 2),
+            "interpolated_8ch": model(video).last_hidden_state.transpose(1, 2)[:, :8],
+        }
+    )
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_published_adapted_encoders_convert_to_the_last_key(size):
+    file = Path(f"/work/shared/specs/keys_detection/adatad_videomae_{size}_768f.json")
+    if not file.exists():
+        pytest.skip("needs the list of published keys")
+    keys = {key: shape for key, (shape, _) in json.loads(file.read_text()).items() if key != "pos_embed"}
+    with torch.device("meta"):
+        model = hf_video.from_official("adatad", {key: torch.empty(shape) for key, shape in keys.items()})
+    assert model.config.encoder_config.hidden_size == {"small": 384, "base": 768}[size]
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained == sum(math.prod(shape) for key, shape in keys.items() if ".adapter." in key)

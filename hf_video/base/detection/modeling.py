@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from hf_video.base.detection.configuration import TemporalDetectionConfig
+from hf_video.base.initialization import InitializesAllModules
 from hf_video.base.safe_weights import SafeWeights
 from hf_video.errors import ModelInputError
 from hf_video.layers.segments import assign_targets, center_distance_iou_loss, pyramid_points, sigmoid_focal_loss
@@ -57,7 +58,7 @@ class Segments:
     labels: torch.Tensor
 
 
-class TemporalDetectionPreTrainedModel(SafeWeights, PreTrainedModel):
+class TemporalDetectionPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     """Base of detectors over features (B, T, C)."""
 
     config_class = TemporalDetectionConfig
@@ -254,6 +255,11 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
             One `Segments` for each video, at most `max_detections`, best first, positions in steps of the grid.
         """
         config = config or self.config
+        return [self.merge(found, config) for found in self.candidates(output, config)]
+
+    @torch.no_grad()
+    def candidates(self, output: TemporalDetectionOutput, config: TemporalDetectionConfig) -> list[Segments]:
+        """What `find_segments` merges: the segments of each video, level by level."""
         levels = torch.unique_consecutive(output.points[:, 3], return_counts=True)[1].tolist()
         scores = (output.logits.float().sigmoid() * output.mask[..., None]).split(levels, dim=1)
         offsets, points = output.offsets.float().split(levels, dim=1), output.points.split(levels)
@@ -263,23 +269,27 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
                 self._candidates(score[video], offset[video], point, config)
                 for score, offset, point in zip(scores, offsets, points, strict=True)
             ]
-            segments, score, labels = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
-            if config.nms != "none":
-                segments, score, labels = merge_segments(
-                    segments,
-                    score,
-                    labels,
-                    method=config.nms,
-                    sigma=config.nms_sigma,
-                    iou_threshold=config.nms_iou_threshold,
-                    min_score=config.nms_min_score,
-                    class_agnostic=config.class_agnostic_nms,
-                    voting_threshold=config.voting_threshold,
-                    max_segments=config.max_detections,
-                    voting=self.voting,
-                )
-            found.append(Segments(segments, score, labels))
+            found.append(Segments(*(torch.cat(values).cpu() for values in zip(*parts, strict=True))))
         return found
+
+    def merge(self, found: Segments, config: TemporalDetectionConfig) -> Segments:
+        """The segments of one video without those that others stand for, the best first."""
+        if config.nms == "none":
+            return found
+        merged = merge_segments(
+            found.segments,
+            found.scores,
+            found.labels,
+            method=config.nms,
+            sigma=config.nms_sigma,
+            iou_threshold=config.nms_iou_threshold,
+            min_score=config.nms_min_score,
+            class_agnostic=config.class_agnostic_nms,
+            voting_threshold=config.voting_threshold,
+            max_segments=config.max_detections,
+            voting=self.voting,
+        )
+        return Segments(*merged)
 
     voting = "score_iou"
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from hf_video.base.initialization import InitializesAllModules
 from hf_video.base.safe_weights import SafeWeights
 from hf_video.errors import ModelInputError
 from hf_video.layers.segments import segment_iou
@@ -139,7 +140,7 @@ def sine_positions(mask: torch.Tensor, width: int) -> torch.Tensor:
     return torch.where(column % 2 == 0, angle.sin(), angle.cos())
 
 
-class MomentDetrPreTrainedModel(SafeWeights, PreTrainedModel):
+class MomentDetrPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     config_class = MomentDetrConfig
     base_model_prefix = "moment_detr"
     main_input_name = "video_features"

@@ -144,3 +144,16 @@ def test_what_makes_no_detector(model):
         hf_video.ActionFormerConfig(**{**SMALL, "max_length": 65}, window_size=5)
     with pytest.raises(ConfigError, match="stream_sizes"):
         hf_video.ActionFormerConfig(**{**SMALL, "input_size": [6, 6]}, window_size=5)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_begin_at_the_prior(kind, loaded):
+    """Those of classes without examples near 0. Modules without parameters of their own are initialised too."""
+    config = KINDS[kind](empty_classes=[2])
+    cls = getattr(hf_video, f"{type(config).__name__.removesuffix('Config')}ForTemporalActionDetection")
+    model = cls.from_pretrained(None, config=config, state_dict={}) if loaded else cls(config)
+    torch.testing.assert_close(model.class_head.output.bias.sigmoid(), torch.tensor([0.01, 0.01, 1e-6]))
+    assert model.offset_head.output.bias.eq(0).all()
+    if kind == "tridet":
+        assert 0.2 < model.tridet.blocks[0].wide_window.weight.std() < 0.4  # kernel_std=0.3
