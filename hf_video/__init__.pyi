@@ -202,6 +202,7 @@ from .pipelines.repetitions import count_repetitions as count_repetitions
 from .pipelines.temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .pipelines.video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .pipelines.video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
+from .pipelines.video_moment_retrieval import VideoMomentRetrievalPipeline as VideoMomentRetrievalPipeline
 from .pipelines.video_question_answering import VideoQuestionAnsweringPipeline as VideoQuestionAnsweringPipeline
 from .pipelines.video_text_retrieval import VideoTextRetrievalPipeline as VideoTextRetrievalPipeline
 from .pipelines.zero_shot_video_classification import (

@@ -21,6 +21,7 @@ NEW_PIPELINES = {
     ),
     "temporal-action-detection": f"{_HOME}.temporal_action_detection.TemporalActionDetectionPipeline",
     "video-feature-extraction": f"{_HOME}.video_feature_extraction.VideoFeatureExtractionPipeline",
+    "video-moment-retrieval": f"{_HOME}.video_moment_retrieval.VideoMomentRetrievalPipeline",
     "video-question-answering": f"{_HOME}.video_question_answering.VideoQuestionAnsweringPipeline",
     "video-text-retrieval": f"{_HOME}.video_text_retrieval.VideoTextRetrievalPipeline",
     "zero-shot-video-classification": f"{_HOME}.zero_shot_video_classification.ZeroShotVideoClassificationPipeline",

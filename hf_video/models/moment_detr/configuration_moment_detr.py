@@ -25,6 +25,8 @@ class MomentDetrConfig(VideoConfig):
         span_loss_weight, giou_loss_weight, class_loss_weight, saliency_loss_weight: of the loss; the first three are
             also the costs of the matching.
         background_weight: of queries without a moment in the class loss.
+        encoder: `name` and `digest` of the model of video and text whose features it was trained on; None where they
+            are not known.
         saliency_margin: by which the score of a highlight exceeds that of another clip.
     """
 
@@ -51,3 +53,18 @@ class MomentDetrConfig(VideoConfig):
     saliency_loss_weight: float | int = 1
     background_weight: float | int = 0.1
     saliency_margin: float | int = 0.2
+    encoder: dict[str, str | None] | None = None
+
+    # The grid of the features, as `hf_video.features.sequences.grid_of` reads it: clips side by side, in seconds.
+
+    @property
+    def feature_stride(self) -> float:
+        return self.clip_seconds
+
+    @property
+    def feature_frames(self) -> float:
+        return self.clip_seconds
+
+    @property
+    def feature_fps(self) -> float:
+        return 1.0

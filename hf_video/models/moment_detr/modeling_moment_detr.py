@@ -297,24 +297,37 @@ class MomentDetrForMomentRetrieval(MomentDetrPreTrainedModel):
     # -- answers ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def find_moments(self, output: MomentDetrOutput, durations: Sequence[float]) -> list[torch.Tensor]:
+    def find_moments(
+        self,
+        output: MomentDetrOutput,
+        durations: Sequence[float],
+        *,
+        limits: tuple[float, float] | None = None,
+        rounding: float | None = None,
+    ) -> list[torch.Tensor]:
         """Moments of each video, best first.
 
         Args:
             output: of `forward`.
-            durations: of the videos, in seconds.
+            durations: of the videos, in seconds; spans are fractions of them.
+            limits: seconds that moments are cut to; None for each video's own, 0 to its duration. QVHighlights is
+                evaluated with (0, 150), whatever the duration.
+            rounding: boundaries are rounded to multiples of so many seconds; None for `clip_seconds`, as QVHighlights
+                is evaluated; 0 leaves them as they are.
 
         Returns:
-            For each video (queries, 3): start and end in seconds, within the video and rounded to whole clips, and the
-            probability of being a moment.
+            For each video (queries, 3): start and end in seconds, and the probability of being a moment.
         """
         found = []
         scores = output.logits.float().softmax(-1)[..., 0]
+        step = self.config.clip_seconds if rounding is None else rounding
         for spans, score, duration in zip(output.spans.float(), scores, durations, strict=True):
-            seconds = (start_end(spans) * duration).clamp(0, duration)
-            seconds = (seconds / self.config.clip_seconds).round() * self.config.clip_seconds
+            low, high = (0.0, duration) if limits is None else limits
+            seconds = (start_end(spans) * duration).clamp(low, high)
+            if step:
+                seconds = ((seconds / step).round() * step).clamp(low, high)
             order = score.argsort(descending=True, stable=True)
-            found.append(torch.cat((seconds.clamp(max=duration), score[:, None]), dim=1)[order])
+            found.append(torch.cat((seconds, score[:, None]), dim=1)[order])
         return found
 
 
