@@ -41,9 +41,7 @@ def arrow_of_time(videos: list[Path], model: str, *, seed: int = 0, num_frames: 
     order = np.random.default_rng(seed).permutation(len(videos))
     part = np.empty(len(videos), dtype=int)
     # Two sixths are tested on, one chooses the penalty, three are learnt from.
-    part[order] = np.array([0, 0, 1, 2, 2, 2])[
-        np.arange(len(videos)) % 6
-    ]
+    part[order] = np.array([0, 0, 1, 2, 2, 2])[np.arange(len(videos)) % 6]
     both = np.repeat(part, 2)
     forwards = np.tile([0, 1], len(videos))
     rows, known = np.stack(vectors), both > 0

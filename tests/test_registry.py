@@ -28,6 +28,7 @@ NO_MODEL = {
     "TemporalActionDetectionPipeline",
     "VideoClassificationPipeline",
     "VideoFeatureExtractionPipeline",
+    "VideoMomentRetrievalPipeline",
     "VideoFrames",
     "VideoQuestionAnsweringPipeline",
     "VideoReader",

@@ -155,6 +155,7 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
         tokens = matching.tokenize(
             self.tokenizer, sentences, model.device, padding=getattr(model, "text_padding", True)
         )
+        found: dict[str, Any]
         if self.trained:
             found = {"states": sentence_features(model, tokens, self.model.config.max_text_length)}
         elif matching.is_dual_encoder(model):
