@@ -22,10 +22,8 @@ from hf_video.base.detection.modeling import Segments, TemporalDetectionOutput
 from hf_video.base.modeling import VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.attention import CosineSelfAttention, SplitSelfAttention
-from hf_video.layers.drop_path import drop_path_rates
 from hf_video.layers.temporal import TemporalConv
-from hf_video.layers.vit import ViTBlock
+from hf_video.layers.vit import CosineSelfAttention, SplitSelfAttention, ViTBlock, drop_path_rates
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
 from hf_video.models.actionformer.modeling_actionformer import ActionFormerForTemporalActionDetection
 from hf_video.models.adatad.configuration_adatad import AdaTADConfig
