@@ -29,6 +29,7 @@ VERBS = {
     "classify": "label videos with a model",
     "count": "count what is repeated in videos",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
+    "detect": "find events in videos, with a detector or any classifier",
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",
     "models": "the published models: parameters, GFLOPs, input, accuracy",

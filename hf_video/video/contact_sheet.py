@@ -62,7 +62,7 @@ def contact_sheet(
         tone = _TONES[clip.tone]
         picks = np.linspace(0, len(clip.frames) - 1, frames_per_clip).round().astype(int)
         for i, frame in enumerate(clip.frames[picks]):
-            sheet.paste(_fitted(frame, cell, height), (x + i * (cell + gap), y))
+            sheet.paste(fitted(frame, cell, height), (x + i * (cell + gap), y))
         if clip.tone != "plain":
             draw.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), outline=tone, width=2)
         y += height + 6
@@ -73,7 +73,7 @@ def contact_sheet(
     return sheet
 
 
-def _fitted(frame: np.ndarray, width: int, height: int) -> Image.Image:
+def fitted(frame: np.ndarray, width: int, height: int) -> Image.Image:
     """The whole frame in a box of that size, in its own proportions."""
     share = min(width / frame.shape[1], height / frame.shape[0])
     size = max(round(frame.shape[1] * share), 1), max(round(frame.shape[0] * share), 1)
@@ -99,9 +99,14 @@ def _lines(text: str, size: int, width: int, most: int) -> list[str]:
             lines.append(word)
     if len(lines) > most:
         lines[most - 1 :] = [" ".join(lines[most - 1 :])]
-    for number, line in enumerate(lines):
-        if font.getlength(line) > width:
-            while line and font.getlength(line + "…") > width:
-                line = line[:-1]
-            lines[number] = line.rstrip() + "…"
-    return lines
+    return [shortened(line, size, width) for line in lines]
+
+
+def shortened(line: str, size: int, width: int) -> str:
+    """The text in `width` pixels, with an ellipsis where it is longer."""
+    font = ImageFont.load_default(size)
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line.rstrip() + "…"

@@ -29,6 +29,7 @@ SHORT = "--set training.max_steps=2 --set training.warmup_steps=0 --set training
 # What a verb is called with: {model}, {pickled}: the same in a pickle, {data}: labelled videos, {clip}, {out}, {index}.
 CALLS = {
     "classify": "classify {clip} --model {model}",
+    "detect": "detect {clip} --model {model} --output {out}.json",
     "evaluate": "evaluate {data} --model {model} --split all --output {out}",
     "embed": "embed {data} --model {model} --output {out}",
     "probe": "probe {data} --model {model}",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_video.base.written_files import atomic_write
 from hf_video.errors import DataError, OutputError, VideoOptionError, check_count, check_number
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def write_detections(
     path: str | os.PathLike[str],
     detections: Mapping[str, Sequence[Detection]],
     durations: Mapping[str, float] | None = None,
+    *,
+    made_with: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the events of videos, in the form that the suffix names.
 
@@ -60,6 +63,7 @@ def write_detections(
             temporal detection read; `.csv`, one row for each event; `.vtt`, chapters of one video for web players.
         detections: for each video its events.
         durations: of the videos in seconds; JSON holds them where they are given.
+        made_with: model and options, as plain JSON values; JSON holds them as its "external_data".
 
     Raises:
         VideoOptionError: another suffix, or several videos for `.vtt`.
@@ -71,16 +75,43 @@ def write_detections(
     if path.suffix == ".vtt" and len(detections) != 1:
         raise VideoOptionError(f"{str(path)!r} holds the chapters of one video; {len(detections)} came.")
     if path.suffix == ".json":
-        text = _json(detections, durations or {})
+        text = _json(detections, durations or {}, made_with or {})
     else:
         text = _csv(detections) if path.suffix == ".csv" else webvtt(next(iter(detections.values())))
     try:
-        path.write_text(text, encoding="utf-8", newline="")
+        with atomic_write(path) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise OutputError(f"{str(path)!r} can't be written: {error.strerror or error}.") from error
 
 
-def _json(detections: Mapping[str, Sequence[Detection]], durations: Mapping[str, float]) -> str:
+def read_detections(path: str | os.PathLike[str]) -> tuple[dict[str, list[Detection]], dict[str, Any]]:
+    """Reads what `write_detections` wrote as JSON: the events of each video, and what they were made with.
+
+    Raises DataError for another file, or a damaged one.
+    """
+    try:
+        about = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = {
+            video: [
+                Detection(
+                    one["label"],
+                    one["score"],
+                    *one["segment"],
+                    boxes=tuple(map(tuple, one["boxes"])) if "boxes" in one else None,
+                )
+                for one in events
+            ]
+            for video, events in about["results"].items()
+        }
+        return found, dict(about.get("external_data") or {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{os.fspath(path)} holds no events, or is damaged: {error!r}.") from error
+
+
+def _json(
+    detections: Mapping[str, Sequence[Detection]], durations: Mapping[str, float], made_with: Mapping[str, Any]
+) -> str:
     results = {
         video: [
             {"label": one.label, "score": one.score, "segment": [one.start, one.end]}
@@ -89,7 +120,7 @@ def _json(detections: Mapping[str, Sequence[Detection]], durations: Mapping[str,
         ]
         for video, found in detections.items()
     }
-    about = {"version": "1.0", "results": results, "external_data": {}}
+    about = {"version": "1.0", "results": results, "external_data": dict(made_with)}
     return (
         json.dumps(about | ({"durations": dict(durations)} if durations else {}), indent=1, ensure_ascii=False) + "\n"
     )

@@ -25,7 +25,7 @@ from hf_video.errors import pluralize
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from hf_video.pipelines.video_classification import VideoClassificationPipeline
+    from hf_video.pipelines.base import VideoPipeline
 
 DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -68,11 +68,11 @@ def run(options: argparse.Namespace) -> int:
         "num_workers": options.num_workers,
     }
     calls = {name: value for name, value in calls.items() if value is not None}
-    results = classify(_FileDataset(files), bad_files="report", top_k=options.top_k or None, **calls)
+    results = classify(FileDataset(files), bad_files="report", top_k=options.top_k or None, **calls)
     return print_results(files, results, options)
 
 
-class _FileDataset:
+class FileDataset:
     """A list as a data set, whose results the pipeline yields one by one."""
 
     def __init__(self, files: list[str]):
@@ -88,7 +88,7 @@ class _FileDataset:
 def print_results(files: list[str], results: Iterator[Any], options: argparse.Namespace) -> int:
     """Prints every result as it comes (one array with `--json`), and returns the exit code."""
     failed, collected = 0, list[dict[str, Any]]()
-    progress = _progress(len(files), options)
+    progress = progress_bar(len(files), options)
     for file, result in zip(files, results, strict=True):
         if isinstance(result, dict) and "error" in result:
             failed += 1
@@ -108,7 +108,8 @@ def print_results(files: list[str], results: Iterator[Any], options: argparse.Na
     return SOME_FAILED if failed else DONE
 
 
-def _progress(total: int, options: argparse.Namespace) -> tqdm:
+def progress_bar(total: int, options: argparse.Namespace) -> tqdm:
+    """For several videos where stderr is a terminal."""
     from tqdm import tqdm
 
     class Progress(tqdm):
@@ -119,7 +120,7 @@ def _progress(total: int, options: argparse.Namespace) -> tqdm:
     return Progress(total=total, unit="video", file=sys.stderr, disable=hidden)
 
 
-def load_pipeline(options: argparse.Namespace) -> VideoClassificationPipeline:
+def load_pipeline(options: argparse.Namespace, task: str = "video-classification", **more: Any) -> VideoPipeline:
     """The pipeline of `--model`. Raises CheckpointError for a model that can't be loaded."""
     import transformers
 
@@ -129,12 +130,14 @@ def load_pipeline(options: argparse.Namespace) -> VideoClassificationPipeline:
     transformers.utils.logging.set_verbosity_error()
     if not sys.stderr.isatty() or options.quiet:
         transformers.utils.logging.disable_progress_bar()
+    if task == "video-classification":
+        more["pipeline_class"] = VideoClassificationPipeline  # also with HF_VIDEO_OVERRIDE=0
     with loading(options.model):
         return transformers.pipeline(
-            "video-classification",
+            task,
             model=options.model,
             revision=options.revision,
             device=options.device,
             dtype=DTYPES[options.dtype],
-            pipeline_class=VideoClassificationPipeline,  # also with HF_VIDEO_OVERRIDE=0
+            **more,
         )
