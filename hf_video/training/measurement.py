@@ -263,7 +263,7 @@ def _free(args: TrainingArguments) -> int | None:
 def _one_clip(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[int, float]:
     """Bytes that a forward of the first clip keeps for its backward, and seconds of a warm forward. What would be kept
     is counted and let go, so that no more memory is taken than in use."""
-    first = {name: value[:1] if torch.is_tensor(value) else value for name, value in inputs.items()}
+    first = {name: _first_row(value) for name, value in inputs.items()}
     there = itertools.chain(model.parameters(), model.buffers())
     seen = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in there}
     held, total = [], 0
@@ -290,6 +290,13 @@ def _one_clip(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[int
         return total, time.perf_counter() - begin
 
 
+def _first_row(value: Any) -> Any:
+    """The first row of a tensor, of a list with an entry for each row, or of each tensor of a tuple."""
+    if isinstance(value, tuple):
+        return tuple(map(_first_row, value))
+    return value[:1] if torch.is_tensor(value) or isinstance(value, list) else value
+
+
 def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
     with _as_served(model, inputs) as moved, torch.no_grad():
         begin = time.perf_counter()
@@ -301,8 +308,10 @@ def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
 @contextmanager
 def _as_served(model: nn.Module, inputs: Mapping[str, torch.Tensor]):
     """In eval mode: statistics of batch norms stay as they are, and no random number is drawn from training's."""
+    from accelerate.utils import send_to_device
+
     device, training = next(model.parameters()).device, model.training
-    moved = {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+    moved = send_to_device(dict(inputs), device)
     model.eval()
     try:
         with torch.random.fork_rng():

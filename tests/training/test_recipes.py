@@ -8,6 +8,7 @@ import pytest
 
 import hf_video
 from hf_video.errors import ConfigError
+from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
 from hf_video.training.runs.run import DATA_FIELDS
@@ -168,7 +169,7 @@ def test_every_field_exists(name, tmp_path):
     if "effective_batch_size" in recipe["training"]:
         assert arguments.rows_per_step == recipe["training"]["effective_batch_size"]
     if "model_type" in recipe:
-        row = hf_video.MODELS[recipe["model_type"]]
+        row = (hf_video.MODELS | DETECTORS)[recipe["model_type"]]
         assert set(recipe["model"]) - {"classifier_dropout"} <= {f.name for f in fields(row.load(row.config))}
 
 
