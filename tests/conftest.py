@@ -32,11 +32,15 @@ def _collect_new_garbage_only():
     gc.freeze()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_figures():
+def _white_figures():
     """A white picture for each figure of matplotlib, as drawing takes two thirds of a tiny training's time. Modules
-    that look at figures, or are the one whole run of a kind, have a fixture of this name that does nothing."""
+    that look at figures, or are the one whole run of a kind, have a fixture `quick_figures` that does nothing; their
+    other tests use `white_figures`."""
     with pytest.MonkeyPatch.context() as patch:
         if Figure is not None:
             patch.setattr(Figure, "savefig", lambda self, file, **options: Image.new("RGB", (8, 8)).save(file, "png"))
         yield
+
+
+quick_figures = pytest.fixture(_white_figures, scope="module", autouse=True)
+white_figures = pytest.fixture(_white_figures)

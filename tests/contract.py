@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import transformers
-from contract_layers import LayerContract
+from contract_layers import LayerContract, of_whole_contracts
 
 import hf_video
 from hf_video import MODELS
@@ -83,26 +83,29 @@ class ModelContract(LayerContract):
     backend: ClassVar[str] = "eager"  # of the default tests' compiler; one type stands for what costs more
     precision: ClassVar[torch.dtype] = torch.float32  # float64 where rounding alone moves gradients by more than 1e-5
     classes: ClassVar[tuple[str, ...]] = ()  # the heads, where no Auto class stands for them
-    variant: ClassVar[bool] = False  # of a model whose contract runs whole elsewhere: fewer of the slow tests
+    variant: ClassVar[bool] = False  # of a model whose contract runs whole elsewhere: without `of_whole_contracts`
 
     def pytest_generate_tests(self, metafunc):
         heads = list(self.classes or MODELS[self.model_type].auto)
         if "head" in metafunc.fixturenames:
             metafunc.parametrize("head", heads)
-        if "own_head" in metafunc.fixturenames:
-            metafunc.parametrize("own_head", [] if self.variant else heads)
-        if "graph" in metafunc.fixturenames:
-            # The bare model's graph is a part of every head's: its own tests are slow ones. So is a graph of one size
-            # where that of every batch size is made.
-            slow = {"AutoModel"} if heads[1:] else set()
-            if metafunc.function.__name__ == "test_compile" and not self.variant:
-                slow |= {self.dynamic_head()}
-            params = [pytest.param(head, marks=[pytest.mark.slow] * (head in slow)) for head in heads]
-            metafunc.parametrize("graph", params[-1:] if self.variant else params)
-        if "layered" in metafunc.fixturenames:
-            metafunc.parametrize("layered", heads[-1:] if self.variant else heads)
         if "shaped" in metafunc.fixturenames:
-            metafunc.parametrize("shaped", [] if self.variant else heads[-1:])
+            metafunc.parametrize("shaped", heads[-1:])
+        # The bare model's layers and graph are parts of every head's: its own tests are slow ones. So is a graph of one
+        # size where that of every batch size is made.
+        slow = {"AutoModel"} if heads[1:] else set()
+        if metafunc.function.__name__ == "test_compile" and not self.variant:
+            slow |= {self.dynamic_head()}
+        params = [pytest.param(head, marks=[pytest.mark.slow] * (head in slow)) for head in heads]
+        for name in {"graph", "layered"} & set(metafunc.fixturenames):
+            metafunc.parametrize(name, params[-1:] if self.variant else params)
+
+    def __init_subclass__(cls, **options):
+        """Pytest collects nothing that is None."""
+        super().__init_subclass__(**options)
+        for name in dir(cls) if cls.variant else ():
+            if getattr(getattr(cls, name), "of_whole_contracts", False):
+                setattr(cls, name, None)
 
     # -- making things
 
@@ -389,9 +392,10 @@ class ModelContract(LayerContract):
         compiled = self.compile(model, backend=self.backend)
         assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
 
+    @of_whole_contracts
     @pytest.mark.slow
-    def test_compile_all_blocks(self, own_head):
-        model, inputs = self.model(own_head), self.inputs(own_head)
+    def test_compile_all_blocks(self, head):
+        model, inputs = self.model(head), self.inputs(head)
         compiled = self.compile(model, backend="aot_eager")
         assert_close(first_tensor(compiled(**inputs)), first_tensor(model(**inputs)))
 
@@ -405,25 +409,27 @@ class ModelContract(LayerContract):
             assert_close(first_tensor(got), first_tensor(expected))
             assert_close(got.hidden_states, expected.hidden_states)
 
+    @of_whole_contracts
     @pytest.mark.no_cover
     def test_compile_dynamic_batch_with_hidden_states(self):
-        if not self.variant:
-            head = self.dynamic_head()
-            model = self.model(head, **self.shallow)
-            self.check_dynamic(model, self.compile(model, backend=self.backend), head, output_hidden_states=True)
+        head = self.dynamic_head()
+        model = self.model(head, **self.shallow)
+        self.check_dynamic(model, self.compile(model, backend=self.backend), head, output_hidden_states=True)
 
+    @of_whole_contracts
     @pytest.mark.slow
-    def test_compile_all_sizes_dynamic_with_attentions(self, own_head):
-        model = self.model(own_head)
+    def test_compile_all_sizes_dynamic_with_attentions(self, head):
+        model = self.model(head)
         compiled = self.compile(model, backend="aot_eager", dynamic=True)
-        self.check_dynamic(model, compiled, own_head, **self.wishes())
+        self.check_dynamic(model, compiled, head, **self.wishes())
 
+    @of_whole_contracts
     @pytest.mark.slow
-    def test_compile_to_kernels_and_train(self, own_head):
+    def test_compile_to_kernels_and_train(self, head):
         grads = []
         for compiled in (False, True):
-            model = self.model(own_head).train().to(self.precision)
-            inputs = {k: v.to(self.precision) if v.is_floating_point() else v for k, v in self.inputs(own_head).items()}
+            model = self.model(head).train().to(self.precision)
+            inputs = {k: v.to(self.precision) if v.is_floating_point() else v for k, v in self.inputs(head).items()}
             loss = self.loss(self.compile(model) if compiled else model, inputs)
             loss.backward()
             grads.append((loss, [p.grad for p in model.parameters()]))
@@ -433,9 +439,10 @@ class ModelContract(LayerContract):
     def test_export_with_dynamic_batch(self, graph):
         self.check_export(self.model(graph, **self.shallow), graph)
 
+    @of_whole_contracts
     @pytest.mark.slow
-    def test_export_all_blocks(self, own_head):
-        self.check_export(self.model(own_head), own_head)
+    def test_export_all_blocks(self, head):
+        self.check_export(self.model(head), head)
 
     def check_export(self, model, head):
         inputs = self.inputs(head)

@@ -59,6 +59,12 @@ QUANTISED: dict[str, Callable] = {
 }
 
 
+def of_whole_contracts(test: Callable) -> Callable:
+    """Marks a test that variants of a model are spared."""
+    test.of_whole_contracts = True
+    return test
+
+
 def is_rounded(weight) -> bool:
     return type(weight).__module__.startswith(("torchao.", "optimum.", "bitsandbytes."))
 
@@ -158,6 +164,7 @@ class LayerContract:
         if not (groups or flat):  # which PEFT can't merge
             assert_same(answer(adapted.merge_and_unload(), inputs), with_adapters, 1e-4)
 
+    @of_whole_contracts
     @pytest.mark.no_cover
     @pytest.mark.parametrize("way", WEIGHTS)
     def test_weights_that_are_worked_out_count(self, shaped, way):
@@ -182,6 +189,7 @@ class LayerContract:
                 parameter.copy_(start[name])
         assert_same(answer(model, inputs), plain)
 
+    @of_whole_contracts
     @pytest.mark.no_cover
     @pytest.mark.parametrize("scheme", QUANTISED)
     def test_quantised_is_close(self, shaped, scheme, tmp_path):

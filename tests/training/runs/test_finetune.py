@@ -170,6 +170,7 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("white_figures")
 def test_broken_off_and_resumed(clips, config, tmp_path, monkeypatch):
     """Files, augmentation, mixing, drop path and averaging: the same weights as in one go."""
     settings = (
@@ -189,6 +190,7 @@ def test_broken_off_and_resumed(clips, config, tmp_path, monkeypatch):
         torch.testing.assert_close(broken[name], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("white_figures")
 def test_few_videos_get_a_smaller_batch(clips, config, tmp_path):
     """The default recipe takes 32 at a time; seven videos to train on are no reason to refuse."""
     for label in ("up", "down"):

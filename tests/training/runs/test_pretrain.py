@@ -135,6 +135,7 @@ class TestRun:
         assert all(row["eval_loss"] == pytest.approx(row["eval_masked_loss"], rel=1e-3) for row in evaluations)
 
 
+@pytest.mark.usefixtures("white_figures")
 def test_killed_and_resumed_is_the_same(clips, tmp_path, monkeypatch):
     """The weights of a run that dies after its first checkpoint and goes on, and of one that doesn't."""
     steps = ("training.save_steps=2", "training.eval_steps=100")
@@ -159,6 +160,7 @@ def test_killed_and_resumed_is_the_same(clips, tmp_path, monkeypatch):
     assert max((whole[name] - cut[name]).abs().max().item() for name in whole) <= 1e-6
 
 
+@pytest.mark.usefixtures("white_figures")
 def test_probing_on_the_way_changes_no_weight(clips, labelled, tmp_path):
     start(clips, tmp_path / "a", "model.hidden_dropout_prob=0.1", held_out=0)
     start(clips, tmp_path / "b", "model.hidden_dropout_prob=0.1", held_out=0, probe=labelled, probe_every=1)
