@@ -14,7 +14,7 @@ import torch
 
 from hf_video import errors
 from hf_video.base.convert import load_official_file
-from hf_video.base.output_paths import check_output_file, check_output_folder
+from hf_video.base.written_files import check_output_file, check_output_folder
 from hf_video.cli.error_messages import error_message
 from hf_video.cli.verbs import info
 from hf_video.clips.request import parse_views

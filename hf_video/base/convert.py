@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.base.loading import model_entry
-from hf_video.base.model_folder import writing_model_folder
+from hf_video.base.written_files import writing_model_folder
 from hf_video.errors import CheckpointError
 
 logger = logging.get_logger(__name__)

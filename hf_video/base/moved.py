@@ -15,7 +15,8 @@ _MOVES = (
         "",
         "base",
         "_version:version configuration modeling modeling_conv outputs losses processing processing_config "
-        "processing_pixels:processing_config convert safe_weights model_folder output_paths",
+        "processing_pixels:processing_config convert safe_weights model_folder:written_files "
+        "output_paths:written_files",
     ),
     ("", "evaluation", "metrics"),
     (
@@ -24,7 +25,7 @@ _MOVES = (
         "plain:linear patches:embeddings positions:embeddings tables:embeddings attention:vit drop_path:vit",
     ),
     ("data", "base", "written:written_files"),
-    ("tasks", "base", "pairing loading"),
+    ("tasks", "base", "pairing:loading loading"),
     ("video", "video.frames", "part times rgb pixels resize:pixels background:pixels addresses"),
     (
         "video",
@@ -45,8 +46,7 @@ _MOVES = (
     (
         "tasks",
         "clips",
-        "batching workers:batching clip_processors:processors clips:read sources:read views:request windows:read "
-        "overlaps",
+        "batching workers:batching clip_processors:read clips:read sources:read views:request windows:read overlaps",
     ),
     ("data", "clips", "clip_plan:request"),
     (
@@ -62,9 +62,10 @@ _MOVES = (
     (
         "inference",
         "evaluation",
-        "evaluation:classification evaluation_rows:rows figures hf_metrics label_matching multi_label_report "
-        "prediction_log protocols published_sampling qa_evaluation:questions report "
-        "retrieval_evaluation:retrieval scored:base_report ten_crops",
+        "evaluation:classification evaluation_rows:rows figures hf_metrics "
+        "label_matching:classification multi_label_report "
+        "prediction_log:classification protocols published_sampling qa_evaluation:questions report "
+        "retrieval_evaluation:retrieval scored:report ten_crops",
     ),
     (
         "data",
@@ -92,7 +93,7 @@ _MOVES = (
         "log_lines:callbacks resume:run_folder reporting:measurement",
     ),
     ("cli", "cli", "faults:error_messages"),
-    ("training", "hub", "card_facts card_results card_words:markdown model_card publish"),
+    ("training", "hub", "card_facts card_results:markdown card_words:markdown model_card publish"),
     (
         "cli",
         "cli.verbs",

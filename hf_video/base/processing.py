@@ -19,8 +19,8 @@ from transformers.processing_utils import ImagesKwargs, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video.base import processing_config as config
-from hf_video.base.model_folder import ChecksumsOnSave
 from hf_video.base.processing_config import layout_name, pixel_values, views
+from hf_video.base.written_files import ChecksumsOnSave
 from hf_video.errors import VideoOptionError, nearest
 from hf_video.video.inputs import Clip, SamplingPlan, load_clips, split_videos
 

@@ -15,7 +15,7 @@ from transformers.utils import (
     has_file,
 )
 
-from hf_video.base.model_folder import ChecksumsOnSave, check_model_folder
+from hf_video.base.written_files import ChecksumsOnSave, check_model_folder
 from hf_video.errors import UnsafeWeightsError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from hf_video.base.detection.types import SUFFIXES
-from hf_video.base.output_paths import PICTURES, check_output_file, check_output_folder
+from hf_video.base.written_files import PICTURES, check_output_file, check_output_folder
 from hf_video.errors import OutputError, did_you_mean
 
 Number = TypeVar("Number", int, float)

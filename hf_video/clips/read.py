@@ -3,6 +3,9 @@
 A video comes in any form. A list is ambiguous by nature; the rule is `hf_video.video.inputs.split_videos`: images (PIL,
 or arrays of one frame) are the frames of one video, everything else (paths, URLs, bytes, clips, lists of images) are
 videos of a batch.
+
+Frames are decoded and chosen by our own reader and samplers, whatever is installed; so a processor never sees a file,
+and the same file gives the same `pixel_values` with and without torchvision or torchcodec.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from hf_video.base.processing import ClipProcessing
 from hf_video.clips.grid import FeatureGrid
-from hf_video.clips.processors import ClipProcessor
 from hf_video.clips.request import ClipRequest, Windows, parse_windows  # noqa: F401 - all of 0.1.0's windows
 from hf_video.errors import BackendError, VideoError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
@@ -27,9 +31,65 @@ from hf_video.video.decode.sources import plain_source
 from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.frames.times import TOLERANCE, frames_during
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
-from hf_video.video.inputs import frames_to_tensor, is_source, split_videos
+from hf_video.video.inputs import MemoryVideo, is_source, split_videos
 from hf_video.video.reader import VideoReader
 from hf_video.video.sampling.frame_sample import FrameSample
+
+Rows = dict[str, torch.Tensor]
+ClipProcessor = Callable[..., Rows]
+
+
+def clip_processor(processor: Any) -> ClipProcessor:
+    """A function (frames (T, H, W, 3) uint8, crops) -> tensors whose first dimension is the crops, such as
+    `{"pixel_values": (crops, T, C, H, W)}`.
+
+    Stock processors have no three crops; asking them for it raises VideoOptionError. A processor with `frames_needed`
+    is called with all frames that a clip needs, and third with these numbered in them.
+    """
+    if isinstance(processor, ClipProcessing):
+        return partial(_with_ours, processor)
+    takes_video = any("VideoProcessor" in kind.__name__ for kind in type(processor).__mro__)
+    return partial(_with_stock_video if takes_video else _with_stock_image, processor)
+
+
+def _with_ours(processor: ClipProcessing, frames: np.ndarray, crops: int, needed: np.ndarray | None = None) -> Rows:
+    if needed is not None:
+        with_needed = processor.process_needed  # type: ignore[attr-defined]
+        return _tensors(with_needed(frames, needed, num_crops=crops, return_tensors="pt"))
+    # Frames that could be read either way round are not: they come from a reader, channels last.
+    return _tensors(
+        processor(
+            frames,
+            num_crops=crops,
+            do_sample_frames=False,
+            return_tensors="pt",
+            input_data_format="channels_last",
+        )
+    )
+
+
+def _with_stock_image(processor: Any, frames: np.ndarray, crops: int) -> Rows:
+    _one_crop(processor, crops)
+    return _tensors(processor(list(frames), return_tensors="pt"))
+
+
+def _with_stock_video(processor: Any, frames: np.ndarray, crops: int) -> Rows:
+    _one_crop(processor, crops)
+    planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+    return _tensors(processor(planes, do_sample_frames=False, return_tensors="pt"))
+
+
+def _one_crop(processor: Any, crops: int) -> None:
+    if crops > 1:
+        raise VideoOptionError(
+            f"{type(processor).__name__} has no {crops} crops; use 1 crop, or a processor of hf_video "
+            "(hf_video.base.processing.VideoImageProcessor)."
+        )
+
+
+def _tensors(features: Any) -> Rows:
+    return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
+
 
 # An end of the video that is shorter than this part of a window belongs to the window before it.
 SLIVER = 0.1
@@ -208,39 +268,6 @@ def count_windows(duration: float, windows: Windows) -> int:
     """Windows that cover `duration` seconds: the whole ones, and one more where more than a sliver is left over."""
     beyond = duration - windows.length - windows.length * SLIVER - TOLERANCE
     return 1 if beyond <= 0 else 1 + math.ceil(beyond / windows.step)
-
-
-DEFAULT_FPS = 25.0
-
-
-class MemoryVideo:
-    """Frames that are in memory already, with the interface of a `VideoReader`.
-
-    `frames` is `VideoFrames`, a (frames, height, width, 3) or (frames, 3, height, width) array or tensor (uint8, or
-    float from 0 to 1), or a list of images. Without times of their own they are `fps` frames per second.
-    Raises VideoArrayError.
-    """
-
-    def __init__(self, frames: Any, *, fps: float | None = None):
-        # The tensor may lie on an accelerator; processors work on the CPU.
-        self._data = frames_to_tensor(frames).cpu().numpy()
-        count, height, width = self._data.shape[:3]
-        rate = float(fps or DEFAULT_FPS)
-        self.timestamps = np.arange(count) / rate
-        if isinstance(frames, VideoFrames) and len(frames.seconds) == count:
-            self.timestamps = np.asarray(frames.seconds, dtype=np.float64)
-            spread = float(self.timestamps[-1] - self.timestamps[0])
-            rate = (count - 1) / spread if spread > 0 else rate
-        begin = float(self.timestamps[0])
-        end = float(self.timestamps[-1]) + 1 / rate
-        self.metadata = VideoMetadata(
-            num_frames=count, fps=rate, duration=end - begin, height=height, width=width, begin=begin
-        )
-
-    def get_frames(self, indices: Any) -> VideoFrames:
-        """As `VideoReader.get_frames`; `data` keeps the dtype that came."""
-        indices = np.asarray(indices, dtype=np.int64)
-        return VideoFrames(data=self._data[indices], indices=indices, seconds=self.timestamps[indices])
 
 
 @contextlib.contextmanager

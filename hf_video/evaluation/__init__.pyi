@@ -1,11 +1,11 @@
 from .classification import evaluate_videos as evaluate_videos
+from .classification import match_labels as match_labels
 from .figures import anomaly_figure as anomaly_figure
 from .figures import confusion_figure as confusion_figure
 from .figures import loss_figure as loss_figure
 from .figures import reliability_figure as reliability_figure
 from .hf_metrics import classification_metrics as classification_metrics
 from .hf_metrics import load_metric as load_metric
-from .label_matching import match_labels as match_labels
 from .metrics import ClassMetrics as ClassMetrics
 from .metrics import Reliability as Reliability
 from .metrics import average_precision as average_precision

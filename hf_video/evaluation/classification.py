@@ -3,31 +3,38 @@
 report = evaluate_videos(model, processor, load_videos("clips")["test"], protocol="paper")
 print(report)
 report.save("evaluation/test")
+
+Class names of data set and model may be spelled differently. A log of scores, one line of JSON a video, is what an
+interrupted evaluation goes on from.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
+import re
 import sys
 import time
+import unicodedata
+import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers.utils import logging
 
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair
 from hf_video.clips.batching import read_each, run_videos
 from hf_video.clips.read import read_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
-from hf_video.errors import CheckpointError, DataError
-from hf_video.evaluation.label_matching import match_labels
+from hf_video.errors import CheckpointError, DataError, nearest
 from hf_video.evaluation.multi_label_report import MultiLabelReport
-from hf_video.evaluation.prediction_log import PredictionLog, weights_checksum
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 from hf_video.features.extraction import ClipVectors, skipped_video
@@ -37,6 +44,131 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hf_video.data.types import FrameProcessor
+
+
+def normalize_label(label: str) -> str:
+    """Brings a class name to lower case, without accents, punctuation, parentheses and repeated blanks:
+    "Petting animal_(not cat)" becomes "petting animal not cat"."""
+    letters = unicodedata.normalize("NFKD", str(label)).replace("&", " and ")
+    kept = "".join(c for c in letters if not unicodedata.combining(c)).lower().replace("'", "").replace("’", "")
+    return " ".join(re.findall(r"\w+", kept.replace("_", " ")))
+
+
+def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
+    """Finds the model's class of each class name of a data set.
+
+    The same spelling comes first, then `normalize_label`. Names that are numbers are the model's class numbers, and a
+    model whose classes are only numbered ("LABEL_0", …) takes as many names in their order.
+
+    Args:
+        data: The data set's class names.
+        model: The model's, by number (`config.id2label`).
+
+    Returns:
+        For each name of `data` the number of the model's class.
+
+    Raises:
+        DataError: For names that the model doesn't know, each with the nearest that it knows.
+    """
+    names = {int(number): str(name) for number, name in model.items()}
+    exact = {name: number for number, name in names.items()}
+    if len(data) == len(names) and all(re.fullmatch(r"LABEL_\d+", name) for name in names.values()):
+        if set(data) != set(exact):
+            return sorted(names)
+    elif all(name.isdecimal() and int(name) in names for name in data) and not set(data) & set(exact):
+        return [int(name) for name in data]
+    counts = Counter(normalize_label(name) for name in exact)
+    plain = {normalize_label(name): number for name, number in exact.items() if counts[normalize_label(name)] == 1}
+    found = [exact.get(name, plain.get(normalize_label(name))) for name in data]
+    unknown = [name for name, number in zip(data, found, strict=True) if number is None]
+    if unknown:
+        near = [nearest(name, exact) for name in unknown[:10]]
+        named = [f"{a!r} (is it {b!r}?)" if b else repr(a) for a, b in zip(unknown[:10], near, strict=True)]
+        raise DataError(
+            f"{len(unknown)} of the data's {len(data)} classes are none of the model's {len(names)}: "
+            + ", ".join(named)
+            + (", …" if len(unknown) > 10 else "")
+            + ". Rename the folders or the list's labels, or evaluate the model that was trained on them."
+        )
+    return [number for number in found if number is not None]
+
+
+logger = logging.get_logger(__name__)
+
+NAME = "predictions.jsonl"
+
+
+class PredictionLog:
+    """`folder/predictions.jsonl`: a first line that names the run, then `{"video", "scores"}` for each video.
+
+    `known` has what an earlier call with the same `run` (model, weights, protocol) wrote: names to scores (classes,)
+    float32. A line that was cut off is dropped. A file of another run is moved to `predictions.previous.jsonl`.
+    Without a folder nothing is kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, run: dict[str, Any]):
+        self.known: dict[str, np.ndarray] = {}
+        self._file = None
+        if folder is None:
+            return
+        self.path = Path(folder) / NAME
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._read(run):
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `__exit__`
+        else:
+            self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
+            self._write({"run": run})
+
+    def add(self, video: str, scores: np.ndarray) -> None:
+        # Nine digits bring a float32 back to the bit.
+        self._write({"video": video, "scores": [float(f"{x:.9g}") for x in scores.tolist()]})
+
+    def __enter__(self) -> PredictionLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(entry) + "\n")  # in ASCII: names of files need not be UTF-8
+            self._file.flush()
+
+    def _read(self, run: dict[str, Any]) -> bool:
+        """Reads the whole lines of this run's file and cuts off what is behind them; False without such a file."""
+        if not self.path.exists():
+            return False
+        with open(self.path, "rb+") as file:
+            if _entry(file.readline()) != {"run": json.loads(json.dumps(run))}:
+                os.replace(self.path, self.path.with_name("predictions.previous.jsonl"))
+                logger.warning(f"{self.path} was of another run and is now predictions.previous.jsonl; starting anew.")
+                return False
+            whole = file.tell()
+            while (entry := _entry(line := file.readline())) is not None and "scores" in entry:
+                self.known[entry["video"]] = np.asarray(entry["scores"], dtype=np.float32)
+                whole += len(line)
+            file.truncate(whole)
+        return True
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def weights_checksum(model: torch.nn.Module) -> str:
+    """Computes a checksum of all parameters and buffers, which tells two epochs of one folder apart."""
+    check = 0
+    for name, value in model.state_dict().items():
+        data = value.detach().cpu().contiguous().reshape(-1)
+        check = zlib.crc32(data.view(torch.uint8).numpy() if data.numel() else b"", zlib.crc32(name.encode(), check))
+    return f"{check:08x}"
 
 
 def evaluate_videos(
@@ -145,7 +277,7 @@ def evaluate_videos(
         "resumed": resumed,
     }
     if not several:
-        return Report(truth=np.array([classes[row.label] for row in found]), **facts)
+        return Report(truth=np.array([classes[label] for row in found for label in classes_of(row.label)]), **facts)
     truth = np.zeros((len(found), len(labels)), dtype=bool)
     for number, row in enumerate(found):
         truth[number, [classes[label] for label in classes_of(row.label)]] = True

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hf_video.evaluation import metrics
-from hf_video.evaluation.base_report import EvaluationReport, json_number
+from hf_video.evaluation.report import EvaluationReport, json_number
 
 
 @dataclass

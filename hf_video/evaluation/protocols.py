@@ -22,7 +22,7 @@ import torch
 
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
-from hf_video.clips.processors import ClipProcessor, clip_processor
+from hf_video.clips.read import ClipProcessor, clip_processor
 from hf_video.clips.request import ClipRequest, Sampling, Views, average_views
 from hf_video.errors import VideoOptionError, check_choice, check_count, did_you_mean
 from hf_video.evaluation.published_sampling import (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hf_video.base.processing import ClipProcessing
-from hf_video.clips.processors import ClipProcessor, Rows, clip_processor
+from hf_video.clips.read import ClipProcessor, Rows, clip_processor
 from hf_video.errors import VideoArrayError, VideoOptionError
 
 if TYPE_CHECKING:

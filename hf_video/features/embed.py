@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_video.base.output_paths import check_output_folder
-from hf_video.base.written_files import file_crc32, writing_into
+from hf_video.base.written_files import check_output_folder, file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
 from hf_video.features.extraction import extract_features
@@ -158,8 +157,7 @@ class ModelLoader:
     def __call__(self, number: int = 0) -> tuple[PreTrainedModel, FrameProcessor]:
         import transformers
 
-        from hf_video.base.loading import loading
-        from hf_video.clips.processors import find_processors
+        from hf_video.base.loading import find_processors, loading
 
         with loading(self.model):
             where = {"revision": self.revision}

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair
 from hf_video.clips.batching import VideoResult, read_each, run_videos
-from hf_video.clips.processors import clip_processor
-from hf_video.clips.read import read_events
+from hf_video.clips.read import clip_processor, read_events
 from hf_video.clips.request import ClipRequest
 from hf_video.data.rows import Skipped, VideoRow, plain_reason
 from hf_video.errors import VideoError, check_choice, fault_kind

@@ -22,14 +22,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import snapshot_download
 
-from hf_video.base.loading import loading
-from hf_video.base.model_folder import writing_model_folder
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair, loading
 from hf_video.base.processing_config import pixel_processor
+from hf_video.base.written_files import writing_model_folder
 from hf_video.clips.batching import DEFAULT_BATCH, run_videos
 from hf_video.clips.grid import FeatureGrid, parse_grid
-from hf_video.clips.processors import clip_processor
-from hf_video.clips.read import open_video, read_events
+from hf_video.clips.read import clip_processor, open_video, read_events
 from hf_video.clips.request import ClipRequest
 from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError, check_choice, check_count
 from hf_video.features.embed import ModelLoader, config_digest, weights_digest

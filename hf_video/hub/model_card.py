@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from hf_video.base.version import __version__
 from hf_video.errors import pluralize
 from hf_video.hub.card_facts import ModelFacts, read_facts
-from hf_video.hub.card_results import picture, protocol, results_section
 from hf_video.hub.markdown import (
     bullet_list,
     collapsible,
@@ -26,6 +25,9 @@ from hf_video.hub.markdown import (
     format_number,
     format_percent,
     markdown_table,
+    picture,
+    protocol,
+    results_section,
 )
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from hf_video.base.model_folder import check_model_folder
+from hf_video.base.written_files import check_model_folder
 from hf_video.errors import CheckpointError, PublishError
 from hf_video.hub.card_facts import (
     PROCESSOR_FILES,

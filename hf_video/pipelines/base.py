@@ -14,10 +14,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair, find_processors
 from hf_video.clips.batching import VideoResult, read_each, run_videos
-from hf_video.clips.processors import clip_processor, find_processors
-from hf_video.clips.read import ClipInputs, Event, WindowSample, read_clips, read_events, videos_of
+from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
 from hf_video.clips.request import ClipRequest, parse_views, parse_windows
 from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
 from hf_video.video.sampling.samplers import resolve

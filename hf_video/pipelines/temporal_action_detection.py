@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from hf_video.base.detection.configuration import TemporalDetectionConfig
     from hf_video.clips.grid import GridLike
-    from hf_video.clips.processors import ClipProcessor
+    from hf_video.clips.read import ClipProcessor
 
 # Fields of a detector's configuration that decide which of its segments are kept.
 NMS_OPTIONS = (

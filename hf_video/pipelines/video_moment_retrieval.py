@@ -28,7 +28,7 @@ from hf_video.pipelines.video_feature_extraction import VideoFeatureExtractionPi
 
 if TYPE_CHECKING:
     from hf_video.clips.grid import GridLike
-    from hf_video.clips.processors import ClipProcessor
+    from hf_video.clips.read import ClipProcessor
 
 DEFAULT_GRID = FeatureGrid(stride=1.0, num_frames=2.0, fps=1.0)
 PEAKS, SPANS = ("level", "least", "smoothing"), ("rounding",)

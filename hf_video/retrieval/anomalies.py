@@ -27,9 +27,8 @@ import numpy as np
 
 from hf_video.base.detection.curve import AnomalyCurve
 from hf_video.base.detection.types import Detection, merge_windows
-from hf_video.base.output_paths import check_output_folder
 from hf_video.base.version import __version__
-from hf_video.base.written_files import read_json, write_json, writing_into
+from hf_video.base.written_files import check_output_folder, read_json, write_json, writing_into
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.read import open_video
 from hf_video.errors import DataError, OutputError, VideoIndexError, check_count, check_number

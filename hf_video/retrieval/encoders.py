@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from hf_video.base.loading import loading
-from hf_video.base.model_folder import writing_model_folder
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair, loading
 from hf_video.base.processing_config import pixel_processor
+from hf_video.base.written_files import writing_model_folder
 from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
-from hf_video.clips.processors import clip_processor
-from hf_video.clips.read import read_events
+from hf_video.clips.read import clip_processor, read_events
 from hf_video.clips.request import ClipRequest, Windows
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.embed import ModelLoader, config_digest, weights_digest

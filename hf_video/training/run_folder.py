@@ -21,15 +21,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from hf_video.base.model_folder import (
+from hf_video.base.written_files import (
     CHECKSUMS,
     UNFINISHED,
     atomic_write,
+    check_output_folder,
     find_damaged_files,
     mark_being_written,
     write_checksums,
 )
-from hf_video.base.output_paths import check_output_folder
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import SPLIT_FILE
 from hf_video.errors import ConfigError, OutputError

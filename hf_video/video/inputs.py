@@ -14,10 +14,11 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.sources import is_decoder, plain_source
+from hf_video.video.decode.stills import DEFAULT_FPS
 from hf_video.video.frames.part import VideoPart
 from hf_video.video.frames.pixels import is_uint16
 from hf_video.video.frames.rgb import array_to_uint8, image_to_rgb
-from hf_video.video.frames.types import Frame, VideoFrames, VideoSource
+from hf_video.video.frames.types import Frame, VideoFrames, VideoMetadata, VideoSource
 from hf_video.video.sampling.samplers import sample_video
 
 if TYPE_CHECKING:
@@ -187,6 +188,36 @@ def frames_to_tensor(
     if 0 in tensor.shape:
         raise VideoArrayError(f"A clip of shape {tuple(tensor.shape)} has no pixels.")
     return _channels_last(_pixels(tensor), layout)
+
+
+class MemoryVideo:
+    """Frames that are in memory already, with the interface of a `VideoReader`.
+
+    `frames` is `VideoFrames`, a (frames, height, width, 3) or (frames, 3, height, width) array or tensor (uint8, or
+    float from 0 to 1), or a list of images. Without times of their own they are `fps` frames per second.
+    Raises VideoArrayError.
+    """
+
+    def __init__(self, frames: Any, *, fps: float | None = None):
+        # The tensor may lie on an accelerator; processors work on the CPU.
+        self._data = frames_to_tensor(frames).cpu().numpy()
+        count, height, width = self._data.shape[:3]
+        rate = float(fps or DEFAULT_FPS)
+        self.timestamps = np.arange(count) / rate
+        if isinstance(frames, VideoFrames) and len(frames.seconds) == count:
+            self.timestamps = np.asarray(frames.seconds, dtype=np.float64)
+            spread = float(self.timestamps[-1] - self.timestamps[0])
+            rate = (count - 1) / spread if spread > 0 else rate
+        begin = float(self.timestamps[0])
+        end = float(self.timestamps[-1]) + 1 / rate
+        self.metadata = VideoMetadata(
+            num_frames=count, fps=rate, duration=end - begin, height=height, width=width, begin=begin
+        )
+
+    def get_frames(self, indices: Any) -> VideoFrames:
+        """As `VideoReader.get_frames`; `data` keeps the dtype that came."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return VideoFrames(data=self._data[indices], indices=indices, seconds=self.timestamps[indices])
 
 
 def _tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from hf_video.clips.grid import FeatureGrid, parse_grid
-from hf_video.clips.read import MemoryVideo, WindowSample, cut, read_clips
+from hf_video.clips.read import WindowSample, cut, read_clips
 from hf_video.clips.request import ClipRequest
 from hf_video.errors import VideoOptionError
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.video.frames.types import VideoFrames
+from hf_video.video.inputs import MemoryVideo
 
 
 def video(count=40, fps=10.0):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from hf_video.clips.batching import _Share, read_each
-from hf_video.clips.read import ClipInputs, MemoryVideo, cut
+from hf_video.clips.read import ClipInputs, cut
 from hf_video.clips.request import Sampling, Views, Windows, average_views, parse_views, parse_windows
 from hf_video.errors import SamplingError, VideoOptionError
 from hf_video.video.frames.types import VideoFrames, VideoMetadata
+from hf_video.video.inputs import MemoryVideo
 
 
 def video(count=40, fps=10.0):

@@ -16,8 +16,7 @@ import hf_video
 from hf_video.clips import read as sources
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError, SamplingError, VideoOptionError
-from hf_video.evaluation.classification import evaluate_videos
-from hf_video.evaluation.label_matching import match_labels, normalize_label
+from hf_video.evaluation.classification import evaluate_videos, match_labels, normalize_label
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
 

@@ -28,7 +28,7 @@ from hf_video.data.sources.files import is_video, split_name
 from hf_video.data.sources.lists import ID_COLUMNS, find_video_column, parse_time, text_of
 from hf_video.data.sources.tables import pick_column, read_table, read_text
 from hf_video.errors import DataError, did_you_mean, is_number, near_path, unknown_name
-from hf_video.video.decode.stills import natural_key
+from hf_video.video.frames.addresses import natural_key
 
 START_COLUMNS = ("start", "start_seconds", "start_timestamp", "t-start", "t_start", "begin")
 END_COLUMNS = ("end", "end_seconds", "stop_timestamp", "end_timestamp", "t-end", "t_end", "stop")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.errors import DataError
-from hf_video.video.decode.stills import natural_key
-from hf_video.video.frames.addresses import local_path, scheme_of
+from hf_video.video.frames.addresses import local_path, natural_key, scheme_of
 
 VIDEO_ENDINGS = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",

@@ -15,7 +15,7 @@ from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import list_folder
 from hf_video.data.sources.tables import Table, pick_column
 from hf_video.errors import DataError, did_you_mean, is_number
-from hf_video.video.decode.stills import natural_key
+from hf_video.video.frames.addresses import natural_key
 
 LABEL_COLUMNS = (
     "label", "labels", "class", "classes", "class_name", "category", "target", "label_idx", "class_index", "cls",

@@ -21,8 +21,7 @@ from hf_video.data.rows import ListedVideo, Skipped, SourceListing
 from hf_video.data.sources.files import is_video, split_name
 from hf_video.data.sources.labels import read_label
 from hf_video.errors import DataError
-from hf_video.video.decode.stills import natural_key
-from hf_video.video.frames.addresses import local_path
+from hf_video.video.frames.addresses import local_path, natural_key
 
 if TYPE_CHECKING:
     from hf_video.data.types import StrPath

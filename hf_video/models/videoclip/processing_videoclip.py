@@ -7,7 +7,7 @@ from typing import Any
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from hf_video.base.model_folder import ChecksumsOnSave
+from hf_video.base.written_files import ChecksumsOnSave
 from hf_video.errors import VideoOptionError
 
 

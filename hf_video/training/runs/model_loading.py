@@ -12,8 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.base.loading import check_model_path, explain_load_failure, loading, model_entry
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_model_path, check_pair, explain_load_failure, loading, model_entry
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean

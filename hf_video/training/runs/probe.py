@@ -20,10 +20,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from hf_video.base.loading import loading
-from hf_video.base.model_folder import update_checksums, writing_model_folder
-from hf_video.base.output_paths import check_output_folder
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
+from hf_video.base.written_files import check_output_folder, update_checksums, writing_model_folder
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
@@ -272,7 +271,7 @@ def probe_model(
     with `split.json`. `options` are those of `extract_features`. Returns the report, with `chance`, the share of the
     most frequent class among the test videos, and the class names `labels`.
     """
-    from hf_video.clips.processors import find_processors
+    from hf_video.base.loading import find_processors
     from hf_video.evaluation.rows import evaluation_splits
 
     if output is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from hf_video.errors import NotAVideoError, NoVideoStreamError, VideoArrayError, VideoError, VideoSourceError
 from hf_video.video.decode.container import Media, media_from_path
-from hf_video.video.frames.addresses import missing_path
+from hf_video.video.frames.addresses import missing_path, natural_key
 from hf_video.video.frames.pixels import WHITE
 from hf_video.video.frames.rgb import array_of, array_to_rgb, array_to_uint8, image_to_rgb, orientation
 
@@ -151,12 +150,6 @@ class ImageFolder(Stills):
                 f"{expected[1]}x{expected[0]}; the frames of a video must have one size"
             )
         return pixels
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts numbers within names by value: frame2 before frame10."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]
 
 
 def read_image(path: str, *, background: tuple[int, int, int] = WHITE) -> np.ndarray:

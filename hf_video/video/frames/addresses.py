@@ -1,4 +1,5 @@
-"""What a text is that names a video: a path, a file:// address, which is a path too, or an address on the web."""
+"""What a text is that names a video: a path, a file:// address, which is a path too, or an address on the web; and the
+order of such names."""
 
 from __future__ import annotations
 
@@ -46,3 +47,9 @@ def missing_path(text: str) -> VideoSourceError:
         found = os.path.exists(turned)
         hint = f"did you mean {turned!r}?" if found else 'folders are separated by "/" here, not by "\\"'
     return VideoSourceError(f"{text!r} does not exist (looked in {os.getcwd()}); {hint}")
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts numbers within names by value: frame2 before frame10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(p), p) if p[0].isdecimal() else (1, 0, p.lower()) for p in parts]

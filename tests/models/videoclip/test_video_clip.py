@@ -23,7 +23,7 @@ from transformers import (
 )
 
 import hf_video
-from hf_video.base.pairing import check_pair
+from hf_video.base.loading import check_pair
 from hf_video.errors import CheckpointError
 
 TEXTS = ["a ring moving left", "a square"]
@@ -125,7 +125,7 @@ class TestPairs:
     @pytest.fixture(autouse=True)
     def logged(self, caplog):
         logging.getLogger("transformers").propagate = True
-        hf_video.base.pairing.logger.warning_once.cache_clear()
+        hf_video.base.loading.logger.warning_once.cache_clear()
         caplog.set_level(logging.WARNING)
         self.log = caplog
 
@@ -178,7 +178,7 @@ class TestPairs:
             lambda: evaluate_videos(model, wrong.image_processor, SimpleNamespace(multi_label=True), protocol="1x1"),
         )
         for way in ways:
-            hf_video.base.pairing.logger.warning_once.cache_clear()
+            hf_video.base.loading.logger.warning_once.cache_clear()
             self.log.clear()
             with contextlib.suppress(Exception):  # what comes after the check is not asked here
                 way()

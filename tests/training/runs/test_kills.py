@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_video.base.model_folder import UNFINISHED, check_model_folder
+from hf_video.base.written_files import UNFINISHED, check_model_folder
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError
 from hf_video.training.run_folder import ASIDE

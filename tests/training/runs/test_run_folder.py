@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, TrainerCallback
 
 import hf_video
-from hf_video.base.model_folder import CHECKSUMS, UNFINISHED, check_model_folder, find_damaged_files
+from hf_video.base.written_files import CHECKSUMS, UNFINISHED, check_model_folder, find_damaged_files
 from hf_video.cli import main
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import CheckpointError, ConfigError, PublishError

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps, features
 
-from hf_video.clips.read import MemoryVideo
 from hf_video.errors import VideoArrayError, VideoOptionError
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.video import VideoReader, write_video
 from hf_video.video.frames.rgb import array_to_rgb, array_to_uint8, image_to_rgb
+from hf_video.video.inputs import MemoryVideo
 
 HEIGHT, WIDTH = 20, 30
 GREY = np.linspace(0, 65535, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
