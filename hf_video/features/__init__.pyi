@@ -1,3 +1,4 @@
+from .anomaly_head import AnomalyHead as AnomalyHead
 from .embed import EmbedReport as EmbedReport
 from .embed import ModelLoader as ModelLoader
 from .embed import embed_videos as embed_videos

@@ -39,6 +39,7 @@ from hf_video.video.flow.cache import file_identity
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hf_video.base.detection.anomaly import WeakAnomalyConfig
     from hf_video.base.detection.configuration import TemporalDetectionConfig
     from hf_video.clips.grid import GridLike
     from hf_video.data.types import FrameProcessor
@@ -218,7 +219,7 @@ def save_encoder(encoder: SequenceEncoder, folder: str | os.PathLike[str]) -> di
 
 def load_encoder(
     detector: str | os.PathLike[str],
-    config: TemporalDetectionConfig,
+    config: TemporalDetectionConfig | WeakAnomalyConfig,
     *,
     revision: str | None = None,
     **options: Any,

@@ -20,6 +20,7 @@ from hf_video.errors import DataError, VideoOptionError, check_count
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from hf_video.base.detection.anomaly import WeakAnomalyConfig
     from hf_video.base.detection.configuration import TemporalDetectionConfig
     from hf_video.clips.grid import GridLike
 
@@ -129,12 +130,12 @@ class FeatureSequence:
             raise DataError(f"{os.fspath(path)} holds no features of a video, or is damaged: {error}.") from error
 
 
-def grid_of(config: TemporalDetectionConfig) -> FeatureGrid:
+def grid_of(config: TemporalDetectionConfig | WeakAnomalyConfig) -> FeatureGrid:
     """The grid that a detector was trained on."""
     return FeatureGrid(config.feature_stride, config.feature_frames, config.feature_fps)
 
 
-def check_sequence(sequence: FeatureSequence, config: TemporalDetectionConfig) -> None:
+def check_sequence(sequence: FeatureSequence, config: TemporalDetectionConfig | WeakAnomalyConfig) -> None:
     """Compares features with what a detector was trained on, before it sees them.
 
     Raises:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.base.detection.curve import AnomalyCurve
+from hf_video.base.detection.curve import AnomalyCurve, smooth_over_time
 from hf_video.base.detection.types import Detection, merge_windows
 from hf_video.base.version import __version__
 from hf_video.base.written_files import check_output_folder, read_json, write_json, writing_into
@@ -43,7 +43,6 @@ from hf_video.retrieval.normality import (
     learn_threshold,
     nearest_distances,
     parse_threshold,
-    smooth_over_time,
     without,
 )
 from hf_video.retrieval.store import IndexStore

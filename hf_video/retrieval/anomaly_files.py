@@ -14,6 +14,7 @@ from hf_video.base.detection.curve import AnomalyCurve
 from hf_video.base.detection.types import SUFFIXES, webvtt
 from hf_video.base.written_files import atomic_write, writing_into
 from hf_video.errors import OutputError, VideoOptionError
+from hf_video.features.anomaly_head import AnomalyHead
 from hf_video.retrieval.anomalies import AnomalyDetector
 
 DIGITS = 6  # of scores in files
@@ -29,7 +30,9 @@ def check_suffix(path: str | os.PathLike[str], videos: int) -> None:
 
 
 def write_curves(
-    path: str | os.PathLike[str], curves: Mapping[str, AnomalyCurve], detector: AnomalyDetector | None = None
+    path: str | os.PathLike[str],
+    curves: Mapping[str, AnomalyCurve],
+    detector: AnomalyDetector | AnomalyHead | None = None,
 ) -> None:
     """Writes curves, in the form that the suffix names.
 
@@ -56,9 +59,18 @@ def write_curves(
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _facts(curves: Mapping[str, AnomalyCurve], detector: AnomalyDetector | None) -> dict[str, Any]:
+def _facts(curves: Mapping[str, AnomalyCurve], detector: AnomalyDetector | AnomalyHead | None) -> dict[str, Any]:
     about: dict[str, Any] = {}
-    if detector is not None:
+    if isinstance(detector, AnomalyHead):
+        config = detector.model.config
+        about = {
+            "head": config.model_type,
+            "encoder": config.encoder,
+            "grid": str(detector.encoder.grid),
+            "smooth": detector.smooth,
+            "threshold": detector.threshold,
+        }
+    elif detector is not None:
         about = {
             "encoder": detector.index.identity,
             "grid": str(detector.grid),

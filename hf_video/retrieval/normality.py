@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hf_video.base.detection.curve import smooth_over_time
 from hf_video.errors import DataError, VideoOptionError
 from hf_video.retrieval.approximate import exact_search, gather_vectors
 from hf_video.retrieval.index import VideoIndex
@@ -128,20 +129,3 @@ def nearest_distances(segments: Sequence[IndexSegment], vectors: np.ndarray, k: 
         exact = np.linalg.norm(found.astype(np.float64) - part[:, None].astype(np.float64), axis=2)
         distances[first : first + _QUERIES] = exact.max(1)
     return distances
-
-
-def smooth_over_time(values: np.ndarray, times: np.ndarray, deviation: float) -> np.ndarray:
-    """Gaussian means of values (T,) at ascending `times` (T,), weights cut at four deviations; near the ends of those
-    values that there are."""
-    if not deviation or len(values) < 2:
-        return values.copy()
-    reach = np.searchsorted(times, times + 4 * deviation, side="right") - np.arange(len(times))
-    total, weights = np.zeros(len(values)), np.zeros(len(values))
-    for step in range(-int(reach.max()) + 1, int(reach.max())):
-        mine = slice(max(-step, 0), len(values) - max(step, 0))
-        other = slice(max(step, 0), len(values) - max(-step, 0))
-        apart = (times[other] - times[mine]) / deviation
-        weight = np.where(np.abs(apart) <= 4, np.exp(-0.5 * apart**2), 0.0)
-        total[mine] += weight * values[other]
-        weights[mine] += weight
-    return total / weights

@@ -9,13 +9,13 @@ import pytest
 import tiny
 from drifting import FPS, drifting, write_drifting
 
-from hf_video.base.detection.curve import AnomalyCurve
+from hf_video.base.detection.curve import AnomalyCurve, smooth_over_time
 from hf_video.errors import DataError, OutputError, VideoIndexError, VideoOptionError
 from hf_video.evaluation.detection.anomaly import anomaly_metrics
 from hf_video.features import FeatureSequence, SequenceEncoder
 from hf_video.retrieval import AnomalyDetector
 from hf_video.retrieval.anomalies import parse_threshold
-from hf_video.retrieval.normality import nearest_distances, smooth_over_time, without
+from hf_video.retrieval.normality import nearest_distances, without
 
 pytest.importorskip("pyarrow")
 

@@ -35,3 +35,20 @@ class AnomalyCurve:
         """(N,), a score for each frame: on straight lines between the middles of the moments."""
         lasts = np.append(self.frame_seconds[1:], self.end)
         return np.interp((self.frame_seconds + lasts) / 2, self.seconds.mean(1), self.scores)
+
+
+def smooth_over_time(values: np.ndarray, times: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian means of values (T,) at ascending `times` (T,), weights cut at four deviations; near the ends of those
+    values that there are."""
+    if not deviation or len(values) < 2:
+        return values.copy()
+    reach = np.searchsorted(times, times + 4 * deviation, side="right") - np.arange(len(times))
+    total, weights = np.zeros(len(values)), np.zeros(len(values))
+    for step in range(-int(reach.max()) + 1, int(reach.max())):
+        mine = slice(max(-step, 0), len(values) - max(step, 0))
+        other = slice(max(step, 0), len(values) - max(-step, 0))
+        apart = (times[other] - times[mine]) / deviation
+        weight = np.where(np.abs(apart) <= 4, np.exp(-0.5 * apart**2), 0.0)
+        total[mine] += weight * values[other]
+        weights[mine] += weight
+    return total / weights

@@ -3,6 +3,7 @@
   hf-video anomalies normal/ today.mp4 --output scores.csv --figure scores.png
   hf-video anomalies normal/ camera7/ --model MCG-NJU/videomae-base --grid 16/8 --output scores.json
   hf-video anomalies normal-fingerprint today.mp4 --threshold 99.5%
+  hf-video anomalies my-head today.mp4 --output scores.json       a head of hf-video train --task anomaly
 
 NORMAL_DIR is a folder of videos in which nothing unusual happens (two or more), or the detector that was made of one.
 The score of a moment is its distance to the k-th nearest moment of the normal videos, smoothed over time; where it
@@ -32,6 +33,7 @@ from hf_video.cli.arguments import (
 from hf_video.errors import VideoError, pluralize
 
 if TYPE_CHECKING:
+    from hf_video.features.anomaly_head import AnomalyHead
     from hf_video.retrieval.anomalies import AnomalyDetector
 
 MOST_DRAWN = 40  # videos of a figure
@@ -85,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
     if options.figure and len(files) > MOST_DRAWN:
         raise CommandError(f"--figure draws {MOST_DRAWN} videos at most, and {len(files)} came")
     detector = find_detector(options)
-    failed = list(detector.report.skipped) if detector.report else []
+    report = getattr(detector, "report", None)  # of what was done to the normal videos
+    failed = list(report.skipped) if report else []
     for one in failed:
         print(one, file=sys.stderr)
     curves, unread = {}, 0
@@ -112,17 +115,20 @@ def run(options: argparse.Namespace) -> int:
     return SOME_FAILED if unread or failed else DONE
 
 
-def find_detector(options: argparse.Namespace) -> AnomalyDetector:
-    """Opens the detector that was named, or fits one to the normal videos."""
+def find_detector(options: argparse.Namespace) -> AnomalyDetector | AnomalyHead:
+    """Opens the detector or the trained head that was named, or fits a detector to the normal videos."""
     from tqdm import tqdm
 
     from hf_video.cli import CommandError
     from hf_video.retrieval.anomalies import SETTINGS, AnomalyDetector
 
-    if (Path(options.normal) / SETTINGS).is_file():
-        typed = [name for name in ("model", "detector", "grid", "k", "smooth") if getattr(options, name) is not None]
-        if typed:
+    is_head = (Path(options.normal) / "config.json").is_file()
+    if is_head or (Path(options.normal) / SETTINGS).is_file():
+        names = ("model", "detector", "grid", "k", *(() if is_head else ("smooth",)))
+        if typed := [name for name in names if getattr(options, name) is not None]:
             raise CommandError(f"{options.normal} is a detector already, which has its own --{typed[0]}: leave it out")
+        if is_head:
+            return load_head(options)
         detector = AnomalyDetector.load(options.normal, device=options.device)
         return detector if options.threshold is None else detector.with_threshold(options.threshold)
     model = options.model or "fingerprint"
@@ -146,6 +152,20 @@ def find_detector(options: argparse.Namespace) -> AnomalyDetector:
         file=sys.stderr,
     )
     return detector
+
+
+def load_head(options: argparse.Namespace) -> AnomalyHead:
+    """Opens a head that was trained on labelled videos."""
+    from hf_video.cli import CommandError
+    from hf_video.features.anomaly_head import AnomalyHead
+
+    try:
+        threshold = 0.5 if options.threshold in (None, "auto") else float(options.threshold)
+    except ValueError as error:
+        raise CommandError(
+            f"the threshold of a trained head is a score from 0 to 1; {options.threshold!r} came"
+        ) from error
+    return AnomalyHead.load(options.normal, threshold=threshold, smooth=options.smooth or 0.0, device=options.device)
 
 
 def default_detector(normal: str, model: str) -> str:

@@ -3,7 +3,7 @@
   hf-video evaluate clips/ --model my-model --output evaluation
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
   hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
-  hf-video evaluate --task anomaly --scores scores.json --annotations Temporal_Anomaly_Annotation.txt
+  hf-video evaluate --task anomaly --predictions scores.json --annotations Temporal_Anomaly_Annotation.txt
 
 DATA is a folder (<split>/<label>/clip.mp4 or <label>/clip.mp4), a list (CSV, JSON), or tar shards. Without splits of
 its own it is divided as when MODEL was trained on it, and the held-out part is used; --split all takes everything. Each
