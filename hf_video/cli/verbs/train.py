@@ -8,6 +8,11 @@
 A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of which a fifth is kept for the test.
 Before it trains it prints a plan, and refuses what can't work. Ctrl-C saves a checkpoint and prints the command to go
 on with. Several GPUs: torchrun -m hf_video.cli train ...
+
+--task anomaly trains a head for anomalies from a list of videos that are normal or abnormal as a whole; MODEL is the
+encoder, whose features are made once and kept. hf-video anomalies scores files with it:
+
+  hf-video train videos/ --task anomaly --annotations train_list.txt --model my-encoder --output my-head
 """
 
 from __future__ import annotations
@@ -15,14 +20,27 @@ from __future__ import annotations
 import argparse
 import sys
 
-from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
+
+TASKS = ("classification", "anomaly")
+# What only some of the tasks have a use for.
+OF_TASK = {
+    "classification": ("format", "videos", "self_test", "group_pattern", "push_to_hub", "public"),
+    "anomaly": ("annotations", "detector", "grid", "device", "batch_size"),
+}
 
 
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
     add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
     add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
+    add("--task", choices=TASKS, default=TASKS[0], help=f"what is learnt (default {TASKS[0]})")
+    add("--annotations", metavar="FILE", help="anomaly: a list of the videos, 0 (normal) or 1 after each name")
+    add("--detector", help="anomaly: rtfm (default) or mil_ranking")
+    add("--grid", metavar="16/4", help="of features: frames of a clip and its step, or 2s/0.5s (default: fitted)")
+    add("--device", help="of the encoder of features")
+    add("--batch-size")
     add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
     add("--output", help="folder of the run (default: named after data and model)")
     add("--set")
@@ -43,11 +61,28 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
+    check_options(options)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
+    if options.task == "anomaly":
+        from hf_video.training.runs.anomalies import train_anomalies
+
+        run_options = {name: getattr(options, name) for name in RUN_OPTIONS if name != "group_pattern"}
+        train_anomalies(
+            options.data,
+            options.annotations,
+            options.model,
+            head=options.detector or "rtfm",
+            grid=options.grid,
+            test_size=options.test_size,
+            batch_size=options.batch_size,
+            device=options.device,
+            **run_options,
+        )
+        return DONE
     from hf_video.training.runs.classification import finetune
     from hf_video.training.runs.overfit_check import OverfitResult
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
     result = finetune(
         options.data,
         options.model,
@@ -64,3 +99,13 @@ def run(options: argparse.Namespace) -> int:
         print(result)
         return DONE if result.passed else SOME_FAILED
     return DONE
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises CommandError for options that the task needs and that are missing, or that it has no use for."""
+    if options.task == "anomaly" and options.annotations is None:
+        raise CommandError("--task anomaly needs --annotations FILE, a list of normal and abnormal videos")
+    for task, names in OF_TASK.items():
+        for name in names:
+            if task != options.task and getattr(options, name):
+                raise CommandError(f"--task {options.task} has no use for --{name.replace('_', '-')}")

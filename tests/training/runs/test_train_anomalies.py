@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 
+from hf_video import cli
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.evaluation.detection.anomaly import anomaly_metrics
 from hf_video.features import AnomalyHead, FeatureSequence
@@ -81,6 +82,32 @@ def test_labels_of_videos_teach_when(videos, tmp_path):
         scores[path.name] = scorer.score(path).frame_scores()
         truth[path.name] = [(8 + 4 * number, 32 + 4 * number)]
     assert anomaly_metrics(scores, truth, {name: len(line) for name, line in scores.items()}).micro_auc > 0.9
+
+
+def test_the_command(videos, tmp_path, capsys):
+    words = ["train", str(videos / "videos"), "--task", "anomaly", "--model", str(videos / "encoder"), "--grid", "8/8"]
+    assert cli.main([*words, "--output", str(tmp_path / "head")]) == cli.WRONG
+    assert "--annotations" in capsys.readouterr().err
+    words += [
+        "--annotations",
+        str(videos / "list.txt"),
+        "--detector",
+        "mil_ranking",
+        "--output",
+        str(tmp_path / "head"),
+    ]
+    assert cli.main([*words, "--videos", "x"]) == cli.WRONG
+    assert "no use for --videos" in capsys.readouterr().err
+    assert cli.main([*words, "--set", "training.max_steps=2", "--set", "training.min_train_steps=0"]) == cli.DONE
+    capsys.readouterr()
+    scores = tmp_path / "scores.json"
+    code = cli.main(["anomalies", str(tmp_path / "head"), str(videos / "videos" / "1.mp4"), "--output", str(scores)])
+    assert code == cli.DONE
+    about = json.loads(scores.read_text())
+    assert (about["head"], about["grid"]) == ("mil_ranking", "8/8")
+    assert len(next(iter(about["videos"].values()))["frame_scores"]) == 48
+    assert cli.main(["anomalies", str(tmp_path / "head"), str(videos / "videos"), "--k", "3"]) == cli.WRONG
+    assert "leave it out" in capsys.readouterr().err
 
 
 def test_pairs_are_drawn_anew_and_show_every_video():
