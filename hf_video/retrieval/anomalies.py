@@ -100,7 +100,8 @@ class AnomalyDetector:
             normal: Folder of normal videos, searched at any depth.
             model: "fingerprint", which needs no weights, a model's folder or name on the Hub, or a loaded one.
             processor: Of a loaded model.
-            folder: Where the detector is kept: a new or empty one, or an earlier one that is brought up to date.
+            folder: Where the detector is kept: a new or empty one, or an earlier one that is brought up to date; normal
+                videos of other folders stay in it.
             grid: What videos are cut into, see `hf_video.clips.grid.parse_grid`; default "2s/0.5s", or the folder's.
             k: Which of the nearest normal moments counts.
             smooth: Deviation of the Gaussian that smooths scores over time, in seconds; 0 leaves them as they are.

@@ -10,7 +10,9 @@ The score of a moment is its distance to the k-th nearest moment of the normal v
 reaches the threshold, an anomaly begins. "auto" learns the threshold from the normal videos, each compared with all the
 others. --model is "fingerprint" (small grey pictures, no weights: for a camera that stands still) or any video model.
 The detector is kept in --detector; stopped, the same command goes on. Files that can't be read are named, and the exit
-code is 1.
+code is 1. Where no normal videos are at hand, say in words what to find:
+
+  hf-video detect today.mp4 --model my-videoclip --labels "people fighting" --background "people walking"
 """
 
 from __future__ import annotations
