@@ -235,6 +235,59 @@ def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
     return _save(figure, path)
 
 
+def precision_recall_figure(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: float, path: str | os.PathLike[str]
+) -> Path:
+    """Draws precision over recall, a line for each class; names where there are few.
+
+    Args:
+        curves: For each class precision and recall (N,).
+        threshold: The overlap at which a detection counts, for the title.
+        path: The PNG to write, which is returned; its folder is made.
+    """
+    figure = _figure(5.4, 4.2)
+    axes = figure.add_subplot()
+    named = len(curves) <= NUMBERED
+    for label, (precision, recall) in curves.items():
+        shown = label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
+        hull = np.maximum.accumulate(precision[::-1])[::-1]
+        axes.plot(recall, hull, linewidth=1.4 if named else 0.6, label=shown.replace("$", r"\$") if named else None)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.set_title(f"detections that overlap an event by {threshold:g}", fontsize=9, color=INK)
+    if named and curves:
+        axes.legend(fontsize=8, frameon=False)
+    _style(axes)
+    return _save(figure, path)
+
+
+def bars_figure(
+    shares: Mapping[str, np.ndarray],
+    ticks: Sequence[float],
+    xlabel: str,
+    ylabel: str,
+    path: str | os.PathLike[str],
+) -> Path:
+    """Draws a stacked bar for each tick.
+
+    Args:
+        shares: For each part its height (T,) in every bar.
+        ticks: What the T bars are.
+        xlabel, ylabel: Names of the axes.
+        path: The PNG to write, which is returned; its folder is made.
+    """
+    figure = _figure(1.8 + 0.55 * max(len(ticks), 4), 3.6)
+    axes, below = figure.add_subplot(), np.zeros(len(ticks))
+    colors = ("#4f9a5b", RED, "#e0a458", BLUE, "#8a6fb0", GREY)
+    for (name, heights), color in zip(shares.items(), colors, strict=False):
+        axes.bar(range(len(ticks)), heights, bottom=below, color=color, width=0.75, label=name)
+        below = below + heights
+    axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _style(axes)
+    return _save(figure, path)
+
+
 def _style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)

@@ -164,6 +164,12 @@ class SequenceEncoder:
             self._digest = config_digest(facts)
         return self._digest
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """A detector's `config.encoder`: `name` and `digest`, and what was asked for of the frames of clips."""
+        chosen = {name: self._asked[name] for name in FRAME_CHOICE if self._asked[name] is not None}
+        return {"name": self.name, "digest": self.digest, **chosen}
+
     def cached_path(self, source: VideoSource) -> Path | None:
         """Where the features of this file are kept; None without a cache, and for what is no local file."""
         identity = None if self.cache is None else file_identity(source)
@@ -213,8 +219,7 @@ def save_encoder(encoder: SequenceEncoder, folder: str | os.PathLike[str]) -> di
     with writing_model_folder(Path(folder) / ENCODER_FOLDER) as path:
         encoder.model.save_pretrained(path)
         encoder.processor.save_pretrained(path)
-    chosen = {name: encoder._asked[name] for name in FRAME_CHOICE if encoder._asked[name] is not None}
-    return {"name": encoder.name, "digest": encoder.digest, **chosen}
+    return encoder.facts
 
 
 def load_encoder(

@@ -138,7 +138,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 ASIDE = "run-in-progress"
 # What a run and its model consist of; nothing else is removed by --overwrite.
 _MADE = (
-    "checkpoint-*", RUN_FILE, SPLIT_FILE, SKIPPED_FILE, SUMMARY_FILE, "evaluation", "runs", "figures",
+    "checkpoint-*", RUN_FILE, SPLIT_FILE, SKIPPED_FILE, SUMMARY_FILE, "evaluation", "encoder", "runs", "figures",
     "training_curve.png", "training_args.json", "*.safetensors", "*.safetensors.index.json", "config.json",
     "generation_config.json",
     "*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",

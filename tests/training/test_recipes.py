@@ -11,6 +11,7 @@ from hf_video.errors import ConfigError
 from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
+from hf_video.training.runs.detection import DATA_FIELDS as DETECTION_FIELDS
 from hf_video.training.runs.run import DATA_FIELDS
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.checks import from_options
@@ -162,7 +163,8 @@ def test_every_field_exists(name, tmp_path):
     recipe = load_recipe(name)
     settings = {**recipe["training"], "use_cpu": True}
     arguments = VideoTrainingArguments(str(tmp_path), report_to="none", **settings)
-    assert set(recipe["data"]) <= {*DATA_FIELDS, "temporal"}
+    known = DETECTION_FIELDS if recipe.get("task") == "detection" else {*DATA_FIELDS, "temporal"}
+    assert set(recipe["data"]) <= set(known)
     from_options(Augmentation, recipe["augmentation"], size=224)
     if recipe["mixing"] is not None:
         from_options(Mixing, recipe["mixing"])

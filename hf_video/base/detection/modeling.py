@@ -236,7 +236,7 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
         output.points = pyramid_points(
             [x.shape[1] for x in states], self.config.strides, self.config.regression_ranges, features.device
         )
-        if segments is not None:
+        if segments is not None and labels is not None:
             output = self.detection_loss(output, segments, labels)
         output = replace(output)  # fields in their order, the loss first
         return output if return_dict or (return_dict is None and self.config.return_dict) else output.to_tuple()

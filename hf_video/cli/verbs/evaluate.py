@@ -2,6 +2,8 @@
 
   hf-video evaluate clips/ --model my-model --output evaluation
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
+  hf-video evaluate --task detection --predictions events.json --annotations annotations.json
+  hf-video evaluate videos/ --task detection --model my-detector --annotations annotations.json
   hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
   hf-video evaluate --task anomaly --predictions scores.json --annotations Temporal_Anomaly_Annotation.txt
 
@@ -16,6 +18,10 @@ video is decoded once for all views of the protocol:
 
 With --output, a folder, results are kept there as they come: the same command goes on where it was stopped. Videos that
 can't be read are named, the others go on, and the exit code is 1.
+
+--task detection compares events with annotations (ActivityNet's JSON, or a table of video,start,end,label), either of
+a file or as a detector finds them in videos or features: mAP at tIoU by ActivityNet's protocol or by ActionFormer's,
+per class and length, and false positives by kind.
 
 --task moments compares files: moments that sentences describe, by QVHighlights' protocol (mAP, R1 and highlights, for
 short, middle and long moments too). Both have one JSON object on each line, with "qid".
@@ -43,7 +49,8 @@ if TYPE_CHECKING:
     from hf_video.evaluation.report import Report
 
 
-TASKS = ("classification", "moments", "anomaly")
+DETECTION_OPTIONS = ("subset", "thresholds", "class_scores", "label_column", "features")
+TASKS = ("classification", "detection", "moments", "anomaly")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -54,9 +61,15 @@ def add_arguments(parser: Parser) -> None:
     add("--predictions", metavar="FILE", help="what was found, for tasks that compare files")
     add("--annotations", metavar="FILE", help="what is there, for the same tasks")
     parser.add_alias("--scores", "--predictions")
-    add("--protocol", help="paper, paper:ssv2, 5x3, center, 1x1 (default); of anomalies the data set")
+    add("--protocol", help="paper, paper:ssv2, 5x3, center, 1x1 (default); detection: activitynet, actionformer; of "
+        "anomalies the data set")  # fmt: skip
     add("--repeat", type=positive_int, default=1, metavar="N", help="frames that a score of anomalies stands for")
     add("--smooth", type=non_negative_float, metavar="N", help="deviation of a Gaussian over frames, of anomalies")
+    add("--subset", metavar="NAME", help="detection: of the annotations (default: the test, else the validation)")
+    add("--thresholds", metavar="TIOU", help="detection: activitynet (default), thumos, epic, or 0.5,0.75")
+    add("--class-scores", metavar="FILE", help="detection: of an outside classifier, JSON {video: {class: score}}")
+    add("--label-column", metavar="NAME", help="detection: of a table of annotations (default label)")
+    add("--features", metavar="DIR", help="detection: where features are kept")
     add("--format")
     add("--videos")
     add("--split", default="test", help="train, validation, test (default), or all")
@@ -82,6 +95,11 @@ def add_run_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.task == "detection":
+        return evaluate_events(options)
+    for name in DETECTION_OPTIONS:
+        if getattr(options, name) is not None:
+            raise CommandError(f"--task {options.task} has no use for --{name.replace('_', '-')}")
     if options.task == "moments":
         return evaluate_moments(options)
     if options.task == "anomaly":
@@ -115,6 +133,25 @@ def need(options: argparse.Namespace, *names: str) -> None:
                 f"--task {options.task} {'needs' if name in names else 'has no use for'} {spelt}; it reads "
                 f"{' and '.join(spelling[one] for one in names)}"
             )
+
+
+def evaluate_events(options: argparse.Namespace) -> int:
+    """Compares events of a file, or those that a detector finds, with annotations."""
+    from hf_video.evaluation.detection.run import evaluate_detector, evaluate_files, parse_thresholds
+
+    need(options, *(("predictions",) if options.predictions else ("data", "model")), "annotations")
+    shared = {name: getattr(options, name) for name in ("subset", "class_scores")}
+    shared |= {"protocol": options.protocol or "activitynet", "label_column": options.label_column or "label"}
+    shared["thresholds"] = parse_thresholds(options.thresholds or "activitynet")
+    if options.predictions:
+        report = evaluate_files(options.predictions, options.annotations, **shared)
+    else:
+        making = {name: getattr(options, name) for name in ("features", "revision", "device", "batch_size", "backend")}
+        report = evaluate_detector(options.model, options.data, options.annotations, **making, **shared)
+    if options.output:
+        print(f"hf-video: report in {report.save(options.output)}", file=sys.stderr)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else report)
+    return DONE if options.predictions or report.found == report.total else SOME_FAILED
 
 
 def evaluate_moments(options: argparse.Namespace) -> int:

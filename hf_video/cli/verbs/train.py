@@ -9,6 +9,13 @@ A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of 
 Before it trains it prints a plan, and refuses what can't work. Ctrl-C saves a checkpoint and prints the command to go
 on with. Several GPUs: torchrun -m hf_video.cli train ...
 
+--task detection trains a detector of events, from videos (or ready-made features, .npy or .safetensors) and annotations
+with seconds: ActivityNet's JSON, or a table of video,start,end,label. MODEL is the encoder; its features are made once
+and kept, and the detector's folder holds it too:
+
+  hf-video train videos/ --task detection --annotations events.json --model my-encoder --output my-detector
+  hf-video train i3d/ --task detection --annotations thumos14.json --recipe actionformer:thumos14
+
 --task anomaly trains a head for anomalies from a list of videos that are normal or abnormal as a whole; MODEL is the
 encoder, whose features are made once and kept. hf-video anomalies scores files with it:
 
@@ -23,10 +30,14 @@ import sys
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
 
-TASKS = ("classification", "anomaly")
+TASKS = ("classification", "detection", "anomaly")
 # What only some of the tasks have a use for.
 OF_TASK = {
     "classification": ("format", "videos", "self_test", "group_pattern", "push_to_hub", "public"),
+    "detection": (
+        *("annotations", "detector", "grid", "features", "device", "batch_size"),
+        *("group_pattern", "push_to_hub", "public"),
+    ),
     "anomaly": ("annotations", "detector", "grid", "device", "batch_size"),
 }
 
@@ -34,11 +45,15 @@ OF_TASK = {
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
     add("data", metavar="DIR", help="a folder of videos, a CSV or JSON list, a folder of tars")
-    add("--model", required=True, help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
+    add("--model", help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
     add("--task", choices=TASKS, default=TASKS[0], help=f"what is learnt (default {TASKS[0]})")
-    add("--annotations", metavar="FILE", help="anomaly: a list of the videos, 0 (normal) or 1 after each name")
-    add("--detector", help="anomaly: rtfm (default) or mil_ranking")
+    add("--annotations", metavar="FILE",
+        help="detection: events of the videos (json, csv); anomaly: a list of videos, 0 or 1 after each")  # fmt: skip
+    add("--detector",
+        help="detection: actionformer (default), tridet, a configuration, or one to go on from; anomaly: rtfm "
+        "(default) or mil_ranking")  # fmt: skip
     add("--grid", metavar="16/4", help="of features: frames of a clip and its step, or 2s/0.5s (default: fitted)")
+    add("--features", metavar="DIR", help="detection: where features are kept (default: OUTPUT/features)")
     add("--device", help="of the encoder of features")
     add("--batch-size")
     add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
@@ -80,13 +95,32 @@ def run(options: argparse.Namespace) -> int:
             **run_options,
         )
         return DONE
+    run_options = {name: getattr(options, name) for name in RUN_OPTIONS}
+    if options.task == "detection":
+        from hf_video.training.runs.detection import train_detector
+
+        train_detector(
+            options.data,
+            options.annotations,
+            options.model,
+            detector=options.detector or "actionformer",
+            grid=options.grid,
+            features=options.features,
+            test_size=options.test_size,
+            batch_size=options.batch_size,
+            device=options.device,
+            push_to_hub=options.push_to_hub,
+            private=False if options.public else None,
+            **run_options,
+        )
+        return DONE
     from hf_video.training.runs.classification import finetune
     from hf_video.training.runs.overfit_check import OverfitResult
 
     result = finetune(
         options.data,
         options.model,
-        **{name: getattr(options, name) for name in RUN_OPTIONS},
+        **run_options,
         test_size=options.test_size,
         data_format=options.format,
         videos=options.videos,
@@ -103,9 +137,11 @@ def run(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raises CommandError for options that the task needs and that are missing, or that it has no use for."""
-    if options.task == "anomaly" and options.annotations is None:
-        raise CommandError("--task anomaly needs --annotations FILE, a list of normal and abnormal videos")
-    for task, names in OF_TASK.items():
-        for name in names:
-            if task != options.task and getattr(options, name):
-                raise CommandError(f"--task {options.task} has no use for --{name.replace('_', '-')}")
+    if options.task != "classification" and options.annotations is None:
+        what = "the events of the videos" if options.task == "detection" else "a list of normal and abnormal videos"
+        raise CommandError(f"--task {options.task} needs --annotations FILE, {what}")
+    if options.task != "detection" and options.model is None:
+        raise CommandError("--model is needed: a folder, a name on the Hub, a model type, or a configuration")
+    for name in dict.fromkeys(name for names in OF_TASK.values() for name in names):
+        if name not in OF_TASK[options.task] and getattr(options, name):
+            raise CommandError(f"--task {options.task} has no use for --{name.replace('_', '-')}")

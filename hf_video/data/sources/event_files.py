@@ -49,6 +49,14 @@ class Event:
     place: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredEvent(Event):
+    """An event that was found, as a file says so: its end may lie before its start, which a `Detection`'s can't."""
+
+    score: float = 1.0
+    boxes: None = None
+
+
 @dataclass
 class AnnotatedVideo:
     """A video of an annotation file: its events as they stand there, and what the file says about it; None where it
@@ -293,10 +301,24 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, list[Detection]]:
     Raises:
         DataError: the file can't be read, or an entry has no label, times in order or score, with its place.
     """
+    found: dict[str, list[Detection]] = {}
+    for video, events in read_scored_events(path).items():
+        found[video] = []
+        for one in events:
+            try:
+                found[video].append(Detection(one.label, one.score, one.start, one.end))
+            except DataError as error:
+                raise DataError(f"{one.place}: {error}") from None
+    return found
+
+
+def read_scored_events(path: str | os.PathLike[str]) -> dict[str, list[ScoredEvent]]:
+    """What `read_detections` reads, with ends before starts as they stand there: evaluators count such entries as
+    wrong."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file of detections {path}.{near_path(path)}")
-    found: dict[str, list[Detection]] = {}
+    found: dict[str, list[ScoredEvent]] = {}
     if path.suffix.lower() == ".json":
         for name, entries in _results(path).items():
             found[name] = []
@@ -304,13 +326,13 @@ def read_detections(path: str | os.PathLike[str]) -> dict[str, list[Detection]]:
                 segment = one.get("segment") if isinstance(one, dict) else None
                 pair = segment if isinstance(segment, (list, tuple)) and len(segment) == 2 else (None, None)
                 place = f"{path}: {name}, entry {number + 1}"
-                found[name].append(_detection(place, one if isinstance(one, dict) else {}, *pair))
+                found[name].append(_scored(place, one if isinstance(one, dict) else {}, *pair))
         return found
     table = read_table(path, names=ID_COLUMNS)
     video = find_video_column(table.columns, "video", str(path))
     start, end = (pick_column(table.columns, names[0], names) for names in (START_COLUMNS, END_COLUMNS))
     for record, place in zip(table.records, table.places, strict=True):
-        one = _detection(f"{path}, {place}", record, record.get(start), record.get(end))
+        one = _scored(f"{path}, {place}", record, record.get(start), record.get(end))
         found.setdefault(str(record.get(video)), []).append(one)
     return found
 
@@ -326,7 +348,7 @@ def _results(path: Path) -> dict[str, list[Any]]:
     return results
 
 
-def _detection(place: str, one: Mapping[str, Any], start: Any, end: Any) -> Detection:
+def _scored(place: str, one: Mapping[str, Any], start: Any, end: Any) -> ScoredEvent:
     times = [parse_time(value, name, place) for value, name in ((start, "start"), (end, "end"))]
     score = one.get("score")
     try:
@@ -335,10 +357,7 @@ def _detection(place: str, one: Mapping[str, Any], start: Any, end: Any) -> Dete
         score = math.nan
     if text_of(one.get("label")) is None or None in times or not math.isfinite(score):
         raise DataError(f"{place}: a detection needs a label, a start, an end and a score; {dict(one)!r} came.")
-    try:
-        return Detection(str(one["label"]), score, float(times[0]), float(times[1]))
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from None
+    return ScoredEvent(str(one["label"]), float(times[0]), float(times[1]), place, score)
 
 
 def video_key(name: str, known: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hf_video.data.rows import ListedVideo, Skipped, SourceListing, VideoRow, VideoRows
@@ -187,5 +187,19 @@ def find_videos(folder: str | os.PathLike[str], annotations: EventFile) -> Found
 
 def count_events(rows: VideoRows) -> dict[str, int]:
     """Events of each class, classes without any included."""
-    counts = Counter(event.label for row in rows if isinstance(row, EventRow) for event in row.events)
+    counts = Counter(event.label for row in event_rows(rows) for event in row.events)
     return {label: counts[label] for label in rows.labels}
+
+
+def event_rows(rows: VideoRows) -> list[EventRow]:
+    """The rows that have events, as their type says."""
+    return [row for row in rows if isinstance(row, EventRow)]
+
+
+def one_class(rows: VideoRows) -> VideoRows:
+    """The same events, all of the class "action", for detectors of proposals."""
+    renamed = [
+        replace(row, label=(0,) if row.events else (), events=tuple(replace(one, label="action") for one in row.events))
+        for row in event_rows(rows)
+    ]
+    return VideoRows(renamed, ["action"], rows.skipped, root=rows.root)

@@ -84,10 +84,10 @@ def temporal_map(
         raise MetricError(f"thresholds={thresholds!r} must be numbers or one of {', '.join(map(repr, THRESHOLDS))}.")
     limits = np.asarray(THRESHOLDS[thresholds] if isinstance(thresholds, str) else thresholds, dtype=np.float64)
     truth = {
-        video: _without_copies(events) if protocol == "actionformer" else events
+        video: without_copies(events) if protocol == "actionformer" else events
         for video, events in ground_truth.items()
     }
-    true_by_class, found_by_class = _by_class(truth), _by_class(detections)
+    true_by_class, found_by_class = rows_by_class(truth), rows_by_class(detections)
     if not true_by_class:
         raise MetricError("The ground truth holds no event: there is nothing to compare with.")
     recalls = [_recall(events, found_by_class.get(label, []), limits, top_k) for label, events in true_by_class.items()]
@@ -105,7 +105,7 @@ def temporal_map(
 Row = tuple[str, float, float, float]  # video, start, end, score
 
 
-def _by_class(events: Mapping[str, Sequence[Event]]) -> dict[str, list[Row]]:
+def rows_by_class(events: Mapping[str, Sequence[Event]]) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
     for video, found in events.items():
         for event in found:
@@ -120,7 +120,7 @@ def _by_class(events: Mapping[str, Sequence[Event]]) -> dict[str, list[Row]]:
     return rows
 
 
-def _without_copies(events: Sequence[Event]) -> list[Event]:
+def without_copies(events: Sequence[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         start, end = event["segment"]
@@ -143,21 +143,25 @@ def segment_iou(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
         return shared / (others[:, 1] - others[:, 0] + segment[1] - segment[0] - shared)
 
 
-def average_precision(truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray) -> np.ndarray:
-    """(T,) average precision of one class.
+def match_detections(
+    truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which ground truth each detection of one class finds.
 
     Detections are taken by score, of equal ones the later first. Each takes the ground truth that it overlaps most and
     that nobody has taken, if the overlap is at least the threshold.
+
+    Returns:
+        Numbers of the detections in that order (N,), and for each threshold and place in it the number of the ground
+        truth, -1 for none, (T, N).
     """
-    if not found:
-        return np.zeros(len(thresholds))
     places: dict[str, list[int]] = {}
     for place, (video, *_) in enumerate(truth):
         places.setdefault(video, []).append(place)
-    spans = np.array([row[1:3] for row in truth])
+    spans = np.array([row[1:3] for row in truth]).reshape(-1, 2)
     order = np.argsort([row[3] for row in found], kind="stable")[::-1]
     taken = np.zeros((len(thresholds), len(truth)), dtype=bool)
-    right = np.zeros((len(thresholds), len(found)), dtype=bool)
+    matched = np.full((len(thresholds), len(found)), -1)
     for rank, number in enumerate(order):
         video, start, end, _ = found[number]
         mine = places.get(video)
@@ -169,11 +173,18 @@ def average_precision(truth: Sequence[Row], found: Sequence[Row], thresholds: np
             # Not `>=`: the official code lets NaN, of two segments without length, pass.
             waiting &= ~(overlaps[one] < thresholds)
             hit = waiting & ~taken[:, mine[one]]
-            right[hit, rank] = taken[hit, mine[one]] = True
+            taken[hit, mine[one]], matched[hit, rank] = True, mine[one]
             waiting &= ~hit
             if not waiting.any():
                 break
-    hits = right.cumsum(1)
+    return order, matched
+
+
+def average_precision(truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray) -> np.ndarray:
+    """(T,) average precision of one class; see `match_detections`."""
+    if not found:
+        return np.zeros(len(thresholds))
+    hits = (match_detections(truth, found, thresholds)[1] >= 0).cumsum(1)
     precision, recall = hits / np.arange(1, len(found) + 1), hits / len(truth)
     return np.array([interpolated_ap(p, r) for p, r in zip(precision, recall, strict=True)])
 

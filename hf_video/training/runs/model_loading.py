@@ -65,19 +65,21 @@ class ModelSource:
         return None if all(name.startswith("LABEL_") for name in ordered) else ordered
 
 
-def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource:
+def find_source(
+    name: str | Path, *, revision: str | None = None, known: Mapping[str, ModelEntry] = MODELS
+) -> ModelSource:
     """What `name` is: a folder or a name on the Hub with weights; or, for random weights, a folder with only a
     `config.json`, a JSON or YAML file of configuration fields with its `model_type`, a model type ("videomae"), or a
-    model type and a published size ("videomae:small").
+    model type and a published size ("videomae:small"). `known` are the model types that can be meant.
 
     Raises CheckpointError for what is none of these.
     """
     name, path = str(name), Path(name).expanduser()
     if path.suffix in (".json", ".yaml", ".yml") and path.is_file():
         settings = _read_fields(path)
-        return ModelSource(name, _known_type(name, settings), settings, None)
+        return ModelSource(name, _known_type(name, settings, known), settings, None)
     model_type, _, size = name.partition(":")
-    if model_type in MODELS and not path.is_dir():
+    if model_type in known and not path.is_dir():
         config = model_entry(model_type).load(model_entry(model_type).config)
         made = config.preset(size) if size else config()
         changed = made.to_diff_dict() if size else {}
@@ -87,16 +89,16 @@ def find_source(name: str | Path, *, revision: str | None = None) -> ModelSource
         check_model_path(path)
         settings = _read_fields(path / "config.json")
         has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))
-        return ModelSource(name, _known_type(name, settings), settings, str(path) if has_weights else None)
+        return ModelSource(name, _known_type(name, settings, known), settings, str(path) if has_weights else None)
     check_model_path(name)
     try:
         settings, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
     except OSError as error:
-        hint = did_you_mean(model_type, MODELS)
+        hint = did_you_mean(model_type, known)
         raise CheckpointError(
-            f"{name!r} is no model type ({', '.join(MODELS)}).{hint} {explain_load_failure(name, error)}"
+            f"{name!r} is no model type ({', '.join(known)}).{hint} {explain_load_failure(name, error)}"
         ) from error
-    return ModelSource(name, _known_type(name, settings), settings, name)
+    return ModelSource(name, _known_type(name, settings, known), settings, name)
 
 
 def load_model(
@@ -212,11 +214,11 @@ def _sizes(config: VideoConfig) -> dict[str, Any]:
     return {"size": {"shortest_edge": min(height, width)}, "crop_size": {"height": height, "width": width}}
 
 
-def _known_type(name: str, settings: Mapping[str, Any]) -> str:
+def _known_type(name: str, settings: Mapping[str, Any], known: Mapping[str, ModelEntry]) -> str:
     model_type = settings.get("model_type")
-    if model_type not in MODELS:
+    if model_type not in known:
         raise CheckpointError(
-            f"{name} is of the model type {model_type!r}, which hf_video does not train. It knows: {', '.join(MODELS)}."
+            f"{name} is of the model type {model_type!r}, which is not trained here. What is: {', '.join(known)}."
         )
     return model_type
 

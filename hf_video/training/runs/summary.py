@@ -117,6 +117,8 @@ SHARES = {
     "eval_top5": "right among five answers",
     "eval_mean_average_precision": "mean average precision, held out",
     "eval_video_auc": "AUC of videos, held out",
+    "eval_mAP": "mAP of events, held out",
+    "eval_mAP@0.5": "mAP at tIoU 0.5",
     "eval_text_to_video_R1": "text to video, R@1",
     "eval_video_to_text_R1": "video to text, R@1",
     "probe_top1": "linear probe, top-1",

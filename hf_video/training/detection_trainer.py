@@ -1,0 +1,73 @@
+"""`DetectionTrainer`: a `VideoTrainer` for detectors of events over sequences of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import TrainerControl
+
+from hf_video.evaluation.detection.report import DetectionReport, evaluate_detections
+from hf_video.features.events import find_events
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.segments import SegmentCollator, SegmentDataset
+from hf_video.training.trainer import VideoTrainer
+
+if TYPE_CHECKING:
+    from hf_video.base.detection.modeling import TemporalDetector
+
+
+class DetectionTrainer(VideoTrainer):
+    """Trains on `SegmentDataset`s. Evaluation finds the events of whole videos and gives `eval_mAP`, the mean over
+    classes and `thresholds`, `eval_mAP@0.5` and `eval_mAP@0.75` (the lowest and the middle one), by `protocol`."""
+
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: VideoTrainingArguments | None = None,
+        *,
+        thresholds: Sequence[float] | str = "activitynet",
+        protocol: str = "activitynet",
+        **kwargs: Any,
+    ) -> None:
+        self.thresholds, self.protocol = thresholds, protocol
+        super().__init__(model, args, SegmentCollator(), **kwargs)
+
+    def evaluate(
+        self,
+        eval_dataset: SegmentDataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The measures by name, with the prefix in front; found on the first process for all of them."""
+        from accelerate.utils import broadcast_object_list
+
+        found: list[dict[str, float]] = [{}]
+        if self.is_world_process_zero():
+            result = self.report(self.eval_dataset if eval_dataset is None else eval_dataset).result
+            limits, means = result.thresholds.tolist(), result.mean.tolist()
+            shown = {place: limits[place] for place in (0, len(limits) // 2)}  # .5 and .75 of ActivityNet's
+            found[0] = {"mAP": result.average, **{f"mAP@{limit:g}": means[i] for i, limit in shown.items()}}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in broadcast_object_list(found)[0].items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def report(self, dataset: SegmentDataset, name: str = "detector") -> DetectionReport:
+        """Finds the events of all videos, with the averaged weights where there are any, and compares."""
+        model: TemporalDetector = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        training = model.training
+        model.eval()
+        try:
+            with self.averaged():
+                found = {
+                    row.name: find_events(model, sequence)
+                    for row, sequence in zip(dataset.rows, dataset.sequences, strict=True)
+                }
+        finally:
+            model.train(training)
+        truth = {row.name: row.events for row in dataset.rows}
+        return evaluate_detections(truth, found, model=name, protocol=self.protocol, thresholds=self.thresholds)

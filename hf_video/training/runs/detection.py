@@ -1,0 +1,400 @@
+"""Training a detector of events, from videos and annotations to a folder that finds events in files.
+
+    train_detector("videos/", "events.json", "my-encoder", output="detector")
+
+leaves in the output folder: the detector at the top and its encoder in `encoder/`, the features in `features/` (unless
+they are kept elsewhere), `training_summary.json`, `evaluation/<split>/` with reports, `training_curve.png`,
+`checkpoint-N/` and TensorBoard's `runs/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import nn
+from transformers import set_seed
+
+from hf_video.base.configuration import VideoConfig
+from hf_video.base.detection.configuration import TemporalDetectionConfig
+from hf_video.base.loading import loading
+from hf_video.clips.grid import FeatureGrid, parse_grid
+from hf_video.data.rows import Skipped, VideoRows
+from hf_video.data.sources.division import Division
+from hf_video.data.sources.events import FEATURE_ENDINGS, count_events, event_rows, load_events, one_class
+from hf_video.data.sources.files import is_video
+from hf_video.errors import CheckpointError, ConfigError, DataError, pluralize, unknown_name
+from hf_video.evaluation.detection.report import DetectionReport
+from hf_video.features.events import load_sequence
+from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, save_encoder
+from hf_video.features.sequences import FeatureSequence
+from hf_video.registry import DETECTORS
+from hf_video.training.arguments import VideoTrainingArguments
+from hf_video.training.detection_sizes import FITTED, fit_grid, fit_to_events, set_scale
+from hf_video.training.detection_trainer import DetectionTrainer
+from hf_video.training.measurement import BatchCost
+from hf_video.training.plan import TrainingPlan, check_schedule
+from hf_video.training.recipes import setting_names
+from hf_video.training.runs.model_loading import LoadedModel, check_fields, find_source, load_model
+from hf_video.training.runs.run import Task, run_training
+from hf_video.training.runs.summary import format_summary, make_summary
+from hf_video.training.segments import Crop, SegmentDataset
+from hf_video.training.trainer import VideoTrainer
+
+if TYPE_CHECKING:
+    from hf_video.clips.grid import GridLike
+
+TASK = "ForTemporalActionDetection"
+FINDERS = {name: entry for name, entry in DETECTORS.items() if any(TASK in one for one in entry.by_name)}
+DATA_FIELDS = (
+    *("grid", "truncation_threshold", "crop_ratio", "invalid", "ignore_labels", "label_column", "class_agnostic"),
+    *("thresholds", "protocol", "repeats"),
+)
+FEATURES = "features"
+
+
+def train_detector(
+    data: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    encoder: str | None = None,
+    *,
+    detector: str = "actionformer",
+    recipe: str | Path | None = None,
+    output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    grid: GridLike | None = None,
+    features: str | os.PathLike[str] | None = None,
+    test_size: float | None = None,
+    group_pattern: str | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    yes: bool = False,
+    push_to_hub: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+) -> dict[str, Any]:
+    """Trains a detector of events.
+
+    Args:
+        data: A folder of videos; or of their features, `.npy` of shape (time, columns) or what `FeatureSequence.save`
+            wrote.
+        annotations: ActivityNet's JSON or a table, see `hf_video.data.sources.event_files`. Without subsets a part of
+            the videos is kept for the test.
+        encoder: A folder or name on the Hub of a video model, ours or stock, or a model type (random weights). None
+            with ready-made features.
+        detector: "actionformer", "tridet", a JSON or YAML file of configuration fields, or a folder or name on the Hub
+            of one that training goes on from.
+        recipe: See `load_recipe`; default "detection_small". `model` are fields of the detector's configuration; what
+            it leaves open is fitted to the events.
+        output: Folder of the run; default "<data>-<detector>".
+        settings: Changes of the recipe, "training.learning_rate=1e-3".
+        grid: Clips of the features, see `parse_grid`. Default: the recipe's, else the encoder's own clip, shortened to
+            what short events need.
+        features: Folder where features of videos are kept; default `features/` in the output.
+        test_size, group_pattern: Of data without subsets, as in `load_events`.
+        batch_size: Clips in one forward of the encoder.
+        device: The encoder's.
+        resume, overwrite, yes, push_to_hub, private: As in `finetune`.
+        revision: Of an encoder on the Hub.
+
+    Returns:
+        The summary that is also written to `training_summary.json`.
+
+    Raises:
+        HFVideoError, TrainingInterrupted: As `finetune`.
+    """
+    output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}-{Path(detector).stem}")
+    task = DetectorTraining(
+        data,
+        annotations,
+        encoder,
+        find_source(detector, known=FINDERS),
+        grid=None if grid is None else parse_grid(grid),
+        features=Path(features) if features is not None else output / FEATURES,
+        reading={"test_size": test_size, "group_pattern": group_pattern},
+        making={name: value for name, value in (("batch_size", batch_size), ("device", device)) if value is not None},
+        revision=revision,
+    )
+    run = {"resume": resume, "overwrite": overwrite, "yes": yes, "push_to_hub": push_to_hub, "private": private}
+    return run_training(task, recipe or "detection_small", output, settings, **run)
+
+
+class DetectorTraining(Task):
+    """Events of videos. `model_type` is the detector's."""
+
+    name = "detection"
+    has_card: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        annotations: str | os.PathLike[str],
+        encoder: str | None,
+        source: Any,
+        *,
+        grid: FeatureGrid | None,
+        features: Path,
+        reading: Mapping[str, Any],
+        making: Mapping[str, Any],
+        revision: str | None,
+    ) -> None:
+        super().__init__(source.name, source.model_type)
+        self.data, self.annotations, self.encoder_name, self.source = data, annotations, encoder, source
+        self.grid, self.features, self.reading = grid, features, dict(reading)
+        self.making, self.revision = dict(making), revision
+        self.encoder: SequenceEncoder | None = None
+        self.sequences: dict[str, list[FeatureSequence]] = {}
+
+    # ---- data ----
+
+    def read_splits(self) -> dict[str, VideoRows]:
+        chosen = self.recipe["data"]
+        if unknown := [name for name in chosen if name not in DATA_FIELDS]:
+            raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
+        self.grid = self.grid or (None if chosen.get("grid") is None else parse_grid(chosen["grid"]))
+        options = {
+            name: chosen[name] for name in ("invalid", "ignore_labels", "label_column") if chosen.get(name) is not None
+        }
+        splits = load_events(self.data, self.annotations, **self.reading, **options)
+        if chosen.get("class_agnostic"):
+            splits = {name: one_class(rows) for name, rows in splits.items()}
+        train = splits.get("train")
+        if train is None or not sum(count_events(train).values()):
+            raise DataError(f"{self.annotations} has no event to train on in the videos of {self.data}.")
+        if self.is_features != (self.encoder_name is None):
+            raise ConfigError(
+                f"{self.data} holds ready-made features: leave the encoder (--model) out."
+                if self.is_features
+                else f"{self.data} holds videos: give the encoder that makes features of them (--model)."
+            )
+        return splits
+
+    @property
+    def is_features(self) -> bool:
+        """Whether the data are features already."""
+        rows = next(iter(self.splits.values())) if self.splits else ()
+        sources = [row.source for row in rows] or [str(path) for path in Path(self.data).rglob("*") if path.is_file()]
+        return any(one.endswith(FEATURE_ENDINGS) for one in sources) and not any(map(is_video, sources))
+
+    def fit_recipe(self) -> dict[str, Any]:
+        """Also keeps the best checkpoint where there are videos to choose it by, besides those of the test."""
+        recipe = super().fit_recipe()
+        if "validation" in self.splits:
+            best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_mAP", "greater_is_better": True}
+            recipe["training"] = {**best, **recipe["training"]}
+        return recipe
+
+    def evaluation_rows(self) -> VideoRows | None:
+        return self.splits.get("validation") or self.splits.get("test")
+
+    def description(self) -> dict[str, Any]:
+        rows = [row for part in self.splits.values() for row in event_rows(part)]
+        events = [(row.name, event.label, event.start, event.end) for row in rows for event in row.events]
+        return {
+            **super().description(),
+            "encoder": self.encoder_name,
+            "grid": None if self.grid is None else str(self.grid),
+            "events_sha256": hashlib.sha256(json.dumps(events).encode()).hexdigest(),
+        }
+
+    def describe_data(self) -> TrainingPlan:
+        plan, train = TrainingPlan(), self.splits["train"]
+        sizes = {name: len(rows) for name, rows in self.splits.items()}
+        plan.add("videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
+        counts = {name: count_events(rows) for name, rows in self.splits.items()}
+        shown = ", ".join(f"{sum(one.values()):,} {name}" for name, one in counts.items())
+        plan.add("events", f"{shown}, of {pluralize(len(train.labels), 'class', 'classes')}", events=counts)
+        lengths = np.array([event.end - event.start for row in event_rows(train) for event in row.events])
+        low, middle, high = np.quantile(lengths, (0.05, 0.5, 0.95))
+        plan.add("seconds", f"{low:.2f} to {high:.2f}, median {middle:.2f} (9 of 10 events)")
+        empty = [label for label, count in counts["train"].items() if not count]
+        if empty:
+            plan.warnings.append(f"{len(empty)} classes have no event to train on, as {empty[0]!r}")
+        skipped = [one for rows in self.splits.values() for one in rows.skipped]
+        if skipped:
+            plan.add("left out", f"{pluralize(len(skipped), 'event or video', 'events or videos')}: {skipped[0]}")
+        print("Making features, or reading those that are there ...", flush=True)
+        return plan
+
+    # ---- features ----
+
+    def make_encoder(self) -> SequenceEncoder:
+        """The encoder on its grid, which is chosen here if nobody did."""
+        options = {**self.making, "revision": self.revision, "cache": self.features}
+        try:
+            source = find_source(str(self.encoder_name), revision=self.revision)
+        except CheckpointError as error:
+            self.encoder = SequenceEncoder(str(self.encoder_name), grid=self.grid, **options)
+            try:
+                self.encoder.prepare()  # a type that only transformers knows
+            except CheckpointError:
+                raise error from None
+            source = None
+        model: tuple[Any, ...] = (str(self.encoder_name),)
+        if source is not None and source.checkpoint is None:
+            set_seed(0)
+            made = load_model(source)
+            model, options["revision"] = (made.model.eval(), made.processor), None
+        encoder = SequenceEncoder(*model, grid=self.grid, **options)
+        if self.grid is None:
+            grid = fit_grid(encoder.grid, encoder.request.num_frames, event_rows(self.splits["train"]))
+            if grid != encoder.grid:
+                encoder = SequenceEncoder(*model, grid=grid, **options)
+        return encoder
+
+    def read_features(self) -> list[str]:
+        """Sets `sequences`, makes what is missing, takes videos that can't be read out of `splits`; returns remarks."""
+        from tqdm.auto import tqdm
+
+        remarks: list[str] = []
+        total = sum(map(len, self.splits.values()))
+        bar = tqdm(total=total, desc="features", unit="video", disable=None)
+        for name, rows in self.splits.items():
+            if self.is_features:
+                found: Any = (load_sequence(row, self.grid) for row in event_rows(rows))
+            else:
+                found = extract_sequences(self.encoder, [row.source for row in rows], on_error="return")
+            kept, sequences = [], []
+            for number, one in enumerate(found):
+                bar.update()
+                if isinstance(one, FeatureSequence):
+                    kept.append(number)
+                    sequences.append(one)
+                else:
+                    rows.skipped.append(Skipped(rows[number].name, str(one), "damaged"))
+                    remarks.append(f"{rows[number].name} is left out: {one}")
+            self.splits[name], self.sequences[name] = rows.select(kept), sequences
+        bar.close()
+        widths = {len(one.vectors[0]) for many in self.sequences.values() for one in many}
+        if len(widths) != 1:
+            raise DataError(
+                f"The features have {' and '.join(map(str, sorted(widths)))} columns: they are of several encoders."
+            )
+        return remarks
+
+    # ---- model ----
+
+    def load_model(self, check: Callable[[type[nn.Module], VideoConfig], None]) -> LoadedModel:
+        if not self.is_features:
+            self.encoder = self.make_encoder()
+        remarks = self.read_features()
+        sequences, entry = self.sequences["train"], self.source.entry
+        config_class, model_class = entry.load(entry.config), entry.load(entry.prefix + TASK)
+        typed = {name.partition(".")[2] for name in setting_names(self.settings) if name.startswith("model.")}
+        wanted = {name: value for name, value in self.recipe["model"].items() if value is not None}
+        check_fields(config_class, wanted, self.model_type)
+        if self.source.settings:
+            own = {
+                name: value for name, value in self.source.settings.items() if name in config_class.__dataclass_fields__
+            }
+            wanted = {**wanted, **own, **{name: wanted[name] for name in typed & wanted.keys()}}
+        grid, labels = sequences[0].grid, self.splits["train"].labels
+        rates = {one.grid.fps for many in self.sequences.values() for one in many}
+        data = {
+            "input_size": sequences[0].vectors.shape[1],
+            "feature_stride": grid.stride,
+            "feature_frames": grid.num_frames,
+            "feature_fps": grid.fps if len(rates) == 1 else None,
+            "encoder": self.encoder_facts(),
+        }
+        if isinstance(wanted.get("input_size"), list) and sum(wanted["input_size"]) == data["input_size"]:
+            data.pop("input_size")
+        values = {**wanted, **data}
+        config = fit_to_events(config_class, values, sequences, event_rows(self.splits["train"]))
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+        check(model_class, config)
+        if self.source.checkpoint is None:
+            model = model_class(config)
+            set_scale(model, sequences)
+        else:
+            with loading(self.source.checkpoint):
+                model = model_class.from_pretrained(self.source.checkpoint, config=config, ignore_mismatched_sizes=True)
+        fitted = ", ".join(f"{name}={getattr(config, name)}" for name in FITTED if name not in wanted)
+        if fitted:
+            remarks.append(f"fitted to the events: {fitted}")
+        # Its weights are new in every published training too: nothing to warn of.
+        return LoadedModel(model, None, False, self.model_type, remarks)  # type: ignore[arg-type]
+
+    def encoder_facts(self) -> dict[str, Any] | None:
+        """`config.encoder`: what is known of where the features come from."""
+        if self.encoder is not None:
+            return self.encoder.facts
+        digest = self.sequences["train"][0].encoder
+        return None if digest is None else {"name": None, "digest": digest}
+
+    def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> DetectionTrainer:
+        config: TemporalDetectionConfig = loaded.model.config
+        data, numbers = self.recipe["data"], dict(config.label2id)
+        grid, ratio = self.sequences["train"][0].grid, data.get("crop_ratio")
+        margin = 0.5 if config.fixed_length else 0.5 * grid.num_frames / grid.stride
+        crop = Crop(config.max_length, data.get("truncation_threshold") or 0.5, ratio, margin)
+        self.datasets = {
+            name: SegmentDataset(
+                rows,
+                self.sequences[name],
+                config,
+                numbers,
+                crop if name == "train" else None,
+                arguments.seed,
+                repeats=int(data.get("repeats") or 1) if name == "train" else 1,
+            )
+            for name, rows in self.splits.items()
+        }
+        return DetectionTrainer(
+            loaded.model,
+            arguments,
+            train_dataset=self.datasets["train"],
+            eval_dataset=self.datasets.get("validation") or self.datasets.get("test"),
+            thresholds=data.get("thresholds") or "activitynet",
+            protocol=data.get("protocol") or "activitynet",
+        )
+
+    def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
+        config, grid = trainer.model.config, self.sequences["train"][0].grid
+        steps = [len(one) for one in self.sequences["train"]]
+        plan.add("grid", f"{grid}: {min(steps)} to {max(steps)} steps a video", grid=str(grid))
+        length = max(event.end - event.start for row in event_rows(self.splits["train"]) for event in row.events)
+        plan.add("a sample", f"{config.max_length} steps, {len(config.strides)} levels for events up to {length:.3g} s")
+        plan.add("a step", f"{trainer.args.rows_per_step} videos, learning rate {trainer.args.learning_rate:.3g}")
+        check_schedule(plan, trainer)
+
+    def save_division(self, folder: Path) -> None:
+        """Also puts the encoder into `encoder/`."""
+        Division.of(self.data, self.splits, test_size=self.reading["test_size"]).save(folder)
+        if self.encoder is not None:
+            save_encoder(self.encoder, folder)
+
+    # ---- results ----
+
+    def evaluate(self, trainer: VideoTrainer, folder: Path) -> dict[str, DetectionReport]:
+        """Reports of the validation and test splits, written to `evaluation/`."""
+        reports = {}
+        assert isinstance(trainer, DetectionTrainer)
+        for name in ("validation", "test"):
+            if name in self.datasets and trainer.is_world_process_zero():
+                reports[name] = trainer.report(self.datasets[name], Path(folder).name)
+                reports[name].save(folder / "evaluation" / name)
+        trainer.accelerator.wait_for_everyone()
+        return reports
+
+    def summarize(
+        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        made = make_summary(
+            trainer, self.splits, self.source, self.recipe, plan, metrics, reports=results, data=str(self.data)
+        )
+        for name, report in (results or {}).items():
+            made["evaluation"][name] |= report.measures()
+        for name, rows in self.splits.items():
+            made["data"]["splits"][name]["events"] = count_events(rows)
+        return {**made, "task": self.name, "encoder": self.encoder_facts(), "grid": plan.facts.get("grid")}
+
+    def format_summary(self, summary: Mapping[str, Any], output: Path) -> str:
+        return format_summary(summary, output)
