@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hf_video.clips.read import ClipInputs, Event, SeenWindows, each
 from hf_video.errors import VideoError
+from hf_video.video.frames.types import VideoList, Videos, VideoSource
 
 # Views of one forward where nobody set a batch size: enough to fill a CPU or a small accelerator.
 DEFAULT_BATCH = 8
@@ -112,14 +112,14 @@ def _shapes(row: Row) -> dict[str, torch.Size]:
 # in number (each tensor that crosses to another process holds a file descriptor).
 PART_BYTES, PART_EVENTS = 16 * 2**20, 32
 
-Read = Callable[[Any], Iterable[Event]]
+Read = Callable[[VideoSource], Iterable[Event]]
 
 
-def read_each(videos: Any, read: Read, num_workers: int) -> Iterator[Iterable[Event]]:
-    """`read(video)` of each, in order. With `num_workers` they are read ahead in as many processes: `videos` must then
-    have a length, and the events of one must be taken to their end before those of the next."""
-    count = min(num_workers, len(videos)) if num_workers > 0 else 0
-    if not count:
+def read_each(videos: Videos, read: Read, num_workers: int) -> Iterator[Iterable[Event]]:
+    """`read(video)` of each, in order. With `num_workers` and a length they are read ahead in as many processes, and
+    the events of one must be taken to their end before those of the next."""
+    count = min(num_workers, len(videos)) if num_workers > 0 and isinstance(videos, VideoList) else 0
+    if not count or not isinstance(videos, VideoList):
         return (read(video) for video in each(videos))
     shares = [iter(DataLoader(_Share(videos, read, n, count), batch_size=None, num_workers=1)) for n in range(count)]
     return (_until_end(shares[n % count]) for n in range(len(videos)))
@@ -136,7 +136,7 @@ class _Share(IterableDataset[tuple[list[Event], bool]]):
     """Every `step`th video from `first` on, as parts of its events and whether a part is the video's last: what one
     worker process reads."""
 
-    def __init__(self, videos: Any, read: Read, first: int, step: int):
+    def __init__(self, videos: VideoList, read: Read, first: int, step: int):
         self._videos, self._read, self._first, self._step = videos, read, first, step
 
     def __iter__(self) -> Iterator[tuple[list[Event], bool]]:

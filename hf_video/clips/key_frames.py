@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from hf_video.clips.request import STRIDE_NAMES, ClipRequest, Sampling, Views
 from hf_video.errors import FrameIndexError, VideoOptionError
 from hf_video.video.frames.times import frames_at
+from hf_video.video.frames.types import FrameTimes
 from hf_video.video.sampling.frame_sample import FrameSample, clock_of
 from hf_video.video.sampling.samplers import at_fps, resolve
 
@@ -48,7 +48,7 @@ class KeyFrameSampling(Sampling):
 
     moments: Callable[[float, float], np.ndarray] | None = None
 
-    def choose(self, video: Any, views: Views, seed: int | None = None) -> FrameSample:
+    def choose(self, video: FrameTimes, views: Views, seed: int | None = None) -> FrameSample:
         meta, starts = video.metadata, np.asarray(video.timestamps)
         begin, end = meta.begin, meta.begin + meta.duration
         seconds = np.array([begin]) if self.moments is None else np.asarray(self.moments(begin, end), dtype=np.float64)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,16 +30,19 @@ from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
 from hf_video.video.decode.sources import plain_source
 from hf_video.video.frames.pixels import shortest_edge_size
 from hf_video.video.frames.times import TOLERANCE, frames_during
-from hf_video.video.frames.types import VideoFrames, VideoMetadata
+from hf_video.video.frames.types import FrameReader, VideoFrames, VideoList, VideoMetadata, Videos, VideoSource
 from hf_video.video.inputs import MemoryVideo, is_source, split_videos
 from hf_video.video.reader import VideoReader
 from hf_video.video.sampling.frame_sample import FrameSample
+
+if TYPE_CHECKING:
+    from hf_video.base.loading import Processor
 
 Rows = dict[str, torch.Tensor]
 ClipProcessor = Callable[..., Rows]
 
 
-def clip_processor(processor: Any) -> ClipProcessor:
+def clip_processor(processor: Processor) -> ClipProcessor:
     """A function (frames (T, H, W, 3) uint8, crops) -> tensors whose first dimension is the crops, such as
     `{"pixel_values": (crops, T, C, H, W)}`.
 
@@ -68,18 +71,18 @@ def _with_ours(processor: ClipProcessing, frames: np.ndarray, crops: int, needed
     )
 
 
-def _with_stock_image(processor: Any, frames: np.ndarray, crops: int) -> Rows:
+def _with_stock_image(processor: Processor, frames: np.ndarray, crops: int) -> Rows:
     _one_crop(processor, crops)
     return _tensors(processor(list(frames), return_tensors="pt"))
 
 
-def _with_stock_video(processor: Any, frames: np.ndarray, crops: int) -> Rows:
+def _with_stock_video(processor: Processor, frames: np.ndarray, crops: int) -> Rows:
     _one_crop(processor, crops)
     planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
     return _tensors(processor(planes, do_sample_frames=False, return_tensors="pt"))
 
 
-def _one_crop(processor: Any, crops: int) -> None:
+def _one_crop(processor: Processor, crops: int) -> None:
     if crops > 1:
         raise VideoOptionError(
             f"{type(processor).__name__} has no {crops} crops; use 1 crop, or a processor of hf_video "
@@ -87,7 +90,7 @@ def _one_crop(processor: Any, crops: int) -> None:
         )
 
 
-def _tensors(features: Any) -> Rows:
+def _tensors(features: Mapping[str, object]) -> Rows:
     return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
 
 
@@ -126,7 +129,7 @@ class ClipInputs:
 Event = SeenWindows | ClipInputs | VideoError
 
 
-def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[SeenWindows | ClipInputs]:
+def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor) -> Iterator[SeenWindows | ClipInputs]:
     """First the windows (without `windows` one, the whole video), then the clips of each in order.
 
     Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
@@ -159,7 +162,7 @@ def read_clips(source: Any, request: ClipRequest, process: ClipProcessor) -> Ite
             yield ClipInputs(number, inputs, frames.repeated)
 
 
-def frames_of_clips(video: Any, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
+def frames_of_clips(video: FrameReader, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:
     """The distinct frames of each clip, in ascending order; those of several clips are decoded once, at most `limit`
     are held."""
     numbers = [np.unique(indices) for indices in clips]
@@ -168,7 +171,7 @@ def frames_of_clips(video: Any, clips: list[np.ndarray], limit: int) -> Iterator
     return clips_in_groups(video.get_frames, groups_of(numbers, limit))
 
 
-def read_events(source: Any, request: ClipRequest, process: ClipProcessor) -> Iterator[Event]:
+def read_events(source: VideoSource, request: ClipRequest, process: ClipProcessor) -> Iterator[Event]:
     """As `read_clips`, with the fault of a video as the last event and not as an exception, so that it can cross from a
     worker process and other videos go on. Options that fit no video still raise."""
     try:
@@ -193,7 +196,7 @@ def _sample(window: VideoWindow, request: ClipRequest, energy: np.ndarray | None
     return window.in_video(sampling.choose(window, request.views))
 
 
-def _motion(source: Any, request: ClipRequest) -> np.ndarray | None:
+def _motion(source: VideoSource, request: ClipRequest) -> np.ndarray | None:
     """The motion of the whole video where the sampler follows it: one pass, however many windows there are."""
     if not request.sampling.needs_motion():
         return None
@@ -202,7 +205,7 @@ def _motion(source: Any, request: ClipRequest) -> np.ndarray | None:
     return motion_energy(source)
 
 
-def _frame_bytes(video: Any, decode: Mapping[str, Any]) -> int:
+def _frame_bytes(video: FrameReader, decode: Mapping[str, Any]) -> int:
     """Bytes of a frame as it is decoded; `decode` is what the reader was opened with."""
     height, width = video.metadata.height, video.metadata.width
     if "size" in decode:
@@ -236,7 +239,7 @@ class VideoWindow:
         return dataclasses.replace(sample, indices=sample.indices + self.first)
 
 
-def cut(video: Any, windows: Windows | FeatureGrid | None) -> list[VideoWindow]:
+def cut(video: FrameReader, windows: Windows | FeatureGrid | None) -> list[VideoWindow]:
     """The windows of a video, in order; the whole video as one without `windows`, the clips of a `FeatureGrid`.
 
     Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
@@ -271,14 +274,14 @@ def count_windows(duration: float, windows: Windows) -> int:
 
 
 @contextlib.contextmanager
-def open_video(source: Any, *, fps: float | None = None, **options: Any) -> Iterator[VideoReader | MemoryVideo]:
+def open_video(source: VideoSource, *, fps: float | None = None, **options: Any) -> Iterator[FrameReader]:
     """A reader for one video of any form; closed afterwards if it was opened here.
 
     `options` go to `VideoReader` (`on_error`, `backend`). Raises what `VideoReader` and `MemoryVideo` raise.
     """
     source = plain_source(source)
     if isinstance(source, VideoReader) or (hasattr(source, "get_frames") and hasattr(source, "timestamps")):
-        yield source
+        yield cast(FrameReader, source)
     elif isinstance(source, (VideoFrames, np.ndarray, torch.Tensor, list, tuple)):
         yield MemoryVideo(source, fps=fps)
     else:
@@ -286,7 +289,7 @@ def open_video(source: Any, *, fps: float | None = None, **options: Any) -> Iter
             yield reader
 
 
-def videos_of(inputs: Any) -> tuple[str, Any]:
+def videos_of(inputs: VideoSource | Videos) -> tuple[str, Any]:
     """What `inputs` is: ("one", video), ("list", videos) or ("stream", iterable of videos, maybe endless).
 
     A generator, an iterator or a dataset is a stream. Raises VideoSourceError for what is none of them.
@@ -309,8 +312,8 @@ def videos_of(inputs: Any) -> tuple[str, Any]:
     )
 
 
-def each(videos: Any) -> Iterator[Any]:
+def each(videos: Videos) -> Iterator[VideoSource]:
     """The videos of a list, iterator or dataset, one by one (torch datasets need not raise IndexError at their end)."""
-    if hasattr(videos, "__getitem__") and hasattr(videos, "__len__"):
+    if isinstance(videos, VideoList):
         return (videos[i] for i in range(len(videos)))
     return iter(videos)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from transformers import BaseImageProcessor, BaseVideoProcessor, PreTrainedConfig
 
+    from hf_video.video.frames.types import FrameTimes
     from hf_video.video.reader import VideoReader
 
     WindowsLike: TypeAlias = "float | str | tuple[float, float] | Windows | FeatureGrid"
@@ -92,7 +93,7 @@ class Sampling:
     def with_options(self, **options: Any) -> Sampling:
         return replace(self, options={**self.options, **options})
 
-    def choose(self, video: Any, views: Views, seed: int | None = None) -> FrameSample:
+    def choose(self, video: FrameTimes, views: Views, seed: int | None = None) -> FrameSample:
         """The frames of all clips of `video` (anything with `.metadata` and `.timestamps`); a sampler that draws is
         given `seed`.
 

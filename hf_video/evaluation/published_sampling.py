@@ -15,8 +15,7 @@ from hf_video.errors import VideoError
 from hf_video.video.sampling.frame_sample import FrameSample
 
 if TYPE_CHECKING:
-    from hf_video.clips.read import VideoWindow
-    from hf_video.video.reader import VideoReader
+    from hf_video.video.frames.types import FrameTimes
 
 # Frames of a video that is taken as one clip: a minute at 25 a second is 0.9 GB of 224 x 224 pixels.
 LONGEST_WHOLE = 1500
@@ -52,7 +51,7 @@ class WholeVideo(Sampling):
     """All of a video at `options["target_fps"]` frames a second, as one clip (I3D). Raises VideoError for one that
     gives more than `LONGEST_WHOLE` frames."""
 
-    def choose(self, video: VideoReader | VideoWindow, views: Views, seed: int | None = None) -> FrameSample:
+    def choose(self, video: FrameTimes, views: Views, seed: int | None = None) -> FrameSample:
         fps = self.options["target_fps"]
         count = max(round(video.metadata.duration * fps), 1)
         if count > LONGEST_WHOLE:

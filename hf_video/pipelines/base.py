@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
 from hf_video.clips.request import ClipRequest, parse_views, parse_windows
 from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
+from hf_video.video.frames.types import VideoList, Videos, VideoSource
 from hf_video.video.sampling.samplers import resolve
 
 logger = logging.get_logger(__name__)
@@ -120,7 +121,7 @@ class VideoPipeline(Pipeline):
 
     # -- the steps that every pipeline has ---------------------------------------------------------------------------
 
-    def preprocess(self, video: Any, **options: Any) -> dict[str, torch.Tensor]:
+    def preprocess(self, video: VideoSource, **options: Any) -> dict[str, torch.Tensor]:
         """One video to model inputs (views, frames, channels, height, width), clips first, then crops."""
         pieces = [p for p in read_clips(video, self._request(**options), self._process) if isinstance(p, ClipInputs)]
         return {name: torch.cat([p.inputs[name] for p in pieces]) for name in pieces[0].inputs}
@@ -150,7 +151,12 @@ class VideoPipeline(Pipeline):
     # -- calling ----------------------------------------------------------------------------------------------------
 
     def __call__(
-        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **options: Any
+        self,
+        inputs: VideoSource | Videos,
+        *,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        **options: Any,
     ) -> Any:
         """One video, or many. See the class for what may come and for the options.
 
@@ -169,7 +175,7 @@ class VideoPipeline(Pipeline):
         shown = total > 1 and logging.is_progress_bar_enabled()
         return iter(tqdm(results, total=total, desc=self.task, unit="video", disable=None if shown else True))
 
-    def _all(self, videos: Any, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
+    def _all(self, videos: Videos, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
         """One result after the other. Options are checked, and texts encoded, before the first video is read."""
         check_count("batch_size", batch_size, optional=True)
         reading, asked, answer = self._sanitize_parameters(**options)
@@ -184,7 +190,7 @@ class VideoPipeline(Pipeline):
 
     def _results(
         self,
-        videos: Any,
+        videos: Videos,
         request: ClipRequest,
         batch_size: int | None,
         num_workers: int,
@@ -207,12 +213,10 @@ class VideoPipeline(Pipeline):
         """What makes events of a video; it may run in another process."""
         return functools.partial(read_events, request=request, process=self._process)
 
-    def _events(self, videos: Any, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
-        if num_workers > 0 and isinstance(videos, Sized) and hasattr(videos, "__getitem__"):
-            return read_each(videos, read, num_workers)
-        if num_workers > 0:
+    def _events(self, videos: Videos, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
+        if num_workers > 0 and not isinstance(videos, VideoList):
             logger.warning_once("num_workers is for lists and datasets with a length; this stream is read here.")
-        return read_each(videos, read, 0)
+        return read_each(videos, read, num_workers)
 
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.forward(clips, **asked)["logits"]

@@ -7,13 +7,16 @@ A **dual encoder** (VideoCLIP) embeds both sides apart; what fits is near. A **p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.errors import CheckpointError, VideoOptionError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Texts of one forward; of a pair scorer each is one more pass for every clip.
 TEXT_BATCH = 256
@@ -22,13 +25,13 @@ PAIR_BATCH = 32
 Tokens = dict[str, torch.Tensor]
 
 
-def is_dual_encoder(model: Any) -> bool:
+def is_dual_encoder(model: PreTrainedModel) -> bool:
     """Whether video and text have vectors of their own, in one space."""
     ours = isinstance(model, VideoPreTrainedModel) and hasattr(model, "get_text_features")
     return ours and getattr(model.config, "temporal", None) != "tight"
 
 
-def check_matches(model: Any) -> None:
+def check_matches(model: PreTrainedModel) -> None:
     """Raises CheckpointError for a model that does not bring video and text together."""
     scores_pairs = "text" in getattr(model, "input_modalities", ()) or hasattr(model, "get_text_features")
     if not scores_pairs or (isinstance(model, VideoPreTrainedModel) and hasattr(model, "classifier")):
@@ -38,7 +41,7 @@ def check_matches(model: Any) -> None:
         )
 
 
-def find_tokenizer(model: Any, tokenizer: Any) -> Any:
+def find_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
     """The tokenizer that a pipeline got, or the one beside the model's weights. Raises CheckpointError."""
     if tokenizer is not None:
         return tokenizer
@@ -56,7 +59,7 @@ def find_tokenizer(model: Any, tokenizer: Any) -> Any:
     )
 
 
-def texts_of(name: str, given: Any) -> list[str]:
+def texts_of(name: str, given: object) -> list[str]:
     """A list of texts from one or several. Raises VideoOptionError for none, empty ones, and what is no text."""
     texts = [given] if isinstance(given, str) else list(given) if isinstance(given, (list, tuple)) else None
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -65,7 +68,11 @@ def texts_of(name: str, given: Any) -> list[str]:
 
 
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], device: torch.device | str = "cpu", *, padding: str | bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    device: torch.device | str = "cpu",
+    *,
+    padding: str | bool = True,
 ) -> Tokens:
     """Token ids, mask and what else the tokenizer's models read, each (N, L), padded to the longest, or as a model's
     `text_padding` says."""
@@ -92,7 +99,7 @@ def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def averaged(model: Any, vectors: torch.Tensor, groups: int) -> torch.Tensor:
+def averaged(model: PreTrainedModel, vectors: torch.Tensor, groups: int) -> torch.Tensor:
     """(groups · k, D), k in a row for one thing, to the vectors (groups, D) of their means (CLIP's prompt ensembles),
     of unit length where the model's are."""
     means = vectors.unflatten(0, (groups, -1)).mean(1)
@@ -105,7 +112,7 @@ def similarity(model: Any, clips: Tokens, *, vectors: torch.Tensor) -> torch.Ten
     return model.get_video_features(**clips, return_dict=True).embedding @ vectors.t().to(model.dtype)
 
 
-def logits_of(model: Any, products: torch.Tensor) -> torch.Tensor:
+def logits_of(model: PreTrainedModel, products: torch.Tensor) -> torch.Tensor:
     """What the model's loss sees of dot products: over the temperature and with the bias, where it has them."""
     scale, bias = getattr(model, "logit_scale", None), getattr(model, "logit_bias", None)
     logits = products.float() if scale is None else products.float() * scale.detach().float().exp()
@@ -136,7 +143,7 @@ def pair_logits(model: Any, clips: Tokens, *, tokens: Tokens) -> torch.Tensor:
     return torch.cat(rows, dim=1) / model.config.matching_temperature
 
 
-def _segments(model: Any) -> bool:
+def _segments(model: PreTrainedModel) -> bool:
     """Whether the text side tells segments apart, as BERT does; CLIP's takes no `token_type_ids`."""
     text = getattr(model.config, "text_config", model.config)
     return bool(getattr(text, "type_vocab_size", 0))

@@ -74,7 +74,7 @@ class PersonDetector:
         return boxes[whole][: self.max_boxes], scores.cpu().numpy()[whole][: self.max_boxes]
 
 
-def load_detector(name: Any) -> tuple[Any, Any]:
+def load_detector(name: object) -> tuple[Any, Any]:
     """Model and image processor, the latter on PIL whatever is installed. Raises CheckpointError."""
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
 

@@ -22,6 +22,7 @@ from hf_video.errors import CheckpointError, VideoError, VideoOptionError, check
 from hf_video.pipelines.base import VideoPipeline
 from hf_video.pipelines.person_boxes import PersonDetector
 from hf_video.pipelines.video_classification import thresholds_of
+from hf_video.video.frames.types import Videos, VideoSource
 
 Boxes = Mapping[float, Any]  # seconds -> boxes (N, 4)
 
@@ -135,7 +136,7 @@ class SpatioTemporalActionDetectionPipeline(VideoPipeline):
         answer = {"threshold": threshold, "gap": gap, "tracker": tracker}
         return tuple({n: v for n, v in given.items() if v is not None} for given in (asked, answer))  # type: ignore[return-value]
 
-    def _ask(self, *, key_frames: Any = 1.0, boxes: Any = None, **detecting: Any) -> dict[str, Any]:
+    def _ask(self, *, key_frames: float | Sequence[float] = 1.0, boxes: Any = None, **detecting: Any) -> dict[str, Any]:
         """The detector, loaded once, and where key frames lie."""
         if boxes is not None:
             return {"people": None}
@@ -152,7 +153,7 @@ class SpatioTemporalActionDetectionPipeline(VideoPipeline):
         moments = functools.partial(just, tuple(key_frames)) if several else functools.partial(every, float(key_frames))
         return {"people": self._detectors[key], "moments": moments}
 
-    def _all(self, videos: Any, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
+    def _all(self, videos: Videos, batch_size: int | None, num_workers: int | None, **options: Any) -> Iterator[Any]:
         given = {**self._forward_params, **options}.get("boxes")
         if given is not None:
             several = [given] if isinstance(given, Mapping) else list(given)
@@ -229,7 +230,9 @@ def with_key_frame(
     return {**process(frames[:-1], crops), "key_frame": torch.from_numpy(np.ascontiguousarray(frames[-1]))[None]}
 
 
-def read_around(source: Any, request: ClipRequest, process: Callable[..., dict[str, torch.Tensor]]) -> Iterator[Event]:
+def read_around(
+    source: VideoSource | GivenBoxes, request: ClipRequest, process: Callable[..., dict[str, torch.Tensor]]
+) -> Iterator[Event]:
     """Events of a video's clips around key frames, each with the second of its key frame, and boxes that are given."""
     known = None
     if isinstance(source, GivenBoxes):

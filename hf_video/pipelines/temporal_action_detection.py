@@ -39,6 +39,7 @@ from hf_video.pipelines.zero_shot_video_classification import (
     checked_labels,
     checked_templates,
 )
+from hf_video.video.frames.types import Videos
 
 if TYPE_CHECKING:
     import os
@@ -277,7 +278,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         texts = self.classes(**asked).all
         return self.clips._ask(candidate_labels=texts, hypothesis_template=asked.get("hypothesis_template"))
 
-    def _results(self, videos: Any, *parts: Any, bad_files: str = "raise", **answer: Any) -> Iterator[Any]:
+    def _results(self, videos: Videos, *parts: Any, bad_files: str = "raise", **answer: Any) -> Iterator[Any]:
         if self.kind != DETECTOR:
             self.classes(**answer).hysteresis(
                 None, **answer
@@ -373,5 +374,5 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         return self.classes(**answer).scores(model_outputs["logits"])
 
 
-def _are_features(one: Any) -> bool:
+def _are_features(one: object) -> bool:
     return isinstance(one, FeatureSequence) or (isinstance(one, (np.ndarray, torch.Tensor)) and one.ndim == 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from hf_video.clips.request import FUNCTIONS, average_views
 from hf_video.errors import CheckpointError, VideoOptionError, check_choice, check_count, is_number
 from hf_video.pipelines.base import VideoPipeline
 from hf_video.video.sampling.frame_sample import FrameSample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 NOT_GIVEN: Any = object()
 
@@ -34,7 +37,7 @@ class Predictions(list[dict[str, Any]]):
         self.repeated: tuple[int, ...] = tuple(sorted(repeated))
 
 
-def thresholds_of(config: Any, classes: int) -> list[float]:
+def thresholds_of(config: PreTrainedConfig, classes: int) -> list[float]:
     """From which score on a class counts as shown: the configuration's `label_thresholds`, one for each class, else a
     half. Raises CheckpointError for another number of them."""
     found = getattr(config, "label_thresholds", None)
@@ -158,7 +161,7 @@ class VideoClassificationPipeline(VideoPipeline):
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
 
 
-def _checked_threshold(threshold: Any) -> float | str | None:
+def _checked_threshold(threshold: float | str | None) -> float | str | None:
     if threshold is None or threshold == "model" or is_number(threshold):
         return threshold
     raise VideoOptionError(f'threshold={threshold!r} must be a score, "model" for the model\'s own, or None.')

@@ -25,6 +25,7 @@ from hf_video.pipelines import matching
 from hf_video.pipelines.base import READING_OPTIONS, VideoPipeline
 from hf_video.pipelines.video_classification import NOT_GIVEN
 from hf_video.pipelines.video_feature_extraction import VideoFeatureExtractionPipeline
+from hf_video.video.frames.types import Videos
 
 if TYPE_CHECKING:
     from hf_video.clips.grid import GridLike
@@ -181,7 +182,7 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
     # -- moments ----------------------------------------------------------------------------------------------------
 
     def _results(
-        self, videos: Any, request: ClipRequest, batch_size: int | None, num_workers: int, asked: dict[str, Any],
+        self, videos: Videos, request: ClipRequest, batch_size: int | None, num_workers: int, asked: dict[str, Any],
         **answer: Any,
     ) -> Iterator[Any]:  # fmt: skip
         texts = {name: asked[name] for name in ("sentences", "states") if name in asked}

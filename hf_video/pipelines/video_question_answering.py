@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.modeling_outputs import ModelOutput
@@ -17,6 +17,10 @@ from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline
 from hf_video.pipelines.video_classification import NOT_GIVEN, best
+from hf_video.video.frames.types import VideoSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class VideoQuestionAnsweringPipeline(VideoPipeline):
@@ -115,7 +119,13 @@ class Asked(WindowSample):
 
 
 def _read_asked(
-    video: Any, *, request: ClipRequest, process: Callable[..., Any], tokenizer: Any, multiple_choice: bool, asked: dict
+    video: VideoSource,
+    *,
+    request: ClipRequest,
+    process: Callable[..., Any],
+    tokenizer: PreTrainedTokenizerBase,
+    multiple_choice: bool,
+    asked: dict[str, Any],
 ) -> Iterator[Event]:
     """The events of a video; each clip is there once for each question, with its tokens. So rows of a data set, with
     questions of their own, share a batch."""
@@ -137,7 +147,7 @@ def _read_asked(
 
 
 def _question(
-    video: Any,
+    video: VideoSource,
     multiple_choice: bool,
     question: list[str] | None = None,
     single: bool = True,
@@ -170,7 +180,7 @@ def _question(
     return question, tuple(each), single
 
 
-def _choices_of(given: Any) -> list[Any]:
+def _choices_of(given: object) -> list[Any]:
     """Texts to choose from, or a list of such for each question."""
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, (list, tuple)) for one in given):
         return [matching.texts_of("choices", one) for one in given]

@@ -15,6 +15,7 @@ from hf_video.clips.read import WindowSample, each, videos_of
 from hf_video.errors import VideoOptionError, check_count
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline
+from hf_video.video.frames.types import Videos, VideoSource
 
 
 class Matches(dict):
@@ -102,7 +103,12 @@ class VideoTextRetrievalPipeline(VideoPipeline):
         return {"seconds": seconds, "scores": self.postprocess(ModelOutput(logits=rows))}
 
     def __call__(
-        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **options: Any
+        self,
+        inputs: VideoSource | Videos,
+        *,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        **options: Any,
     ) -> Matches:
         """All texts with all videos. See the class."""
         kind, videos = videos_of(inputs)
@@ -126,7 +132,7 @@ class _Names(list):
             self.append(video)
             yield video
 
-    def append(self, video: Any) -> None:
+    def append(self, video: VideoSource) -> None:
         super().append(os.fspath(video) if isinstance(video, (str, os.PathLike)) else None)
 
     def extend(self, videos: Iterable[Any]) -> None:

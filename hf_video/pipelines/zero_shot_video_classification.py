@@ -107,7 +107,7 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         return Predictions(super()._window(rows, seen, repeated, **answer), sample=seen.sample, repeated=repeated)
 
 
-def checked_labels(given: Any) -> list[str]:
+def checked_labels(given: object) -> list[str]:
     """Labels, given as a list or as one string with commas. Raises VideoOptionError."""
     labels = [part.strip() for part in given.split(",")] if isinstance(given, str) else given
     labels = matching.texts_of("candidate_labels", labels)
@@ -117,7 +117,7 @@ def checked_labels(given: Any) -> list[str]:
     return labels
 
 
-def checked_templates(given: Any) -> list[str]:
+def checked_templates(given: object) -> list[str]:
     """Templates, each with one place for the label. Raises VideoOptionError."""
     templates = matching.texts_of("hypothesis_template", given)
     wrong = next((template for template in templates if template.count("{}") != 1), None)

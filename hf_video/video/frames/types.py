@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Union, runtime_checkable
 
 import numpy as np
 
@@ -25,14 +25,18 @@ class FrameDecoder(Protocol):
     def get_frame_at(self, index: int) -> Any: ...
 
 
-class FrameReader(Protocol):
-    """A `VideoReader`, or what reads as one."""
+class FrameTimes(Protocol):
+    """What samplers know of a video, or of a part of one."""
 
     @property
     def metadata(self) -> VideoMetadata: ...
 
     @property
     def timestamps(self) -> np.ndarray: ...
+
+
+class FrameReader(FrameTimes, Protocol):
+    """A `VideoReader`, or what reads as one."""
 
     def get_frames(self, indices: Any) -> VideoFrames: ...
 
@@ -60,6 +64,18 @@ VideoSource = Union[
     str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, Frame, Sequence[Frame], Mapping[str, Any],
     "VideoFrames", PartOfVideo, FrameReader, FrameDecoder, FrameBatch, "InputContainer",
 ]  # fmt: skip
+
+
+@runtime_checkable
+class VideoList(Protocol):
+    """Videos with a length: a list, or a data set of torch or of `datasets`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> VideoSource: ...
+
+
+Videos = VideoList | Iterable[VideoSource]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from hf_video.video.reader import VideoReader
+    from hf_video.video.frames.types import FrameTimes
 
 from hf_video.errors import SamplingError, check_choice, check_count, check_number, unknown_name
 from hf_video.video.frames.types import VideoMetadata
@@ -230,7 +230,7 @@ def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSam
 
 
 def sample_video(
-    reader: VideoReader, num_frames: int, *, sampler: str | Callable[..., FrameSample] = "uniform", **options: Any
+    reader: FrameTimes, num_frames: int, *, sampler: str | Callable[..., FrameSample] = "uniform", **options: Any
 ) -> FrameSample:
     """Apply a sampler to an open `VideoReader`, with the reader's own clock; `adaptive` measures the motion first.
 
@@ -256,7 +256,7 @@ def sample_video(
     if function is adaptive and "energy" not in options:
         from hf_video.video.sampling.motion import motion_energy
 
-        options["energy"] = motion_energy(reader)
+        options["energy"] = motion_energy(reader)  # type: ignore[arg-type]
     if function not in SAMPLERS.values():
         return _checked(function(reader.metadata.num_frames, num_frames, **options), reader)
     try:
@@ -265,7 +265,7 @@ def sample_video(
         raise SamplingError(f"The sampler {function.__name__} does not take these options: {error}.") from error
 
 
-def _checked(chosen: FrameSample | ArrayLike, reader: VideoReader) -> FrameSample:
+def _checked(chosen: FrameSample | ArrayLike, reader: FrameTimes) -> FrameSample:
     """The answer of a sampler that isn't ours: a FrameSample or bare indices, (frames,) or (clips, frames)."""
     indices = chosen.indices if isinstance(chosen, FrameSample) else np.atleast_2d(np.asarray(chosen))
     total = reader.metadata.num_frames
