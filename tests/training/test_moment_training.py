@@ -11,6 +11,7 @@ import torch
 from transformers import pipeline
 
 import hf_video
+from hf_video.cli import main
 from hf_video.data.sources.moments import MomentRow, load_moments
 from hf_video.errors import DataError
 from hf_video.training.moment_trainer import MomentCollator, MomentDataset
@@ -43,12 +44,15 @@ def encoder(tmp_path_factory):
     return tiny_video_text.save_videoclip(tmp_path_factory.mktemp("videoclip"))
 
 
-def test_a_run_from_files_to_moments(tmp_path, encoder):
+def test_a_run_from_files_to_moments(tmp_path, encoder, capsys):
     data = make_data(tmp_path, 8)
     settings = ("training.num_train_epochs=2", "training.min_train_steps=0", "model.hidden_size=32",
                 "training.per_device_train_batch_size=6")  # fmt: skip
-    run = {"settings": settings, "yes": True, "output": tmp_path / "out"}
-    summary = train_moments(data, data / "moments.jsonl", str(encoder), **run)
+    words = ["train", data, "--task", "moment-retrieval", "--annotations", data / "moments.jsonl", "--model", encoder]
+    words += ["--output", tmp_path / "out", "--yes", *(word for one in settings for word in ("--set", one))]
+    assert main(list(map(str, words))) == 0
+    assert "On test: mAP" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out/training_summary.json").read_text())
     assert summary["plan"]["sentences"] == {"train": [6, 18], "test": [2, 6]}
     assert np.isfinite(summary["train_loss"])
     lines = (tmp_path / "out/evaluation/test/predictions.jsonl").read_text().splitlines()

@@ -20,6 +20,12 @@ and kept, and the detector's folder holds it too:
 encoder, whose features are made once and kept. hf-video anomalies scores files with it:
 
   hf-video train videos/ --task anomaly --annotations train_list.txt --model my-encoder --output my-head
+
+--task moment-retrieval trains a Moment-DETR from a file of QVHighlights' form, a JSON object on each line with "qid",
+"query", "vid", "duration" and "relevant_windows"; MODEL is a model of video and text, VideoCLIP or CLIP, which isn't
+trained. hf-video search FILE TEXT --moment finds moments with it:
+
+  hf-video train videos/ --task moment-retrieval --annotations highlights.jsonl --model my-clip --output my-moments
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ import sys
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
 
-TASKS = ("classification", "detection", "anomaly")
+TASKS = ("classification", "detection", "anomaly", "moment-retrieval")
 # What only some of the tasks have a use for.
 OF_TASK = {
     "classification": ("format", "videos", "self_test", "group_pattern", "push_to_hub", "public"),
@@ -39,6 +45,12 @@ OF_TASK = {
         *("group_pattern", "push_to_hub", "public"),
     ),
     "anomaly": ("annotations", "detector", "grid", "device", "batch_size"),
+    "moment-retrieval": ("annotations", "features", "device", "push_to_hub", "public"),
+}
+ANNOTATIONS = {
+    "detection": "the events of the videos",
+    "anomaly": "a list of normal and abnormal videos",
+    "moment-retrieval": "sentences and their moments",
 }
 
 
@@ -48,12 +60,13 @@ def add_arguments(parser: Parser) -> None:
     add("--model", help="a folder, a name on the Hub, a model type, or a JSON/YAML configuration")
     add("--task", choices=TASKS, default=TASKS[0], help=f"what is learnt (default {TASKS[0]})")
     add("--annotations", metavar="FILE",
-        help="detection: events of the videos (json, csv); anomaly: a list of videos, 0 or 1 after each")  # fmt: skip
+        help="detection: events of the videos (json, csv); anomaly: a list of videos, 0 or 1 after each; "
+        "moment-retrieval: sentences (jsonl)")  # fmt: skip
     add("--detector",
         help="detection: actionformer (default), tridet, a configuration, or one to go on from; anomaly: rtfm "
         "(default) or mil_ranking")  # fmt: skip
     add("--grid", metavar="16/4", help="of features: frames of a clip and its step, or 2s/0.5s (default: fitted)")
-    add("--features", metavar="DIR", help="detection: where features are kept (default: OUTPUT/features)")
+    add("--features", metavar="DIR", help="where features are kept (default: OUTPUT/features)")
     add("--device", help="of the encoder of features")
     add("--batch-size")
     add("--recipe", help="a recipe or YAML file, with a variant after a colon (a wrong name lists them)")
@@ -92,6 +105,22 @@ def run(options: argparse.Namespace) -> int:
             test_size=options.test_size,
             batch_size=options.batch_size,
             device=options.device,
+            **run_options,
+        )
+        return DONE
+    if options.task == "moment-retrieval":
+        from hf_video.training.runs.moments import train_moments
+
+        run_options = {name: getattr(options, name) for name in RUN_OPTIONS if name != "group_pattern"}
+        train_moments(
+            options.data,
+            options.annotations,
+            options.model,
+            features=options.features,
+            test_size=options.test_size,
+            device=options.device,
+            push_to_hub=options.push_to_hub,
+            private=False if options.public else None,
             **run_options,
         )
         return DONE
@@ -138,8 +167,7 @@ def run(options: argparse.Namespace) -> int:
 def check_options(options: argparse.Namespace) -> None:
     """Raises CommandError for options that the task needs and that are missing, or that it has no use for."""
     if options.task != "classification" and options.annotations is None:
-        what = "the events of the videos" if options.task == "detection" else "a list of normal and abnormal videos"
-        raise CommandError(f"--task {options.task} needs --annotations FILE, {what}")
+        raise CommandError(f"--task {options.task} needs --annotations FILE, {ANNOTATIONS[options.task]}")
     if options.task != "detection" and options.model is None:
         raise CommandError("--model is needed: a folder, a name on the Hub, a model type, or a configuration")
     for name in dict.fromkeys(name for names in OF_TASK.values() for name in names):

@@ -61,6 +61,7 @@ def train_moments(
     yes: bool = False,
     push_to_hub: str | None = None,
     private: bool | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Trains a Moment-DETR.
 
@@ -78,6 +79,7 @@ def train_moments(
         test_size: Share of the videos that is kept for the test; default .2.
         device: The encoder's.
         resume, overwrite, yes, push_to_hub, private: As in `finetune`.
+        revision: Of an encoder on the Hub.
 
     Returns:
         The summary that is also written to `training_summary.json`.
@@ -86,7 +88,7 @@ def train_moments(
         HFVideoError, TrainingInterrupted: As `finetune`.
     """
     output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}-moments")
-    task = MomentTraining(data, annotations, encoder, Path(features or output / FEATURES), test_size, device)
+    task = MomentTraining(data, annotations, encoder, Path(features or output / FEATURES), test_size, device, revision)
     run = {"resume": resume, "overwrite": overwrite, "yes": yes, "push_to_hub": push_to_hub, "private": private}
     return run_training(task, recipe or "moment_detr:small", output, settings, **run)
 
@@ -105,10 +107,11 @@ class MomentTraining(Task):
         features: Path,
         test_size: float | None,
         device: str | None,
+        revision: str | None,
     ) -> None:
         super().__init__(encoder, "moment_detr")
         self.data, self.annotations, self.features = data, annotations, features
-        self.test_size, self.device = test_size, device
+        self.test_size, self.device, self.revision = test_size, device, revision
         self.encoder: SequenceEncoder | None = None
         self.tokenizer: Any = None
         self.datasets: dict[str, MomentDataset] = {}
@@ -148,7 +151,7 @@ class MomentTraining(Task):
     def make_encoder(self, clip_seconds: float) -> SequenceEncoder:
         """The model of video and text on the grid of clips side by side."""
         with loading(self.model_name):
-            model, processor = video_clip(self.model_name)
+            model, processor = video_clip(self.model_name, revision=self.revision)
         if not matching.is_dual_encoder(model):
             raise CheckpointError(f"{self.model_name} has no vectors of videos alone; use a VideoCLIP or a CLIP.")
         self.tokenizer = processor.tokenizer
