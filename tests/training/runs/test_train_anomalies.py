@@ -12,9 +12,7 @@ import torch
 
 from hf_video import cli
 from hf_video.errors import CheckpointError, ConfigError, DataError
-from hf_video.evaluation.detection.anomaly import anomaly_metrics
 from hf_video.features import AnomalyHead, FeatureSequence
-from hf_video.retrieval import AnomalyDetector
 from hf_video.training.bags import BagPairs, collate_pairs
 from hf_video.training.runs.anomalies import labelled_videos, train_anomalies
 
@@ -54,60 +52,6 @@ def test_from_videos_to_scores(videos, tmp_path, head, capsys):
     other = FeatureSequence(sequence.vectors, sequence.grid, sequence.timeline, "0123456789abcdef")
     with pytest.raises(DataError, match="another encoder"):
         scorer.score(other)
-
-
-@pytest.fixture(scope="module")
-def trained(videos, tmp_path_factory):
-    """The encoder after some steps on the directions of glyphs."""
-    from hf_video.data.moving_glyphs import write_moving_glyphs
-    from hf_video.training.runs.classification import finetune
-
-    folder = tmp_path_factory.mktemp("trained")
-    write_moving_glyphs(folder / "clips", 64, num_frames=8, size=48)
-    steps = ["training.max_steps=60", "training.min_train_steps=0", "training.dataloader_num_workers=0"]
-    finetune(folder / "clips", str(videos / "encoder"), output=folder / "encoder", settings=steps, yes=True)
-    return folder / "encoder"
-
-
-@pytest.mark.slow
-def test_labels_of_videos_teach_when(trained, tmp_path):
-    """Videos labelled as a whole: frames of another motion score higher in videos of another seed."""
-    lines, new = [], {}
-    for number in range(20):
-        jumps = [(2.0, 5.0)] if number % 2 else []
-        drifting.write_drifting(tmp_path / "videos" / f"{number}.mp4", number, seconds=8, jumps=jumps)
-        lines.append(f"{number} {int(bool(jumps))}")
-    (tmp_path / "list.txt").write_text("\n".join(lines))
-    train_anomalies(
-        tmp_path / "videos", tmp_path / "list.txt", str(trained), output=tmp_path / "head", grid="8/2",
-        settings=["training.max_steps=150", "training.min_train_steps=0"],
-    )  # fmt: skip
-    for number in range(4):
-        start = 1.0 + number / 2
-        path = drifting.write_drifting(tmp_path / "new" / f"{number}.mp4", 100 + number, jumps=[(start, start + 3)])
-        new[path] = [(round(8 * start), round(8 * start) + 24)]
-    assert measure(AnomalyHead.load(tmp_path / "head", smooth=0.5), new) > 0.9
-
-
-@pytest.mark.slow
-def test_a_trained_encoder_without_labels(trained, tmp_path):
-    for number in range(16):
-        drifting.write_drifting(tmp_path / "normal" / f"{number}.mp4", number, seconds=8)
-    detector = AnomalyDetector.fit(tmp_path / "normal", str(trained), folder=tmp_path / "detector", grid="8/2")
-    new = {
-        drifting.write_drifting(tmp_path / f"{number}.mp4", 100 + number, jumps=[(3.0, 7.0)]): [(24, 56)]
-        for number in range(4)
-    }
-    assert measure(detector, new) > 0.9
-    later = [drifting.write_drifting(tmp_path / f"later{n}.mp4", 200 + n, seconds=8) for n in range(5)]
-    assert sum(bool(detector.detect(path)) for path in later) <= 1
-
-
-def measure(scorer, truth):
-    """Frame AUC, micro, of videos with their abnormal frames."""
-    scores = {path.name: scorer.score(path).frame_scores() for path in truth}
-    segments = {path.name: stretches for path, stretches in truth.items()}
-    return anomaly_metrics(scores, segments, {name: len(line) for name, line in scores.items()}).micro_auc
 
 
 def test_the_command(videos, tmp_path, capsys):
