@@ -1,6 +1,9 @@
 from .auto import register_auto_classes as register_auto_classes
 from .base.convert import from_official as from_official
 from .base.detection.events import Events as Events
+from .base.detection.sheet import event_sheet as event_sheet
+from .base.detection.types import Detection as Detection
+from .base.detection.types import write_detections as write_detections
 from .base.version import __version__ as __version__
 from .errors import HFVideoError as HFVideoError
 from .models.actionformer.configuration_actionformer import ActionFormerConfig as ActionFormerConfig
@@ -198,6 +201,7 @@ from .models.x3d.image_processing_x3d import (
 )
 from .models.x3d.modeling_x3d import X3DForVideoClassification as X3DForVideoClassification
 from .models.x3d.modeling_x3d import X3DModel as X3DModel
+from .pipelines.live_detection import LiveDetector as LiveDetector
 from .pipelines.repetitions import count_repetitions as count_repetitions
 from .pipelines.temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .pipelines.video_classification import VideoClassificationPipeline as VideoClassificationPipeline

@@ -22,8 +22,10 @@ STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 OLD_NAMES = Path(__file__).parent / "saved_by_0_1_0" / "public_names.json"  # of its packages, README, docs, docstrings
 NO_MODEL = {
     "DETECTORS",
+    "Detection",
     "Events",
     "HFVideoError",
+    "LiveDetector",
     "MODELS",
     "TemporalActionDetectionPipeline",
     "VideoClassificationPipeline",
@@ -36,9 +38,11 @@ NO_MODEL = {
     "ZeroShotVideoClassificationPipeline",
     "__version__",
     "count_repetitions",
+    "event_sheet",
     "from_official",
     "register_auto_classes",
     "video_clip",
+    "write_detections",
     "write_video",
 }
 

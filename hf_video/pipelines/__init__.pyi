@@ -1,4 +1,5 @@
 from .base import VideoPipeline as VideoPipeline
+from .live_detection import LiveDetector as LiveDetector
 from .repetitions import RepetitionCount as RepetitionCount
 from .repetitions import count_repetitions as count_repetitions
 from .spatio_temporal_action_detection import PeopleEvents as PeopleEvents
