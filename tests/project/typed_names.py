@@ -15,6 +15,7 @@ from hf_video.video import VideoReader, sample_video, write_video
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
+    from hf_video.base.detection.events import EventMatch
     from hf_video.video.frames.types import VideoFrames, VideoMetadata
     from hf_video.video.sampling.frame_sample import FrameSample
 
@@ -30,6 +31,8 @@ def names_have_types() -> None:
     assert_type(hf_video.cli.main(["info"]), int)
     assert_type(hf_video.VideoMAEConfig(), hf_video.VideoMAEConfig)
     assert_type(sample_video(reader, 16), FrameSample)
+    assert_type(hf_video.Events().query("jump before throw"), list[EventMatch])
+    assert_type(hf_video.count_repetitions("clip.mp4").period, float | None)
 
 
 def what_is_not_there_is_an_error() -> None:
