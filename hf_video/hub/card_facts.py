@@ -64,6 +64,11 @@ class ModelFacts:
         return self.architecture.endswith("ForPreTraining")
 
     @property
+    def is_detector(self) -> bool:
+        """Whether it finds events in a sequence of features."""
+        return self.architecture.endswith("ForTemporalActionDetection")
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of their numbers."""
         names = self.config.get("id2label") or {}

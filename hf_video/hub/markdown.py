@@ -66,6 +66,9 @@ def results_section(facts: ModelFacts) -> Iterable[str]:
         yield "Not evaluated: the folder holds no evaluation report. `hf-video evaluate` makes one."
     if not facts.reports:
         return
+    if facts.is_detector:
+        yield from _detection_results(facts)
+        return
     multi_label = any("mean_average_precision" in report for report in facts.reports.values())
     columns = {"top-1 (95 % interval)": "top1", "top-5": "top5", "mean of classes": "mean_class_accuracy"}
     if multi_label:
@@ -112,6 +115,26 @@ def results_section(facts: ModelFacts) -> Iterable[str]:
         if rows:
             yield collapsible(title, head, rows)
         yield picture(facts, f"evaluation/{split}/confusion.png", f"Confusion matrix on {split}")
+
+
+def _detection_results(facts: ModelFacts) -> Iterable[str]:
+    """mAP by threshold and class, and false positives."""
+    for split, report in facts.reports.items():
+        limits = [f"{limit:g}" for limit in report.get("thresholds") or []]
+        yield (
+            f"On {split}: {pluralize(report.get('events') or 0, 'event')} in "
+            f"{pluralize(report.get('total') or 0, 'video')}, {report.get('found')} of them looked at; protocol **{protocol(report, 'name')}**."
+        )
+        values = [format_percent(report.get(f"mAP@{limit}")) for limit in limits]
+        yield markdown_table(("tIoU", "mean", *limits), [("mAP", format_percent(report.get("mAP")), *values)])
+        rows = [
+            (escape_markdown(row["label"]), row.get("events"), format_percent(row.get("average_precision")))
+            for row in report.get("per_class") or []
+        ]
+        title = f"Per class on {split}, {pluralize(len(rows), 'class', 'classes')}"
+        yield collapsible(title, ("class", "events", "average precision"), rows)
+        yield picture(facts, f"evaluation/{split}/precision_recall.png", f"Precision and recall on {split}")
+        yield picture(facts, f"evaluation/{split}/false_positives.png", f"False positives by kind on {split}")
 
 
 def picture(facts: ModelFacts, file: str, title: str) -> str:

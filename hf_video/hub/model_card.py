@@ -37,6 +37,7 @@ MARK = (
     "<!-- Made by hf-video from the files of this folder, and made anew from them; without this line it is yours. -->"
 )
 PAPERS = {
+    "actionformer": ("ActionFormer", "2202.07925"),
     "c3d": ("C3D", "1412.0767"),
     "i3d": ("I3D", "1705.07750"),
     "mvit": ("MViT", "2104.11227"),
@@ -47,6 +48,7 @@ PAPERS = {
     "videomae": ("VideoMAE", "2203.12602"),
     "vivit": ("ViViT", "2103.15691"),
     "x3d": ("X3D", "2004.04730"),
+    "tridet": ("TriDet", "2303.07347"),
 }
 
 
@@ -108,7 +110,9 @@ def _metadata(facts: ModelFacts, name: str, license: str | None) -> ModelCardDat
         eval_results=results or None,
         library_name="transformers",
         license=license,
-        metrics=["mean_average_precision" if facts.is_multi_label else "accuracy"] if results else None,
+        metrics=["accuracy" if facts.is_classifier and not facts.is_multi_label else "mean_average_precision"]
+        if results
+        else None,
         model_name=name.split("/")[-1] if results else None,
         pipeline_tag="video-classification" if facts.is_classifier else None,
         tags=["hf-video", "video", model_type, *(["masked-pretraining"] if facts.is_pretraining else [])],
@@ -129,8 +133,8 @@ def _eval_results(facts: ModelFacts) -> list[EvalResult]:
                 continue
             results.append(
                 EvalResult(
-                    task_type="video-classification",
-                    task_name="Video classification",
+                    task_type="temporal-action-detection" if facts.is_detector else "video-classification",
+                    task_name="Temporal action detection" if facts.is_detector else "Video classification",
                     dataset_type=data.get("dataset_id") or "unknown",
                     dataset_name=data.get("name") or "not recorded",
                     dataset_split=split,
@@ -156,6 +160,10 @@ def _what(facts: ModelFacts) -> str:
         more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
         labels = pluralize(len(facts.labels), "label")
         task = f"gives a video clip {'any number' if facts.is_multi_label else 'one'} of {labels}: {shown}{more}"
+    elif facts.is_detector:
+        shown = ", ".join(f"*{escape_markdown(label)}*" for label in facts.labels[:8])
+        more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
+        task = f"finds events in videos, with start and end, of {pluralize(len(facts.labels), 'label')}: {shown}{more}"
     elif facts.is_pretraining:
         task = "was pretrained on unlabelled clips by filling in what was masked; it is a start for fine-tuning"
     begun = {True: "trained from random weights", False: f"trained from {_base(facts)}"}
@@ -181,6 +189,15 @@ def _snippet(facts: ModelFacts, name: str) -> str:
             if facts.is_multi_label
             else 'print(classify("clip.mp4", top_k=3))',
         ]
+    elif facts.is_detector:
+        lines = [
+            "import hf_video",
+            "from transformers import pipeline",
+            "",
+            f'detect = pipeline("temporal-action-detection", model="{name}")',
+            'for event in detect("video.mp4"):',
+            "    print(event.label, event.score, event.start, event.end)",
+        ]
     else:
         lines = [
             "import hf_video",
@@ -196,6 +213,15 @@ def _snippet(facts: ModelFacts, name: str) -> str:
 
 def _input(facts: ModelFacts) -> str:
     config, processor = facts.config, facts.processor
+    if facts.is_detector:
+        encoder, rate = config.get("encoder") or {}, config.get("feature_fps")
+        named = f" of `{Path(str(encoder['name'])).name}`" if encoder.get("name") else ""
+        kept = ", which lies in `encoder/`" if (facts.folder / "encoder").is_dir() else ""
+        counted = f" on a timeline of {rate:g} frames a second" if rate else ""
+        return (
+            f"It works on features{named}{kept}: a vector for {config.get('feature_frames')} frames, a new one every "
+            f"{config.get('feature_stride')}{counted}."
+        )
     if processor is None:
         return "The folder holds no processor, so how frames are resized and normalised is not recorded."
     count = processor.get("num_frames") or config.get("num_frames")
@@ -290,6 +316,8 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
         yield f"It knows {classes}; a video of something else gets some scores all the same."
     elif facts.is_classifier:
         yield f"It knows {classes} and always answers one of them, whatever a video shows."
+    elif facts.is_detector:
+        yield f"It knows {classes} of events; its scores are for ranking, and most events of a low score are wrong."
     for split, report in facts.reports.items():
         if report.get("found", 1000) < 1000 and report.get("top1_interval"):
             low, high = report["top1_interval"]

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hf_video.evaluation.report import Report
 
 
-DETECTION_OPTIONS = ("subset", "thresholds", "class_scores", "label_column", "features")
+DETECTION_OPTIONS = ("subset", "tiou", "class_scores", "label_column", "features")
 TASKS = ("classification", "detection", "moments", "anomaly")
 
 
@@ -66,7 +66,7 @@ def add_arguments(parser: Parser) -> None:
     add("--repeat", type=positive_int, default=1, metavar="N", help="frames that a score of anomalies stands for")
     add("--smooth", type=non_negative_float, metavar="N", help="deviation of a Gaussian over frames, of anomalies")
     add("--subset", metavar="NAME", help="detection: of the annotations (default: the test, else the validation)")
-    add("--thresholds", metavar="TIOU", help="detection: activitynet (default), thumos, epic, or 0.5,0.75")
+    add("--tiou", metavar="OVERLAPS", help="detection: activitynet (default), thumos, epic, or 0.5,0.75")
     add("--class-scores", metavar="FILE", help="detection: of an outside classifier, JSON {video: {class: score}}")
     add("--label-column", metavar="NAME", help="detection: of a table of annotations (default label)")
     add("--features", metavar="DIR", help="detection: where features are kept")
@@ -142,7 +142,7 @@ def evaluate_events(options: argparse.Namespace) -> int:
     need(options, *(("predictions",) if options.predictions else ("data", "model")), "annotations")
     shared = {name: getattr(options, name) for name in ("subset", "class_scores")}
     shared |= {"protocol": options.protocol or "activitynet", "label_column": options.label_column or "label"}
-    shared["thresholds"] = parse_thresholds(options.thresholds or "activitynet")
+    shared["thresholds"] = parse_thresholds(options.tiou or "activitynet")
     if options.predictions:
         report = evaluate_files(options.predictions, options.annotations, **shared)
     else:

@@ -112,6 +112,7 @@ class DetectionReport:
             "protocol": self.protocol,
             "found": self.found,
             "total": self.total,
+            "mean_average_precision": self.mean_average_precision,
             **self.measures(),
             "thresholds": self._limits,
             "events": sum(map(len, self.ground_truth.values())),

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -130,7 +130,6 @@ class DetectorTraining(Task):
     """Events of videos. `model_type` is the detector's."""
 
     name = "detection"
-    has_card: ClassVar[bool] = False
 
     def __init__(
         self,

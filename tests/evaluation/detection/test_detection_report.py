@@ -114,10 +114,10 @@ def test_the_command_compares_files(files, capsys):
     # The detection of the training video is wrong in the validation, but comes after the right one.
     assert (found["mAP"], found["events"], found["protocol"]) == (1.0, 1, "activitynet")
     assert (files / "out" / "report.json").exists()
-    assert cli.main([*command, "--subset", "training", "--protocol", "actionformer", "--thresholds", "0.5"]) == 0
+    assert cli.main([*command, "--subset", "training", "--protocol", "actionformer", "--tiou", "0.5"]) == 0
     assert "mAP        50.00%" in capsys.readouterr().out
     assert cli.main([*command, "--model", "x"]) != 0
-    assert cli.main(["evaluate", "--task", "moments", "--thresholds", "0.5"]) != 0
+    assert cli.main(["evaluate", "--task", "moments", "--tiou", "0.5"]) != 0
 
 
 def test_an_outside_classifier_names_proposals(files):

@@ -94,6 +94,10 @@ def test_the_folder_is_a_whole_run(trained):
     for name in (*files, *(f"evaluation/validation/{one}" for one in reports)):
         assert (folder / "out" / name).exists(), name
     assert not (folder / "out" / "UNFINISHED").exists()
+    card = (folder / "out" / "README.md").read_text()
+    for words in ('pipeline("temporal-action-detection", model="out")', "finds events in videos", "| run |", "mAP",
+                  "a vector for 30 frames, a new one every 30", "temporal-action-detection\n", "precision_recall.png"):  # fmt: skip
+        assert words in card, words
     model = load_detector(folder / "out")
     assert list(model.config.id2label.values()) == list(CLASSES)
     assert (model.config.feature_stride, model.config.feature_frames, model.config.feature_fps) == (30, 30, 30)
