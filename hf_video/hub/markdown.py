@@ -121,10 +121,9 @@ def _detection_results(facts: ModelFacts) -> Iterable[str]:
     """mAP by threshold and class, and false positives."""
     for split, report in facts.reports.items():
         limits = [f"{limit:g}" for limit in report.get("thresholds") or []]
-        yield (
-            f"On {split}: {pluralize(report.get('events') or 0, 'event')} in "
-            f"{pluralize(report.get('total') or 0, 'video')}, {report.get('found')} of them looked at; protocol **{protocol(report, 'name')}**."
-        )
+        events, videos = pluralize(report.get("events") or 0, "event"), pluralize(report.get("total") or 0, "video")
+        looked = f"{report.get('found')} of them looked at"
+        yield f"On {split}: {events} in {videos}, {looked}; protocol **{protocol(report, 'name')}**."
         values = [format_percent(report.get(f"mAP@{limit}")) for limit in limits]
         yield markdown_table(("tIoU", "mean", *limits), [("mAP", format_percent(report.get("mAP")), *values)])
         rows = [
