@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_video.base.configuration import BoxHeadConfig
 from hf_video.base.written_files import check_output_folder, file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
@@ -254,7 +255,8 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def config_digest(facts: dict[str, Any]) -> str:
-    """Computes 16 hex digits of a file's content, without where it came from and who wrote it."""
+    """Computes 16 hex digits of a file's content, without where it came from and who wrote it. Fields that 0.1.0 doesn't
+    have count where they change a vector."""
     text = json.dumps(_lasting(facts), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -262,7 +264,12 @@ def config_digest(facts: dict[str, Any]) -> str:
 def _lasting(value: object) -> object:
     if isinstance(value, dict):
         passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
-        return {str(k): _lasting(v) for k, v in value.items() if k not in passing}
+        passing += tuple(BoxHeadConfig.__annotations__)  # of a head, which no vector of a clip sees
+        return {
+            str(k): _lasting(v)
+            for k, v in value.items()
+            if k not in passing and (k, v) != ("position_interpolation", "linear")
+        }
     return [_lasting(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 

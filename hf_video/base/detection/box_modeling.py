@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from hf_video.base.detection.box_configuration import BoxHeadConfig
+from hf_video.base.configuration import BoxHeadConfig
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError

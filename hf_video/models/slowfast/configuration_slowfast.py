@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from hf_video.base.detection.box_configuration import BoxHeadConfig
+from hf_video.base.configuration import BoxHeadConfig
 from hf_video.errors import ConfigError, check_choice, check_count
 
 # The last stage keeps its size and looks twice as far: the map of action detection has a stride of 16 pixels.

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
-from hf_video.base.configuration import pair
-from hf_video.base.detection.box_configuration import BoxHeadConfig
+from hf_video.base.configuration import BoxHeadConfig, pair
 from hf_video.errors import ConfigError, check_choice
 
 logger = logging.get_logger(__name__)
