@@ -40,7 +40,10 @@ def test_one_meaning_has_one_name():
                 words.setdefault(action.help.partition("(")[0].strip(), set()).add(name)
             if name in SHORT_NAMES:
                 assert action.option_strings[1:2] == [SHORT_NAMES[name]]
-    two_meanings = {"video": {"--video", "--videos"}}  # the example to search by; the folder of a list's videos
+    two_meanings = {
+        "video": {"--video", "--videos"},  # the example to search by; the folder of a list's videos
+        "threshold": {"--threshold", "--thresholds"},  # the least score; overlaps that an evaluation asks for
+    }
     assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
 
@@ -175,7 +178,7 @@ FOLDERS = {
     "check": "check videos --reencode {}",
     "anomalies": "anomalies normal a.mp4 --detector {}",
 }
-EVENTS = {"anomalies": "anomalies normal a.mp4 --output {}"}
+EVENTS = {"anomalies": "anomalies normal a.mp4 --output {}", "detect": "detect a.mp4 --model m --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
 
