@@ -12,35 +12,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from hf_video.layers.embeddings import Tables, sinusoid_table
-from hf_video.layers.linear import is_ordinary
+from hf_video.layers.temporal_convolution import TemporalConv
 from hf_video.layers.vit import DropPath
-
-
-class TemporalConv(nn.Conv1d):
-    """A convolution over time with an odd kernel and zeros around the sequence, (B, T, C) -> (B, T / stride, C'); with
-    several groups each channel by itself. The caller masks its output: biases and norms make padding differ from
-    zero."""
-
-    def __init__(
-        self, channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, bias: bool = True
-    ) -> None:
-        super().__init__(channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not is_ordinary(self.weight):
-            return super().forward(x.transpose(1, 2)).transpose(1, 2)
-        # As products over neighbouring rows: a convolution over the second axis would copy the sequence twice.
-        size, stride = self.kernel_size[0], self.stride[0]
-        x = F.pad(x, (0, 0, size // 2, size // 2))
-        if self.groups == 1:
-            rows = x.unfold(1, size, stride).transpose(2, 3).flatten(2)
-            return F.linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
-        length = (x.shape[1] - size) // stride + 1
-        taps = [x[:, tap : tap + (length - 1) * stride + 1 : stride] for tap in range(size)]
-        out = taps[0] * self.weight[:, 0, 0]
-        for tap, values in enumerate(taps[1:], start=1):
-            out = torch.addcmul(out, values, self.weight[:, 0, tap])
-        return out if self.bias is None else out + self.bias
 
 
 def downsample_mask(mask: torch.Tensor, stride: int) -> torch.Tensor:
@@ -85,11 +58,37 @@ class SharedHead(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden, eps) if norm else nn.Identity() for _ in range(layers - 1))
         self.output = TemporalConv(widths[-1], outputs, kernel_size)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, T, C) and its mask (B, T, 1) -> (B, T, outputs)."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, gaps: torch.Tensor) -> torch.Tensor:
+        """(B, T, C), its mask (B, T, 1) and the positions between levels (see `join_levels`) -> (B, T, outputs)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x) * mask))
+            x = F.relu(norm(layer(x) * mask)).index_fill(1, gaps, 0.0)
         return self.output(x) * mask
+
+
+def join_levels(
+    levels: Sequence[tuple[torch.Tensor, torch.Tensor]], gap: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States (B, T, C) and masks (B, T, 1) of a pyramid's levels as one sequence, so that a head is called once: one
+    after another, with `gap` zeros between them, as many as a convolution sees beyond an end. And the gaps'
+    positions."""
+    parts: list[list[torch.Tensor]] = [[], []]
+    gaps, place = [], 0
+    for number, level in enumerate(levels):
+        for part, values in zip(parts, level, strict=True):
+            part += [F.pad(values, (0, 0, gap if number else 0, 0))]
+        gaps += list(range(place, place + gap)) if number else []
+        place += level[0].shape[1] + (gap if number else 0)
+    states, masks = (torch.cat(part, dim=1) for part in parts)
+    return states, masks, torch.tensor(gaps, dtype=torch.long, device=states.device)
+
+
+def split_levels(joined: torch.Tensor, lengths: Sequence[int], gap: int) -> list[torch.Tensor]:
+    """What `join_levels` joined, (B, T, C) of each level, without gaps."""
+    parts, place = [], 0
+    for length in lengths:
+        parts.append(joined[:, place : place + length])
+        place += length + gap
+    return parts
 
 
 class TemporalEmbeddings(nn.Module):

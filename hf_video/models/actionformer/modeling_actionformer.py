@@ -18,7 +18,15 @@ from hf_video.base.detection.modeling import (
     TemporalPyramid,
 )
 from hf_video.layers.local_attention import local_attention
-from hf_video.layers.temporal import AffineDropPath, LevelScale, SharedHead, TemporalConv, downsample_mask
+from hf_video.layers.temporal import (
+    AffineDropPath,
+    LevelScale,
+    SharedHead,
+    TemporalConv,
+    downsample_mask,
+    join_levels,
+    split_levels,
+)
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
 
 
@@ -138,7 +146,9 @@ class ActionFormerForTemporalActionDetection(ActionFormerPreTrainedModel, Tempor
         self.post_init()
 
     def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TemporalDetectionOutput:
-        offsets = [F.relu(s(self.offset_head(*level))) for s, level in zip(self.offset_scales, levels, strict=True)]
-        return TemporalDetectionOutput(
-            logits=torch.cat([self.class_head(*level) for level in levels], dim=1), offsets=torch.cat(offsets, dim=1)
-        )
+        lengths, gap = [x.shape[1] for x, _ in levels], self.config.head_kernel_size // 2
+        joined = join_levels(levels, gap)
+        logits = split_levels(self.class_head(*joined), lengths, gap)
+        offsets = split_levels(self.offset_head(*joined), lengths, gap)
+        offsets = [F.relu(scale(x)) for scale, x in zip(self.offset_scales, offsets, strict=True)]
+        return TemporalDetectionOutput(logits=torch.cat(logits, dim=1), offsets=torch.cat(offsets, dim=1))

@@ -20,7 +20,15 @@ from hf_video.base.detection.modeling import (
     TemporalPyramid,
 )
 from hf_video.layers.segments import center_distance_iou_loss, offset_iou, sigmoid_focal_loss
-from hf_video.layers.temporal import AffineDropPath, LevelScale, SharedHead, TemporalConv, downsample_mask
+from hf_video.layers.temporal import (
+    AffineDropPath,
+    LevelScale,
+    SharedHead,
+    TemporalConv,
+    downsample_mask,
+    join_levels,
+    split_levels,
+)
 from hf_video.models.tridet.configuration_tridet import GROUPS, TriDetConfig
 
 
@@ -191,13 +199,17 @@ class TriDetForTemporalActionDetection(TriDetPreTrainedModel, TemporalDetector):
         return [self.class_head] + ([self.start_head, self.end_head] if self.config.use_trident_head else [])
 
     def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TriDetOutput:
-        centers = [F.relu(s(self.offset_head(*level))) for s, level in zip(self.offset_scales, levels, strict=True)]
-        output = TriDetOutput(
-            logits=torch.cat([self.class_head(*level) for level in levels], dim=1),
-            center_offsets=torch.cat(centers, dim=1),
-        )
+        lengths, gap = [x.shape[1] for x, _ in levels], self.config.head_kernel_size // 2
+        x, mask, gaps = join_levels(levels, gap)
+        offsets = split_levels(self.offset_head(x, mask, gaps), lengths, gap)
+        centers = [F.relu(scale(one)) for scale, one in zip(self.offset_scales, offsets, strict=True)]
+        logits = split_levels(self.class_head(x, mask, gaps), lengths, gap)
+        output = TriDetOutput(logits=torch.cat(logits, dim=1), center_offsets=torch.cat(centers, dim=1))
         if self.config.use_trident_head:
-            starts, ends = ([head(x.detach(), one) for x, one in levels] for head in (self.start_head, self.end_head))
+            gap = self.config.boundary_kernel_size // 2
+            detached = [(x.detach(), mask) for x, mask in levels]
+            joined = join_levels(detached, gap)
+            starts, ends = (split_levels(head(*joined), lengths, gap) for head in (self.start_head, self.end_head))
             decoded = [self._distances(*level) for level in zip(centers, starts, ends, strict=True)]
             output.offsets = torch.cat(decoded, dim=1)
             output.start_logits, output.end_logits = torch.cat(starts, dim=1), torch.cat(ends, dim=1)
