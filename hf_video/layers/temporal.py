@@ -21,6 +21,12 @@ def downsample_mask(mask: torch.Tensor, stride: int) -> torch.Tensor:
     return mask[:, ::stride]
 
 
+def masked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """x where the video is, 0 in the padding; x itself where nothing is padded, to spare a walk through memory."""
+    seen = mask.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    return x if seen and bool(mask.all()) else x * mask
+
+
 class AffineDropPath(DropPath):
     """A learnt scale for each channel of a residual branch (CaiT's LayerScale, begun at `init`), then stochastic depth
     per sample."""
@@ -61,8 +67,9 @@ class SharedHead(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor, gaps: torch.Tensor) -> torch.Tensor:
         """(B, T, C), its mask (B, T, 1) and the positions between levels (see `join_levels`) -> (B, T, outputs)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x) * mask)).index_fill(1, gaps, 0.0)
-        return self.output(x) * mask
+            x = F.relu(norm(masked(layer(x), mask)))
+            x = x.index_fill(1, gaps, 0.0) if torch.is_grad_enabled() else x.index_fill_(1, gaps, 0.0)
+        return masked(self.output(x), mask)
 
 
 def join_levels(
@@ -71,15 +78,15 @@ def join_levels(
     """States (B, T, C) and masks (B, T, 1) of a pyramid's levels as one sequence, so that a head is called once: one
     after another, with `gap` zeros between them, as many as a convolution sees beyond an end. And the gaps'
     positions."""
-    parts: list[list[torch.Tensor]] = [[], []]
-    gaps, place = [], 0
-    for number, level in enumerate(levels):
-        for part, values in zip(parts, level, strict=True):
-            part += [F.pad(values, (0, 0, gap if number else 0, 0))]
-        gaps += list(range(place, place + gap)) if number else []
-        place += level[0].shape[1] + (gap if number else 0)
-    states, masks = (torch.cat(part, dim=1) for part in parts)
-    return states, masks, torch.tensor(gaps, dtype=torch.long, device=states.device)
+    first, first_mask = levels[0]
+    states, masks, gaps = [first], [first_mask], []
+    place = first.shape[1]
+    for x, mask in levels[1:]:
+        states += [x.new_zeros(len(x), gap, x.shape[2]), x]
+        masks += [mask.new_ones(len(x), gap, 1), mask]
+        gaps += range(place, place + gap)
+        place += gap + x.shape[1]
+    return torch.cat(states, dim=1), torch.cat(masks, dim=1), torch.tensor(gaps, dtype=torch.long, device=first.device)
 
 
 def split_levels(joined: torch.Tensor, lengths: Sequence[int], gap: int) -> list[torch.Tensor]:
@@ -128,9 +135,11 @@ class TemporalEmbeddings(nn.Module):
             x = (x - self.feature_mean) / self.feature_std * mask
         if len(self.projections):
             parts = x.split(self.input_sizes, dim=2)
-            x = torch.cat([layer(part) * mask for layer, part in zip(self.projections, parts, strict=True)], dim=2)
+            x = torch.cat(
+                [masked(layer(part), mask) for layer, part in zip(self.projections, parts, strict=True)], dim=2
+            )
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(layer(x) * mask))
+            x = F.relu(norm(masked(layer(x), mask)))
         if self.positions is not None:
             table = self.positions.table("positions", x.device)
             if x.shape[1] > self.max_length:  # a longer video than any in training: positions are stretched over it
@@ -176,8 +185,8 @@ class TemporalNeck(nn.Module):
     def forward(self, levels: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         levels = list(levels)
         if self.is_pyramid:
-            levels = [layer(x) * mask for layer, x, mask in zip(self.laterals, levels, masks, strict=True)]
+            levels = [masked(layer(x), mask) for layer, x, mask in zip(self.laterals, levels, masks, strict=True)]
             for i in range(len(levels) - 1, 0, -1):
                 levels[i - 1] = levels[i - 1] + levels[i].repeat_interleave(2, dim=1)
-            levels = [conv(x) * mask for conv, x, mask in zip(self.convs, levels, masks, strict=True)]
+            levels = [masked(conv(x), mask) for conv, x, mask in zip(self.convs, levels, masks, strict=True)]
         return tuple(norm(x) for norm, x in zip(self.norms, levels, strict=True))

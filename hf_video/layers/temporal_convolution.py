@@ -52,24 +52,26 @@ class TemporalConv(nn.Conv1d):
         # As products over neighbouring rows: a convolution over the second axis would copy the sequence twice.
         if self.groups > 1:
             return self.by_channel(x)
-        if self.stride[0] == 1 and self.out_channels * self.kernel_size[0] <= self.in_channels:
-            return self.by_taps(x)
         if self.filtering_pays(x):
             out = minimal_filtering(x, self.weight)
             return out if self.bias is None else out.add_(self.bias)
+        if self.stride[0] == 1 and self.out_channels * self.kernel_size[0] <= self.in_channels:
+            return self.by_taps(x)
         size = self.kernel_size[0]
         rows = F.pad(x, (0, 0, size // 2, size // 2)).unfold(1, size, self.stride[0]).transpose(2, 3).flatten(2)
         return F.linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
 
     def by_channel(self, x: torch.Tensor) -> torch.Tensor:
-        """Each channel by itself: a sum of shifted sequences."""
-        size, stride = self.kernel_size[0], self.stride[0]
-        x = F.pad(x, (0, 0, size // 2, size // 2))
-        length = (x.shape[1] - size) // stride + 1
-        taps = [x[:, tap : tap + (length - 1) * stride + 1 : stride] for tap in range(size)]
-        out = taps[0] * self.weight[:, 0, 0]
-        for tap, values in enumerate(taps[1:], start=1):
-            out = torch.addcmul(out, values, self.weight[:, 0, tap])
+        """Each channel by itself: a sum of shifted sequences, each within the bounds of the other."""
+        size, stride, length = self.kernel_size[0], self.stride[0], x.shape[1]
+        outputs = (length - 1) // stride + 1
+        out = x[:, ::stride] * self.weight[:, 0, size // 2]
+        for tap in range(size):
+            shift = tap - size // 2
+            first, last = max(0, -(shift // stride)), min(outputs, (length - 1 - shift) // stride + 1)
+            if shift and first < last:
+                values = x[:, first * stride + shift : (last - 1) * stride + shift + 1 : stride]
+                out[:, first:last].addcmul_(values, self.weight[:, 0, tap])
         return out if self.bias is None else out + self.bias
 
     def by_taps(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,15 +110,15 @@ def minimal_filtering(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         (B, T, C'). Rounding is a few times that of a plain product.
     """
     batch, length, channels = x.shape
-    tiles = -(-length // TILE)
-    x = F.pad(x, (0, 0, 1, TILE * tiles + 1 - length))
-    size = TILE + 2
-    # Tiles of six rows overlap by two: a view of the padded sequences.
-    rows, columns, step = x.shape[1] * channels, channels, TILE * channels
-    views = x.as_strided((batch, tiles, size, channels), (rows, step, columns, 1)).flatten(0, 1)
+    tiles, size = -(-length // TILE), TILE + 2
     count = batch * tiles
-    given = torch.bmm(INPUT.to(x.dtype).expand(count, -1, -1), views)  # (tiles, 6, C)
-    kernels = (KERNEL.to(x.dtype) / 24) @ weight.permute(2, 0, 1).flatten(1)  # (6, C' · C)
-    products = torch.bmm(given.transpose(0, 1), kernels.view(size, -1, channels).transpose(1, 2))  # (6, tiles, C')
-    out = torch.bmm(OUTPUT.to(x.dtype).expand(count, -1, -1), products.transpose(0, 1))  # (tiles, 4, C')
+    before, kernel, after = (table.to(x.dtype) for table in (INPUT, KERNEL, OUTPUT))
+    x = F.pad(x, (0, 0, 1, TILE * tiles + 1 - length))
+    # Tiles of six rows overlap by two: a view of the padded sequences.
+    strides = (x.shape[1] * channels, TILE * channels, channels, 1)
+    views = x.as_strided((batch, tiles, size, channels), strides).flatten(0, 1)
+    given = torch.bmm(before.expand(count, -1, -1), views)  # (tiles, 6, C)
+    kernels = (kernel / 24 @ weight.permute(2, 0, 1).flatten(1)).view(size, -1, channels)
+    products = torch.bmm(given.transpose(0, 1), kernels.transpose(1, 2))  # (6, tiles, C')
+    out = torch.bmm(after.expand(count, -1, -1), products.transpose(0, 1))  # (tiles, 4, C')
     return out.view(batch, tiles * TILE, -1)[:, :length]

@@ -25,6 +25,7 @@ from hf_video.layers.temporal import (
     TemporalConv,
     downsample_mask,
     join_levels,
+    masked,
     split_levels,
 )
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
@@ -52,7 +53,7 @@ class ActionFormerAttention(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, C), and the mask of the output (B, T / stride, 1) -> (B, T / stride, C)."""
         query, key, value = (
-            getattr(self, name)(getattr(self, f"{name}_norm")(getattr(self, f"{name}_conv")(x) * mask))
+            getattr(self, name)(getattr(self, f"{name}_norm")(masked(getattr(self, f"{name}_conv")(x), mask)))
             .unflatten(2, (self.num_heads, -1))
             .transpose(1, 2)
             for name in ("query", "key", "value")
@@ -64,7 +65,7 @@ class ActionFormerAttention(nn.Module):
             # A video that is all padding at this level has no key: attending to all alike keeps NaN out.
             seen = valid.bool() | ~valid.bool().any(1, keepdim=True)
             out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None], dropout_p=dropout)
-        return self.dropout(self.output(out.transpose(1, 2).flatten(2))) * mask
+        return masked(self.dropout(self.output(out.transpose(1, 2).flatten(2))), mask)
 
 
 class ActionFormerBlock(nn.Module):
@@ -90,8 +91,8 @@ class ActionFormerBlock(nn.Module):
         update = self.attention_path(self.attention(self.attention_norm(x), mask))
         if self.stride > 1:
             x = F.max_pool1d(x.transpose(1, 2), 3, self.stride, padding=1).transpose(1, 2)
-        x = x * mask + update
-        return x + self.mlp_path(self.mlp(self.mlp_norm(x)) * mask), mask
+        x = masked(x, mask) + update
+        return x + self.mlp_path(masked(self.mlp(self.mlp_norm(x)), mask)), mask
 
 
 class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):

@@ -27,6 +27,7 @@ from hf_video.layers.temporal import (
     TemporalConv,
     downsample_mask,
     join_levels,
+    masked,
     split_levels,
 )
 from hf_video.models.tridet.configuration_tridet import GROUPS, TriDetConfig
@@ -91,7 +92,7 @@ class TriDetBlock(nn.Module):
         out = self.norm(x)
         instant = self.instant(out) * F.relu(self.instant_scale(out.mean(1, keepdim=True)))
         update = instant + (self.window(out) + self.wide_window(out)) * self.gate(out) + out
-        x = x * mask + self.path(update)
+        x = masked(x, mask) + self.path(update)
         return x + self.mlp_path(self.mlp(self.mlp_norm(x.transpose(1, 2)).transpose(1, 2))), mask
 
 
