@@ -219,8 +219,8 @@ def _input(facts: ModelFacts) -> str:
         kept = ", which lies in `encoder/`" if (facts.folder / "encoder").is_dir() else ""
         counted = f" on a timeline of {rate:g} frames a second" if rate else ""
         return (
-            f"It works on features{named}{kept}: a vector for {config.get('feature_frames')} frames, a new one every "
-            f"{config.get('feature_stride')}{counted}."
+            f"It works on features{named}{kept}: a vector for {config.get('feature_frames', 16):g} frames, a new one "
+            f"every {config.get('feature_stride', 4):g}{counted}."
         )
     if processor is None:
         return "The folder holds no processor, so how frames are resized and normalised is not recorded."

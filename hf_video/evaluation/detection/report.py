@@ -19,10 +19,10 @@ from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped
 from hf_video.data.sources.event_files import Event, ScoredEvent
 from hf_video.errors import BackendError, pluralize, without_name
-from hf_video.evaluation.report import SHOWN, json_number, write_csv
 from hf_video.evaluation.detection.diagnosis import Diagnosis, diagnose, precision_recall
 from hf_video.evaluation.detection.temporal import TemporalMAP, rows_by_class, temporal_map
 from hf_video.evaluation.figures import bars_figure, precision_recall_figure
+from hf_video.evaluation.report import SHOWN, json_number, write_csv
 
 logger = logging.get_logger(__name__)
 

@@ -185,6 +185,6 @@ def parse_thresholds(text: str) -> str | Sequence[float]:
         found = []
     if not found or not all(0 < one <= 1 for one in found):
         raise VideoOptionError(
-            f"tIoU thresholds {text!r} must be one of {', '.join(THRESHOLDS)}, or numbers above 0 and up to 1: 0.5,0.75."
+            f"tIoU thresholds {text!r} must be one of {', '.join(THRESHOLDS)}, or numbers from 0 to 1: 0.5,0.75."
         )
     return found
