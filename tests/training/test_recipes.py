@@ -7,16 +7,19 @@ from dataclasses import fields
 import pytest
 
 import hf_video
+from hf_video.data.datasets.boxes import BoxAugmentation
 from hf_video.errors import ConfigError
 from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
 from hf_video.training.runs.detection import DATA_FIELDS as DETECTION_FIELDS
 from hf_video.training.runs.run import DATA_FIELDS
+from hf_video.training.runs.spatio_temporal import DATA_FIELDS as BOX_FIELDS
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
 
+FIELDS = {"detection": DETECTION_FIELDS, "spatio-temporal-detection": BOX_FIELDS}
 ALL = [f"{name}:{variant}" for name, variants in recipe_names().items() for variant in variants]
 # run: base rate, batch, epochs, repeats, layer decay, drop path, head dropout, min rate
 FINETUNE = {
@@ -163,9 +166,12 @@ def test_every_field_exists(name, tmp_path):
     recipe = load_recipe(name)
     settings = {**recipe["training"], "use_cpu": True}
     arguments = VideoTrainingArguments(str(tmp_path), report_to="none", **settings)
-    known = DETECTION_FIELDS if recipe.get("task") == "detection" else {*DATA_FIELDS, "temporal"}
+    known = FIELDS.get(recipe.get("task"), {*DATA_FIELDS, "temporal"})
     assert set(recipe["data"]) <= set(known)
-    from_options(Augmentation, recipe["augmentation"], size=224)
+    if recipe.get("task") == "spatio-temporal-detection":
+        from_options(BoxAugmentation, recipe["augmentation"])
+    else:
+        from_options(Augmentation, recipe["augmentation"], size=224)
     if recipe["mixing"] is not None:
         from_options(Mixing, recipe["mixing"])
     if "effective_batch_size" in recipe["training"]:

@@ -134,6 +134,8 @@ def choose_test(videos: Sequence[ListedVideo], test_size: float, seed: int) -> l
     Every class of two groups or more is on both sides, as far as videos of several classes let it be. The choice
     depends on the names, the groups and the seed, not on the order of the list.
     """
+    if not test_size:
+        return [False] * len(videos)
     groups: dict[str, list[int]] = defaultdict(list)
     for number, video in enumerate(videos):
         groups[f"\0{video.name}" if video.group is None else video.group].append(number)

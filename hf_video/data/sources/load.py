@@ -345,6 +345,5 @@ def _split_automatically(listing: SourceListing, test_size: float | None, seed: 
     labelled = any(video.label is not None for video in listing.videos)
     share = (TEST_SIZE if labelled else 0.0) if test_size is None else test_size
     assign_groups(listing.videos, group_pattern)
-    chosen = choose_test(listing.videos, share, seed) if share else [False] * len(listing.videos)
-    for video, test in zip(listing.videos, chosen, strict=True):
+    for video, test in zip(listing.videos, choose_test(listing.videos, share, seed), strict=True):
         video.split = "test" if test else "train"

@@ -111,7 +111,7 @@ def load_model(
     revision: str | None = None,
     before: Callable[[type, Any], None] | None = None,
 ) -> LoadedModel:
-    """The model of `source` for a task (an Auto class), and its image processor.
+    """The model of `source` for a task (an Auto class, or how a class goes on that has none), and its image processor.
 
     `settings` are fields of the configuration; None leaves one as it is. With `labels` the classifier gets these
     classes; it is kept where the checkpoint has the same ones in the same order, and is new otherwise. `multi_label`:
@@ -123,9 +123,10 @@ def load_model(
     changes = {name: value for name, value in (settings or {}).items() if value is not None}
     config_class = source.entry.load(source.entry.config)
     check_fields(config_class, changes, source.model_type)
-    if task not in source.entry.auto:
-        raise ConfigError(f"{source.model_type} has no {task}; it has {', '.join(source.entry.auto)}.")
-    model_class = source.entry.load(source.entry.auto[task])
+    classes = {**source.entry.auto, **{end: source.entry.prefix + end for end in source.entry.by_name}}
+    if task not in classes:
+        raise ConfigError(f"{source.model_type} has no {task}; it has {', '.join(classes)}.")
+    model_class = source.entry.load(classes[task])
     if source.checkpoint is not None:
         config = config_class.from_pretrained(source.checkpoint, revision=revision, **changes)
     else:
@@ -182,9 +183,10 @@ def set_evaluation_sampling(processor: ClipProcessing, data: Mapping[str, Any]) 
 
 def _renew(model: nn.Module) -> None:
     """A head of the same size but for other classes would be kept by from_pretrained."""
-    for parameter in model.classifier.parameters():
+    head = getattr(model, "box_head", model)
+    for parameter in head.classifier.parameters():
         parameter._is_hf_initialized = False
-    for module in model.classifier.modules():
+    for module in head.classifier.modules():
         module._is_hf_initialized = False
         model._init_weights(module)
 
