@@ -45,6 +45,9 @@ class BoxAugmentation:
         size: Sides of the crop in pixels, at a random place where a person's middle lies in it; None takes the whole
             frame.
         short_side: The frame's short side becomes a number of pixels drawn from (low, high) before. None leaves it.
+        shift: By how much of its sides the picture moves at most, in each direction; what it leaves is filled with its
+            edge.
+        brightness: Each color channel is multiplied by a number from 1 - brightness to 1 + brightness.
         flip: Probability of a mirror; "swap" is a half, and classes that tell left from right exchange their labels.
         jitter: How far each side of a box moves, as shares of its width and height: outwards and inwards in x, outwards
             and inwards in y (VideoMAE: .2, .1, .1, .05).
@@ -53,6 +56,8 @@ class BoxAugmentation:
 
     size: int | None = None
     short_side: tuple[int, int] | int | None = None
+    shift: float = 0.0
+    brightness: float = 0.0
     flip: float | str = 0.5
     jitter: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
     max_boxes: int = 100
@@ -60,6 +65,8 @@ class BoxAugmentation:
     def __post_init__(self) -> None:
         check_count("size", self.size, optional=True)
         check_count("max_boxes", self.max_boxes)
+        check_number("shift", self.shift, least=0, below=1)
+        check_number("brightness", self.brightness, least=0, below=1)
         if self.flip != "swap":
             check_number("flip", self.flip, least=0, most=1, hint=' Or "swap".')
         if len(self.jitter) != 4 or min(self.jitter) < 0 or max(self.jitter[1], self.jitter[3]) >= 0.5:
@@ -92,6 +99,12 @@ class BoxAugmentation:
         kept = np.arange(len(boxes))
         if self.size is not None:
             frames, boxes, kept = self._cropped(frames, boxes, self.size, draw)
+        if self.shift:
+            frames, boxes, inside = self._shifted(frames, boxes, draw)
+            kept = kept[inside]
+        if self.brightness:
+            gain = torch.from_numpy(uniform(1 - self.brightness, 1 + self.brightness, 3))
+            frames = (frames * gain).clamp(0, 255).to(torch.uint8)
         mirrored = bool(torch.rand((), generator=draw) < (0.5 if self.flip == "swap" else self.flip))
         height, width = frames.shape[1:3]
         if mirrored:
@@ -111,6 +124,24 @@ class BoxAugmentation:
             chosen = torch.randperm(len(boxes), generator=draw)[: self.max_boxes].sort().values.numpy()
             boxes, kept = boxes[chosen], kept[chosen]
         return frames, boxes, kept, mirrored
+
+    def _shifted(
+        self, frames: torch.Tensor, boxes: np.ndarray, draw: torch.Generator
+    ) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+        """The picture somewhere else, as far as somebody stays in it; people whose middle leaves it are left out."""
+        sides = np.array([frames.shape[2], frames.shape[1]])
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        for _ in range(TRIES):
+            move = np.round(self.shift * sides * (2 * torch.rand(2, generator=draw).numpy() - 1)).astype(int)
+            inside = ((middles + move >= 0) & (middles + move <= sides)).all(1)
+            if inside.any():
+                break
+        else:
+            move, inside = np.zeros(2, dtype=int), np.ones(len(boxes), dtype=bool)
+        columns, rows = (
+            torch.from_numpy((np.arange(side) - by).clip(0, side - 1)) for side, by in zip(sides, move, strict=True)
+        )
+        return frames[:, rows][:, :, columns], boxes[inside] + np.tile(move, 2), np.flatnonzero(inside)
 
     def _cropped(
         self, frames: torch.Tensor, boxes: np.ndarray, size: int, draw: torch.Generator

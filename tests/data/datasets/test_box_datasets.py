@@ -25,7 +25,9 @@ def rows(tmp_path_factory):
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-@pytest.mark.parametrize("options", [{}, {"size": 30}, {"short_side": (40, 70)}, {"size": 40, "short_side": 50}])
+@pytest.mark.parametrize(
+    "options", [{}, {"size": 30}, {"short_side": (40, 70)}, {"size": 40, "short_side": 50}, {"shift": 0.3}]
+)
 def test_boxes_stay_on_their_pixels(options, flip):
     """Two rectangles, a red and a green one: what is left of each is where its box says."""
     frames = torch.zeros(2, 48, 64, 3, dtype=torch.uint8)
