@@ -4,6 +4,7 @@
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
   hf-video evaluate --task detection --predictions events.json --annotations annotations.json
   hf-video evaluate videos/ --task detection --model my-detector --annotations annotations.json
+  hf-video evaluate --task spatio-temporal-detection --predictions found.csv --annotations ava.csv --actions ava.pbtxt
   hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
   hf-video evaluate --task anomaly --predictions scores.json --annotations Temporal_Anomaly_Annotation.txt
 
@@ -22,6 +23,9 @@ can't be read are named, the others go on, and the exit code is 1.
 --task detection compares events with annotations (ActivityNet's JSON, or a table of video,start,end,label), either of
 a file or as a detector finds them in videos or features: mAP at tIoU by ActivityNet's protocol or by ActionFormer's,
 per class and length, and false positives by kind.
+
+--task spatio-temporal-detection compares AVA's CSV of boxes with scores: frame-mAP at IoU .5 by --protocol activitynet
+(official, default), slowfast or mmaction2, which differ.
 
 --task moments compares files: moments that sentences describe, by QVHighlights' protocol (mAP, R1 and highlights, for
 short, middle and long moments too). Both have one JSON object on each line, with "qid".
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
 
 
 DETECTION_OPTIONS = ("subset", "tiou", "class_scores", "label_column", "features")
-TASKS = ("classification", "detection", "moments", "anomaly")
+TASKS = ("classification", "detection", "moments", "anomaly", "spatio-temporal-detection")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -70,6 +74,8 @@ def add_arguments(parser: Parser) -> None:
     add("--class-scores", metavar="FILE", help="detection: of an outside classifier, JSON {video: {class: score}}")
     add("--label-column", metavar="NAME", help="detection: of a table of annotations (default label)")
     add("--features", metavar="DIR", help="detection: where features are kept")
+    add("--actions", metavar="FILE", help="spatio-temporal-detection: the actions that count, AVA's .pbtxt")
+    add("--excluded", metavar="FILE", help="spatio-temporal-detection: frames that don't count, a CSV")
     add("--format")
     add("--videos")
     add("--split", default="test", help="train, validation, test (default), or all")
@@ -104,6 +110,11 @@ def run(options: argparse.Namespace) -> int:
         return evaluate_moments(options)
     if options.task == "anomaly":
         return evaluate_anomalies(options)
+    if options.task == "spatio-temporal-detection":
+        return evaluate_people(options)
+    for name in ("actions", "excluded"):
+        if getattr(options, name) is not None:
+            raise CommandError(f"--task {options.task} has no use for --{name}")
     need(options, "data", "model")
     options.protocol = options.protocol or "1x1"
     from hf_video.evaluation.protocols import check_protocol
@@ -133,6 +144,26 @@ def need(options: argparse.Namespace, *names: str) -> None:
                 f"--task {options.task} {'needs' if name in names else 'has no use for'} {spelt}; it reads "
                 f"{' and '.join(spelling[one] for one in names)}"
             )
+
+
+def evaluate_people(options: argparse.Namespace) -> int:
+    """Compares AVA's files of boxes."""
+    from hf_video.evaluation.detection.boxes import frame_map_of_files
+
+    need(options, "predictions", "annotations")
+    found = frame_map_of_files(
+        options.predictions,
+        options.annotations,
+        actions=options.actions,
+        excluded=options.excluded,
+        protocol=options.protocol or "activitynet",
+    )
+    text = json.dumps({"frame_map": found.mean, "protocol": found.protocol, "average_precision": found.ap}, indent=2)
+    if options.output:
+        (Path(options.output) / "report.json").write_text(text + "\n")
+    lines = [*found.ap.items(), (f"frame-mAP at IoU .5 ({found.protocol})", found.mean)]
+    print(text if options.json else "\n".join(f"{name:<44} {value:6.1%}" for name, value in lines))
+    return DONE
 
 
 def evaluate_events(options: argparse.Namespace) -> int:

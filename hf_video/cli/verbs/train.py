@@ -26,6 +26,11 @@ encoder, whose features are made once and kept. hf-video anomalies scores files 
 trained. hf-video search FILE TEXT --moment finds moments with it:
 
   hf-video train videos/ --task moment-retrieval --annotations highlights.jsonl --model my-clip --output my-moments
+
+--task spatio-temporal-detection trains a SlowFast, Slow or VideoMAE to tell what people in boxes do, from AVA's CSV
+(video,second,x1,y1,x2,y2,action,person; corners are shares of the frame), or a folder with one for each split:
+
+  hf-video train videos/ --task spatio-temporal-detection --annotations ava.csv --model my-videomae --output people
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ import sys
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
 
-TASKS = ("classification", "detection", "anomaly", "moment-retrieval")
+TASKS = ("classification", "detection", "anomaly", "moment-retrieval", "spatio-temporal-detection")
 # What only some of the tasks have a use for.
 OF_TASK = {
     "classification": ("format", "videos", "self_test", "group_pattern", "push_to_hub", "public"),
@@ -46,11 +51,13 @@ OF_TASK = {
     ),
     "anomaly": ("annotations", "detector", "grid", "device", "batch_size"),
     "moment-retrieval": ("annotations", "features", "device", "push_to_hub", "public"),
+    "spatio-temporal-detection": ("annotations", "group_pattern", "push_to_hub", "public"),
 }
 ANNOTATIONS = {
     "detection": "the events of the videos",
     "anomaly": "a list of normal and abnormal videos",
     "moment-retrieval": "sentences and their moments",
+    "spatio-temporal-detection": "boxes of people in AVA's CSV",
 }
 
 
@@ -61,7 +68,7 @@ def add_arguments(parser: Parser) -> None:
     add("--task", choices=TASKS, default=TASKS[0], help=f"what is learnt (default {TASKS[0]})")
     add("--annotations", metavar="FILE",
         help="detection: events of the videos (json, csv); anomaly: a list of videos, 0 or 1 after each; "
-        "moment-retrieval: sentences (jsonl)")  # fmt: skip
+        "moment-retrieval: sentences (jsonl); spatio-temporal-detection: boxes (csv)")  # fmt: skip
     add("--detector",
         help="detection: actionformer (default), tridet, a configuration, or one to go on from; anomaly: rtfm "
         "(default) or mil_ranking")  # fmt: skip
@@ -138,6 +145,19 @@ def run(options: argparse.Namespace) -> int:
             test_size=options.test_size,
             batch_size=options.batch_size,
             device=options.device,
+            push_to_hub=options.push_to_hub,
+            private=False if options.public else None,
+            **run_options,
+        )
+        return DONE
+    if options.task == "spatio-temporal-detection":
+        from hf_video.training.runs.spatio_temporal import train_people
+
+        train_people(
+            options.data,
+            options.annotations,
+            options.model,
+            test_size=options.test_size,
             push_to_hub=options.push_to_hub,
             private=False if options.public else None,
             **run_options,

@@ -10,6 +10,7 @@ from moving_people import ACTIONS, write_scenes
 from transformers import pipeline
 
 import hf_video
+from hf_video.cli import main
 from hf_video.data.sources.box_files import read_boxes
 from hf_video.errors import ConfigError, DataError
 from hf_video.evaluation.detection.boxes import frame_map_of_files
@@ -42,18 +43,24 @@ def configured(folder, fields):
 
 
 @pytest.mark.parametrize("fields", [SLOWFAST, VIDEOMAE], ids=lambda fields: fields["model_type"])
-def test_a_finished_folder(scenes, tmp_path, fields):
+def test_a_finished_folder(scenes, tmp_path, capsys, fields):
     videos, annotations = scenes
     actions = annotations.parent / "actions.pbtxt"
-    output = tmp_path / "run"
-    settings = (*QUICK, f"data.actions={actions}")
-    summary = train_people(videos, annotations, configured(tmp_path, fields), output=output, settings=settings)
+    output, model = tmp_path / "run", configured(tmp_path, fields)
+    settings = [part for one in (*QUICK, f"data.actions={actions}") for part in ("--set", one)]
+    asked = ["--task", "spatio-temporal-detection", "--annotations", str(annotations), "--model", str(model)]
+    assert main(["train", str(videos), *asked, "--output", str(output), *settings]) == 0
+    summary = json.loads((output / "training_summary.json").read_text())
     assert set(summary["evaluation"]) == {"test"}
     assert (output / "README.md").is_file()
     report = json.loads((output / "evaluation" / "test" / "report.json").read_text())
     assert set(report["average_precision"]) <= set(ACTIONS.values())
     # The files say the same as the run.
     found = frame_map_of_files(output / "evaluation" / "test" / "detections.csv", annotations, actions=actions)
+    files = ["--predictions", str(output / "evaluation" / "test" / "detections.csv"), "--annotations", str(annotations)]
+    assert main(["evaluate", "--task", "spatio-temporal-detection", *files, "--actions", str(actions), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out.partition("Saved to")[2].partition("\n")[2])
+    assert said["average_precision"] == found.ap
     tested = {line.video for line in read_boxes(output / "evaluation" / "test" / "detections.csv").lines}
     assert 0 < len(tested) < 5
     assert set(found.ap) == set(ACTIONS.values())
