@@ -45,10 +45,16 @@ class VideoResult:
 
 
 def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size: int | None) -> Iterator[VideoResult]:
-    """Runs the model over the clips of all videos and yields each video, in order, when its last view is back.
+    """Runs a model over the clips of many videos.
 
-    `batch_size` views make a forward, of several videos where one has fewer; None runs each video on its own, at most
-    `DEFAULT_BATCH` views at a time. `forward` takes stacked rows and returns logits (rows, classes).
+    Args:
+        videos: The events of each video, as `read_events` gives them.
+        forward: Takes stacked rows, such as {"pixel_values": (rows, T, C, H, W)}, and returns logits (rows, classes).
+        batch_size: Views of a forward, of several videos where one has fewer; None runs each video on its own, at most
+            `DEFAULT_BATCH` views at a time.
+
+    Yields:
+        Each video, in order, when its last view is back.
     """
     batch = _Batch(forward, batch_size or DEFAULT_BATCH)
     results: deque[VideoResult] = deque()
@@ -116,8 +122,16 @@ Read = Callable[[VideoSource], Iterable[Event]]
 
 
 def read_each(videos: Videos, read: Read, num_workers: int) -> Iterator[Iterable[Event]]:
-    """`read(video)` of each, in order. With `num_workers` and a length they are read ahead in as many processes, and
-    the events of one must be taken to their end before those of the next."""
+    """Reads many videos, ahead of their use where there are workers.
+
+    Args:
+        videos: With a length, or read in this process.
+        read: What gives the events of a video; it runs in the workers.
+        num_workers: Processes; 0 reads in this one.
+
+    Returns:
+        `read(video)` of each, in order. The events of one must be taken to their end before those of the next.
+    """
     count = min(num_workers, len(videos)) if num_workers > 0 and isinstance(videos, VideoList) else 0
     if not count or not isinstance(videos, VideoList):
         return (read(video) for video in each(videos))

@@ -43,11 +43,15 @@ ClipProcessor = Callable[..., Rows]
 
 
 def clip_processor(processor: Processor) -> ClipProcessor:
-    """A function (frames (T, H, W, 3) uint8, crops) -> tensors whose first dimension is the crops, such as
-    `{"pixel_values": (crops, T, C, H, W)}`.
+    """One way to call any processor.
 
-    Stock processors have no three crops; asking them for it raises VideoOptionError. A processor with `frames_needed`
-    is called with all frames that a clip needs, and third with these numbered in them.
+    Args:
+        processor: Ours or a stock one. One with `frames_needed` is called with all frames that a clip needs, and third
+            with these numbered in them.
+
+    Returns:
+        A function (frames (T, H, W, 3) uint8, crops) -> tensors whose first dimension is the crops, such as
+        `{"pixel_values": (crops, T, C, H, W)}`. It raises VideoOptionError for three crops of a stock processor.
     """
     if isinstance(processor, ClipProcessing):
         return partial(_with_ours, processor)
@@ -130,9 +134,18 @@ Event = SeenWindows | ClipInputs | VideoError
 
 
 def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor) -> Iterator[SeenWindows | ClipInputs]:
-    """First the windows (without `windows` one, the whole video), then the clips of each in order.
+    """Reads the clips of a video; frames that several clips share are decoded once.
 
-    Frames that several clips share are decoded once. Raises the exceptions of `VideoReader` and the samplers.
+    Args:
+        source: The video, in any form.
+        request: Which frames, views and windows.
+        process: Of `clip_processor`.
+
+    Yields:
+        First the windows (without `windows` one, the whole video), then the clips of each in order.
+
+    Raises:
+        VideoError: What `VideoReader` and the samplers raise.
     """
     options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
     with open_video(source, fps=request.fps, **options) as video:
@@ -240,7 +253,14 @@ class VideoWindow:
 
 
 def cut(video: FrameReader, windows: Windows | FeatureGrid | None) -> list[VideoWindow]:
-    """The windows of a video, in order; the whole video as one without `windows`, the clips of a `FeatureGrid`.
+    """Cuts a video into windows.
+
+    Args:
+        video: Its `metadata` and `timestamps`.
+        windows: Length and step in seconds; None for the whole video as one window; or the clips of a `FeatureGrid`.
+
+    Returns:
+        The windows in order.
 
     Windows start at the video's first frame and every `step` seconds after it. The last one ends with the video: where
     whole windows leave an end uncovered it is shorter, or, for an end of less than a tenth of a window, that much
@@ -277,7 +297,13 @@ def count_windows(duration: float, windows: Windows) -> int:
 def open_video(source: VideoSource, *, fps: float | None = None, **options: Any) -> Iterator[FrameReader]:
     """A reader for one video of any form; closed afterwards if it was opened here.
 
-    `options` go to `VideoReader` (`on_error`, `backend`). Raises what `VideoReader` and `MemoryVideo` raise.
+    Args:
+        source: A file of any kind, an open reader, or frames that are in memory.
+        fps: Frames per second of what has no times.
+        options: Of `VideoReader`, such as `on_error` and `backend`.
+
+    Raises:
+        VideoError: What `VideoReader` and `MemoryVideo` raise.
     """
     source = plain_source(source)
     if isinstance(source, VideoReader) or (hasattr(source, "get_frames") and hasattr(source, "timestamps")):
@@ -290,9 +316,16 @@ def open_video(source: VideoSource, *, fps: float | None = None, **options: Any)
 
 
 def videos_of(inputs: VideoSource | Videos) -> tuple[str, Any]:
-    """What `inputs` is: ("one", video), ("list", videos) or ("stream", iterable of videos, maybe endless).
+    """Tells one video from many.
 
-    A generator, an iterator or a dataset is a stream. Raises VideoSourceError for what is none of them.
+    Args:
+        inputs: A video, a list of them, or a generator, an iterator or a dataset, which are streams.
+
+    Returns:
+        ("one", video), ("list", videos) or ("stream", iterable of videos, maybe endless).
+
+    Raises:
+        VideoSourceError: It is none of them.
     """
     inputs = inputs if isinstance(inputs, Mapping) else plain_source(inputs)
     if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping, VideoFrames)) or is_source(inputs):

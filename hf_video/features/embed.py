@@ -255,15 +255,22 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def config_digest(facts: dict[str, Any]) -> str:
-    """Computes 16 hex digits of a file's content, without where it came from and who wrote it. Fields that 0.1.0 doesn't
-    have count where they change a vector."""
+    """Computes 16 hex digits of a file's content, without where it came from and who wrote it. Fields that 0.1.0
+    doesn't have count where they change a vector."""
     text = json.dumps(_lasting(facts), sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _lasting(value: object) -> object:
     if isinstance(value, dict):
-        passing = ("_name_or_path", "transformers_version", "_commit_hash", "dtype", "processor_class", "architectures")
+        passing: tuple[str, ...] = (
+            "_name_or_path",
+            "transformers_version",
+            "_commit_hash",
+            "dtype",
+            "processor_class",
+            "architectures",
+        )
         passing += tuple(BoxHeadConfig.__annotations__)  # of a head, which no vector of a clip sees
         return {
             str(k): _lasting(v)

@@ -122,7 +122,18 @@ class VideoPipeline(Pipeline):
     # -- the steps that every pipeline has ---------------------------------------------------------------------------
 
     def preprocess(self, video: VideoSource, **options: Any) -> dict[str, torch.Tensor]:
-        """One video to model inputs (views, frames, channels, height, width), clips first, then crops."""
+        """Reads one video.
+
+        Args:
+            video: In any form.
+            options: Of reading, such as `num_frames` and `views`.
+
+        Returns:
+            Model inputs such as `pixel_values` (views, frames, channels, height, width), clips first, then crops.
+
+        Raises:
+            VideoError: What `VideoReader` and the samplers raise.
+        """
         pieces = [p for p in read_clips(video, self._request(**options), self._process) if isinstance(p, ClipInputs)]
         return {name: torch.cat([p.inputs[name] for p in pieces]) for name in pieces[0].inputs}
 
@@ -158,10 +169,21 @@ class VideoPipeline(Pipeline):
         num_workers: int | None = None,
         **options: Any,
     ) -> Any:
-        """One video, or many. See the class for what may come and for the options.
+        """Answers for one video, or many.
 
-        Returns one result for one video (with `windows` a list of `{"seconds", ...}`), a list of such results for a
-        list, an iterator of them for a generator or dataset.
+        Args:
+            inputs: See the class.
+            batch_size: Views of one forward, filled from several videos; None runs each video on its own.
+            num_workers: Processes that decode ahead; 0 decodes in this one.
+            options: See the class.
+
+        Returns:
+            One result for one video (with `windows` a list of `{"seconds", ...}`, in seconds), a list of such results
+            for a list, an iterator of them for a generator or dataset.
+
+        Raises:
+            VideoOptionError: An option that there is not, or one that fits no video.
+            VideoError: A video can't be read, and `bad_files` is "raise".
         """
         kind, videos = videos_of(inputs)
         results = self._all([videos] if kind == "one" else videos, batch_size, num_workers, **options)

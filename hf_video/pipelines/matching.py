@@ -82,7 +82,15 @@ def tokenize(
 
 @torch.inference_mode()
 def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
-    """Unit vectors (N, D) of a dual encoder's texts."""
+    """Embeds texts.
+
+    Args:
+        model: A dual encoder.
+        tokens: Of N texts, each (N, L).
+
+    Returns:
+        Vectors (N, D), of unit length.
+    """
     count = len(tokens["input_ids"])
     takes = {name: value for name, value in tokens.items() if name != "token_type_ids" or _segments(model)}
     training = model.training
