@@ -12,12 +12,14 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
@@ -130,8 +132,11 @@ def build_from_official(
     module = importlib.import_module(f"{row.package}.convert_{model_type}")
     converted: Converted = module.convert(unwrap(state_dict), config_overrides)
     config = row.load(row.config)(**converted.config)
-    model = row.load(converted.class_name)(config)
+    # Values that the checkpoint replaces need not be drawn first, which takes longer than loading.
+    with nullcontext() if converted.optional else no_init_weights():
+        model = row.load(converted.class_name)(config)
     load_exactly(model, converted)
+    model.tie_weights()
     warn_assumed_values(model_type, model.config, converted.unspecified)
     return model.eval(), converted
 

@@ -116,3 +116,10 @@ def test_a_converted_file_says_what_its_processor_assumes(logged, tmp_path):
     convert_file(tmp_path / "x3d.pyth", model_type="x3d", output=tmp_path / "out", **golden.config)
     assert "--processor" in logged.text
     assert "image_mean=[0.45, 0.45, 0.45]" in logged.text
+
+
+def test_nothing_is_drawn_that_the_checkpoint_replaces():
+    golden = Golden("x3d_small")
+    checkpoint, before = golden.checkpoint, torch.get_rng_state()
+    hf_video.from_official("x3d", checkpoint, **golden.config)
+    assert torch.equal(torch.get_rng_state(), before)

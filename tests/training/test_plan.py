@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ class TestRefusals:
     def test_a_time_that_is_absurd_and_yes(self, clips, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(plan, "LONG", 1e-9)
         typed = self.typed(clips, tmp_path, "--model", str(clips / "tiny.json"))
-        assert "takes about 0 s on cpu" in self.refused(typed, capsys).err
+        assert re.search(r"takes about \d s on cpu", self.refused(typed, capsys).err)
         assert main([*typed, "--yes"]) == 0
 
     def test_a_disk_without_room(self, clips, tmp_path, capsys, monkeypatch):

@@ -82,10 +82,10 @@ def test_it_is_quick_on_many_pairs():
     import time
 
     given = [
-        CaptionRow(f"v{i % 6000}", None, f"v{i % 6000}", None, f"word{i % 977} is near word{i % 1013}")
-        for i in range(20000)
+        CaptionRow(f"v{i % 3000}", None, f"v{i % 3000}", None, f"word{i % 977} is near word{i % 1013}")
+        for i in range(10000)
     ]
     order = PairSampler(given, rows_per_step=128, seed=0, drop_last=True, hard_negatives=True)
     begin = time.process_time()
     assert len(set(order)) == len(order)
-    assert time.process_time() - begin < 10
+    assert time.process_time() - begin < 5

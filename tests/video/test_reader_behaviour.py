@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import forked
 import numpy as np
 import pytest
 import torch
@@ -413,9 +414,8 @@ def test_memory_of_sixteen_large_frames(tmp_path, options, allowed):
         frames=(np.full((720, 1280, 3), i * 3, np.uint8) for i in range(48)),
         options=x264(preset="ultrafast"),
     )
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    child = context.Process(target=_peak, args=(str(path), options, queue))
+    queue = forked.CONTEXT.SimpleQueue()
+    child = forked.CONTEXT.Process(target=_peak, args=(str(path), options, queue))
     child.start()
     child.join(120)
     assert child.exitcode == 0

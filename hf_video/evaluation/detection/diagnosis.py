@@ -21,7 +21,7 @@ from hf_video.evaluation.detection.temporal import (
     interpolated_ap,
     match_detections,
     rows_by_class,
-    segment_iou,
+    temporal_iou,
 )
 
 KINDS = ("double detection", "wrong label", "localization", "confusion", "background")
@@ -164,7 +164,7 @@ def _kinds(
     for place, (video, start, end, _) in enumerate(found):
         if video not in truth:
             continue
-        overlaps = segment_iou(np.array((start, end)), np.array([event[:2] for event in truth[video]]))
+        overlaps = temporal_iou(np.array((start, end)), np.array([event[:2] for event in truth[video]]))
         best = int(overlaps.argmax())
         own = truth[video][best][2] == label
         if overlaps[best] >= NEAR:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_video.errors import MetricError
-from hf_video.evaluation.detection.temporal import average_precision, segment_iou
+from hf_video.evaluation.detection.temporal import average_precisions, temporal_iou
 
 LENGTHS = {"short": (0, 10), "middle": (10, 30), "long": (30, 150), "full": (0, np.inf)}  # seconds, upper end included
 THRESHOLDS = [round(0.5 + 0.05 * step, 2) for step in range(10)]
@@ -102,8 +102,8 @@ def _windows(found: Mapping[object, Sequence], truth: Mapping[object, Sequence])
         rows = [("", start, end, score) for start, end, score in found[qid][:MOST_WINDOWS]]
         # Of equal scores the later comes first there; here the earlier one does.
         true_rows = [("", *window, 1.0) for window in windows]
-        precision.append(average_precision(true_rows, rows[::-1], np.array(THRESHOLDS)))
-        best = segment_iou(np.array(found[qid][0][:2], dtype=float), np.array(windows, dtype=float))
+        precision.append(average_precisions(true_rows, rows[::-1], np.array(THRESHOLDS)))
+        best = temporal_iou(np.array(found[qid][0][:2], dtype=float), np.array(windows, dtype=float))
         first.append(np.nan_to_num(best).max())
     means = np.mean(precision, axis=0)
     average = {"average": _percent(means.mean())}

@@ -94,7 +94,7 @@ def temporal_map(
     return TemporalMAP(
         thresholds=limits,
         ap={
-            label: average_precision(events, found_by_class.get(label, []), limits)
+            label: average_precisions(events, found_by_class.get(label, []), limits)
             for label, events in true_by_class.items()
         },
         recall={k: np.mean([recall[place] for recall in recalls], axis=0) for place, k in enumerate(top_k)},
@@ -135,7 +135,7 @@ def without_copies(events: Sequence[Event]) -> list[Event]:
     return kept
 
 
-def segment_iou(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
+def temporal_iou(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union of (start, end) with each of (N, 2), float64. Two segments without length give NaN."""
     shared = np.minimum(segment[1], others[:, 1]) - np.maximum(segment[0], others[:, 0])
     shared = shared.clip(0)
@@ -167,7 +167,7 @@ def match_detections(
         mine = places.get(video)
         if mine is None:
             continue
-        overlaps = segment_iou(np.array((start, end)), spans[mine])
+        overlaps = temporal_iou(np.array((start, end)), spans[mine])
         waiting = np.ones(len(thresholds), dtype=bool)
         for one in np.argsort(overlaps, kind="stable")[::-1]:
             # Not `>=`: the official code lets NaN, of two segments without length, pass.
@@ -180,7 +180,7 @@ def match_detections(
     return order, matched
 
 
-def average_precision(truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray) -> np.ndarray:
+def average_precisions(truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray) -> np.ndarray:
     """(T,) average precision of one class; see `match_detections`."""
     if not found:
         return np.zeros(len(thresholds))
@@ -211,7 +211,7 @@ def _recall(truth: Sequence[Row], found: Sequence[Row], thresholds: np.ndarray, 
         if not mine:
             continue
         order = np.argsort([row[3] for row in mine], kind="stable")[::-1]
-        overlaps = np.stack([segment_iou(np.array(mine[n][1:3]), np.array(spans)) for n in order])
+        overlaps = np.stack([temporal_iou(np.array(mine[n][1:3]), np.array(spans)) for n in order])
         for place, k in enumerate(top_k):
             enough = overlaps[: k * len(spans), :, None] >= thresholds
             hits[place] += enough.any(0).sum(0)
