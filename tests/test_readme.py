@@ -19,6 +19,7 @@ from hf_video.video import write_video
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
+    "docs/detection.md",
     "model_cards/videomae.md",
     "model_cards/timesformer.md",
     "model_cards/two_stream.md",
