@@ -51,8 +51,8 @@ def test_a_long_video_costs_its_reading_and_forwards(tmp_path):
     memory that does not grow with the length."""
     paths = []
     for minutes in (5, 20):
-        picture = np.empty((480, 854, 3), np.uint8)
-        frames = (np.copyto(picture, BRIGHT if n // 600 % 2 else DARK) or picture for n in range(minutes * 60 * 25))
+        pictures = [np.full((480, 854, 3), colour, np.uint8) for colour in (DARK, BRIGHT)]
+        frames = (pictures[n // 600 % 2] for n in range(minutes * 60 * 25))
         paths.append(write_video(tmp_path / f"{minutes}.mp4", frames, 25, options={"preset": "ultrafast"}))
     detect = bright_pipeline(num_frames=16, grid="4s/4s")
     detect(paths[0])
