@@ -203,7 +203,7 @@ def format_events(file: str, events: Sequence[Detection]) -> str:
 def _draw(found: dict[str, list[Detection]], options: argparse.Namespace) -> None:
     from hf_video.base.detection.sheet import event_sheet
 
-    sheet = event_sheet(found, backend=options.backend or "auto")
+    sheet = event_sheet({**found}, backend=options.backend or "auto")
     try:
         sheet.save(options.sheet)
     except (OSError, ValueError) as error:
