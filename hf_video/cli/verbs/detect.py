@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         listed = {name: [dataclasses.asdict(one) for one in found[name]] for name in names.values() if name in found}
         print(json.dumps(listed, ensure_ascii=False, indent=2))
-    drawn = {file: found[name] for file, name in names.items() if name in found}
+    drawn: dict[str | os.PathLike[str], Sequence[Detection]] = {
+        file: found[name] for file, name in names.items() if name in found
+    }
     if options.sheet and drawn:
         _draw(drawn, options)
     if unread:
@@ -200,10 +202,10 @@ def format_events(file: str, events: Sequence[Detection]) -> str:
     return "\n".join(lines)
 
 
-def _draw(found: dict[str, list[Detection]], options: argparse.Namespace) -> None:
+def _draw(found: Mapping[str | os.PathLike[str], Sequence[Detection]], options: argparse.Namespace) -> None:
     from hf_video.base.detection.sheet import event_sheet
 
-    sheet = event_sheet({**found}, backend=options.backend or "auto")
+    sheet = event_sheet(found, backend=options.backend or "auto")
     try:
         sheet.save(options.sheet)
     except (OSError, ValueError) as error:
