@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_video import cli
 from hf_video.clips.grid import FeatureGrid
@@ -113,6 +115,24 @@ def test_the_folder_is_a_whole_run(trained):
     assert best == pytest.approx(max(state["best_metric"] for state in states), abs=1e-6)
 
 
+@pytest.mark.slow
+def test_a_run_that_broke_off_goes_on_to_the_same_weights(tmp_path):
+    annotations = write_features(tmp_path, videos=6)
+    settings = [*FAST[1:], "training.num_train_epochs=6", "training.save_total_limit=5"]
+    data, out = (tmp_path / "features", annotations), tmp_path / "out"
+    train_detector(*data, grid="30/30", output=out, settings=settings, yes=True)
+    whole = load_file(out / "model.safetensors")
+    last = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[-1]
+    shutil.rmtree(last)
+    (out / "model.safetensors").unlink()
+    (out / "UNFINISHED").write_text("killed")
+    train_detector(*data, grid="30/30", output=out, settings=settings, yes=True, resume=True)
+    again = load_file(out / "model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    with pytest.raises(ConfigError, match="was begun with grid='30/30'"):
+        train_detector(*data, grid="30/15", output=out, settings=settings, yes=True, resume=True)
+
+
 def test_events_beyond_the_video_write_nothing(tmp_path):
     annotations = write_features(tmp_path, videos=4)
     given = json.loads(annotations.read_text())
@@ -137,7 +157,8 @@ def test_events_beyond_the_video_write_nothing(tmp_path):
         ({"grid": "a/b"}, HFVideoError, "is no grid"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused(options, fault, words, tmp_path):
+def test_what_cannot_work_is_refused(options, fault, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     annotations = write_features(tmp_path, videos=4)
     settings = [*FAST, *options.pop("settings", ())]
     with pytest.raises(fault, match=words):
@@ -152,7 +173,8 @@ def test_features_of_several_encoders_are_refused(tmp_path):
         train_detector(tmp_path / "features", annotations, grid="30/30", output=tmp_path / "out", settings=FAST)
 
 
-def test_an_unknown_encoder_of_videos_is_named(tmp_path):
+def test_an_unknown_encoder_of_videos_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     from hf_video.data.untrimmed_glyphs import write_untrimmed_glyphs
 
     annotations = write_untrimmed_glyphs(
