@@ -42,7 +42,6 @@ def test_one_meaning_has_one_name():
                 assert action.option_strings[1:2] == [SHORT_NAMES[name]]
     two_meanings = {
         "video": {"--video", "--videos"},  # the example to search by; the folder of a list's videos
-        "threshold": {"--threshold", "--thresholds"},  # the least score; overlaps that an evaluation asks for
     }
     assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}

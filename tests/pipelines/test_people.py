@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from contract import randomise
-from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessorPil, pipeline
+from transformers import (
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrImageProcessorPil,
+    RTDetrResNetConfig,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessorPil,
+    pipeline,
+)
 
 import hf_video
 from hf_video.base.detection.tubes import IoULinker, KeyFrameBoxes, link_tubes
@@ -16,6 +27,7 @@ from hf_video.errors import CheckpointError, FrameIndexError, VideoOptionError
 from hf_video.evaluation.detection.spatio_temporal import video_map
 from hf_video.video.frames.types import VideoFrames
 
+VIDEOS = next((one / "shared/videos" for one in Path(__file__).parents if (one / "shared/videos").is_dir()), None)
 FRAMES = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8)
 VIDEO = VideoFrames(data=FRAMES, indices=np.arange(40), seconds=np.arange(40) / 10)
 BOXES = {0.5: [[3, 4, 30, 40]], 1.5: [[4, 4, 31, 40], [40, 2, 60, 44]], 2.5: [], 3.5: [[5, 4, 32, 40]]}
@@ -208,3 +220,22 @@ def test_video_map():
     # At .2 and .25 the first takes the tube and the second is a copy; at .5 it is wrong and the second is right.
     np.testing.assert_allclose(found.ap["sit"], [0.5, 0.5, 0.25])
     np.testing.assert_allclose(found.mean, found.ap["sit"])
+
+
+@pytest.mark.skipif(VIDEOS is None, reason="needs a real video")
+def test_rt_detr_from_a_file_to_events():
+    config = RTDetrConfig(
+        backbone_config=RTDetrResNetConfig(
+            embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic",
+            out_features=["stage2", "stage3", "stage4"],
+        ),
+        encoder_hidden_dim=32, encoder_in_channels=[32, 48, 64], encoder_ffn_dim=32, encoder_attention_heads=2,
+        d_model=32, num_queries=20, decoder_in_channels=[32, 32, 32], decoder_ffn_dim=32, decoder_attention_heads=2,
+        decoder_layers=1, num_denoising=0, id2label={0: "ball", 1: "person"},
+    )  # fmt: skip
+    finder = RTDetrForObjectDetection(config), RTDetrImageProcessorPil(size={"height": 160, "width": 160})
+    found = people(detector=finder, person_threshold=0.0, max_boxes=3)(VIDEOS / "basketball.mp4", threshold=0.0)
+    assert len(found.key_frames) == 10
+    assert all(len(one.boxes) <= 3 and one.scores.shape == (len(one.boxes), 3) for one in found.key_frames)
+    assert found[0].start == 0.0
+    assert max(event.end for event in found) == pytest.approx(10.0, abs=0.5)
