@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
 from tiny_violet import TOKENIZER, tiny_config
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, YolosConfig, YolosForObjectDetection, YolosImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import hf_video
@@ -62,10 +62,23 @@ def folder(tmp_path_factory):
         sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
         getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)
     save_clip(folder / "openai/clip-vit-base-patch32")
+    save_people(folder / "people", folder / "PekingU/rtdetr_r50vd")
     hf_video.VioletForQuestionAnswering(tiny_config(num_labels=5)).save_pretrained(folder / "violet-qa")
     sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "num_frames": 4}
     hf_video.VioletProcessor(hf_video.VioletImageProcessor(**sizes), TOKENIZER).save_pretrained(folder / "violet-qa")
     return folder
+
+
+def save_people(people, detector):
+    """A classifier of boxes, and what finds people."""
+    stages = {"depths": [1], "slow_kernels": [1], "fast_kernels": [1], "stem_channels": 8, "num_frames": 4}
+    config = hf_video.SlowFastConfig(**stages, fast_pathway=False, num_labels=2, image_size=32)
+    hf_video.SlowFastForSpatioTemporalActionDetection(config).save_pretrained(people)
+    hf_video.SlowFastImageProcessor(size={"shortest_edge": 32}, do_center_crop=False).save_pretrained(people)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    yolos = YolosConfig(**sizes, image_size=[32, 32], num_detection_tokens=5, id2label={0: "person", 1: "ball"})
+    YolosForObjectDetection(yolos).save_pretrained(detector)
+    YolosImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(detector)
 
 
 def save_clip(folder):
