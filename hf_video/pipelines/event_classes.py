@@ -17,8 +17,10 @@ from hf_video.video.sampling.samplers import at_fps, resolve
 # Classes of these names say that nothing happens.
 BACKGROUND = re.compile(r"background|normal|nothing|none|no[ _-]?(action|activity|event|gesture)", re.IGNORECASE)
 TEXT_BACKGROUND = "nothing happening"
-# For models whose files don't say how long a clip is.
-DEFAULT_GRID = FeatureGrid(stride=0.5, num_frames=2.0, fps=1.0)
+# Of clips in seconds, for models whose files don't say how long a clip is.
+DEFAULT_SECONDS = 2.0
+# Scores at which an event begins: a softmax divides 1 among the classes, so that few reach a half.
+SOFTMAX_THRESHOLD, THRESHOLD = 0.4, 0.5
 
 
 class EventClasses:
@@ -57,7 +59,8 @@ class EventClasses:
         self.all = [*labels, *(name for name in background if name not in labels)]
         self.makes_events = np.array([label not in background for label in self.all])
         self.labels = [label for label, makes in zip(self.all, self.makes_events, strict=True) if makes]
-        self.thresholds = 0.5 if thresholds is None else np.asarray(thresholds)[self.makes_events]
+        plain = SOFTMAX_THRESHOLD if function == "softmax" else THRESHOLD
+        self.thresholds = plain if thresholds is None else np.asarray(thresholds)[self.makes_events]
         if not self.labels:
             raise VideoOptionError(f"All labels are background: {', '.join(background)}. Nothing is left to be found.")
         if texts and function == "softmax" and len(self.all) < 2:
@@ -87,12 +90,18 @@ class EventClasses:
         )
 
 
-def default_grid(request: ClipRequest) -> FeatureGrid:
-    """Clips as long as those that a model's processor takes of a whole video, a new one at every quarter of it;
-    `DEFAULT_GRID` where they are spread over any length."""
+def default_smoothing(grid: FeatureGrid) -> int:
+    """Clips, an odd number, whose starts lie within one length of a clip: shorter flickers are noise of the scores."""
+    return 2 * int(grid.num_frames / grid.stride / 2) + 1
+
+
+def default_grid(request: ClipRequest, clip_seconds: float | None = None) -> FeatureGrid:
+    """Clips as long as those that a model's processor takes of a whole video, a new one at every quarter of it. Where
+    the processor spreads frames over any length, `clip_seconds` is the length that the model was trained on."""
     sampling = request.sampling
     sampler = resolve(sampling.sampler or ("uniform" if sampling.stride is None else "dense"))
     if sampler not in STRIDE_NAMES:
-        return DEFAULT_GRID
+        length = DEFAULT_SECONDS if clip_seconds is None else clip_seconds
+        return FeatureGrid(length / 4, length, 1.0)
     span = request.num_frames * request.frame_distance
     return FeatureGrid(max(span // 4, 1), span, 30.0 if sampler is at_fps else None)

@@ -14,6 +14,7 @@ from hf_video.base.detection.types import Detection
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import ClipInputs, MemoryVideo, read_clips
 from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.pipelines.event_classes import default_smoothing
 from hf_video.pipelines.temporal_action_detection import DETECTOR, TemporalActionDetectionPipeline
 from hf_video.video.frames.pixels import Sizing
 from hf_video.video.frames.times import TOLERANCE, frames_at, frames_during
@@ -74,10 +75,10 @@ class LiveDetector:
             raise VideoOptionError('sampler="adaptive" measures the motion of the whole video; a stream has none yet.')
         self.grid: FeatureGrid = self.request.windows
         self._asked = model._ask(**{**model._forward_params, **asked})
-        self._answer = answer
+        self._answer = {"smoothing": default_smoothing(self.grid), **answer}
         self._classes = model.classes(**answer)
         self._sizing = Sizing(**self.request.decode)
-        self._merged = self._classes.hysteresis(None, **answer)
+        self._merged = self._classes.hysteresis(None, **self._answer)
         self._frames: list[np.ndarray] = []
         self._times: list[float] = []
         self._dropped = 0  # frames before those that are held
@@ -94,7 +95,7 @@ class LiveDetector:
         """Seconds from the end of an event until the frame comes with which it is handed out, at the latest; the time
         of the model comes to that. On a grid of the video's own frames, at the mean rate of the frames that came."""
         frames = 0.5 * (self.grid.num_frames + self.grid.stride)
-        frames += self._answer.get("smoothing", 1) // 2 * self.grid.stride
+        frames += self._answer["smoothing"] // 2 * self.grid.stride
         if self.grid.fps is None:
             return frames * self._frame_seconds
         return frames / self.grid.fps + self._frame_seconds

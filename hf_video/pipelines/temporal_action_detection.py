@@ -26,7 +26,7 @@ from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import READING_OPTIONS, VideoPipeline
-from hf_video.pipelines.event_classes import EventClasses, default_grid
+from hf_video.pipelines.event_classes import EventClasses, default_grid, default_smoothing
 from hf_video.pipelines.video_classification import (
     NOT_GIVEN,
     VideoClassificationPipeline,
@@ -83,18 +83,21 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     frames of a clip, but for detectors, which have those that they were trained on.
 
     Options, of the pipeline or of a call:
-        threshold: Only events that reach this score. For classifiers and texts an event begins there; default 0.5, and
-            for several labels at once the model's own `config.label_thresholds`. Detectors: default none.
+        threshold: Only events that reach this score. For classifiers and texts an event begins there; default 0.4 of a
+            softmax and 0.5 otherwise, and for several labels at once the model's own `config.label_thresholds`.
+            Detectors: default none.
         top_k: The best so many events; default all.
         min_length: Only events of so many seconds or more; default 0.
 
     Options for classifiers and texts:
         grid: Length and step of clips, such as "2s/0.5s" or "16/4": see `hf_video.clips.grid.parse_grid`. Default: as
-            many frames as the processor's sampler spans, a new clip at every quarter of them; "2s/0.5s" where it spans
-            no fixed number. A step longer than a clip leaves parts of the video unseen; a clip longer than the video
+            many frames as the processor's sampler spans; where it spans no fixed number, as many seconds as the clips
+            had that `hf-video train` trained the model on (`config.clip_seconds`), or 2; a new clip at every quarter of
+            it. A step longer than a clip leaves parts of the video unseen; a clip longer than the video
             is the whole of it.
         off_threshold: An event goes on until its score falls below this; default 0.7 · threshold.
-        smoothing: Clips whose mean score counts for the one in their middle, an odd number; default 1.
+        smoothing: Clips whose mean score counts for the one in their middle, an odd number; default about one length of
+            a clip, such as 5 for "2s/0.5s". 1 is none.
         function_to_apply: "softmax", "sigmoid" or "none"; default by the model, as in classification.
         background: Classes that say that nothing happens, one name or several: they take their share of a softmax and
             make no events. Default: those named "background", "normal", "nothing", "none", "no action" and the like.
@@ -265,7 +268,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         if self.encoder is not None:
             return dataclasses.replace(self.encoder.request, **asked)
         if "windows" not in asked:
-            asked["windows"] = default_grid(self.clips._request(**asked))
+            clip_seconds = getattr(self.model.config, "clip_seconds", None)
+            asked["windows"] = default_grid(self.clips._request(**asked), clip_seconds)
         return self.clips._request(**asked)
 
     @property
@@ -330,6 +334,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
             sequence = FeatureSequence(result.vectors(), request.windows, timeline, self.encoder.digest)
             return self.detect(sequence, **answer)
         classes = self.classes(**answer)
+        answer = {"smoothing": default_smoothing(request.windows), **answer}
         merged = classes.hysteresis(float(timeline[0, 1]), **answer)
         events = []
         for number, window in enumerate(result.seen):

@@ -16,10 +16,11 @@ from transformers import pipeline
 
 import hf_video
 from hf_video.base.detection.types import merge_windows
-from hf_video.clips.grid import FeatureGrid
+from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.errors import CheckpointError, ConfigError, DataError, EmptyFileError, VideoOptionError
 from hf_video.features.events import find_events
 from hf_video.features.sequence_encoder import SequenceEncoder, save_encoder
+from hf_video.pipelines.event_classes import default_smoothing
 from hf_video.video import VideoFrames, VideoReader, write_video
 
 TASK = "temporal-action-detection"
@@ -94,7 +95,7 @@ class TestClassifier:
         with VideoReader(long) as reader:
             frames = reader.get_frames(np.arange(96))
         rest = VideoFrames(frames.data[24:], np.arange(72), frames.seconds[24:] - 3.0)
-        whole, part = (detect(one, threshold=0.3, off_threshold=0.3) for one in (frames, rest))
+        whole, part = (detect(one, threshold=0.3, off_threshold=0.3, smoothing=1) for one in (frames, rest))
         later = [dataclasses.replace(one, start=one.start - 3, end=one.end - 3) for one in whole if one.start > 4]
         assert len(later) > 2
         assert as_rows(later) == numbers([one for one in part if one.start > 1])
@@ -247,7 +248,7 @@ class TestText:
         )
         middles = np.array([sum(w["seconds"]) / 2 for w in shown])
         on = float(np.median(scores[:, :2]))
-        expected = merge_windows(scores[:, :2], middles, labels[:2], on=on, bounds=(0.0, 12.0))
+        expected = merge_windows(scores[:, :2], middles, labels[:2], on=on, bounds=(0.0, 12.0), smoothing=5)
         assert len(expected) >= 2
         for more in (
             {},
@@ -382,3 +383,18 @@ def test_models_that_find_no_events(tmp_path, videomae):
     model = hf_video.VideoMAEModel.from_pretrained(videomae)
     with pytest.raises(CheckpointError, match="VideoMAEModel finds no events"):
         pipeline(TASK, model=model, image_processor=hf_video.VideoMAEImageProcessor.from_pretrained(videomae))
+
+
+@pytest.mark.parametrize(
+    ("grid", "clips"), [("2s/0.5s", 5), ("8/2", 5), ("4s/4s", 1), ("1s/0.2s", 5), ("2s/4s", 1), ("3s/1s", 3)]
+)
+def test_scores_are_smoothed_over_one_clip(grid, clips):
+    assert default_smoothing(parse_grid(grid)) == clips
+
+
+def test_clips_are_as_long_as_in_the_training():
+    """What `hf-video train` saves with a model whose processor spreads frames over any length."""
+    detect = bright_pipeline()
+    assert detect._request().windows == FeatureGrid(0.5, 2.0, 1.0)
+    detect.model.config.clip_seconds = 0.8
+    assert detect._request().windows == FeatureGrid(0.2, 0.8, 1.0)

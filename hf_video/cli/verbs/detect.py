@@ -58,9 +58,19 @@ def add_arguments(parser: Parser) -> None:
         metavar="2s/0.5s",
         help='length and step of clips: seconds, or frames as "16/4" (default: the model\'s)',
     )
-    add("--threshold", type=float, metavar="SCORE", help="where events begin (default .5; detectors: none)")
+    add(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="where events begin (default .4 of a softmax, else .5; detectors: none)",
+    )
     add("--off-threshold", type=float, metavar="SCORE", help="below which they end (default .7 of the other)")
-    add("--smoothing", type=positive_int, metavar="N", help="clips whose mean score counts, an odd number (default 1)")
+    add(
+        "--smoothing",
+        type=positive_int,
+        metavar="N",
+        help="clips whose mean score counts, an odd number (default: one length)",
+    )
     add("--min-length", type=non_negative_float, metavar="SECONDS", help="shorter events are left out")
     add("--top-k", type=positive_int, metavar="K", help="the best events of each video (default: all)")
     add("--nms", choices=("soft", "hard", "none"), help="how a detector's overlapping events are merged")

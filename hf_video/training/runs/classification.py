@@ -248,6 +248,8 @@ class Classification(Task):
             )
             text += f" over {seen:.2f} s of videos of {length:.2f} s (medians of {len(clips)} looked at)"
             facts.update(seconds_seen=round(seen, 3), seconds_of_video=round(length, 3))
+            # Saved with the model: detection takes clips of this length where the processor spans no fixed time.
+            trainer.model.config.clip_seconds = round(seen, 3)
             if seen < 0.1 * length:
                 plan.warnings.append(
                     f"a clip sees {seen / length:.0%} of its video: a larger stride, or sampler=random?"

@@ -109,6 +109,7 @@ class TestRun:
         assert summary["hyper_parameters"]["effective_batch_size"] == 8
         assert "left/two_frames.mp4: short (used)" in format_summary(summary, output)
         assert summary["plan"]["seconds_seen"] == pytest.approx(0.9, abs=0.25)
+        assert json.loads((output / "config.json").read_text())["clip_seconds"] == summary["plan"]["seconds_seen"]
         assert sum(split["videos"] for split in summary["data"]["splits"].values()) == 25  # with the two frames
         assert summary["clips_per_second"] > 0
         assert 0 < summary["train_loss"] < 3
