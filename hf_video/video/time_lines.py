@@ -23,7 +23,7 @@ _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600
 
 
 @dataclass(frozen=True)
-class Bar:
+class TimeBar:
     """Something that happens from `start` to `end` seconds; `note` stands in the bar where it has room."""
 
     label: str
@@ -40,7 +40,7 @@ class TimeLine:
     frames: np.ndarray
     begin: float
     end: float
-    bars: Sequence[Bar] = ()
+    bars: Sequence[TimeBar] = ()
 
 
 def time_line_sheet(lines: Sequence[TimeLine]) -> Image.Image:
@@ -58,11 +58,11 @@ def time_line_sheet(lines: Sequence[TimeLine]) -> Image.Image:
 
 
 def lanes(
-    bars: Sequence[Bar], begin: float, end: float, width: int
-) -> list[tuple[str, list[tuple[int, int, int, Bar]]]]:
+    bars: Sequence[TimeBar], begin: float, end: float, width: int
+) -> list[tuple[str, list[tuple[int, int, int, TimeBar]]]]:
     """Where bars are drawn: for each label, by its first bar, (row of its lane, first and last pixel of `width`, bar).
     Two bars of a row never touch."""
-    found: dict[str, list[tuple[int, int, int, Bar]]] = {}
+    found: dict[str, list[tuple[int, int, int, TimeBar]]] = {}
     scale = width / max(end - begin, 1e-9)
     for bar in sorted(bars, key=lambda bar: (bar.start, bar.end)):
         left = min(max(round((bar.start - begin) * scale), 0), width - _SHORTEST)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_video.errors import VideoArrayError
-from hf_video.video.time_lines import Bar, TimeLine, lanes, time_line_sheet
+from hf_video.video.time_lines import TimeBar, TimeLine, lanes, time_line_sheet
 
 FRAMES = np.full((6, 24, 32, 3), (200, 0, 255), np.uint8)  # a colour that nothing else has
 
@@ -15,7 +15,7 @@ FRAMES = np.full((6, 24, 32, 3), (200, 0, 255), np.uint8)  # a colour that nothi
 def test_bars_stand_at_their_seconds_and_never_touch(length):
     rng = np.random.default_rng(0)
     starts = rng.uniform(0, length, 200)
-    bars = [Bar("ab"[i % 2], s, min(s + rng.exponential(length / 50), length)) for i, s in enumerate(starts)]
+    bars = [TimeBar("ab"[i % 2], s, min(s + rng.exponential(length / 50), length)) for i, s in enumerate(starts)]
     found = lanes(bars, 0.0, length, 1000)
     assert sum(len(lane) for _, lane in found) == 200
     for label, lane in found:
@@ -29,7 +29,7 @@ def test_bars_stand_at_their_seconds_and_never_touch(length):
 
 
 def test_a_sheet_shows_frames_bars_and_text():
-    line = TimeLine("match.mp4", FRAMES, 0.0, 10.0, [Bar("jump", 2.5, 5.0), Bar("throw", 9.99, 10.0)])
+    line = TimeLine("match.mp4", FRAMES, 0.0, 10.0, [TimeBar("jump", 2.5, 5.0), TimeBar("throw", 9.99, 10.0)])
     sheet = np.asarray(time_line_sheet([line]))
     thumbs = (sheet == (200, 0, 255)).all(-1)
     left, right = thumbs.any(0).nonzero()[0][[0, -1]]
@@ -46,4 +46,4 @@ def test_a_sheet_shows_frames_bars_and_text():
 def test_no_video_and_no_time():
     with pytest.raises(VideoArrayError, match="at least one"):
         time_line_sheet([])
-    assert time_line_sheet([TimeLine("one frame", FRAMES[:1], 0.0, 0.0, [Bar("jump", 0.0, 0.0)])]).height > 50
+    assert time_line_sheet([TimeLine("one frame", FRAMES[:1], 0.0, 0.0, [TimeBar("jump", 0.0, 0.0)])]).height > 50

@@ -11,7 +11,7 @@ import numpy as np
 from hf_video.base.detection.types import Detection
 from hf_video.errors import check_count
 from hf_video.video.reader import VideoReader
-from hf_video.video.time_lines import Bar, TimeLine, time_line_sheet
+from hf_video.video.time_lines import TimeBar, TimeLine, time_line_sheet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +43,8 @@ def event_sheet(
             middles = meta.begin + (np.arange(frames) + 0.5) / frames * meta.duration
             shown = np.searchsorted(reader.timestamps, middles, side="right").clip(1, total) - 1
             pixels = reader.get_frames(shown).data
-        bars = [Bar(one.label, one.start, one.end, f"{one.score:.0%}" if 0 <= one.score <= 1 else "") for one in events]
+        bars = [
+            TimeBar(one.label, one.start, one.end, f"{one.score:.0%}" if 0 <= one.score <= 1 else "") for one in events
+        ]
         lines.append(TimeLine(os.fspath(path), pixels, meta.begin, meta.begin + meta.duration, bars))
     return time_line_sheet(lines)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from hf_video.errors import ModelInputError
 from hf_video.models.videoclip.configuration_videoclip import VideoCLIPConfig
-from hf_video.models.videoclip.temporal_heads import SequenceEncoder
+from hf_video.models.videoclip.temporal_heads import ClipSequenceTransformer
 
 
 def clip_config(stock: PreTrainedModel, **options: Any) -> VideoCLIPConfig:
@@ -58,7 +58,7 @@ def copy_clip(stock: PreTrainedModel, model: nn.Module) -> None:
         start_from_text_tower(sequence, stock.text_model)
 
 
-def start_from_text_tower(sequence: SequenceEncoder, text_model: nn.Module) -> None:
+def start_from_text_tower(sequence: ClipSequenceTransformer, text_model: nn.Module) -> None:
     """Positions and the first layers of the text transformer, where it is as wide as the head (as it is in CLIP)."""
     pairs = [(sequence.position_embedding, text_model.embeddings.position_embedding)]
     pairs += zip(sequence.encoder.layers, text_model.encoder.layers, strict=False)

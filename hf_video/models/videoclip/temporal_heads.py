@@ -43,7 +43,7 @@ class LSTMHead(nn.Module):
         return frames + self.lstm(frames)[0], mask
 
 
-class SequenceEncoder(nn.Module):
+class ClipSequenceTransformer(nn.Module):
     """Learnt positions and CLIP's transformer, without its causal mask: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, config: VideoCLIPConfig) -> None:
@@ -76,7 +76,7 @@ class TransformerHead(nn.Module):
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
-        self.sequence = SequenceEncoder(config)
+        self.sequence = ClipSequenceTransformer(config)
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return frames + self.sequence(frames, mask), mask
@@ -87,7 +87,7 @@ class TightHead(nn.Module):
 
     def __init__(self, config: VideoCLIPConfig) -> None:
         super().__init__()
-        self.sequence = SequenceEncoder(config)
+        self.sequence = ClipSequenceTransformer(config)
         self.dropout = nn.Dropout(0.1)
         self.norm = nn.LayerNorm(config.width)
         self.pooler = nn.Linear(config.width, config.width)
