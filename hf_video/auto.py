@@ -9,7 +9,7 @@ import os
 import pkgutil
 import sys
 
-from hf_video.base.loading import SavedScorer, SavedVideoModel
+from hf_video.base.saved_model import SavedScorer, SavedVideoModel
 from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"

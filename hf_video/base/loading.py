@@ -1,5 +1,5 @@
-"""Finding and loading a saved model with its processor: what is said where there is none, models that no Auto class
-stands for, and whether the processor makes what the model takes."""
+"""Finding and loading a saved model with its processor: what is said where there is none, and whether the processor
+makes what the model takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from transformers.utils import logging
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from hf_video.base.processing import ClipProcessing
 
     Processor: TypeAlias = "ClipProcessing | BaseImageProcessor | BaseVideoProcessor | ProcessorMixin"
+
+
+logger = logging.get_logger(__name__)
 
 
 def model_entry(model_type: str) -> ModelEntry:
@@ -136,42 +139,6 @@ def check_device(device: str) -> None:
     else:
         return
     raise VideoOptionError(f"The device {device!r} can't be used: {why}. Without --device one that works is taken.")
-
-
-class SavedVideoModel:
-    """`from_pretrained` gives a model of the very class that was saved, where that is one of ours (its `config.json`
-    names it), and what `AutoModel` gives for all others."""
-
-    @classmethod
-    def from_pretrained(cls, name: str, **options: Any) -> Any:
-        from transformers import AutoConfig
-
-        where = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "trust_remote_code")
-        config = AutoConfig.from_pretrained(name, **{key: options[key] for key in where if key in options})
-        model = (MODELS | DETECTORS).get(config.model_type)
-        saved = (config.architectures or [""])[0]
-        chosen = model.load(saved) if model is not None and saved in model.class_names else cls.auto_class(saved)
-        return chosen.from_pretrained(name, **options)
-
-    @classmethod
-    def auto_class(cls, saved: str) -> Any:
-        """The Auto class for a model that is none of ours; `saved` is the class that `config.json` names."""
-        from transformers import AutoModel
-
-        return AutoModel
-
-
-class SavedScorer(SavedVideoModel):
-    """As `SavedVideoModel`, with the classifier of models that are none of ours."""
-
-    @classmethod
-    def auto_class(cls, saved: str) -> Any:
-        from transformers import AutoModelForVideoClassification
-
-        return AutoModelForVideoClassification if "ForVideoClassification" in saved else super().auto_class(saved)
-
-
-logger = logging.get_logger(__name__)
 
 
 def check_pair(model: PreTrainedModel, processor: Processor | None, *, num_frames: int | None = None) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from hf_video.errors import CheckpointError, OutputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
+EVENT_FILES = (".json", ".csv", ".vtt")
 
 
 def check_output_folder(path: str | os.PathLike[str]) -> None:

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from hf_video.base.detection.types import SUFFIXES
-from hf_video.base.written_files import PICTURES, check_output_file, check_output_folder
+from hf_video.base.written_files import EVENT_FILES, PICTURES, check_output_file, check_output_folder
 from hf_video.errors import OutputError, did_you_mean
 
 Number = TypeVar("Number", int, float)
@@ -87,7 +86,7 @@ def output_picture(path: str) -> str:
 
 
 def output_events(path: str) -> str:
-    return _check_output(path, lambda file: check_output_file(file, suffixes=SUFFIXES))
+    return _check_output(path, lambda file: check_output_file(file, suffixes=EVENT_FILES))
 
 
 def _check_output(path: str, check: Callable[[str], None]) -> str:

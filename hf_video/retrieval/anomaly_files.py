@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.base.detection.curve import AnomalyCurve
-from hf_video.base.detection.types import SUFFIXES, webvtt
-from hf_video.base.written_files import atomic_write, writing_into
+from hf_video.base.detection.types import webvtt
+from hf_video.base.written_files import EVENT_FILES, atomic_write, writing_into
 from hf_video.errors import OutputError, VideoOptionError
 from hf_video.features.anomaly_head import AnomalyHead
 from hf_video.retrieval.anomalies import AnomalyDetector
@@ -23,8 +23,8 @@ DIGITS = 6  # of scores in files
 def check_suffix(path: str | os.PathLike[str], videos: int) -> None:
     """Raises VideoOptionError where curves of so many videos can't be written to a file of this name."""
     suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(SUFFIXES)}.")
+    if suffix not in EVENT_FILES:
+        raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(EVENT_FILES)}.")
     if suffix == ".vtt" and videos != 1:
         raise VideoOptionError(f"{str(path)!r} holds the events of one video; {videos} came. Use .json or .csv.")
 

@@ -30,6 +30,8 @@ SHORT = "--set training.max_steps=2 --set training.warmup_steps=0 --set training
 CALLS = {
     "classify": "classify {clip} --model {model}",
     "detect": "detect {clip} --model {model} --output {out}.json",
+    "anomalies": "anomalies {data} {clip} --model {model} --detector {out} --output {out}.csv",
+    "count": "count {clip} --model {model}",
     "evaluate": "evaluate {data} --model {model} --split all --output {out}",
     "embed": "embed {data} --model {model} --output {out}",
     "probe": "probe {data} --model {model}",

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.base.written_files import atomic_write
+from hf_video.base.written_files import EVENT_FILES, atomic_write
 from hf_video.errors import DataError, OutputError, VideoOptionError, check_count, check_number
 
 if TYPE_CHECKING:
     import pandas
-
-SUFFIXES = (".json", ".csv", ".vtt")
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ def write_detections(
         OutputError: the file can't be written.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(SUFFIXES)}.")
+    if path.suffix not in EVENT_FILES:
+        raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(EVENT_FILES)}.")
     if path.suffix == ".vtt" and len(detections) != 1:
         raise VideoOptionError(f"{str(path)!r} holds the chapters of one video; {len(detections)} came.")
     if path.suffix == ".json":

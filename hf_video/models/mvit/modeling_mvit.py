@@ -42,7 +42,7 @@ def pool_patches(tokens: torch.Tensor, grid: Triple, pool: Callable[[torch.Tenso
     patches = tokens[:, 1:].unflatten(1, grid).movedim(-1, 1)
     # Tokens lie in memory with channels last; several times as fast on a CPU, but only if the batch is dense as well.
     # Under torch.func.vmap there is a dimension more, and no such layout.
-    if not torch._C._functorch.is_functorch_wrapped_tensor(patches):
+    if torch.compiler.is_compiling() or not torch._C._functorch.is_functorch_wrapped_tensor(patches):
         patches = patches.contiguous(memory_format=torch.channels_last_3d)
     patches = pool(patches)
     return torch.cat([tokens[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)

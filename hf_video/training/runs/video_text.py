@@ -19,7 +19,8 @@ from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.base.loading import SavedVideoModel, check_pair
+from hf_video.base.loading import check_pair
+from hf_video.base.saved_model import SavedVideoModel
 from hf_video.data.datasets.captions import CaptionDataset, load_captions
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRows

@@ -1,0 +1,41 @@
+"""Loads the very class that was saved, also where no Auto class stands for it. `auto` names it to pipelines, so that
+nothing here imports torch or transformers before a model is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_video.registry import DETECTORS, MODELS
+
+
+class SavedVideoModel:
+    """`from_pretrained` gives a model of the very class that was saved, where that is one of ours (its `config.json`
+    names it), and what `AutoModel` gives for all others."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> Any:
+        from transformers import AutoConfig
+
+        where = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "trust_remote_code")
+        config = AutoConfig.from_pretrained(name, **{key: options[key] for key in where if key in options})
+        model = (MODELS | DETECTORS).get(config.model_type)
+        saved = (config.architectures or [""])[0]
+        chosen = model.load(saved) if model is not None and saved in model.class_names else cls.auto_class(saved)
+        return chosen.from_pretrained(name, **options)
+
+    @classmethod
+    def auto_class(cls, saved: str) -> Any:
+        """The Auto class for a model that is none of ours; `saved` is the class that `config.json` names."""
+        from transformers import AutoModel
+
+        return AutoModel
+
+
+class SavedScorer(SavedVideoModel):
+    """As `SavedVideoModel`, with the classifier of models that are none of ours."""
+
+    @classmethod
+    def auto_class(cls, saved: str) -> Any:
+        from transformers import AutoModelForVideoClassification
+
+        return AutoModelForVideoClassification if "ForVideoClassification" in saved else super().auto_class(saved)
