@@ -35,6 +35,8 @@ class ServerOptimizer(AggregationStrategy):
 
     def combine(self, state: ServerState, results: Mapping[str, ClientResult]) -> tuple[Arrays, dict[str, Arrays]]:
         mean, arrays = self.mean(results), {}
+        weights = self.weights(results)
+        total = sum(weights.values())
         slots: dict[str, Arrays] = {slot: {} for slot in self.slot_names}
         for name, before in state.arrays.items():
             if not is_floating(before):
@@ -42,8 +44,7 @@ class ServerOptimizer(AggregationStrategy):
                 continue
             old = widened(before)
             change = sum(
-                (widened(results[client].arrays[name]) - old) * (weight / sum(self.weights(results).values()))
-                for client, weight in sorted(self.weights(results).items())
+                (widened(results[client].arrays[name]) - old) * (weights[client] / total) for client in sorted(weights)
             )
             own = {
                 slot: np.array(state.slots[slot][name]) if slot in state.slots else self.initial(slot, before)

@@ -36,6 +36,7 @@ trained. hf-video search FILE TEXT --moment finds moments with it:
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
@@ -58,6 +59,14 @@ ANNOTATIONS = {
     "anomaly": "a list of normal and abnormal videos",
     "moment-retrieval": "sentences and their moments",
     "spatio-temporal-detection": "boxes of people in AVA's CSV",
+}
+
+# Of the tasks with annotations: file and function that train them.
+RUNS = {
+    "detection": ("detection", "train_detector"),
+    "anomaly": ("anomalies", "train_anomalies"),
+    "moment-retrieval": ("moments", "train_moments"),
+    "spatio-temporal-detection": ("spatio_temporal", "train_people"),
 }
 
 
@@ -99,69 +108,15 @@ def run(options: argparse.Namespace) -> int:
     check_options(options)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
-    if options.task == "anomaly":
-        from hf_video.training.runs.anomalies import train_anomalies
-
-        run_options = {name: getattr(options, name) for name in RUN_OPTIONS if name != "group_pattern"}
-        train_anomalies(
-            options.data,
-            options.annotations,
-            options.model,
-            head=options.detector or "rtfm",
-            grid=options.grid,
-            test_size=options.test_size,
-            batch_size=options.batch_size,
-            device=options.device,
-            **run_options,
-        )
-        return DONE
-    if options.task == "moment-retrieval":
-        from hf_video.training.runs.moments import train_moments
-
-        run_options = {name: getattr(options, name) for name in RUN_OPTIONS if name != "group_pattern"}
-        train_moments(
-            options.data,
-            options.annotations,
-            options.model,
-            features=options.features,
-            test_size=options.test_size,
-            device=options.device,
-            push_to_hub=options.push_to_hub,
-            private=False if options.public else None,
-            **run_options,
-        )
-        return DONE
-    run_options = {name: getattr(options, name) for name in RUN_OPTIONS}
-    if options.task == "detection":
-        from hf_video.training.runs.detection import train_detector
-
-        train_detector(
-            options.data,
-            options.annotations,
-            options.model,
-            detector=options.detector or "actionformer",
-            grid=options.grid,
-            features=options.features,
-            test_size=options.test_size,
-            batch_size=options.batch_size,
-            device=options.device,
-            push_to_hub=options.push_to_hub,
-            private=False if options.public else None,
-            **run_options,
-        )
-        return DONE
-    if options.task == "spatio-temporal-detection":
-        from hf_video.training.runs.spatio_temporal import train_people
-
-        train_people(
-            options.data,
-            options.annotations,
-            options.model,
-            test_size=options.test_size,
-            push_to_hub=options.push_to_hub,
-            private=False if options.public else None,
-            **run_options,
-        )
+    values = {**vars(options), "head": options.detector, "private": False if options.public else None}
+    shared = {name: values[name] for name in RUN_OPTIONS if name != "group_pattern"}
+    if options.task in RUNS:
+        renamed = {"public": "private", **({"detector": "head"} if options.task == "anomaly" else {})}
+        names = [renamed.get(name, name) for name in ("test_size", *OF_TASK[options.task]) if name != "annotations"]
+        own = {name: values[name] for name in names if values[name] is not None}
+        module, name = RUNS[options.task]
+        train = getattr(importlib.import_module(f"hf_video.training.runs.{module}"), name)
+        train(options.data, options.annotations, options.model, **shared, **own)
         return DONE
     from hf_video.training.runs.classification import finetune
     from hf_video.training.runs.overfit_check import OverfitResult
@@ -169,14 +124,15 @@ def run(options: argparse.Namespace) -> int:
     result = finetune(
         options.data,
         options.model,
-        **run_options,
+        **shared,
+        group_pattern=options.group_pattern,
         test_size=options.test_size,
         data_format=options.format,
         videos=options.videos,
         protocol=options.protocol,
         self_test=options.self_test,
         push_to_hub=options.push_to_hub,
-        private=False if options.public else None,
+        private=values["private"],
     )
     if isinstance(result, OverfitResult):
         print(result)
