@@ -20,7 +20,8 @@ FLOORS = [
     {"clips"},
     {"data", "models"},
     {"features", "pipelines", "evaluation", "hub"},
-    {"training", "retrieval", "federated", "live", "export", "visual"},
+    {"training", "retrieval", "live", "export", "visual"},
+    {"federated"},
     {"auto"},
     {"__init__", "cli"},
 ]
@@ -41,6 +42,8 @@ LAZY = {
     "gradio",
     "torchcodec",
     "flwr",
+    "opacus",
+    "tenseal",
     "webdataset",
     "onnx",
 }

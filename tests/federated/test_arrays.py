@@ -8,7 +8,7 @@ import torch
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import arrays_digest, check_arrays, payload_bytes, to_arrays, to_tensors, weighted_mean
-from hf_video.federated.strategies import AggregationStrategy, ClientResult, QFedAvg, Scaffold, ServerState
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, QFedAvg, Scaffold, ServerState
 
 STATE = {
     "b.weight": torch.tensor([[1.5, -2.25]], dtype=torch.bfloat16),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_video.federated import robust, server_optimizers, strategies
-from hf_video.federated.corrections import ControlTerm, DynamicTerm, ProximalTerm
-from hf_video.federated.strategies import AggregationStrategy, ClientResult, ServerState
+from hf_video.federated.rules import robust, server_optimizers, strategies
+from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, ProximalTerm
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 
 FACTS = json.loads((Path(__file__).parent.parent / "golden_federated" / "golden_federated.json").read_text())
 CASES = {case["name"]: case for case in FACTS["optimisation"]["cases"]}

@@ -12,7 +12,7 @@ import torch
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import to_arrays
 from hf_video.federated.keys import KeyPolicy
-from hf_video.federated.strategies import AggregationStrategy, ClientResult, ServerState
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 from hf_video.layers.convolution import BatchNorm
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.modeling_videomae import VideoMAEForVideoClassification

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_video.errors import FederatedError, check_count, check_number
 from hf_video.federated.arrays import Arrays, is_floating, narrowed, widened
-from hf_video.federated.strategies import AggregationStrategy, ClientResult, ServerState
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 
 
 class CoordinateMedian(AggregationStrategy):

@@ -1,0 +1,1 @@
+"""Rules of aggregation, of the server and of the clients."""
