@@ -43,11 +43,12 @@ VERBS = {
     "search": "find moments in an index by a sentence or an example",
     "anomalies": "find what is unusual, by comparison with normal videos",
     "serve": "a web page to search an index with",
+    "federated": "train one model together with other sites",
 }
 
 
 # Verbs that load no model and needn't wait for transformers; for all others every model is registered first.
-WITHOUT_MODEL = {"check", "info", "preview", "push"}
+WITHOUT_MODEL = {"check", "federated", "info", "preview", "push"}
 
 
 class CommandError(HFVideoError):

@@ -99,6 +99,11 @@ def _check_output(path: str, check: Callable[[str], None]) -> str:
     return path
 
 
+def name_list(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [one for one in map(str.strip, text.split(",")) if one]
+
+
 def data_format(name: str) -> str:
     from hf_video.data.sources.load import FORMATS
 

@@ -17,8 +17,10 @@ OLD_NAMES = sorted(old for names in FORMER_NAMES.values() for old in names)
 
 
 def actions(verb):
+    """The options of a verb, and of the commands below it."""
     below = next(a for a in cli._parser()._actions if a.dest == "verb").choices[verb]
-    return [a for a in below._actions if a.option_strings and a.dest != "help"]
+    commands = [one for a in below._actions if a.dest == "command" for one in a.choices.values()]
+    return [a for one in (below, *commands) for a in one._actions if a.option_strings and a.dest != "help"]
 
 
 def run(capsys, *arguments):
@@ -42,6 +44,7 @@ def test_one_meaning_has_one_name():
                 assert action.option_strings[1:2] == [SHORT_NAMES[name]]
     two_meanings = {
         "video": {"--video", "--videos"},  # the example to search by; the folder of a list's videos
+        "host": {"--host", "--hosts"},  # the address to listen on; those in a certificate
     }
     assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
