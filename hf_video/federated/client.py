@@ -1,0 +1,230 @@
+"""A site's side of a federation: what it answers to each kind of message, apart from any engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_video.base.version import __version__
+from hf_video.data.rows import VideoRows
+from hf_video.errors import FederatedError, HFVideoError
+from hf_video.federated.arrays import Arrays
+from hf_video.federated.config import FederatedConfig
+from hf_video.federated.payload import Payload, Value
+from hf_video.federated.rules.strategies import ClientResult
+from hf_video.federated.store import PersonalStore
+from hf_video.federated.trainers import ClientTask, FederatedModel, LocalTrainer, VideoLocalTrainer, make_task
+from hf_video.training.runs.run import Task
+
+SETTING = "settings."  # before names of what a strategy tells clients
+METRIC = "metrics."
+
+
+@dataclass(frozen=True)
+class Site:
+    """Who a client is and what it has.
+
+    Args:
+        name: Unlike that of any other client.
+        data: A folder or list of videos, or a task whose videos were read already.
+        folder: Where it keeps what is its own.
+    """
+
+    name: str
+    data: Any
+    folder: Path
+
+    def task(self, config: FederatedConfig) -> Task:
+        """Its videos as the task of a federation."""
+        return self.data if isinstance(self.data, Task) else make_task(config, self.data)
+
+
+class ClientRuntime:
+    """Answers messages.
+
+    Args:
+        site: Whose videos are trained on.
+        models: Models of federations by their configuration, which clients of one process share.
+        make_trainer: Makes the `LocalTrainer` of a federation; default a `VideoLocalTrainer`.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        models: dict[str, FederatedModel] | None = None,
+        make_trainer: Callable[[FederatedConfig], LocalTrainer] | None = None,
+    ) -> None:
+        self.site = site
+        self.models = {} if models is None else models
+        self.store = PersonalStore(site.folder)
+        self._make_trainer = make_trainer or self.video_trainer
+        self._trainers: dict[str, LocalTrainer] = {}
+        self._tasks: dict[str, Task] = {}
+        self.handlers: dict[str, Callable[[Payload], Payload]] = {
+            "query.describe": self.describe,
+            "train": self.train,
+            "evaluate": self.evaluate,
+        }
+
+    def handle(self, kind: str, payload: Payload) -> Payload:
+        """Answers a message; what can't be done is told in the answer's `error`."""
+        if kind not in self.handlers:
+            return Payload({"error": f"Client {self.site.name!r} knows no message {kind!r}; update hf_video there."})
+        try:
+            return self.handlers[kind](payload)
+        except HFVideoError as error:
+            return Payload({"error": f"{type(error).__name__}: {error}"})
+
+    # ---- what it answers ----
+
+    def describe(self, payload: Payload) -> Payload:
+        """Its name and version; with a configuration also its classes and number of videos."""
+        values: dict[str, Value] = {"name": self.site.name, "hf_video": __version__}
+        if "config" in payload.values:
+            splits = self.task(read_config(payload)).splits
+            values |= {"num_examples": len(splits["train"]), "labels": _labels(splits["train"])}
+        return Payload(values)
+
+    def train(self, payload: Payload) -> Payload:
+        result = self.trainer(read_config(payload)).fit(client_task(payload))
+        return result_payload(result)
+
+    def evaluate(self, payload: Payload) -> Payload:
+        return Payload(dict(self.trainer(read_config(payload)).evaluate(client_task(payload))))
+
+    # ---- what it has ----
+
+    def task(self, config: FederatedConfig) -> Task:
+        key = config.digest()
+        if key not in self._tasks:
+            self._tasks = {key: self.site.task(config)}
+        return self._tasks[key]
+
+    def trainer(self, config: FederatedConfig) -> LocalTrainer:
+        key = config.digest()
+        if key not in self._trainers:
+            self._trainers = {key: self._make_trainer(config)}
+        return self._trainers[key]
+
+    def video_trainer(self, config: FederatedConfig) -> VideoLocalTrainer:
+        """The trainer of its videos, with the model that its process has for the federation."""
+        key, task = config.digest(), self.task(config)
+        if key not in self.models:
+            self.models[key] = FederatedModel(config, task)
+        folder = self.site.folder / "trainer"
+        return VideoLocalTrainer(self.site.name, config, task, self.models[key], self.store, folder)
+
+
+def _labels(rows: VideoRows) -> list[str]:
+    """The classes that a site's videos show."""
+    return [label for label, count in rows.counts().items() if count] if rows.labelled else []
+
+
+def read_config(payload: Payload) -> FederatedConfig:
+    """The configuration that a message carries."""
+    text = payload.values.get("config")
+    if not isinstance(text, str):
+        raise FederatedError("The message has no configuration of a federation.")
+    return FederatedConfig.from_dict(json.loads(text))
+
+
+def task_payload(
+    config: FederatedConfig,
+    task: ClientTask,
+) -> Payload:
+    """What a client is sent to train or to evaluate."""
+    values: dict[str, Value] = {"config": json.dumps(config.to_dict()), "round": task.round}
+    values |= {SETTING + name: value for name, value in task.settings.items()}
+    if task.deadline is not None:
+        values["deadline"] = task.deadline
+    arrays = {"model": task.arrays}
+    if task.control is not None:
+        arrays["control"] = task.control
+    return Payload(values, arrays)
+
+
+def client_task(payload: Payload) -> ClientTask:
+    """The reverse of `task_payload`."""
+    deadline = payload.values.get("deadline")
+    return ClientTask(
+        round=int(payload.number("round", "The server")),
+        arrays=payload.arrays["model"],
+        settings=prefixed(payload.values, SETTING),
+        control=payload.arrays.get("control"),
+        deadline=None if deadline is None else float(payload.number("deadline", "The server")),
+    )
+
+
+def prefixed(values: Mapping[str, Value], prefix: str) -> dict[str, float]:
+    """The numbers whose names begin with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): float(value)
+        for name, value in values.items()
+        if name.startswith(prefix) and isinstance(value, (int, float))
+    }
+
+
+def result_payload(result: ClientResult) -> Payload:
+    """What a client answers after training."""
+    values: dict[str, Value] = {"num_examples": result.num_examples}
+    if result.steps is not None:
+        values["steps"] = result.steps
+    if result.loss is not None:
+        values["loss"] = result.loss
+    values |= {METRIC + name: value for name, value in result.metrics.items()}
+    arrays: dict[str, Arrays] = {"model": result.arrays}
+    if result.control is not None:
+        arrays["control"] = result.control
+    return Payload(values, arrays)
+
+
+def client_result(client: str, payload: Payload) -> ClientResult:
+    """The reverse of `result_payload`.
+
+    Raises:
+        FederatedError: A part is missing, or a number is not finite.
+    """
+    sender = f"Client {client!r}"
+    if "model" not in payload.arrays:
+        raise FederatedError(f"{sender} answered without a model.")
+    has = payload.values
+    return ClientResult(
+        arrays=payload.arrays["model"],
+        num_examples=int(payload.number("num_examples", sender)),
+        steps=int(payload.number("steps", sender)) if "steps" in has else None,
+        loss=payload.number("loss", sender) if "loss" in has else None,
+        control=payload.arrays.get("control"),
+        metrics=prefixed(has, METRIC),
+    )
+
+
+def with_labels(config: FederatedConfig, answers: Mapping[str, Payload]) -> FederatedConfig:
+    """The configuration with its classes settled by what clients say of theirs.
+
+    Raises:
+        FederatedError: Clients have other classes than each other, or than `labels` of the configuration.
+    """
+    if config.task != "classification":
+        return config
+    own = {client: list(answer.values.get("labels") or ()) for client, answer in sorted(answers.items())}
+    known = config.labels
+    if known is None:
+        first, labels = next(iter(own.items()))
+        for client, other in own.items():
+            if sorted(map(str, other)) != sorted(map(str, labels)):
+                differ = sorted(set(map(str, other)) ^ set(map(str, labels)))
+                raise FederatedError(
+                    f"Clients {first!r} and {client!r} have other classes: {', '.join(map(repr, differ))} at one of "
+                    "them alone. Rename what means the same, or list all classes under `labels:` if a site may lack "
+                    "some."
+                )
+        return replace(config, labels=tuple(map(str, labels)))
+    for client, other in own.items():
+        if strange := sorted(set(map(str, other)) - set(known)):
+            raise FederatedError(
+                f"Client {client!r} has the class {strange[0]!r}, which is not under `labels:` ({', '.join(known)})."
+            )
+    return config

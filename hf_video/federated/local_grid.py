@@ -1,0 +1,107 @@
+"""Flower's Grid in one process: clients are called one after the other, in the order of their nodes.
+
+No process is started and no socket opened; messages are Flower's own, so that server and clients are the same as in a
+deployment. Faults can be put in, for tests and to see what a federation bears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from hf_video.errors import FederatedError, check_choice
+from hf_video.federated.payload import Payload, from_record, to_record
+
+if TYPE_CHECKING:
+    from flwr.supercore.run import Run
+
+Handler = Callable[[str, Payload], Payload]
+FAULTS = ("drop", "error")
+_NODE_UNAVAILABLE = 5  # Flower's code for a node that died with a message
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong once.
+
+    Args:
+        client: Whose answer it is.
+        kind: Of the message, such as "train".
+        occurrence: Which of the client's messages of that kind, from 1.
+        what: "drop" (nothing comes), "error" (the node is gone), or a function that changes the answer.
+    """
+
+    client: str
+    kind: str
+    occurrence: int
+    what: str | Callable[[Payload], Payload] = "drop"
+
+    def __post_init__(self) -> None:
+        if not callable(self.what):
+            check_choice("what", self.what, FAULTS, FederatedError)
+
+
+class LocalGrid(Grid):
+    """Calls clients' handlers in this process.
+
+    Args:
+        handlers: By client; node ids are numbers in the order of names.
+        faults: What goes wrong.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], faults: Sequence[Fault] = ()) -> None:
+        self.clients = sorted(handlers)
+        self.handlers = dict(handlers)
+        self.faults = {(one.client, one.kind, one.occurrence): one.what for one in faults}
+        self.seen: dict[tuple[str, str], int] = {}
+        self._replies: dict[str, Message] = {}
+        # Flower's messages ask the process who sends them.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+    def set_run(self, run: Run) -> None:
+        raise FederatedError("A grid in one process has no runs to choose from.")
+
+    @property
+    def run(self) -> Run:
+        raise FederatedError("A grid in one process has no run.")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> list[int]:
+        return list(range(1, len(self.clients) + 1))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return [self._deliver(number, message) for number, message in enumerate(messages)]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self._replies.pop(one) for one in message_ids if one in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return self.pull_messages(self.push_messages(messages))
+
+    def _deliver(self, number: int, message: Message) -> str:
+        client = self.clients[message.metadata.dst_node_id - 1]
+        kind = message.metadata.message_type
+        occurrence = self.seen[client, kind] = self.seen.get((client, kind), 0) + 1
+        fault = self.faults.get((client, kind, occurrence))
+        name = f"{client}/{kind}/{occurrence}/{number}"
+        sender = TaskIdentity.node_id
+        try:
+            TaskIdentity.node_id = message.metadata.dst_node_id
+            if fault == "error":
+                self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+            elif fault != "drop":
+                answer = self.handlers[client](kind, from_record(message.content))
+                answer = fault(answer) if callable(fault) else answer
+                self._replies[name] = Message(to_record(answer), reply_to=message)
+        finally:
+            TaskIdentity.node_id = sender
+        return name

@@ -1,0 +1,304 @@
+"""The server's loop: ask clients to train, check what they answer, make the next model, keep it, go on.
+
+A run's folder holds `federation.json`, `rounds/000003/` (the server's state after round 3; the last two are kept),
+`history.json` (a row for each round), `audit.jsonl` (what was sent and received, when, by whom) and in the end the
+model. A run that was stopped goes on after its last finished round.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hf_video.base.version import __version__
+from hf_video.base.written_files import read_json, write_json
+from hf_video.errors import FederatedError, HFVideoError, OutputError
+from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_floating, to_arrays, to_tensors, widened
+from hf_video.federated.client import client_result, task_payload
+from hf_video.federated.config import FederatedConfig
+from hf_video.federated.exchange import ClientFailure, Exchange
+from hf_video.federated.privacy.clients import update_norm
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
+from hf_video.federated.trainers import ClientTask
+
+CONFIG, HISTORY, AUDIT, ROUNDS = "federation.json", "history.json", "audit.jsonl", "rounds"
+_KEPT = 2
+Measure = Callable[[Arrays], Mapping[str, float]]
+
+
+@dataclass
+class RoundReport:
+    """A row of the history.
+
+    Args:
+        round: Its number.
+        clients: Those whose answers count.
+        failed: Why others don't, by client.
+        seconds: It took.
+        bytes_down, bytes_up: Of payloads, all clients together.
+        metrics: Means of what clients measured while training, and of the server's own measurement ("server_…").
+        evaluation: What clients measured on their held-out videos, by client.
+    """
+
+    round: int
+    clients: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class FederatedRun:
+    """Rounds of a federation.
+
+    Args:
+        config: With its classes settled.
+        exchange: To the clients.
+        folder: Of the run.
+        initial: The tensors that travel, before training.
+        measure: What the server measures itself, on videos that it has.
+        on_round: Told of each round's report when it is done.
+        num_clients: All of the federation, where more are expected than are there.
+    """
+
+    def __init__(
+        self,
+        config: FederatedConfig,
+        exchange: Exchange,
+        folder: str | Path,
+        initial: Arrays,
+        *,
+        measure: Measure | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
+        num_clients: int | None = None,
+    ) -> None:
+        self.config, self.exchange, self.folder = config, exchange, Path(folder)
+        self.measure, self.on_round = measure, on_round
+        self.strategy: AggregationStrategy = config.make_strategy(num_clients or max(len(exchange.nodes), 1))
+        self.state = ServerState(initial)
+        self.history: list[RoundReport] = []
+
+    # ---- the loop ----
+
+    def run(self, *, resume: bool = False) -> list[RoundReport]:
+        """Does the rounds that are left.
+
+        Raises:
+            FederatedError: Too few clients answered, or an answer can't be used and `on_bad_update` is "stop". What was
+                done so far is kept; `resume` goes on with it.
+        """
+        self.open(resume=resume)
+        while self.state.round < self.config.rounds:
+            report = RoundReport(self.state.round + 1)
+            started, before = time.monotonic(), self._bytes()
+            self.exchange.discover(1)
+            chosen = self.strategy.select(
+                sorted(self.exchange.nodes), self.config.fraction, report.round, self.config.seed
+            )
+            results = self.collect(chosen, report)
+            self.check_enough(results, report)
+            self.state = self.aggregate(results)
+            report.clients = sorted(results)
+            report.metrics = mean_metrics({client: one.metrics for client, one in results.items()})
+            if report.round % self.config.evaluate_every == 0 or report.round == self.config.rounds:
+                self.evaluate(report)
+            after = self._bytes()
+            report.bytes_down, report.bytes_up = after[0] - before[0], after[1] - before[1]
+            report.seconds = time.monotonic() - started
+            self.keep(report)
+        return self.history
+
+    def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
+        """Asks clients to train; returns the answers that can be used, and notes the others in the report."""
+        deadline = self.config.deadline
+        task = ClientTask(
+            report.round,
+            self.state.arrays,
+            self.client_settings(),
+            self.strategy.client_arrays(self.state),
+            None if deadline is None else 0.8 * deadline,  # the rest is for the way
+        )
+        payload = task_payload(self.config, task)
+        for client in chosen:
+            self.audit("sent", round=report.round, client=client, bytes=payload.nbytes)
+        answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), deadline)
+        results = {}
+        for client, answer in answers.items():
+            if isinstance(answer, ClientFailure):
+                self.reject(report, client, answer.reason)
+                continue
+            try:
+                results[client] = self.accept(client, client_result(client, answer))
+            except FederatedError as error:
+                self.reject(report, client, str(error))
+                if self.config.on_bad_update == "stop":
+                    raise
+                continue
+            digest = arrays_digest(results[client].arrays)
+            norm = update_norm(self.change(results[client].arrays))
+            facts = {"round": report.round, "client": client, "bytes": answer.nbytes, "sha256": digest, "norm": norm}
+            self.audit("received", **facts)
+        return results
+
+    def client_settings(self) -> dict[str, float]:
+        """What clients are told besides the model."""
+        settings = dict(self.strategy.client_settings(self.state))
+        if "loss" in self.strategy.needs:
+            settings["needs_loss"] = 1.0
+        return settings
+
+    def change(self, arrays: Arrays) -> Arrays:
+        """What a client's floating tensors differ by from those that were sent, float64."""
+        sent = self.state.arrays
+        return {name: widened(one) - widened(sent[name]) for name, one in arrays.items() if is_floating(one)}
+
+    def accept(self, client: str, result: ClientResult) -> ClientResult:
+        """Raises FederatedError for an answer that can't be used."""
+        check_arrays(client, result.arrays, self.state.arrays)
+        if result.num_examples < 1:
+            raise FederatedError(f"Client {client!r} says that it trained on {result.num_examples} videos.")
+        most = self.config.max_update_norm
+        if most is not None and (norm := update_norm(self.change(result.arrays))) > most:
+            raise FederatedError(f"Client {client!r} changed the model by {norm:.4g}, more than {most:g} in L2 norm.")
+        return result
+
+    def reject(self, report: RoundReport, client: str, reason: str) -> None:
+        report.failed[client] = reason
+        self.audit("failed", round=report.round, client=client, reason=reason)
+
+    def check_enough(self, results: Mapping[str, ClientResult], report: RoundReport) -> None:
+        if len(results) >= self.config.min_clients:
+            return
+        why = "; ".join(f"{client}: {reason}" for client, reason in report.failed.items())
+        raise FederatedError(
+            f"Round {report.round} has {len(results)} answers, and min_clients={self.config.min_clients} are needed. "
+            f"{why or 'No more clients are there.'} The {self.state.round} rounds before are kept: --resume goes on."
+        )
+
+    def aggregate(self, results: Mapping[str, ClientResult]) -> ServerState:
+        """The next state of the answers."""
+        return self.strategy.aggregate(self.state, results)
+
+    def evaluate(self, report: RoundReport) -> None:
+        """Lets all clients, and the server if it can, measure the new model."""
+        payload = task_payload(self.config, ClientTask(report.round, self.state.arrays))
+        answers = self.exchange.ask(
+            "evaluate", dict.fromkeys(sorted(self.exchange.nodes), payload), self.config.deadline
+        )
+        for client, answer in answers.items():
+            if isinstance(answer, ClientFailure):
+                self.audit("failed", round=report.round, client=client, reason=f"evaluation: {answer.reason}")
+            elif answer.values:
+                values = {name: value for name, value in answer.values.items() if isinstance(value, (int, float))}
+                report.evaluation[client] = {name: float(value) for name, value in values.items()}
+        if self.measure is not None:
+            report.metrics |= {
+                f"server_{name}": float(value) for name, value in self.measure(self.state.arrays).items()
+            }
+
+    def digest(self) -> str:
+        """Tells models apart, see `arrays_digest`."""
+        return arrays_digest(self.state.arrays)
+
+    def _bytes(self) -> tuple[int, int]:
+        return sum(self.exchange.bytes_down.values()), sum(self.exchange.bytes_up.values())
+
+    # ---- what is kept ----
+
+    def open(self, *, resume: bool) -> None:
+        """Makes the folder of a new run, or reads the state of one that goes on.
+
+        Raises:
+            OutputError: There is a run already, or none to resume.
+            FederatedError: The run that is there was begun otherwise.
+        """
+        path = self.folder / CONFIG
+        if not resume:
+            if path.exists():
+                raise OutputError(f"{self.folder} holds a federated run already: go on with --resume, or name another.")
+            (self.folder / ROUNDS).mkdir(parents=True, exist_ok=True)
+            facts = {"config": self.config.to_dict(), "digest": self.config.digest(), "hf_video": __version__}
+            write_json(path, facts)
+            self.audit("started", **facts)
+            return
+        if not path.exists():
+            raise OutputError(f"{self.folder} holds no federated run to resume.")
+        before = read_json(path)
+        if before["digest"] != self.config.digest():
+            differ = [n for n, v in self.config.to_dict().items() if n != "rounds" and before["config"].get(n) != v]
+            raise FederatedError(
+                f"{self.folder} was begun with other settings ({', '.join(differ) or 'labels'}). Resume with the same."
+            )
+        finished = sorted((self.folder / ROUNDS).glob("??????"))
+        if finished:
+            self.state = load_state(finished[-1])
+        rows = read_json(self.folder / HISTORY)["rounds"] if (self.folder / HISTORY).exists() else []
+        self.history = [RoundReport(**row) for row in rows if row["round"] <= self.state.round]
+        self.audit("resumed", round=self.state.round)
+
+    def keep(self, report: RoundReport) -> None:
+        """Writes what a round made, the state first: a round counts when its state is there."""
+        save_state(self.state, self.folder / ROUNDS)
+        self.history.append(report)
+        write_json(self.folder / HISTORY, {"rounds": [vars(one) for one in self.history]})
+        facts = {name: value for name, value in vars(report).items() if name != "evaluation"}
+        self.audit("round", **facts, sha256=arrays_digest(self.state.arrays))
+        if self.on_round is not None:
+            self.on_round(report)
+
+    def audit(self, event: str, **facts: Any) -> None:
+        """Adds a line to the log, with the time."""
+        line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **facts}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / AUDIT).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def mean_metrics(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Means over the clients that measured a thing, each client alike."""
+    names = sorted({name for one in measured.values() for name in one})
+    return {name: float(np.mean([one[name] for one in measured.values() if name in one])) for name in names}
+
+
+def save_state(state: ServerState, rounds: Path) -> Path:
+    """Writes a state as `rounds/<number>`, whole or not at all; older ones but one go."""
+    target, aside = rounds / f"{state.round:06d}", rounds / "unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    groups = {"arrays": state.arrays, **{f"slots.{slot}": arrays for slot, arrays in state.slots.items()}}
+    for group, arrays in groups.items():
+        save_file(to_tensors(arrays), aside / f"{group}.safetensors")
+    write_json(aside / "state.json", {"round": state.round, "groups": list(groups)})
+    aside.rename(target)
+    for old in sorted(rounds.glob("??????"))[:-_KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_state(folder: Path) -> ServerState:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        FederatedError: It is damaged.
+    """
+    try:
+        facts = read_json(folder / "state.json")
+        groups = {group: to_arrays(load_file(folder / f"{group}.safetensors")) for group in facts["groups"]}
+    except (OSError, ValueError, KeyError, SafetensorError, HFVideoError) as error:
+        raise FederatedError(
+            f"The server's state in {folder} can't be read: {error}. Delete it to go on from the one before."
+        ) from error
+    slots = {group.removeprefix("slots."): arrays for group, arrays in groups.items() if group != "arrays"}
+    return replace(ServerState(groups["arrays"]), round=facts["round"], slots=slots)

@@ -1,0 +1,126 @@
+"""The server's side of a federation, from the first client to the finished model; the same for every engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hf_video.base.written_files import write_json
+from hf_video.data.rows import VideoRows
+from hf_video.errors import FederatedError
+from hf_video.federated.client import with_labels
+from hf_video.federated.config import FederatedConfig
+from hf_video.federated.exchange import ClientFailure, Exchange
+from hf_video.federated.payload import Payload
+from hf_video.federated.rounds import FederatedRun, Measure, RoundReport
+from hf_video.federated.trainers import FederatedClassification, FederatedModel
+from hf_video.training.recipes import for_model, load_recipe, override_recipe
+from hf_video.training.runs.classification import default_recipe
+from hf_video.training.runs.run import Task
+
+SUMMARY = "federated_summary.json"
+
+
+def settle_labels(config: FederatedConfig, exchange: Exchange, deadline: float | None = None) -> FederatedConfig:
+    """Asks all clients for their classes, and settles those of the federation.
+
+    Raises:
+        FederatedError: Too few clients can say, or their classes differ.
+    """
+    payload = Payload({"config": json.dumps(config.to_dict())})
+    answers = exchange.ask("query.describe", dict.fromkeys(sorted(exchange.nodes), payload), deadline)
+    failed = {client: one.reason for client, one in answers.items() if isinstance(one, ClientFailure)}
+    described = {client: one for client, one in answers.items() if isinstance(one, Payload)}
+    if len(described) < config.min_clients:
+        why = "; ".join(f"{client}: {reason}" for client, reason in failed.items())
+        raise FederatedError(f"{len(described)} clients have videos, and {config.min_clients} are needed. {why}")
+    return with_labels(config, described)
+
+
+def server_task(config: FederatedConfig) -> Task:
+    """A task without videos, of which the server makes the model.
+
+    Raises:
+        FederatedError: This kind of task needs videos for that.
+    """
+    if config.task != "classification":
+        raise FederatedError(f"A server without videos can't make the model of the task {config.task!r} yet.")
+    task = FederatedClassification((), config)
+    task.settings = config.settings
+    recipe = load_recipe(config.recipe or default_recipe(task.source))
+    task.recipe = override_recipe(for_model(recipe, task.model_type), config.settings)
+    task.splits = {"train": VideoRows((), config.labels or ())}
+    return task
+
+
+def run_federation(
+    config: FederatedConfig,
+    exchange: Exchange,
+    output: str | Path,
+    *,
+    model: FederatedModel | None = None,
+    measure: Measure | None = None,
+    on_round: Callable[[RoundReport], None] | None = None,
+    wait: float | None = 0.0,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Waits for the clients, does the rounds, and writes the model.
+
+    Args:
+        config: Of the federation.
+        exchange: To the clients.
+        output: Folder of the run, in the end also of the model.
+        model: The federation's; by default it is made of the configuration.
+        measure: What the server measures itself after a round.
+        on_round: Told of each round.
+        wait: Seconds to wait for `min_clients`; None for ever.
+        resume: Go on with the run in `output`.
+
+    Returns:
+        The summary that is also written to `federated_summary.json`.
+
+    Raises:
+        HFVideoError: What can't work; rounds that were done are kept.
+    """
+    started = time.monotonic()
+    exchange.discover(config.min_clients, wait)
+    config = settle_labels(config, exchange, config.deadline)
+    model = model or FederatedModel(config, server_task(config))
+    run = FederatedRun(config, exchange, output, model.arrays(), measure=measure, on_round=on_round)
+    history = run.run(resume=resume)
+    model.receive(run.state.arrays)
+    model.save(output)
+    summary = {
+        "config": config.to_dict(),
+        "rounds": len(history),
+        "clients": sorted({client for row in history for client in row.clients}),
+        "seconds": round(time.monotonic() - started, 2),
+        "bytes_down": sum(row.bytes_down for row in history),
+        "bytes_up": sum(row.bytes_up for row in history),
+        "metrics": history[-1].metrics if history else {},
+        "evaluation": summarize_evaluation(history[-1]) if history else {},
+        "sha256": run.digest(),
+    }
+    write_json(Path(output) / SUMMARY, summary)
+    return summary
+
+
+def summarize_evaluation(report: RoundReport) -> dict[str, dict[str, float]]:
+    """Mean over clients, each alike, worst and best of what they measured on their own videos."""
+    names = {name for one in report.evaluation.values() for name in one} & {"accuracy", "loss"}
+    result = {}
+    for name in sorted(names):
+        values = sorted(one[name] for one in report.evaluation.values() if name in one)
+        worst, best = (values[0], values[-1]) if name == "accuracy" else (values[-1], values[0])
+        result[name] = {"mean": sum(values) / len(values), "worst": worst, "best": best}
+    return result
+
+
+def with_labels_of(config: FederatedConfig, task: Task) -> FederatedConfig:
+    """The configuration with the classes of videos that were read already."""
+    rows = task.splits["train"]
+    return replace(config, labels=tuple(rows.labels)) if rows.labels and config.labels is None else config

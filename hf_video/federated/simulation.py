@@ -1,0 +1,127 @@
+"""A federation in one process, on one machine's videos: to try rules, partitions and privacy before there are sites."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_video.data.rows import VideoRows, classes_of
+from hf_video.errors import BackendError, FederatedError, check_choice, check_number
+from hf_video.federated.client import ClientRuntime, Site
+from hf_video.federated.config import FederatedConfig
+from hf_video.federated.exchange import Exchange
+from hf_video.federated.partition import Parts, parse_partition
+from hf_video.federated.rounds import RoundReport
+from hf_video.federated.server import run_federation, with_labels_of
+from hf_video.federated.store import PersonalStore
+from hf_video.federated.trainers import ClientTask, FederatedModel, VideoLocalTrainer, make_task, with_splits
+from hf_video.training.runs.run import Task
+
+if TYPE_CHECKING:
+    from hf_video.federated.local_grid import Fault
+
+ENGINES = ("local",)
+
+
+def simulate(
+    data: Any,
+    config: FederatedConfig,
+    *,
+    output: str | Path,
+    clients: int = 8,
+    partition: str = "iid",
+    test_size: float = 0.2,
+    engine: str = "local",
+    faults: Sequence[Fault] = (),
+    on_round: Callable[[RoundReport], None] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Trains a model on one data set as if it lay at several sites.
+
+    Args:
+        data: What `load_videos` takes. Its "test" split, if there is one, is measured by the server.
+        config: Of the federation.
+        output: Folder of the run: the model, `history.json`, `audit.jsonl`, and what clients keep under `clients/`.
+        clients: How many sites there are.
+        partition: Who has which videos, see `parse_partition`.
+        test_size: Share of each client's videos that it is evaluated on, of each class; 0 for none.
+        engine: "local": clients one after the other in this process.
+        faults: What goes wrong, see `Fault`.
+        on_round: Told of each round.
+        resume, overwrite: Go on with the run in `output`, or put a new one in its place.
+
+    Returns:
+        The summary, see `run_federation`.
+
+    Raises:
+        HFVideoError: What can't work.
+    """
+    check_choice("engine", engine, ENGINES, FederatedError)
+    task = make_task(config, data)
+    config = with_labels_of(config, task)
+    output = Path(output)
+    parts = divide(task, clients, partition, config.seed)
+    if overwrite and not resume and output.exists():
+        shutil.rmtree(output)
+    model = FederatedModel(config, task)
+    models = {config.digest(): model}
+    runtimes = {}
+    for number, part in enumerate(parts):
+        name = f"client-{number:0{len(str(clients - 1))}d}"
+        splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
+        site = Site(name, with_splits(task, splits), output / "clients" / name)
+        runtimes[name] = ClientRuntime(site, models)
+    exchange = Exchange(make_grid({name: one.handle for name, one in runtimes.items()}, faults))
+    measure = server_measure(config, task, model, output)
+    return run_federation(config, exchange, output, model=model, measure=measure, on_round=on_round, resume=resume)
+
+
+def make_grid(handlers: Mapping[str, Any], faults: Sequence[Fault]) -> Any:
+    try:
+        from hf_video.federated.local_grid import LocalGrid
+    except ImportError as error:
+        raise BackendError(
+            "Federated learning needs Flower (Python 3.11 or newer): pip install 'hf_video[federated]'"
+        ) from error
+    return LocalGrid(handlers, faults)
+
+
+def divide(task: Task, clients: int, partition: str, seed: int) -> Parts:
+    """Divides the videos of the training split among clients."""
+    rows = task.splits["train"]
+    labels = [classes_of(row.label)[0] if classes_of(row.label) else 0 for row in rows]
+    groups = [row.group for row in rows]
+    return parse_partition(partition, labels=labels, groups=groups, clients=clients, seed=seed)
+
+
+def hold_out(rows: VideoRows, share: float, seed: int) -> dict[str, VideoRows]:
+    """Takes a share of each class as "validation", rounded; a class always keeps a video to train on."""
+    check_number("test_size", share, FederatedError, least=0, below=1)
+    generator = np.random.default_rng(seed)
+    held: list[int] = []
+    by_class: dict[Any, list[int]] = {}
+    for number, row in enumerate(rows):
+        by_class.setdefault(row.label, []).append(number)
+    for numbers in by_class.values():
+        count = min(int(np.rint(share * len(numbers))), len(numbers) - 1)
+        held += generator.choice(numbers, count, replace=False).tolist()
+    kept = [number for number in range(len(rows)) if number not in set(held)]
+    return {"train": rows.select(kept), **({"validation": rows.select(sorted(held))} if held else {})}
+
+
+def server_measure(
+    config: FederatedConfig, task: Task, model: FederatedModel, output: Path
+) -> Callable[[Any], Mapping[str, float]] | None:
+    """Measures models on the test split; None where there is none, or where clients keep a part of the model."""
+    test = task.splits.get("test")
+    if test is None or not len(test) or model.initial:
+        return None
+    held = with_splits(task, {"train": task.splits["train"], "validation": test})
+    store = PersonalStore(output / "server")
+    trainer = VideoLocalTrainer("server", config, held, model, store, output / "server")
+    return lambda arrays: trainer.evaluate(ClientTask(1, arrays))

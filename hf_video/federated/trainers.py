@@ -1,0 +1,380 @@
+"""A client's part of a round: the model that it is sent, trained on its own videos.
+
+`LocalTrainer` is the interface; `VideoLocalTrainer` trains with the `VideoTrainer` of any task of `hf-video train`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from hf_video.data import load_videos
+from hf_video.data.rows import VideoRows
+from hf_video.errors import DataError, FederatedError
+from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensors
+from hf_video.federated.config import FederatedConfig
+from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
+from hf_video.federated.rules.strategies import ClientResult
+from hf_video.federated.store import PersonalStore, Tensors
+from hf_video.training.arguments import make_arguments
+from hf_video.training.callbacks import LogLines
+from hf_video.training.recipes import for_model, load_recipe, override_recipe
+from hf_video.training.runs.classification import Classification, default_recipe
+from hf_video.training.runs.model_loading import LoadedModel, find_source
+from hf_video.training.runs.run import Task
+from hf_video.training.trainer import VideoTrainer
+
+# A round is too short for a schedule: the rate is constant, and the server lowers it from round to round.
+_SCHEDULE = (
+    "schedule",
+    "warmup_epochs",
+    "warmup_steps",
+    "warmup_ratio",
+    "milestone_epochs",
+    "milestone_steps",
+    "min_learning_rate",
+    "warmup_learning_rate",
+    "lr_scheduler_type",
+    "min_train_steps",
+    "ema_decay",
+    "eval_strategy",
+    "eval_steps",
+    "save_strategy",
+    "save_steps",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+)
+# What transformers' Trainer says of an evaluation besides what was measured.
+_CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """What the server asks of a client in a round.
+
+    Args:
+        round: Its number, from 1.
+        arrays: The tensors that travel.
+        settings: Of the strategy, such as `proximal_mu`.
+        control: The server's control variates (SCAFFOLD).
+        deadline: Seconds in which the client should answer.
+    """
+
+    round: int
+    arrays: Arrays
+    settings: Mapping[str, float] = field(default_factory=dict)
+    control: Arrays | None = None
+    deadline: float | None = None
+
+
+class LocalTrainer(ABC):
+    """What a client does with a model. A subclass may train anything; it is asked for nothing but this."""
+
+    @abstractmethod
+    def fit(self, task: ClientTask) -> ClientResult:
+        """Trains the model that came."""
+
+    @abstractmethod
+    def evaluate(self, task: ClientTask) -> dict[str, float]:
+        """Measures the model that came on the client's held-out videos: `num_examples`, `loss`, `accuracy`, …; empty
+        where there are none."""
+
+
+def client_seed(seed: int, client: str, round_number: int) -> int:
+    """A seed of its own for each client and round, the same in every process."""
+    text = f"{seed}/{client}/{round_number}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
+
+
+class FederatedClassification(Classification):
+    """Classes of a federation: a site may lack videos of some."""
+
+    def __init__(self, data: Any, config: FederatedConfig, **reading: Any) -> None:
+        source = find_source(config.model)
+        super().__init__(data, source, division={}, reading=reading, protocol="1x1", revision=None)
+        self.labels = config.labels
+
+    def read_splits(self) -> dict[str, VideoRows]:
+        labels = self.labels or self.source.labels
+        splits = load_videos(self.data, labels=labels, num_frames=self.source.num_frames, **self.reading)
+        if not len(splits.get("train", ())) or not splits["train"].labelled:
+            raise DataError(f"There are no labelled videos to train on in {self.data}.")
+        return splits
+
+
+def make_task(config: FederatedConfig, data: Any) -> Task:
+    """The task of a site, with its videos and the recipe, which the site's own videos fill.
+
+    Args:
+        config: Of the federation.
+        data: What `load_videos` or, for "video-text", `load_captions` takes.
+
+    Raises:
+        HFVideoError: The data or the model can't be used.
+    """
+    task: Task
+    if config.task == "classification":
+        task = FederatedClassification(data, config)
+        recipe = default_recipe(task.source)
+    elif config.task == "pretraining":
+        from hf_video.training.runs.pretraining import MaskedPretraining, pretraining_recipe, read_unlabelled_splits
+
+        splits = read_unlabelled_splits(data)
+        task = MaskedPretraining(data, find_source(config.model), splits, probe=None, probe_every=1, revision=None)
+        recipe = pretraining_recipe(sum(map(len, splits.values())))
+    else:
+        from hf_video.training.runs.video_text import VideoText, is_narrow
+
+        task = VideoText(data, config.model, None, {}, chunk_size=None, hard_negatives=False)
+        recipe = "videoclip:small" if is_narrow(config.model) else "videoclip"
+    task.settings = config.settings
+    task.recipe = override_recipe(for_model(load_recipe(config.recipe or recipe), task.model_type), config.settings)
+    task.splits = task.read_splits()
+    task.recipe = task.fit_recipe()
+    return task
+
+
+def with_splits(task: Task, splits: Mapping[str, VideoRows]) -> Task:
+    """The same task on other videos, with a batch that they fill."""
+    other = copy.copy(task)
+    other.splits = dict(splits)
+    other.recipe = other.fit_recipe()
+    return other
+
+
+class FederatedModel:
+    """The model that the server and all clients make alike, divided into tensors that travel and those that don't.
+
+    Args:
+        config: Of the federation.
+        task: Any site's task: its classes and recipe decide the model.
+
+    Attributes:
+        loaded: Model and processor.
+        names: Tensors that travel, sorted.
+        initial: The tensors that don't, as they were before any training.
+    """
+
+    def __init__(self, config: FederatedConfig, task: Task) -> None:
+        set_seed(config.seed)  # new heads and models without weights begin alike everywhere
+        self.loaded: LoadedModel = task.load_model(lambda model_class, model_config: None)
+        self.model: nn.Module = self.loaded.model
+        if config.lora:
+            add_adapters(self.model, config.lora)
+        self.names = config.key_policy().names(self.model)
+        state = self.model.state_dict()
+        self.initial: Tensors = {name: state[name].clone() for name in sorted(set(state) - set(self.names))}
+        self.like = to_arrays(state, self.names)
+
+    def arrays(self) -> Arrays:
+        """The tensors that travel, as they are now."""
+        return to_arrays(self.model.state_dict(), self.names)
+
+    def own(self) -> Tensors:
+        """The tensors that don't, as they are now."""
+        state = self.model.state_dict()
+        return {name: state[name].clone() for name in self.initial}
+
+    def receive(self, arrays: Arrays, own: Tensors | None = None) -> None:
+        """Puts tensors that came into the model, and a client's own beside them.
+
+        Raises:
+            FederatedError: They are not those of this model.
+        """
+        check_arrays("the server", arrays, self.like)
+        self.model.load_state_dict({**to_tensors(arrays), **(self.initial if own is None else own)}, strict=True)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a model folder as training does; adapters are merged into the weights."""
+        model = merged(self.model)
+        model.save_pretrained(folder)
+        self.loaded.processor.save_pretrained(folder)
+
+
+def add_adapters(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Adds LoRA adapters (Hu et al., ICLR 2022) to a model by PEFT; they and the classifier are trained.
+
+    Raises:
+        FederatedError: PEFT is not there, or does not take the options.
+    """
+    try:
+        from peft import LoraConfig
+
+        model.add_adapter(LoraConfig(**options))
+    except ImportError as error:
+        raise FederatedError("lora needs PEFT: pip install peft") from error
+    except (TypeError, ValueError) as error:
+        raise FederatedError(f"lora={dict(options)!r} does not fit {type(model).__name__}: {error}") from error
+    for name, parameter in model.named_parameters():
+        if name.split(".")[0] == "classifier":
+            parameter.requires_grad_(True)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of a model with its adapters merged into the weights; without adapters, the model itself."""
+    if not getattr(model, "peft_config", None):
+        return model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(plain.get_submodule(parent), child, module.get_base_layer())
+    del plain.peft_config
+    plain._hf_peft_config_loaded = False
+    return plain
+
+
+class BeforeStep(TrainerCallback):
+    """Adds terms to the gradients once for each step of the optimiser, whatever was accumulated."""
+
+    def __init__(self, terms: Sequence[GradientTerm]) -> None:
+        self.terms = terms
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        for term in self.terms:
+            term.add()
+
+
+class Deadline(TrainerCallback):
+    """Ends training when time is up, after at least one step."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() >= self.end:
+            control.should_training_stop = True
+
+
+class VideoLocalTrainer(LocalTrainer):
+    """Trains with a `VideoTrainer`: a new optimiser each round, a constant rate, an order of videos of its own.
+
+    Args:
+        client: Its name.
+        config: Of the federation.
+        task: The client's videos and recipe.
+        model: The federation's; clients of one process may share it.
+        store: Where the client keeps what is its own.
+        output: Folder that the trainer may write to.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        config: FederatedConfig,
+        task: Task,
+        model: FederatedModel,
+        store: PersonalStore,
+        output: str | Path,
+    ) -> None:
+        self.client, self.config, self.task, self.model, self.store = client, config, task, model, store
+        self.output = Path(output)
+
+    def fit(self, task: ClientTask) -> ClientResult:
+        started = time.monotonic()
+        self.receive(task)
+        trainer = self.make_trainer(task)
+        before = None
+        if task.settings.get("needs_loss"):
+            before = float(trainer.evaluate(trainer.train_dataset)["eval_loss"])
+        terms = self.gradient_terms(task, trainer)
+        trainer.add_callback(BeforeStep(terms))
+        if task.deadline is not None:
+            trainer.add_callback(Deadline(max(task.deadline - (time.monotonic() - started), 0)))
+        outcome = trainer.train()
+        steps = trainer.state.global_step
+        control = self.finish_terms(task, terms, steps, trainer.args.learning_rate)
+        if self.model.initial:
+            self.store.save("own", task.round, self.model.own())
+        metrics = {"loss": float(outcome.training_loss), "seconds": time.monotonic() - started}
+        return ClientResult(
+            self.model.arrays(), len(self.task.splits["train"]), steps, loss=before, control=control, metrics=metrics
+        )
+
+    def receive(self, task: ClientTask) -> None:
+        """Puts what came, and the client's own tensors, into the model."""
+        self.model.receive(task.arrays, self.store.load("own", task.round))
+
+    def evaluate(self, task: ClientTask) -> dict[str, float]:
+        rows = self.task.evaluation_rows()
+        if rows is None or not len(rows):
+            return {}
+        # What the client kept of this round is evaluated with what the server made of it.
+        self.model.receive(task.arrays, self.store.load("own", task.round + 1))
+        measured = self.make_trainer(task).evaluate()
+        numbers = {name.removeprefix("eval_"): value for name, value in measured.items()}
+        wanted = {name: float(value) for name, value in numbers.items() if name not in _CLOCKS}
+        return {"num_examples": float(len(rows)), **wanted}
+
+    def make_trainer(self, task: ClientTask, **changes: Any) -> VideoTrainer:
+        """The task's trainer for one round; `changes` are training arguments."""
+        settings = {name: value for name, value in self.task.recipe["training"].items() if name not in _SCHEDULE}
+        settings |= {
+            "num_train_epochs": self.config.local_epochs,
+            "max_steps": self.config.local_steps or -1,
+            "lr_scheduler_type": "constant",
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "logging_strategy": "no",
+            "seed": client_seed(self.config.seed, self.client, task.round),
+            "dataloader_num_workers": settings.get("dataloader_num_workers", 0),
+            **changes,
+        }
+        arguments = make_arguments(self.output, settings)
+        arguments.learning_rate *= self.config.learning_rate_decay ** (task.round - 1)
+        trainer = self.task.make_trainer(self.model.loaded, arguments)
+        trainer.remove_callback(LogLines)  # rounds are what is shown
+        return trainer
+
+    def gradient_terms(self, task: ClientTask, trainer: VideoTrainer) -> list[GradientTerm]:
+        """What the strategy adds to the gradients."""
+        trained = {name: one for name, one in self.model.model.named_parameters() if one.requires_grad}
+        travelling = {name: one for name, one in trained.items() if name in task.arrays}
+        terms: list[GradientTerm] = []
+        if mu := task.settings.get("proximal_mu"):
+            terms.append(ProximalTerm(travelling, mu))
+        if task.control is not None:
+            if trainer.args.optim != "sgd":
+                raise FederatedError(
+                    f"SCAFFOLD's control variates are for plain SGD, and the optimiser is {trainer.args.optim}: set "
+                    "training.optim=sgd."
+                )
+            server = {name: one for name, one in _float32(task.control).items() if name in travelling}
+            terms.append(ControlTerm(travelling, server, self.store.load("control", task.round)))
+        if alpha := task.settings.get("dynamic_alpha"):
+            terms.append(DynamicTerm(travelling, alpha, self.store.load("gathered", task.round)))
+        return terms
+
+    def finish_terms(
+        self, task: ClientTask, terms: Sequence[GradientTerm], steps: int, learning_rate: float
+    ) -> Arrays | None:
+        """Keeps what terms carry to the next round; returns what SCAFFOLD's server is told."""
+        answered = None
+        for term in terms:
+            if isinstance(term, ControlTerm):
+                following, change = term.finish(steps, learning_rate)
+                self.store.save("control", task.round, following)
+                answered = {name: np.zeros(array.shape, np.float32) for name, array in (task.control or {}).items()}
+                answered |= to_arrays(change)
+            elif isinstance(term, DynamicTerm):
+                self.store.save("gathered", task.round, term.finish())
+        return answered
+
+
+def _float32(arrays: Arrays) -> Tensors:
+    return {name: one.to(torch.float32) for name, one in to_tensors(arrays).items()}
