@@ -1,4 +1,4 @@
-"""Optimisers on the server, whose gradient is what the clients changed: FedAvgM, FedAdagrad, FedAdam, FedYogi."""
+"""Optimisers on the server, whose gradient is what clients changed: FedAvgM, FedAdagrad, FedAdam, FedYogi, Reptile."""
 
 from __future__ import annotations
 
@@ -150,3 +150,16 @@ class FedYogi(AdaptiveServerOptimizer):
 
     def second_moment(self, moment: np.ndarray, square: np.ndarray) -> np.ndarray:
         return moment - (1 - self.beta_2) * square * np.sign(moment - square)
+
+
+class ReptileServer(ServerOptimizer):
+    """w += learning_rate · (mean of the clients' models - w), all clients alike (Nichol et al., 2018, algorithm 2; the
+    rate is eps of the paper)."""
+
+    name = "reptile"
+
+    def __init__(self, learning_rate: float = 0.5, weighting: str = "uniform") -> None:
+        super().__init__(learning_rate, weighting)
+
+    def step(self, change: np.ndarray, slots: dict[str, np.ndarray], round_number: int) -> np.ndarray:
+        return self.learning_rate * change

@@ -1,0 +1,123 @@
+"""Clients whose videos look different: light, contrast, colours, focus and noise of a camera of their own.
+
+The classes are the same everywhere; what changes from client to client is what pixels look like (feature shift, as in
+FedBN). For simulations: real sites bring such a shift with them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_video.data.datasets.dataset import VideoDataset, generator
+from hf_video.errors import FederatedError, check_number
+from hf_video.video.augment import ops
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How a client's camera changes a picture; the defaults change nothing.
+
+    Args:
+        brightness: Factor of the light: 0 is black.
+        contrast: Factor of the distance from each frame's mean grey.
+        hue: Turn of the colours, in turns from -0.5 to 0.5.
+        blur: Deviation of a Gaussian, in pixels.
+        noise: Deviation of the noise of each pixel and channel, in grey levels.
+
+    Raises:
+        FederatedError: A number that means nothing.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    hue: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "blur", "noise"):
+            check_number(name, getattr(self, name), FederatedError, least=0)
+        check_number("hue", self.hue, FederatedError, least=-0.5, most=0.5)
+
+    @classmethod
+    def of_client(cls, client: str, strength: float = 1.0, *, seed: int = 0) -> Appearance:
+        """Draws the appearance of a client, from its name alone, whoever else takes part.
+
+        Args:
+            client: Its name.
+            strength: 0 changes nothing. At 1 light and contrast lie between a half and twice those of the video, the
+                hue anywhere, blur below 1 pixel and noise below 16 grey levels; factors are powers of the strength, the
+                rest grows with it.
+            seed: Of the draws.
+        """
+        check_number("strength", strength, FederatedError, least=0)
+        entropy = hashlib.sha256(f"{seed}/{client}".encode()).digest()[:8]
+        brightness, contrast, hue, blur, noise = np.random.default_rng(int.from_bytes(entropy, "little")).random(5)
+        return cls(
+            brightness=float(2 ** (strength * (2 * brightness - 1))),
+            contrast=float(2 ** (strength * (2 * contrast - 1))),
+            hue=float(min(strength, 1) * (hue - 0.5)),
+            blur=float(strength * blur),
+            noise=float(strength * 16 * noise),
+        )
+
+    def __call__(self, clip: torch.Tensor, seed: int = 0) -> torch.Tensor:
+        """Changes a clip.
+
+        Args:
+            clip: uint8 (T, H, W, 3).
+            seed: Of the noise.
+
+        Returns:
+            The same shape, uint8.
+        """
+        if self.blur:
+            clip = _blurred(clip, self.blur)
+        if self.hue:
+            clip = ops.hue(clip, self.hue)
+        if self.contrast != 1:
+            clip = ops.contrast(clip, self.contrast)
+        if self.brightness != 1:
+            clip = ops.brightness(clip, self.brightness)
+        if self.noise:
+            noise = torch.randn(clip.shape, generator=generator(seed)) * self.noise
+            clip = (clip + noise).round().clamp(0, 255).to(torch.uint8)
+        return clip
+
+
+class ShiftedDataset(VideoDataset):
+    """A `VideoDataset` whose frames go through an `Appearance` before anything else is done to them."""
+
+    appearance: Appearance
+
+    @classmethod
+    def of(cls, dataset: VideoDataset, appearance: Appearance) -> ShiftedDataset:
+        """The same samples as those of a data set, but for their appearance; both share the number of the epoch."""
+        shifted = copy.copy(dataset)
+        shifted.__class__ = cls
+        shifted.appearance = appearance
+        return shifted
+
+    def _inputs(
+        self, frames: torch.Tensor, needed: np.ndarray, label: int | tuple[int, ...] | None, seed: int, crop: int
+    ) -> tuple[dict[str, Any], Any]:
+        return super()._inputs(self.appearance(frames, seed), needed, label, seed, crop)
+
+
+def _blurred(clip: torch.Tensor, deviation: float) -> torch.Tensor:
+    """A Gaussian over height and width, cut off at three deviations; the border is repeated."""
+    reach = max(int(np.ceil(3 * deviation)), 1)
+    places = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weights = torch.exp(-(places**2) / (2 * deviation**2))
+    weights /= weights.sum()
+    values = clip.permute(0, 3, 1, 2).float()
+    values = torch.nn.functional.pad(values, (reach, reach, reach, reach), mode="replicate")
+    for kernel in (weights.view(-1, 1), weights.view(1, -1)):
+        values = torch.nn.functional.conv2d(values, kernel.expand(3, 1, *kernel.shape), groups=3)
+    return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
