@@ -12,11 +12,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_video.errors import FederatedError
-from hf_video.federated import personal
 from hf_video.federated.arrays import to_arrays, to_tensors
 from hf_video.federated.keys import KeyPolicy
-from hf_video.federated.server_optimizers import ReptileServer
-from hf_video.federated.strategies import AggregationStrategy, ClientResult, ServerState
+from hf_video.federated.rules import personal
+from hf_video.federated.rules.server_optimizers import ReptileServer
+from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 
 FACTS = json.loads((Path(__file__).parent.parent / "golden_federated" / "golden_federated.json").read_text())
 CASES = {case["name"]: case for case in FACTS["personalised"]["cases"]}

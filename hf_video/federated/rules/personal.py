@@ -16,8 +16,8 @@ from torch import nn
 from torch.func import functional_call
 
 from hf_video.errors import FederatedError, check_count, check_number, check_switch
-from hf_video.federated.corrections import GradientTerm, ProximalTerm, Tensors
 from hf_video.federated.keys import KeyPolicy
+from hf_video.federated.rules.corrections import GradientTerm, ProximalTerm, Tensors
 
 
 class Train(Protocol):
