@@ -164,7 +164,7 @@ def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor
             for indices in seen[number].sample.indices
         ]
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
-        limit = max(FRAME_BUDGET // _frame_bytes(video, decode), 1)
+        limit = max(FRAME_BUDGET // frame_bytes(video, decode), 1)
         read = frames_of_clips(video, [needed for _, needed in clips], limit)
         for (number, needed), frames in zip(clips, read, strict=True):
             places = np.searchsorted(frames.indices, needed)
@@ -218,7 +218,7 @@ def _motion(source: VideoSource, request: ClipRequest) -> np.ndarray | None:
     return motion_energy(source)
 
 
-def _frame_bytes(video: FrameReader, decode: Mapping[str, Any]) -> int:
+def frame_bytes(video: FrameReader, decode: Mapping[str, Any]) -> int:
     """Bytes of a frame as it is decoded; `decode` is what the reader was opened with."""
     height, width = video.metadata.height, video.metadata.width
     if "size" in decode:

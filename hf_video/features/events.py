@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from hf_video.base.detection.modeling import TemporalDetector
+from hf_video.base.detection.modeling import Segments, TemporalDetector
 from hf_video.base.detection.types import Detection
 from hf_video.clips.grid import FeatureGrid
 from hf_video.data.sources.event_files import ScoredEvent
@@ -57,16 +57,18 @@ def find_events(
     weight = next(model.parameters())
     features = torch.from_numpy(np.array(sequence.vectors))[None].to(weight.device, weight.dtype)
     (found,) = model.find_segments(model(features, return_dict=True), config)
-    names = config.id2label
-    events = [
-        Detection(names[label], score, float(start), float(end))
-        for label, score, (start, end) in zip(
-            found.labels.tolist(), found.scores.tolist(), sequence.to_seconds(found.segments.double()), strict=True
-        )
-    ]
+    events = to_detections(found, sequence.to_seconds(found.segments.double()), config.id2label)
     if class_scores is None:
         return events
     return name_events(events, class_scores, top_classes=top_classes, max_events=config.max_detections)
+
+
+def to_detections(found: Segments, seconds: np.ndarray, names: Mapping[int, str]) -> list[Detection]:
+    """The segments of a video with the names of their classes and their (N, 2) seconds."""
+    return [
+        Detection(names[label], score, float(start), float(end))
+        for label, score, (start, end) in zip(found.labels.tolist(), found.scores.tolist(), seconds, strict=True)
+    ]
 
 
 def name_events(

@@ -123,7 +123,8 @@ class TemporalEmbeddings(nn.Module):
             for i in range(config.embedding_layers)
         )
         self.norms = nn.ModuleList(
-            nn.LayerNorm(width, config.layer_norm_eps) if config.embedding_norm else nn.Identity() for _ in self.layers
+            nn.LayerNorm(width, config.eps_behind_convolutions) if config.embedding_norm else nn.Identity()
+            for _ in self.layers
         )
         self.positions = None
         if config.use_absolute_positions:
@@ -174,7 +175,7 @@ class TemporalNeck(nn.Module):
         levels, width, norm = config.branch_layers + 1, config.neck_size, config.neck_norm
         self.is_pyramid = config.neck == "fpn"
         self.norms = nn.ModuleList(
-            nn.LayerNorm(width, config.layer_norm_eps) if norm else nn.Identity() for _ in range(levels)
+            nn.LayerNorm(width, config.eps_behind_convolutions) if norm else nn.Identity() for _ in range(levels)
         )
         if self.is_pyramid:
             self.laterals = nn.ModuleList(nn.Linear(config.hidden_size, width, bias=not norm) for _ in range(levels))

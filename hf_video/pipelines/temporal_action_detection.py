@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,22 +12,29 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 
 from hf_video.base.detection.events import Events
-from hf_video.base.detection.modeling import TemporalDetector
 from hf_video.base.detection.types import Detection
 from hf_video.clips.batching import VideoResult
+from hf_video.clips.frame_windows import read_frame_window_events, read_frame_windows
 from hf_video.clips.grid import parse_grid
+from hf_video.clips.read import ClipInputs
 from hf_video.clips.request import ClipRequest
-from hf_video.errors import (
-    CheckpointError,
-    VideoOptionError,
-    check_number,
-)
+from hf_video.errors import CheckpointError, VideoOptionError, check_number
 from hf_video.features.events import find_events
 from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
+from hf_video.features.window_detector import find_window_events, is_end_to_end, window_rows
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import READING_OPTIONS, VideoPipeline
 from hf_video.pipelines.event_classes import EventClasses, default_grid, default_smoothing
+from hf_video.pipelines.event_models import (
+    CLASSIFIER,
+    DETECTOR,
+    NMS_OPTIONS,
+    OPTIONS_OF,
+    TEXT,
+    describe,
+    kind_of,
+)
 from hf_video.pipelines.video_classification import (
     NOT_GIVEN,
     VideoClassificationPipeline,
@@ -39,28 +47,14 @@ from hf_video.pipelines.zero_shot_video_classification import (
     checked_labels,
     checked_templates,
 )
-from hf_video.video.frames.types import Videos
+from hf_video.video.frames.types import Videos, VideoSource
 
 if TYPE_CHECKING:
     import os
 
     from hf_video.base.detection.configuration import TemporalDetectionConfig
     from hf_video.clips.grid import GridLike
-    from hf_video.clips.read import ClipProcessor
-
-# Fields of a detector's configuration that decide which of its segments are kept.
-NMS_OPTIONS = (
-    *("nms", "nms_sigma", "nms_iou_threshold", "nms_min_score", "class_agnostic_nms", "voting_threshold"),
-    "max_detections",
-)
-DETECTOR, CLASSIFIER, TEXT = "a detector", "a classifier", "a model of video and text"
-# The kinds of models that an option is for; the others are for all.
-OPTIONS_OF = {
-    **dict.fromkeys(NMS_OPTIONS, (DETECTOR,)),
-    **dict.fromkeys(("candidate_labels", "hypothesis_template"), (TEXT,)),
-    **dict.fromkeys(("off_threshold", "smoothing", "background", "function_to_apply", "grid"), (CLASSIFIER, TEXT)),
-    **dict.fromkeys(("views", "num_frames", "frame_sampling_rate", "sampler", "sampler_options"), (CLASSIFIER, TEXT)),
-}
+    from hf_video.clips.read import ClipProcessor, Event
 
 
 class TemporalActionDetectionPipeline(VideoPipeline):
@@ -74,7 +68,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     **A detector** (ActionFormer, TriDet) works on features of the encoder in its sub-folder `encoder/`, on the grid of
     its configuration. Ready features may come in place of videos: a `FeatureSequence`, an array (T, D), or a list of
-    them.
+    them. **AdaTAD** sees the frames themselves, in overlapping windows of a longer video (`batch_size` counts them; by
+    default one at a time).
 
     **Any video classifier, and any model of video and text**, scores the clips of a grid; stretches of high scores are
     events (`hf_video.base.detection.types.Hysteresis`).
@@ -127,18 +122,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     @property
     def kind(self) -> str:
         """What the model is, of DETECTOR, CLASSIFIER and TEXT. Raises CheckpointError for one that finds no events."""
-        model = self.model
-        if isinstance(model, TemporalDetector):
-            return DETECTOR
-        if any("ForVideoClassification" in one.__name__ for one in type(model).__mro__):
-            if model.config.problem_type != "regression":
-                return CLASSIFIER
-        elif hasattr(model, "get_text_features") or "text" in getattr(model, "input_modalities", ()):
-            return TEXT
-        raise CheckpointError(
-            f"{type(model).__name__} finds no events: use a detector (ActionFormer, TriDet), a video classifier, or a "
-            "model of video and text such as VideoCLIP."
-        )
+        return kind_of(self.model)
 
     def _prepare(self) -> None:
         """Makes `clips`, the pipeline that gives a row of numbers for every clip: features or scores of classes."""
@@ -149,7 +133,12 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         self.encoder: SequenceEncoder | None = None
         self.clips: VideoPipeline | None = None
         self._why_no_encoder: CheckpointError | None = None
-        if self.kind == CLASSIFIER:
+        self.is_end_to_end = is_end_to_end(self.model)
+        if self.is_end_to_end:
+            super()._prepare()
+            if self._given_encoder is not None:
+                raise VideoOptionError(f"encoder= is for detectors of features. {describe(self.model)}")
+        elif self.kind == CLASSIFIER:
             self.clips = VideoClassificationPipeline(self.model, **parts, **options)
         elif self.kind == TEXT:
             self.clips = ZeroShotVideoClassificationPipeline(self.model, tokenizer=self.tokenizer, **parts, **options)
@@ -191,18 +180,11 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         kind = self.kind
         for name, value in {"grid": grid, **options}.items():
             if value is not None and kind not in OPTIONS_OF.get(name, (kind,)):
-                raise VideoOptionError(f"{name}={value!r} is for {' and '.join(OPTIONS_OF[name])}. {self._is(kind)}")
+                raise VideoOptionError(
+                    f"{name}={value!r} is for {' and '.join(OPTIONS_OF[name])}. {describe(self.model)}"
+                )
         reading, asked, answer = super()._sanitize_parameters(**options)
         return {**reading, **({} if grid is None else {"windows": parse_grid(grid)})}, asked, answer
-
-    def _is(self, kind: str) -> str:
-        name = type(self.model).__name__
-        if kind == CLASSIFIER:
-            labels = list(self.model.config.id2label.values())
-            return f"{name} is a classifier with {len(labels)} labels of its own: {', '.join(labels[:5])}, …"
-        if kind == TEXT:
-            return f"{name} compares videos with texts."
-        return f"{name} is a detector, whose clips and labels are those that it was trained on."
 
     def _options(
         self,
@@ -257,12 +239,14 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     def _config_with(self, merging: dict[str, Any]) -> TemporalDetectionConfig:
         """The detector's configuration with some fields changed, checked. Raises ConfigError."""
-        config = self.model.config
+        config = self.model.config.detector_config if self.is_end_to_end else self.model.config
         return type(config).from_dict({**config.to_dict(), **merging}) if merging else config
 
     # -- clips ------------------------------------------------------------------------------------------------------
 
     def _request(self, **asked: Any) -> ClipRequest:
+        if self.is_end_to_end:
+            return super()._request(**asked)
         if self.clips is None:
             raise self._why_no_encoder
         if self.encoder is not None:
@@ -274,7 +258,13 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     @property
     def _process(self) -> ClipProcessor:
-        return self.clips._process
+        return super()._process if self.clips is None else self.clips._process
+
+    def _reader(self, request: ClipRequest, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
+        if not self.is_end_to_end:
+            return super()._reader(request, asked)
+        windows = self.model.config.windows
+        return functools.partial(read_frame_window_events, windows=windows, request=request, process=self._process)
 
     def _ask(self, **asked: Any) -> dict[str, Any]:
         if self.kind != TEXT:
@@ -282,15 +272,24 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         texts = self.classes(**asked).all
         return self.clips._ask(candidate_labels=texts, hypothesis_template=asked.get("hypothesis_template"))
 
-    def _results(self, videos: Videos, *parts: Any, bad_files: str = "raise", **answer: Any) -> Iterator[Any]:
+    def _results(
+        self,
+        videos: Videos,
+        request: ClipRequest,
+        batch_size: int | None,
+        *parts: Any,
+        bad_files: str = "raise",
+        **answer: Any,
+    ) -> Iterator[Any]:
         if self.kind != DETECTOR:
-            self.classes(**answer).hysteresis(
-                None, **answer
-            )  # options that have no meaning are refused before a video is read
-        return super()._results(videos, *parts, bad_files=bad_files, **answer)
+            # Options that have no meaning are refused before a video is read.
+            self.classes(**answer).hysteresis(None, **answer)
+        if self.is_end_to_end and batch_size is None:
+            batch_size = 1  # a window is hundreds of frames
+        return super()._results(videos, request, batch_size, *parts, bad_files=bad_files, **answer)
 
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.clips._rows(asked, clips)
+        return super()._rows(asked, clips) if self.clips is None else self.clips._rows(asked, clips)
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -302,8 +301,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         several = isinstance(inputs, (list, tuple)) and len(inputs) > 0 and all(map(_are_features, inputs))
         if not several and not _are_features(inputs):
             return super().__call__(inputs, **options)
-        if self.kind != DETECTOR:
-            raise VideoOptionError(f"Features are for detectors. {self._is(self.kind)}")
+        if self.kind != DETECTOR or self.is_end_to_end:
+            raise VideoOptionError(f"Features are for detectors of features. {describe(self.model)}")
         reading, _, answer = self._sanitize_parameters(**options)
         fps = {**self._preprocess_params, **reading}.get("fps")
         answer = {**self._postprocess_params, **answer}
@@ -329,6 +328,9 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         return self._chosen(found, **answer)
 
     def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> Events:
+        if self.is_end_to_end:
+            merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
+            return self._chosen(find_window_events(self.model, result, self._config_with(merging)), **answer)
         timeline = result.seen.timeline
         if self.encoder is not None:
             sequence = FeatureSequence(result.vectors(), request.windows, timeline, self.encoder.digest)
@@ -371,7 +373,17 @@ class TemporalActionDetectionPipeline(VideoPipeline):
 
     # transformers' own steps, for one video at a time.
 
+    def preprocess(self, video: VideoSource, **options: Any) -> dict[str, torch.Tensor]:
+        """As `VideoPipeline.preprocess`; of a detector that sees frames, `pixel_values` and `mask` of all windows."""
+        if not self.is_end_to_end:
+            return super().preprocess(video, **options)
+        read = read_frame_windows(video, self.model.config.windows, self._request(**options), self._process)
+        windows = [one.inputs for one in read if isinstance(one, ClipInputs)]
+        return {name: torch.cat([one[name] for one in windows]) for name in windows[0]}
+
     def _forward(self, model_inputs: dict[str, torch.Tensor], **asked: Any) -> ModelOutput:
+        if self.is_end_to_end:
+            return ModelOutput(logits=self._run(lambda **inputs: window_rows(self.model, inputs), model_inputs))
         return self.clips._forward(model_inputs, **asked)
 
     def postprocess(self, model_outputs: ModelOutput, **answer: Any) -> np.ndarray:

@@ -37,6 +37,8 @@ class TemporalDetectionConfig(VideoConfig):
         backbone: kind of its blocks.
         neck: "identity" (a norm for each level) or "fpn" (a top-down pyramid).
         neck_norm: LayerNorm on the levels of the pyramid.
+        layer_norm_eps, conv_norm_eps: of the norms; the second of those behind convolutions of the start and the heads
+            and of the neck, None for the same (OpenTAD: 1e-6).
         drop_path_rate: stochastic depth of each residual branch. 0 also leaves out the learnt scale of the branches, as
             the official code does.
         regression_ranges: distances (low, high) to the farther boundary that each level answers for.
@@ -45,7 +47,8 @@ class TemporalDetectionConfig(VideoConfig):
         loss_normalizer, loss_normalizer_momentum: start and momentum of the running number of positive points.
         prior_probability: score that the class head starts from.
         empty_classes: class numbers without examples; their scores start near 0.
-        score_threshold, candidates_per_level: what is kept of a level before segments are compared.
+        score_threshold, candidates_per_level, max_candidates: what is kept of a level, and of all together (None: all
+            of them), before segments are compared.
         min_length: shortest segment that is kept, in steps of the grid.
         nms, nms_sigma, nms_iou_threshold, nms_min_score, class_agnostic_nms, voting_threshold, max_detections: how
             overlapping segments are merged; see `hf_video.layers.temporal_nms`.
@@ -79,6 +82,7 @@ class TemporalDetectionConfig(VideoConfig):
     neck_norm: bool = True
     drop_path_rate: float | int = 0.1
     layer_norm_eps: float = 1e-5
+    conv_norm_eps: float | None = None
     initializer_range: float = 0.02
     regression_ranges: list[list[int | float]] | list[tuple[int | float, int | float]] | None = None
     center_radius: float | int | None = 1.5
@@ -90,6 +94,7 @@ class TemporalDetectionConfig(VideoConfig):
     empty_classes: list[int] | tuple[int, ...] = ()
     score_threshold: float = 0.001
     candidates_per_level: int = 2000
+    max_candidates: int | None = None
     min_length: float = 0.05
     nms: str = "soft"
     nms_sigma: float = 0.5
@@ -109,6 +114,11 @@ class TemporalDetectionConfig(VideoConfig):
     def strides(self) -> list[int]:
         """Steps of the grid from one point of a level to the next."""
         return [2**level for level in range(self.branch_layers + 1)]
+
+    @property
+    def eps_behind_convolutions(self) -> float:
+        """Of the norms of `conv_norm_eps`."""
+        return self.layer_norm_eps if self.conv_norm_eps is None else self.conv_norm_eps
 
     @property
     def input_sizes(self) -> list[int]:
@@ -142,6 +152,7 @@ class TemporalDetectionConfig(VideoConfig):
                 )
         for name in ("candidates_per_level", "max_detections"):
             check_count(name, getattr(self, name), ConfigError)
+        check_count("max_candidates", self.max_candidates, ConfigError, optional=True)
         check_number("nms_sigma", self.nms_sigma, ConfigError, above=0)
         for name in ("score_threshold", "nms_min_score", "nms_iou_threshold", "voting_threshold", "min_length"):
             check_number(name, getattr(self, name), ConfigError, least=0)

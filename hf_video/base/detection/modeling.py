@@ -269,7 +269,11 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
                 self._candidates(score[video], offset[video], point, config)
                 for score, offset, point in zip(scores, offsets, points, strict=True)
             ]
-            found.append(Segments(*(torch.cat(values).cpu() for values in zip(*parts, strict=True))))
+            joined = [torch.cat(values).cpu() for values in zip(*parts, strict=True)]
+            if config.max_candidates is not None and len(joined[1]) > config.max_candidates:
+                best = joined[1].argsort(descending=True, stable=True)[: config.max_candidates]
+                joined = [values[best] for values in joined]
+            found.append(Segments(*joined))
         return found
 
     def merge(self, found: Segments, config: TemporalDetectionConfig) -> Segments:

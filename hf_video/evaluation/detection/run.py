@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.base.detection.modeling import TemporalDetector
 from hf_video.base.detection.types import Detection
-from hf_video.base.loading import loading, model_entry
+from hf_video.base.loading import find_processors, loading, model_entry
 from hf_video.data.rows import Skipped, plain_reason
 from hf_video.data.sources.division import Division, digest
 from hf_video.data.sources.event_files import EventFile, ScoredEvent, read_events, read_scored_events, video_key
@@ -21,6 +21,10 @@ from hf_video.evaluation.detection.report import DetectionReport, evaluate_detec
 from hf_video.features.events import find_events, load_sequence, name_events
 from hf_video.features.sequence_encoder import extract_sequences, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
+from hf_video.features.window_detector import WindowDetector, is_end_to_end
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ClassScores = Mapping[str, Mapping[str, float]]
 
@@ -102,8 +106,12 @@ def evaluate_detector(
         about, stated = videos.inspections.get(name), file.videos[name]
         facts = (stated.duration, stated.fps) if about is None else (about.seconds, about.fps)
         rows.append(EventRow(videos.paths[name], (), name, None, tuple(stated.events), *facts))
-    sequences: Iterator[FeatureSequence | Exception]
-    if any(row.source.endswith(FEATURE_ENDINGS) for row in rows):
+    sequences: Iterator[FeatureSequence | list[Detection] | Exception]
+    if is_end_to_end(detector):
+        chosen_processor, other = find_processors(detector, None, None)
+        finder = WindowDetector(detector, chosen_processor or other, batch_size=batch_size or 1, backend=backend)
+        sequences = finder.events_of(row.source for row in rows)
+    elif any(row.source.endswith(FEATURE_ENDINGS) for row in rows):
         sequences = (load_sequence(row, grid_of(detector.config)) for row in rows)
     else:
         given = {"device": device, "batch_size": batch_size, "cache": features, "backend": backend}
@@ -112,9 +120,12 @@ def evaluate_detector(
         sequences = extract_sequences(encoder, [row.source for row in rows], on_error="return")
     found: dict[str, list[Detection]] = {}
     for row, sequence in zip(rows, sequences, strict=True):
+        of_video = None if scores is None else _scores_of(scores, row.name)
         if isinstance(sequence, FeatureSequence):
-            of_video = None if scores is None else _scores_of(scores, row.name)
             found[row.name] = find_events(detector, sequence, class_scores=of_video)
+        elif isinstance(sequence, list):
+            most = detector.config.detector_config.max_detections
+            found[row.name] = sequence if of_video is None else name_events(sequence, of_video, max_events=most)
         else:
             skipped.append(Skipped(row.name, plain_reason(sequence, row.source, row.name), "damaged"))
     truth = {name: file.videos[name].events for name in chosen}
@@ -136,8 +147,8 @@ def choose_videos(file: EventFile, subset: str | None) -> list[str]:
 
 def load_detector(
     model: str | os.PathLike[str], *, revision: str | None = None, device: str | None = None
-) -> TemporalDetector:
-    """A saved ActionFormer or TriDet, in eval mode. Raises CheckpointError for anything else."""
+) -> TemporalDetector | PreTrainedModel:
+    """A saved ActionFormer, TriDet or AdaTAD, in eval mode. Raises CheckpointError for anything else."""
     from transformers import AutoConfig
 
     with loading(model):

@@ -139,7 +139,7 @@ class ActionFormerForTemporalActionDetection(ActionFormerPreTrainedModel, Tempor
         super().__init__(config)
         self.actionformer = ActionFormerModel(config)
         head = (config.neck_size, config.head_size)
-        shape = (config.head_layers, config.head_kernel_size, config.head_norm, config.layer_norm_eps)
+        shape = (config.head_layers, config.head_kernel_size, config.head_norm, config.eps_behind_convolutions)
         self.class_head = SharedHead(*head, config.num_labels, *shape)
         self.offset_head = SharedHead(*head, 2, *shape)
         self.offset_scales = nn.ModuleList(LevelScale() for _ in config.strides)

@@ -4,7 +4,7 @@ of the encoder only small adapters learn.
 
 A window of many frames is cut into chunks of as many as VideoMAE sees. Blocks attend within a chunk; an adapter behind
 each of them convolves over the time of all chunks joined. The mean over space, stretched to one vector for each frame,
-is the sequence that ActionFormer, with global attention, finds actions in.
+(or for each few), is the sequence that ActionFormer, with global attention, finds actions in.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class AdaTADPreTrainedModel(VideoPreTrainedModel):
 
 
 class AdaTADModel(AdaTADPreTrainedModel):
-    """VideoMAE with adapters: windows (B, T, C, H, W) to sequences (B, T, D), one vector for each frame.
+    """VideoMAE with adapters: windows (B, T, C, H, W) to sequences (B, T / frames_per_step, D).
 
     With `freeze_encoder` all but the adapters is frozen, and in eval mode while the model is in training, except for
     stochastic depth.
@@ -176,13 +176,14 @@ class AdaTADModel(AdaTADPreTrainedModel):
             return_dict: False for a tuple.
 
         Returns:
-            `last_hidden_state` (B, T, D): a vector for each frame.
+            `last_hidden_state` (B, T / frames_per_step, D): a vector for each step of the detector.
 
         Raises:
             ModelInputError: a window of another shape.
         """
         sequence = self.token_map(pixel_values).mean((2, 3))
-        stretched = F.interpolate(sequence.transpose(1, 2), pixel_values.shape[1], mode="linear").transpose(1, 2)
+        steps = pixel_values.shape[1] // self.config.frames_per_step
+        stretched = F.interpolate(sequence.transpose(1, 2), steps, mode="linear").transpose(1, 2)
         return self.to_output(VideoModelOutput(last_hidden_state=stretched), return_dict)
 
     @video_features
@@ -219,8 +220,9 @@ class AdaTADForTemporalActionDetection(AdaTADPreTrainedModel):
     ) -> TemporalDetectionOutput | tuple:
         """Args:
             pixel_values: windows (B, T, C, H, W), normalised; T is a multiple of the encoder's `num_frames`.
-            mask: (B, T), True where a frame is of the video and no padding; None for all of them.
-            segments: for the loss, (N, 2) for each window, start and end in frames of the window.
+            mask: (B, T / frames_per_step), True where a step lies in the video; None for all of them. Frames behind the
+                end are the last one again, as the processor and the official code have it, and are seen by the encoder.
+            segments: for the loss, (N, 2) for each window, start and end in steps of the window.
             labels: for the loss, (N,) class numbers for each window.
             return_dict: False for a tuple.
 
@@ -231,8 +233,6 @@ class AdaTADForTemporalActionDetection(AdaTADPreTrainedModel):
             ModelInputError: a window or a mask of another shape.
         """
         sequence = self.adatad(pixel_values, return_dict=True).last_hidden_state
-        if mask is not None and mask.shape == sequence.shape[:2]:
-            sequence = sequence * mask[..., None]
         return self.detector(sequence, mask, segments, labels, return_dict=return_dict)
 
     @torch.no_grad()
@@ -247,11 +247,11 @@ class AdaTADForTemporalActionDetection(AdaTADPreTrainedModel):
         Args:
             output: of `forward`, in eval mode.
             config: whose fields decide which segments are kept and how they are merged; None for `detector_config`.
-            starts: for windows of one video, the frame of the video at which each begins. Their segments are joined
+            starts: for windows of one video, the step of the video at which each begins. Their segments are joined
                 before they are merged, as the authors do it.
 
         Returns:
-            One `Segments` for each window, or with `starts` one for the video, best first, positions in frames.
+            One `Segments` for each window, or with `starts` one for the video, best first, positions in steps.
         """
         if starts is None:
             return self.detector.find_segments(output, config)
