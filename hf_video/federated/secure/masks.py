@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_video.errors import BackendError
+from hf_video.errors import BackendError, FederatedError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 
-def _import_cryptography() -> None:
+def import_cryptography() -> None:
+    """Raises BackendError, with what to install, where the library is not there."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -29,7 +30,7 @@ def _import_cryptography() -> None:
 
 def new_key() -> X25519PrivateKey:
     """Draws a key pair; one is used for one round."""
-    _import_cryptography()
+    import_cryptography()
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     return X25519PrivateKey.generate()
@@ -37,7 +38,7 @@ def new_key() -> X25519PrivateKey:
 
 def private_key(secret: bytes) -> X25519PrivateKey:
     """The key pair of 32 secret bytes."""
-    _import_cryptography()
+    import_cryptography()
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     return X25519PrivateKey.from_private_bytes(secret)
@@ -55,13 +56,16 @@ def agreed_key(own: X25519PrivateKey, other: bytes, info: bytes) -> bytes:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    shared = own.exchange(X25519PublicKey.from_public_bytes(other))
+    try:
+        shared = own.exchange(X25519PublicKey.from_public_bytes(other))
+    except ValueError as error:
+        raise FederatedError(f"A client's key for a secure sum can't be used: {error}") from None
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(shared)
 
 
 def mask_stream(key: bytes, size: int) -> np.ndarray:
     """(size,) uint32 of the stream of a key, which is used for this alone."""
-    _import_cryptography()
+    import_cryptography()
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import CTR
