@@ -12,16 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hf_video.base.written_files import atomic_write
 from hf_video.errors import BackendError, FederatedError, check_count
 from hf_video.federated.arrays import Arrays, is_floating, narrowed, widened
-
-if TYPE_CHECKING:
-    import tenseal
 
 POLY_DEGREE, PRIME_BITS, SCALE = 4096, (54, 54), 2.0**40
 SLOTS = POLY_DEGREE // 2  # numbers in a ciphertext
@@ -59,7 +56,7 @@ class HomomorphicKeys:
         # SHA-256 of the public keys, made with them, by which two key files are told apart.
         self.fingerprint = content[begin : begin + 32].hex()
         try:
-            self.context: tenseal.Context = tenseal.context_from(content[begin + 32 :])
+            self.context = tenseal.context_from(content[begin + 32 :])
         except (ValueError, RuntimeError) as error:
             raise FederatedError(f"A key file for homomorphic encryption is damaged: {error}") from None
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays
-from hf_video.federated.payload import Payload
+from hf_video.federated.payload import Payload, Value
 from hf_video.federated.secure.layout import SumLayout, SumSettings
 from hf_video.federated.secure.masks import agreed_key, mask_stream, pair_masks, private_key
 from hf_video.federated.secure.protocol import (
@@ -177,7 +177,8 @@ class SecureSum:
         question = dict.fromkeys(survivors, Payload(values={"survivors": survivors}))
         signed = self._answers(ask, CONFIRM, question, _signature_check, faults, roster.quorum)
         signers = sorted(signed)
-        proof = Payload(values={"signers": signers, "signatures": [signed[one].values["signature"] for one in signers]})
+        signatures: list[bytes] = [signed[signer].values["signature"] for signer in signers]
+        proof = Payload({"signers": signers, "signatures": signatures})
 
         def gives_shares(client: str, answer: Payload) -> bool:
             owners = [name for name in roster.holders(client) if name in masked]
@@ -199,7 +200,7 @@ def _tasks(task: Payload, roster: Roster, shares: Mapping[str, Payload]) -> dict
     tasks = {}
     for client in sorted(shares):
         senders = [name for name in roster.holders(client) if name in sealed and name != client]
-        relayed = {
+        relayed: dict[str, Value] = {
             PREFIX + "clients": sorted(shares),
             PREFIX + "senders": senders,
             PREFIX + "shares": [sealed[sender][client] for sender in senders],
