@@ -200,10 +200,11 @@ def _tasks(task: Payload, roster: Roster, shares: Mapping[str, Payload]) -> dict
     tasks = {}
     for client in sorted(shares):
         senders = [name for name in roster.holders(client) if name in sealed and name != client]
+        sealed_for_it: list[bytes] = [sealed[sender][client] for sender in senders]
         relayed: dict[str, Value] = {
             PREFIX + "clients": sorted(shares),
             PREFIX + "senders": senders,
-            PREFIX + "shares": [sealed[sender][client] for sender in senders],
+            PREFIX + "shares": sealed_for_it,
         }
         tasks[client] = replace(task, values={**task.values, **relayed})
     return tasks
