@@ -125,9 +125,14 @@ class Compression:
         Raises:
             FederatedError: It is not of this form, or of a tensor of another size.
         """
-        expected = {"int8": {"int8": np.int8, "scale": np.float32}, "fp16": {"fp16": np.float16}}
-        dtypes = expected.get(self.kind, {"indices": np.int32, "values": np.float32})
-        if {name: part.dtype for name, part in parts.items()} != {n: np.dtype(kind) for n, kind in dtypes.items()}:
+        expected: dict[str, dict[str, type[np.generic]]] = {
+            "int8": {"int8": np.int8, "scale": np.float32},
+            "fp16": {"fp16": np.float16},
+        }
+        expected["topk"] = {"indices": np.int32, "values": np.float32}
+        if {name: part.dtype for name, part in parts.items()} != {
+            n: np.dtype(kind) for n, kind in expected[self.kind].items()
+        }:
             raise FederatedError(f"it is not compressed by {self.kind}")
         if not all(np.isfinite(part).all() for part in parts.values()):
             raise FederatedError("it has numbers that are not finite")
