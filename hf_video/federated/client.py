@@ -11,7 +11,8 @@ from typing import Any
 from hf_video.base.version import __version__
 from hf_video.data.rows import VideoRows
 from hf_video.errors import FederatedError, HFVideoError
-from hf_video.federated.arrays import Arrays
+from hf_video.federated.arrays import Arrays, to_arrays, to_tensors
+from hf_video.federated.compression import compress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.payload import Payload, Value
 from hf_video.federated.rules.strategies import ClientResult
@@ -89,8 +90,16 @@ class ClientRuntime:
         return Payload(values)
 
     def train(self, payload: Payload) -> Payload:
-        result = self.trainer(read_config(payload)).fit(client_task(payload))
-        return result_payload(result)
+        config, task = read_config(payload), client_task(payload)
+        answer = result_payload(self.trainer(config).fit(task))
+        compression = parse_compression(config.compression)
+        if compression is None:
+            return answer
+        left = self.store.load("residual", task.round)
+        answer, residual = compress_payload(answer, task.arrays, compression, left and to_arrays(left))
+        if residual:
+            self.store.save("residual", task.round, to_tensors(residual))
+        return answer
 
     def evaluate(self, payload: Payload) -> Payload:
         return Payload(dict(self.trainer(read_config(payload)).evaluate(client_task(payload))))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from hf_video.errors import FederatedError, check_choice, check_count, check_number, did_you_mean, unknown_name
+from hf_video.federated.combinations import Combination, check_combination
+from hf_video.federated.compression import parse_compression
 from hf_video.federated.keys import KeyPolicy
 from hf_video.federated.rules import robust, server_optimizers, strategies
 from hf_video.federated.rules.strategies import AggregationStrategy
@@ -37,6 +39,7 @@ STRATEGIES: dict[str, type[AggregationStrategy]] = {
 }
 TASKS = ("classification", "pretraining", "video-text")
 BAD_UPDATES = ("skip", "stop")
+SECURE = (None, "secagg", "he")
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,21 @@ class FederatedConfig:
         if self.local_steps is not None:
             check_count("local_steps", self.local_steps, FederatedError)
         self.key_policy()
-        self.make_strategy(num_clients=max(self.min_clients, 1))
+        strategy = self.make_strategy(num_clients=max(self.min_clients, 1))
+        parse_compression(self.compression)
+        secure = None if self.secure in (None, "none") else parse_options("secure", self.secure)[0]
+        check_choice("secure", secure, SECURE, FederatedError)
+        text = isinstance(self.privacy, str)
+        unit = self.privacy.partition(":")[0] if text else None if self.privacy is None else self.privacy.get("unit")
+        check_combination(
+            Combination(
+                strategy=strategy.name,
+                secure=secure,
+                compression=None if self.compression == "none" else self.compression,
+                privacy=unit,
+                max_update_norm=self.max_update_norm is not None,
+            )
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FederatedConfig:

@@ -25,8 +25,10 @@ from hf_video.base.written_files import read_json, write_json
 from hf_video.errors import FederatedError, HFVideoError, OutputError
 from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_floating, to_arrays, to_tensors, widened
 from hf_video.federated.client import client_result, task_payload
+from hf_video.federated.compression import decompress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.exchange import ClientFailure, Exchange
+from hf_video.federated.payload import Payload
 from hf_video.federated.privacy.clients import update_norm
 from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 from hf_video.federated.trainers import ClientTask
@@ -134,12 +136,15 @@ class FederatedRun:
         for client in chosen:
             self.audit("sent", round=report.round, client=client, bytes=payload.nbytes)
         answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), deadline)
-        results = {}
+        results, compression = {}, parse_compression(self.config.compression)
         for client, answer in answers.items():
+            received = answer.nbytes if isinstance(answer, Payload) else 0
             if isinstance(answer, ClientFailure):
                 self.reject(report, client, answer.reason)
                 continue
             try:
+                if compression is not None:
+                    answer = decompress_payload(answer, self.state.arrays, compression, client)
                 results[client] = self.accept(client, client_result(client, answer))
             except FederatedError as error:
                 self.reject(report, client, str(error))
@@ -148,7 +153,7 @@ class FederatedRun:
                 continue
             digest = arrays_digest(results[client].arrays)
             norm = update_norm(self.change(results[client].arrays))
-            facts = {"round": report.round, "client": client, "bytes": answer.nbytes, "sha256": digest, "norm": norm}
+            facts = {"round": report.round, "client": client, "bytes": received, "sha256": digest, "norm": norm}
             self.audit("received", **facts)
         return results
 
