@@ -16,6 +16,7 @@ from hf_video.clips.grid import FeatureGrid
 from hf_video.data.sources.events import EventRow
 from hf_video.errors import ConfigError
 from hf_video.features.sequences import FeatureSequence
+from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 
 # Fields that are fitted where neither recipe nor user sets them.
 FITTED = ("max_length", "branch_layers")
@@ -24,6 +25,7 @@ STEPS = 3  # of the grid that a short event spans
 SHORT = 0.05  # share of events that may be shorter
 LEVELS = (2, 7)  # halvings, at least and at most
 TRIES = 256
+WINDOW = (128, 768)  # frames of a window, at least and at most
 
 
 def fit_grid(own: FeatureGrid, num_frames: int, rows: Sequence[EventRow]) -> FeatureGrid:
@@ -41,6 +43,28 @@ def fit_grid(own: FeatureGrid, num_frames: int, rows: Sequence[EventRow]) -> Fea
     short = float(np.quantile(lengths, SHORT))
     span = int(min(own.num_frames, max(num_frames, round(2 * short))))
     return replace(own, num_frames=span, stride=max(int(min(span / 4, short / STEPS)), 1))
+
+
+def fit_windows(encoder: VideoMAEConfig, rows: Sequence[EventRow]) -> dict[str, int]:
+    """`num_frames` of a window, `feature_stride` and `branch_layers` of a detector that sees frames: `STEPS` of the
+    encoder's time steps for a short event, and windows of twice the longest event, from `WINDOW[0]` to `WINDOW[1]`
+    frames and no longer than the longest video.
+
+    Args:
+        encoder: whose `num_frames` windows are multiples of.
+        rows: videos to train on.
+    """
+    spans = [(event.end - event.start) * row.fps for row in rows if row.fps for event in row.events]
+    videos = [row.duration * row.fps for row in rows if row.fps and row.duration]
+    stride = max(int(np.quantile(spans, SHORT) / (STEPS * encoder.patch[0])), 1) if spans else 1
+    longest = max(spans, default=float(WINDOW[0])) / stride
+    frames = min(max(2 * longest, WINDOW[0]), WINDOW[1], max(videos, default=np.inf) / stride)
+    low, high = LEVELS
+    return {
+        "num_frames": max(math.ceil(frames / encoder.num_frames), 1) * encoder.num_frames,
+        "feature_stride": stride,
+        "branch_layers": min(max(math.ceil(math.log2(max(longest, 4) / 4)), low), high),
+    }
 
 
 def fit_to_events(

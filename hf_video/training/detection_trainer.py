@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import TrainerControl
 
+from hf_video.base.detection.types import Detection
+from hf_video.data.rows import Skipped, plain_reason
 from hf_video.evaluation.detection.report import DetectionReport, evaluate_detections
 from hf_video.features.events import find_events
+from hf_video.features.window_detector import WindowDetector
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.segments import SegmentCollator, SegmentDataset
+from hf_video.training.segments import SegmentCollator, SegmentDataset, WindowCollator, WindowDataset
 from hf_video.training.trainer import VideoTrainer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from hf_video.base.detection.modeling import TemporalDetector
 
 
@@ -23,6 +28,7 @@ class DetectionTrainer(VideoTrainer):
     classes and `thresholds`, `eval_mAP@0.5` and `eval_mAP@0.75` (the lowest and the middle one), by `protocol`."""
 
     control: TrainerControl
+    collator: type = SegmentCollator
 
     def __init__(
         self,
@@ -34,7 +40,7 @@ class DetectionTrainer(VideoTrainer):
         **kwargs: Any,
     ) -> None:
         self.thresholds, self.protocol = thresholds, protocol
-        super().__init__(model, args, SegmentCollator(), **kwargs)
+        super().__init__(model, args, self.collator(), **kwargs)
 
     def evaluate(
         self,
@@ -58,16 +64,38 @@ class DetectionTrainer(VideoTrainer):
 
     def report(self, dataset: SegmentDataset, name: str = "detector") -> DetectionReport:
         """Finds the events of all videos, with the averaged weights where there are any, and compares."""
-        model: TemporalDetector = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         training = model.training
         model.eval()
         try:
             with self.averaged():
-                found = {
-                    row.name: find_events(model, sequence)
-                    for row, sequence in zip(dataset.rows, dataset.sequences, strict=True)
-                }
+                found, skipped = self.find(model, dataset)
         finally:
             model.train(training)
         truth = {row.name: row.events for row in dataset.rows}
-        return evaluate_detections(truth, found, model=name, protocol=self.protocol, thresholds=self.thresholds)
+        limits = {"protocol": self.protocol, "thresholds": self.thresholds}
+        return evaluate_detections(truth, found, model=name, skipped=skipped, **limits)
+
+    def find(
+        self, model: TemporalDetector, dataset: SegmentDataset
+    ) -> tuple[dict[str, list[Detection]], list[Skipped]]:
+        """The events of each video by its name, and the videos that can't be read."""
+        pairs = zip(dataset.rows, dataset.sequences, strict=True)
+        return {row.name: find_events(model, sequence) for row, sequence in pairs}, []
+
+
+class EndToEndTrainer(DetectionTrainer):
+    """Trains on `WindowDataset`s. `processing_class` is the detector's processor."""
+
+    collator = WindowCollator
+
+    def find(self, model: PreTrainedModel, dataset: WindowDataset) -> tuple[dict[str, list[Detection]], list[Skipped]]:
+        rows, detector = dataset.rows, WindowDetector(model, self.processing_class)
+        found: dict[str, list[Detection]] = {}
+        skipped = []
+        for row, one in zip(rows, detector.events_of(row.source for row in rows), strict=True):
+            if isinstance(one, Exception):
+                skipped.append(Skipped(row.name, plain_reason(one, row.source, row.name), "damaged"))
+            else:
+                found[row.name] = one
+        return found, skipped

@@ -1,4 +1,4 @@
-"""Sequences of features with their events, as detectors are trained on them."""
+"""Sequences of features, or windows of frames, with their events, as detectors are trained on them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_video.base.detection.configuration import TemporalDetectionConfig
-from hf_video.data.datasets.dataset import generator, sample_seed
-from hf_video.data.rows import Skipped, VideoRow
+from hf_video.base.processing import ClipProcessing
+from hf_video.clips.frame_windows import FrameWindows, to_steps
+from hf_video.data.datasets.captions import flattened
+from hf_video.data.datasets.dataset import (
+    FRAMES,
+    PIXELS,
+    VideoDataset,
+    generator,
+    keep_freed_memory,
+    sample_seed,
+)
+from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.data.sources.events import EventRow
 from hf_video.errors import ConfigError, check_number, is_number
 from hf_video.features.sequences import FeatureSequence
+from hf_video.video.reader import VideoReader
 
 TRIALS = 200  # places that a crop is looked for in, as in the official code
 
@@ -126,6 +137,82 @@ class SegmentDataset(Dataset):
             first, last, segments, kept = self.crop.choose(len(features), segments, draw)
             features, labels = features[first:last], labels[kept]
         return {"features": features, "segments": segments, "labels": labels}
+
+
+class WindowDataset(VideoDataset):
+    """Windows of the frames of videos with their events, for detectors that are trained end to end: `pixel_values`
+    (T, C, H, W) normalised, `mask` (steps,), `segments` (N, 2) in steps of the window and `labels` (N,) int64.
+
+    Args:
+        rows: the videos.
+        processor: of the detector.
+        windows: how videos are cut.
+        numbers: number of each label.
+        crop: which piece of a video a sample is, see `Crop`; with `FrameWindows.whole` all of it.
+        options: of `VideoDataset`; without an augmentation the processor resizes and crops.
+    """
+
+    def __init__(
+        self,
+        rows: VideoRows,
+        processor: ClipProcessing,
+        windows: FrameWindows,
+        numbers: dict[str, int],
+        crop: Crop,
+        **options: Any,
+    ) -> None:
+        super().__init__(rows, processor, **options)
+        self.windows, self.numbers, self.crop = windows, numbers, crop
+
+    def _make(self, row: EventRow, epoch: int, index: int, view: int = 0) -> dict[str, Any] | list[dict[str, Any]]:
+        if torch.utils.data.get_worker_info() is not None:
+            keep_freed_memory()
+        samples = [self._sample(row, epoch, index, repeat) for repeat in range(self.repeats)]
+        return samples if self.repeats > 1 else samples[0]
+
+    def _sample(self, row: EventRow, epoch: int, index: int, repeat: int) -> dict[str, Any]:
+        times = np.array([(event.start, event.end) for event in row.events], dtype=np.float64).reshape(-1, 2)
+        labels = tuple(self.numbers[event.label] for event in row.events)
+        with VideoReader(self._opened(row.source), **self.request.decode) as reader:
+            numbers, length = self.windows.frames(reader), self.windows.frames_per_step
+            segments = torch.from_numpy(to_steps(times, self.windows.timeline(reader))).float()
+            first, steps = 0, self.windows.steps
+            if not self.windows.whole:
+                draw = generator(sample_seed(self.seed, epoch, index, repeat, FRAMES))
+                first, last, segments, kept = self.crop.choose(-(-len(numbers) // length), segments, draw)
+                steps = last - first
+                labels = tuple(label for label, keep in zip(labels, kept.tolist(), strict=True) if keep)
+            window = self.windows.cut(numbers, first, steps)
+            wanted, places = np.unique(window.indices, return_inverse=True)
+            frames = torch.from_numpy(reader.get_frames(wanted).data)
+        options: dict[str, Any] = {"return_tensors": "pt", "do_sample_frames": False, "num_crops": 1}
+        draw = generator(sample_seed(self.seed, epoch, index, repeat, PIXELS))
+        if self.augmentation is not None:
+            frames, changed = self.augmentation.with_label(frames, labels, generator=draw)
+            assert isinstance(changed, tuple)
+            labels = changed
+            options.update(do_resize=False, do_center_crop=False)
+        clip = self.processor(frames, input_data_format="channels_last", **options)["pixel_values"][0][places]
+        if self.augmentation is not None:
+            clip = self.augmentation.erase(clip, generator=draw)
+        return {
+            "pixel_values": clip,
+            "mask": torch.arange(self.windows.steps) < window.steps,
+            "segments": segments,
+            "labels": torch.tensor(labels, dtype=torch.int64),
+        }
+
+
+class WindowCollator:
+    """Samples of a `WindowDataset` to a batch: `pixel_values` (B, T, C, H, W) and `mask` (B, steps), `segments` and
+    `labels` as lists."""
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        flat = flattened(samples)
+        return {
+            **{name: torch.stack([one[name] for one in flat]) for name in ("pixel_values", "mask")},
+            **{name: [one[name] for one in flat] for name in ("segments", "labels")},
+        }
 
 
 class SegmentCollator:

@@ -15,6 +15,9 @@ and kept, and the detector's folder holds it too:
 
   hf-video train videos/ --task detection --annotations events.json --model my-encoder --output my-detector
   hf-video train i3d/ --task detection --annotations thumos14.json --recipe actionformer:thumos14
+  hf-video train videos/ --task detection --annotations events.json --model my-videomae --detector adatad
+
+The last one trains end to end: on frames, with adapters in the VideoMAE, whose own weights stay.
 
 --task anomaly trains a head for anomalies from a list of videos that are normal or abnormal as a whole; MODEL is the
 encoder, whose features are made once and kept. hf-video anomalies scores files with it:
@@ -79,7 +82,8 @@ def add_arguments(parser: Parser) -> None:
         help="detection: events of the videos (json, csv); anomaly: a list of videos, 0 or 1 after each; "
         "moment-retrieval: sentences (jsonl); spatio-temporal-detection: boxes (csv)")  # fmt: skip
     add("--detector",
-        help="detection: actionformer (default), tridet, a configuration, or one to go on from; anomaly: rtfm "
+        help="detection: actionformer (default), tridet, adatad (end to end on frames), a configuration, or one to go "
+        "on from; anomaly: rtfm "
         "(default) or mil_ranking")  # fmt: skip
     add("--grid", metavar="16/4", help="of features: frames of a clip and its step, or 2s/0.5s (default: fitted)")
     add("--features", metavar="DIR", help="where features are kept (default: OUTPUT/features)")

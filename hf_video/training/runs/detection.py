@@ -9,14 +9,11 @@ they are kept elsewhere), `training_summary.json`, `evaluation/<split>/` with re
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 from transformers import set_seed
 
@@ -26,35 +23,28 @@ from hf_video.base.loading import loading
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.data.sources.division import Division
-from hf_video.data.sources.events import FEATURE_ENDINGS, count_events, event_rows, load_events, one_class
+from hf_video.data.sources.events import FEATURE_ENDINGS, event_rows
 from hf_video.data.sources.files import is_video
-from hf_video.errors import CheckpointError, ConfigError, DataError, pluralize, unknown_name
-from hf_video.evaluation.detection.report import DetectionReport
+from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.features.events import load_sequence
 from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, save_encoder
 from hf_video.features.sequences import FeatureSequence
-from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.detection_sizes import FITTED, fit_grid, fit_to_events, set_scale
 from hf_video.training.detection_trainer import DetectionTrainer
 from hf_video.training.measurement import BatchCost
 from hf_video.training.plan import TrainingPlan, check_schedule
 from hf_video.training.recipes import setting_names
+from hf_video.training.runs.end_to_end import EndToEndTraining
+from hf_video.training.runs.events import DATA_FIELDS, FINDERS, HEAD, EventTraining
 from hf_video.training.runs.model_loading import LoadedModel, check_fields, find_source, load_model
-from hf_video.training.runs.run import Task, run_training
-from hf_video.training.runs.summary import format_summary, make_summary
+from hf_video.training.runs.run import run_training
 from hf_video.training.segments import Crop, SegmentDataset
 from hf_video.training.trainer import VideoTrainer
 
 if TYPE_CHECKING:
     from hf_video.clips.grid import GridLike
 
-TASK = "ForTemporalActionDetection"
-FINDERS = {name: entry for name, entry in DETECTORS.items() if any(TASK in one for one in entry.by_name)}
-DATA_FIELDS = (
-    *("grid", "truncation_threshold", "crop_ratio", "invalid", "ignore_labels", "label_column", "class_agnostic"),
-    *("thresholds", "protocol", "repeats"),
-)
 FEATURES = "features"
 
 
@@ -88,11 +78,12 @@ def train_detector(
         annotations: ActivityNet's JSON or a table, see `hf_video.data.sources.event_files`. Without subsets a part of
             the videos is kept for the test.
         encoder: A folder or name on the Hub of a video model, ours or stock, or a model type (random weights). None
-            with ready-made features.
+            with ready-made features. For "adatad" the VideoMAE that its encoder starts from.
         detector: "actionformer", "tridet", a JSON or YAML file of configuration fields, or a folder or name on the Hub
-            of one that training goes on from.
-        recipe: See `load_recipe`; default "detection_small". `model` are fields of the detector's configuration; what
-            it leaves open is fitted to the events.
+            of one that training goes on from. "adatad" is trained end to end on frames: adapters in its encoder, and
+            the detector.
+        recipe: See `load_recipe`; default "detection_small", or "adatad". `model` are fields of the detector's
+            configuration; what it leaves open is fitted to the events.
         output: Folder of the run; default "<data>-<detector>".
         settings: Changes of the recipe, "training.learning_rate=1e-3".
         grid: Clips of the features, see `parse_grid`. Default: the recipe's, else the encoder's own clip, shortened to
@@ -111,62 +102,47 @@ def train_detector(
         HFVideoError, TrainingInterrupted: As `finetune`.
     """
     output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}-{Path(detector).stem}")
-    task = DetectorTraining(
-        data,
-        annotations,
-        encoder,
-        find_source(detector, known=FINDERS),
-        grid=None if grid is None else parse_grid(grid),
-        features=Path(features) if features is not None else output / FEATURES,
-        reading={"test_size": test_size, "group_pattern": group_pattern},
-        making={name: value for name, value in (("batch_size", batch_size), ("device", device)) if value is not None},
-        revision=revision,
-    )
+    source = find_source(detector, known=FINDERS)
+    common = (data, annotations, encoder, source)
+    shared = {"reading": {"test_size": test_size, "group_pattern": group_pattern}, "revision": revision}
+    making = {name: value for name, value in (("batch_size", batch_size), ("device", device)) if value is not None}
+    if source.model_type == "adatad":
+        idle = {"grid": grid, "features": features, **making}
+        if given := [name for name, value in idle.items() if value is not None]:
+            raise ConfigError(f"adatad is trained on frames, without features: leave {given[0]} out.")
+        task: EventTraining = EndToEndTraining(*common, **shared)
+    else:
+        task = DetectorTraining(
+            *common,
+            **shared,
+            grid=None if grid is None else parse_grid(grid),
+            features=Path(features) if features is not None else output / FEATURES,
+            making=making,
+        )
     run = {"resume": resume, "overwrite": overwrite, "yes": yes, "push_to_hub": push_to_hub, "private": private}
-    return run_training(task, recipe or "detection_small", output, settings, **run)
+    default = "adatad" if source.model_type == "adatad" else "detection_small"
+    return run_training(task, recipe or default, output, settings, **run)
 
 
-class DetectorTraining(Task):
-    """Events of videos. `model_type` is the detector's."""
+class DetectorTraining(EventTraining):
+    """A detector on features, which an encoder that is not trained makes, or which are there."""
 
-    name = "detection"
+    data_fields = ("grid", *DATA_FIELDS)
 
     def __init__(
-        self,
-        data: str | os.PathLike[str],
-        annotations: str | os.PathLike[str],
-        encoder: str | None,
-        source: Any,
-        *,
-        grid: FeatureGrid | None,
-        features: Path,
-        reading: Mapping[str, Any],
-        making: Mapping[str, Any],
-        revision: str | None,
+        self, *common: Any, grid: FeatureGrid | None, features: Path, making: Mapping[str, Any], **more: Any
     ) -> None:
-        super().__init__(source.name, source.model_type)
-        self.data, self.annotations, self.encoder_name, self.source = data, annotations, encoder, source
-        self.grid, self.features, self.reading = grid, features, dict(reading)
-        self.making, self.revision = dict(making), revision
+        super().__init__(*common, **more)
+        self.grid, self.features, self.making = grid, features, dict(making)
         self.encoder: SequenceEncoder | None = None
         self.sequences: dict[str, list[FeatureSequence]] = {}
 
     # ---- data ----
 
     def read_splits(self) -> dict[str, VideoRows]:
-        chosen = self.recipe["data"]
-        if unknown := [name for name in chosen if name not in DATA_FIELDS]:
-            raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
-        self.grid = self.grid or (None if chosen.get("grid") is None else parse_grid(chosen["grid"]))
-        options = {
-            name: chosen[name] for name in ("invalid", "ignore_labels", "label_column") if chosen.get(name) is not None
-        }
-        splits = load_events(self.data, self.annotations, **self.reading, **options)
-        if chosen.get("class_agnostic"):
-            splits = {name: one_class(rows) for name, rows in splits.items()}
-        train = splits.get("train")
-        if train is None or not sum(count_events(train).values()):
-            raise DataError(f"{self.annotations} has no event to train on in the videos of {self.data}.")
+        splits = super().read_splits()
+        grid = self.recipe["data"].get("grid")
+        self.grid = self.grid or (None if grid is None else parse_grid(grid))
         if self.is_features != (self.encoder_name is None):
             raise ConfigError(
                 f"{self.data} holds ready-made features: leave the encoder (--model) out."
@@ -175,52 +151,20 @@ class DetectorTraining(Task):
             )
         return splits
 
+    def description(self) -> dict[str, Any]:
+        return {**super().description(), "grid": None if self.grid is None else str(self.grid)}
+
+    def describe_data(self) -> TrainingPlan:
+        plan = super().describe_data()
+        print("Making features, or reading those that are there ...", flush=True)
+        return plan
+
     @property
     def is_features(self) -> bool:
         """Whether the data are features already."""
         rows = next(iter(self.splits.values())) if self.splits else ()
         sources = [row.source for row in rows] or [str(path) for path in Path(self.data).rglob("*") if path.is_file()]
         return any(one.endswith(FEATURE_ENDINGS) for one in sources) and not any(map(is_video, sources))
-
-    def fit_recipe(self) -> dict[str, Any]:
-        """Also keeps the best checkpoint where there are videos to choose it by, besides those of the test."""
-        recipe = super().fit_recipe()
-        if "validation" in self.splits:
-            best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_mAP", "greater_is_better": True}
-            recipe["training"] = {**best, **recipe["training"]}
-        return recipe
-
-    def evaluation_rows(self) -> VideoRows | None:
-        return self.splits.get("validation") or self.splits.get("test")
-
-    def description(self) -> dict[str, Any]:
-        rows = [row for part in self.splits.values() for row in event_rows(part)]
-        events = [(row.name, event.label, event.start, event.end) for row in rows for event in row.events]
-        return {
-            **super().description(),
-            "encoder": self.encoder_name,
-            "grid": None if self.grid is None else str(self.grid),
-            "events_sha256": hashlib.sha256(json.dumps(events).encode()).hexdigest(),
-        }
-
-    def describe_data(self) -> TrainingPlan:
-        plan, train = TrainingPlan(), self.splits["train"]
-        sizes = {name: len(rows) for name, rows in self.splits.items()}
-        plan.add("videos", ", ".join(f"{count} {name}" for name, count in sizes.items()), videos=sizes)
-        counts = {name: count_events(rows) for name, rows in self.splits.items()}
-        shown = ", ".join(f"{sum(one.values()):,} {name}" for name, one in counts.items())
-        plan.add("events", f"{shown}, of {pluralize(len(train.labels), 'class', 'classes')}", events=counts)
-        lengths = np.array([event.end - event.start for row in event_rows(train) for event in row.events])
-        low, middle, high = np.quantile(lengths, (0.05, 0.5, 0.95))
-        plan.add("seconds", f"{low:.2f} to {high:.2f}, median {middle:.2f} (9 of 10 events)")
-        empty = [label for label, count in counts["train"].items() if not count]
-        if empty:
-            plan.warnings.append(f"{len(empty)} classes have no event to train on, as {empty[0]!r}")
-        skipped = [one for rows in self.splits.values() for one in rows.skipped]
-        if skipped:
-            plan.add("left out", f"{pluralize(len(skipped), 'event or video', 'events or videos')}: {skipped[0]}")
-        print("Making features, or reading those that are there ...", flush=True)
-        return plan
 
     # ---- features ----
 
@@ -285,7 +229,7 @@ class DetectorTraining(Task):
             self.encoder = self.make_encoder()
         remarks = self.read_features()
         sequences, entry = self.sequences["train"], self.source.entry
-        config_class, model_class = entry.load(entry.config), entry.load(entry.prefix + TASK)
+        config_class, model_class = entry.load(entry.config), entry.load(entry.prefix + HEAD)
         typed = {name.partition(".")[2] for name in setting_names(self.settings) if name.startswith("model.")}
         wanted = {name: value for name, value in self.recipe["model"].items() if value is not None}
         check_fields(config_class, wanted, self.model_type)
@@ -370,30 +314,5 @@ class DetectorTraining(Task):
         if self.encoder is not None:
             save_encoder(self.encoder, folder)
 
-    # ---- results ----
-
-    def evaluate(self, trainer: VideoTrainer, folder: Path) -> dict[str, DetectionReport]:
-        """Reports of the validation and test splits, written to `evaluation/`."""
-        reports = {}
-        assert isinstance(trainer, DetectionTrainer)
-        for name in ("validation", "test"):
-            if name in self.datasets and trainer.is_world_process_zero():
-                reports[name] = trainer.report(self.datasets[name], Path(folder).name)
-                reports[name].save(folder / "evaluation" / name)
-        trainer.accelerator.wait_for_everyone()
-        return reports
-
-    def summarize(
-        self, trainer: VideoTrainer, plan: TrainingPlan, metrics: Mapping[str, float], results: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        made = make_summary(
-            trainer, self.splits, self.source, self.recipe, plan, metrics, reports=results, data=str(self.data)
-        )
-        for name, report in (results or {}).items():
-            made["evaluation"][name] |= report.measures()
-        for name, rows in self.splits.items():
-            made["data"]["splits"][name]["events"] = count_events(rows)
-        return {**made, "task": self.name, "encoder": self.encoder_facts(), "grid": plan.facts.get("grid")}
-
-    def format_summary(self, summary: Mapping[str, Any], output: Path) -> str:
-        return format_summary(summary, output)
+    def summarize(self, *args: Any) -> dict[str, Any]:
+        return {**super().summarize(*args), "encoder": self.encoder_facts()}
