@@ -48,7 +48,7 @@ def _keys_arguments(parser: Parser) -> None:
 
 
 def _run_keys(options: argparse.Namespace) -> int:
-    from hf_video.federated.certificates import make_keys
+    from hf_video.federated.deployment.certificates import make_keys
 
     made = make_keys(options.folder, options.names, options.hosts, days=options.days)
     print("\n".join(made.lines()))

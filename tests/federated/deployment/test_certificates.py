@@ -12,7 +12,7 @@ import pytest
 
 from hf_video.cli import DONE, WRONG, main
 from hf_video.errors import FederatedError, OutputError
-from hf_video.federated.certificates import make_keys
+from hf_video.federated.deployment.certificates import make_keys
 
 pytest.importorskip("cryptography")
 

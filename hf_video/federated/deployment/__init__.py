@@ -1,0 +1,1 @@
+"""A federation over a network: keys, the server, and what a site runs, on Flower's SuperLink and SuperNode."""
