@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hf_video.errors import FederatedError, HFVideoError
 from hf_video.federated.arrays import Arrays, to_arrays, to_tensors
 from hf_video.federated.compression import compress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.limits import SiteLimits
 from hf_video.federated.payload import Payload, Value
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.store import PersonalStore
@@ -32,11 +33,13 @@ class Site:
         name: Unlike that of any other client.
         data: A folder or list of videos, or a task whose videos were read already.
         folder: Where it keeps what is its own.
+        limits: What it agrees to.
     """
 
     name: str
     data: Any
     folder: Path
+    limits: SiteLimits = field(default_factory=SiteLimits)
 
     def task(self, config: FederatedConfig) -> Task:
         """Its videos as the task of a federation."""
@@ -75,6 +78,9 @@ class ClientRuntime:
         if kind not in self.handlers:
             return Payload({"error": f"Client {self.site.name!r} knows no message {kind!r}; update hf_video there."})
         try:
+            if "config" in payload.values:
+                number = int(payload.number("round", "The server")) if "round" in payload.values else 0
+                self.site.limits.check(read_config(payload), number)
             return self.handlers[kind](payload)
         except HFVideoError as error:
             return Payload({"error": f"{type(error).__name__}: {error}"})

@@ -37,11 +37,14 @@ class Exchange:
     Args:
         grid: Of Flower.
         nodes: Its node of each client, by name; `discover` fills it.
+        registered: The name under which each node's key was registered, by node; a node that calls itself otherwise is
+            not asked. Empty where nodes have no keys.
         bytes_down, bytes_up: Of the payloads so far, by client.
     """
 
     grid: Grid
     nodes: dict[str, int] = field(default_factory=dict)
+    registered: Mapping[int, str] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)
 
@@ -72,6 +75,9 @@ class Exchange:
                     failed[node] = answer.reason
                     continue
                 name = str(answer.values["name"])
+                if self.registered and self.registered.get(node) != name:
+                    failed[node] = f"the key of {self.registered.get(node)!r} is used by a client named {name!r}"
+                    continue
                 if name in self.nodes:
                     raise FederatedError(f"Two clients call themselves {name!r}: give each a name of its own.")
                 self.nodes[name] = node

@@ -23,6 +23,7 @@ from hf_video.training.runs.classification import default_recipe
 from hf_video.training.runs.run import Task
 
 SUMMARY = "federated_summary.json"
+ENDED = "ended.json"  # why a deployed server's run ended
 
 
 def settle_labels(config: FederatedConfig, exchange: Exchange, deadline: float | None = None) -> FederatedConfig:

@@ -1,18 +1,23 @@
 """Train one model together with other sites; nobody's videos leave their site.
 
   hf-video federated keys sites/ --names a,b,c --hosts fed.example.org
+  hf-video federated server federation.yaml --keys sites/server --output run/
+  hf-video federated client sites/a/site.yaml
 
-`keys` makes certificates for the server and a key pair for each site. Needs pip install "hf_video[federated]".
+`keys` makes certificates for the server and a key pair for each site. `server` lets the sites in and runs the rounds;
+`client` connects a site to it until it is stopped, and only ever connects outwards. Needs
+pip install "hf_video[federated]" and Python 3.11 or later.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hf_video.cli import DONE
-from hf_video.cli.arguments import Parser, name_list, positive_int
+from hf_video.cli import DONE, SOME_FAILED
+from hf_video.cli.arguments import Parser, name_list, non_negative_float, non_negative_int, port, positive_int
 
 
 def add_arguments(parser: Parser) -> None:
@@ -55,6 +60,69 @@ def _run_keys(options: argparse.Namespace) -> int:
     return DONE
 
 
+# -- server ------------------------------------------------------------------------------------------------------------
+
+
+def _server_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("federation", metavar="FILE.yaml", help="the model, the rounds, the strategy")
+    add("--keys", required=True, metavar="DIR", help="the folder for the server that `keys` made")
+    add("--output", required=True, help="the run's folder, in the end also the model's")
+    add("--resume")
+    add("--host", default="0.0.0.0", help="address to listen on (default: all)")
+    add("--port", type=port, default=8443, help="of the only interface, HTTPS (default 8443)")
+    add("--wait", type=non_negative_float, default=300.0, metavar="SECONDS", help="for all sites (default 300)")
+    add("--restarts", type=non_negative_int, default=0, metavar="N", help="of a server that crashed (default 0)")
+
+
+def _run_server(options: argparse.Namespace) -> int:
+    from hf_video.federated.deployment.server import Deployment, RunFailedError, ServerKeys
+
+    deployment = Deployment(
+        options.federation,
+        ServerKeys.read(options.keys),
+        options.output,
+        host=options.host,
+        port=options.port,
+        wait=options.wait,
+        tell=lambda line: print(line, flush=True),
+    )
+    try:
+        deployment.run(resume=options.resume, restarts=options.restarts)
+    except RunFailedError as error:
+        print(f"hf-video: {error}", file=sys.stderr)
+        return SOME_FAILED
+    return DONE
+
+
+# -- client ------------------------------------------------------------------------------------------------------------
+
+SITE_VALUES = ("server", "root", "key", "name", "data", "folder")
+
+
+def _client_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("site", metavar="SITE.yaml", help="what the site offers and agrees to; what is typed here wins")
+    add("--server", metavar="HOST:PORT", help="where the server listens")
+    add("--root", metavar="FILE", help="certificate by which the server proves who it is")
+    add("--key", metavar="FILE", help="private key by which the site proves who it is")
+    add("--name", help="of the site")
+    add("--data", metavar="DIR", help="folder or list of the site's videos")
+    add("--folder", metavar="DIR", help="where the site keeps what is its own")
+    add("--port", type=port, default=None, help="of the site's interface to itself (default: a free one)")
+    add("--patience", type=non_negative_float, metavar="SECONDS", help="without a server, then end (default: for ever)")
+
+
+def _run_client(options: argparse.Namespace) -> int:
+    from hf_video.federated.deployment.site import read_site, run_site
+
+    site = read_site(options.site, {name: getattr(options, name) for name in SITE_VALUES})
+    run_site(site, port=options.port, patience=options.patience)
+    return DONE
+
+
 COMMANDS = {
     "keys": Command("certificates and keys for the server and each site", _keys_arguments, _run_keys),
+    "server": Command("let the sites in and run the rounds", _server_arguments, _run_server),
+    "client": Command("connect a site to the server until it is stopped", _client_arguments, _run_client),
 }

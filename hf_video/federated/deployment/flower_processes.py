@@ -13,8 +13,11 @@ import hashlib
 import io
 import ipaddress
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +38,7 @@ OFFLINE = {
 }
 REFUSED_PROGRAM = 90  # exit code of a SuperNode that was sent another program
 _FLEET = "/v1/fleet/"
+_GRACE = 5.0  # seconds for an orderly end
 # Nothing is imported before the command is known to run, or every model would be registered.
 _START = (
     "import sys, hf_video_command; hf_video_command.running = True; "
@@ -59,6 +63,7 @@ clientapp = "hf_video.federated.apps:client_app"
 [tool.flwr.app.config]
 config = ""
 output = ""
+nodes = ""
 wait = 0.0
 resume = false
 """
@@ -95,11 +100,18 @@ def start_process(name: str, arguments: Sequence[str], home: Path, log: IO[str])
 
 def _with_parent(command: str) -> None:
     """Makes the process end with the one that started it, and Flower's parser see its own arguments."""
-    from flwr.supercore.app_utils import start_parent_process_monitor
-
     parent = int(sys.argv[1])
     sys.argv = [command, *sys.argv[2:]]
-    start_parent_process_monitor(parent)
+
+    def end_with_parent() -> None:
+        # Asking for the parent's id also notices one that was killed and that nobody has waited for.
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(_GRACE)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 # -- server ------------------------------------------------------------------------------------------------------------
@@ -224,6 +236,9 @@ def supernode() -> None:
     from flwr.supernode.cli import flower_supernode
 
     _with_parent("flower-supernode")
+    if "process" in sys.argv:
+        port = sys.argv[sys.argv.index("--port") + 1]
+        start_process("executor", ["--insecure", "--runtime-api-address", f"127.0.0.1:{port}"], Path.cwd(), sys.stdout)
     read = fleet_http_connection.fab_from_proto
 
     def read_program(message: Any) -> Any:
@@ -235,3 +250,36 @@ def supernode() -> None:
 
     fleet_http_connection.fab_from_proto = read_program
     flower_supernode()
+
+
+def executor() -> None:
+    """`flower-superexec` that has imported everything: forks of it answer messages, each of which Flower would start a
+    process for that imports PyTorch first."""
+    from flwr.supercore.cli.flower_superexec import flower_superexec
+    from flwr.supercore.superexec.executor import LaunchResult
+    from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+    from flwr.supernode.runtime.run_clientapp import run_clientapp
+
+    from hf_video.auto import register_auto_classes
+
+    _with_parent("flower-superexec")
+    import hf_video.federated.apps  # noqa: F401
+
+    register_auto_classes()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+
+    def launch(self: SubprocessExecutor, spec: Any) -> LaunchResult:
+        parent = os.getpid()
+        if os.fork() == 0:
+            code = 1
+            try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                run_clientapp(spec.runtime_api_address, spec.token, insecure=True, parent_pid=parent)
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                os._exit(code)
+        return LaunchResult.accepted()
+
+    SubprocessExecutor.launch = launch
+    flower_superexec()

@@ -15,13 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
-from hf_video.errors import FederatedError, OutputError, check_count, near_path, unknown_name
+from hf_video.errors import FederatedError, OutputError, near_path, unknown_name
 from hf_video.federated.deployment.certificates import SITE_NAME
 from hf_video.federated.deployment.flower_processes import REFUSED_PROGRAM, import_flower, start_process
+from hf_video.federated.limits import SiteLimits
 
 ACCEPTED, LOG, NODE = "accepted", "supernode.log", "node.toml"
 # A server counts on a client for up to 60 s after it was killed, and refuses another with its key for so long. It says
@@ -33,39 +33,6 @@ _LOOK = 0.3
 _REFUSED = re.compile(r"\[code: 2004\]")
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE)
 _CONNECTED = re.compile(r"SuperNode ID: (\d+)")
-
-
-@dataclass(frozen=True)
-class SiteLimits:
-    """What a site agrees to; a message that asks for more is refused and trains nothing.
-
-    Args:
-        rounds: No more than these in one federation.
-        strategies: Names of rules of the server; none others.
-        clients: No round with fewer clients, so that an aggregate hides one site's part.
-        secure: Whether the federation must use secure aggregation or encryption.
-        privacy: Whether it must have a guarantee of differential privacy.
-
-    Raises:
-        FederatedError: A value that can't be.
-    """
-
-    rounds: int | None = None
-    strategies: tuple[str, ...] | None = None
-    clients: int | None = None
-    secure: bool = False
-    privacy: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "clients"):
-            check_count(f"limits: {name}", getattr(self, name), FederatedError, optional=True)
-        if self.strategies is not None:
-            if isinstance(self.strategies, str):
-                raise FederatedError(f"limits: strategies is a list, and the text {self.strategies!r} came.")
-            object.__setattr__(self, "strategies", tuple(self.strategies))
-        for name in ("secure", "privacy"):
-            if not isinstance(getattr(self, name), bool):
-                raise FederatedError(f"limits: {name} must be true or false, and {getattr(self, name)!r} came.")
 
 
 @dataclass(frozen=True)
@@ -88,7 +55,7 @@ class SiteFile:
     key: Path
     data: str
     folder: Path
-    limits: SiteLimits = SiteLimits()
+    limits: SiteLimits = field(default_factory=SiteLimits)
 
     def check(self) -> SiteFile:
         """Returns itself if a client can be started with it.
@@ -188,8 +155,8 @@ class SiteProcess:
         """Runs until it is interrupted.
 
         Raises:
-            FederatedError: The server refuses the key, can't prove who it is, sent a program of its own, or could not be
-                reached for `patience` seconds.
+            FederatedError: The server refuses the key, can't prove who it is, sent a program of its own, or was out of
+                reach for `patience` seconds.
         """
         import_flower()
         self._prepare()
@@ -240,10 +207,12 @@ class SiteProcess:
         arguments = ["--root-certificates", str(site.root), "--superlink", site.server]
         arguments += ["--auth-supernode-private-key", str(site.key), "--node-config", str(site.folder / NODE)]
         arguments += ["--host", "127.0.0.1", "--port", str(self.port or free_port())]
+        # Forks are safe on Linux; elsewhere Flower starts a new process for each message.
+        arguments += ["--isolation", "process" if sys.platform == "linux" else "subprocess"]
         begin = log.stat().st_size if log.exists() else 0
         with log.open("a", encoding="utf-8") as output:
             self.process = start_process("supernode", arguments, site.folder / "flower", output)
-        connected = False
+        connected, waits_since, waits = False, time.monotonic(), False
         while self.process.poll() is None:
             time.sleep(_LOOK)
             text = _text_from(log, begin)
@@ -254,6 +223,9 @@ class SiteProcess:
                 (site.folder / ACCEPTED).touch()
             elif _UNTRUSTED.search(text):
                 self._stop()
+            elif not waits and time.monotonic() - waits_since > _UNKNOWN_AFTER:
+                waits = True
+                self.tell(f"waiting for {site.server}")
             elif until is not None and time.monotonic() > until:
                 self._stop()
         text = _text_from(log, begin)
@@ -267,7 +239,7 @@ class SiteProcess:
                 f"{site.server} sent a program of its own in place of the installed hf_video. Nothing of it was run. "
                 "Ask who runs the server, and see that both sides have the same version of hf_video and flwr."
             )
-        if _REFUSED.search(text):
+        if not connected and _REFUSED.search(text):
             return "refused", text
         return ("connected" if connected else "failed"), text
 
@@ -278,9 +250,9 @@ class SiteProcess:
         limit = _LOCKED_OUT if lately else _UNKNOWN_AFTER
         if time.monotonic() - since > limit:
             raise FederatedError(
-                f"{self.site.server} refuses the key {self.site.key}: it is not registered there as {self.site.name!r}, "
-                "or another client with the same key is running. Give the server this site's public key "
-                "(public_keys.json in the folder of --keys), or stop the other client."
+                f"{self.site.server} refuses the key {self.site.key}: it is not registered there as "
+                f"{self.site.name!r}, or another client with the same key is running. Give the server this "
+                "site's public key (public_keys.json in its folder of --keys), or stop the other client."
             )
         why = "it may count on this site's former process for up to a minute" if lately else "it may not be ready yet"
         self.tell(f"the server refuses this site; {why}; trying again in {_AGAIN_AFTER:g} s")
