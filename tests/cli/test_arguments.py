@@ -45,6 +45,8 @@ def test_one_meaning_has_one_name():
     two_meanings = {
         "video": {"--video", "--videos"},  # the example to search by; the folder of a list's videos
         "host": {"--host", "--hosts"},  # the address to listen on; those in a certificate
+        "key": {"--key", "--keys"},  # a site's own; the folder of the server's
+        "name": {"--name", "--names"},  # of this site; of all of them
     }
     assert {stem: names for stem, names in stems.items() if len(names) > 1} == two_meanings
     assert {help_: names for help_, names in words.items() if len(names) > 1} == {}
@@ -179,6 +181,7 @@ FOLDERS = {
     "convert": "convert m.pth --output {}",
     "check": "check videos --reencode {}",
     "anomalies": "anomalies normal a.mp4 --detector {}",
+    "federated": "federated server federation.yaml --keys sites/server --output {}",
 }
 EVENTS = {"anomalies": "anomalies normal a.mp4 --output {}", "detect": "detect a.mp4 --model m --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}

@@ -39,11 +39,9 @@ OFFLINE = {
 REFUSED_PROGRAM = 90  # exit code of a SuperNode that was sent another program
 _FLEET = "/v1/fleet/"
 _GRACE = 5.0  # seconds for an orderly end
-# Nothing is imported before the command is known to run, or every model would be registered.
-_START = (
-    "import sys, hf_video_command; hf_video_command.running = True; "
-    "from hf_video.federated.deployment.flower_processes import {name}; sys.exit({name}())"
-)
+# Importing the package registers every model, which takes seconds: what trains none does without.
+_WITHOUT_MODELS = "import hf_video_command; hf_video_command.running = True; "
+_START = "from hf_video.federated.deployment.flower_processes import {name}; {name}()"
 # The program of every federation: no code, but the name of what is installed. What a run needs comes with its start.
 _PROGRAM = """\
 [project]
@@ -82,10 +80,10 @@ def import_flower() -> None:
 
 
 def start_process(name: str, arguments: Sequence[str], home: Path, log: IO[str]) -> subprocess.Popen[str]:
-    """Starts `superlink` or `supernode`, which end when this process does.
+    """Starts one of Flower's processes, which ends when this one does.
 
     Args:
-        name: Of the function here.
+        name: Of the function here: superlink, supernode or executor.
         arguments: Of Flower's command.
         home: Flower's folder.
         log: Where its output goes.
@@ -94,7 +92,8 @@ def start_process(name: str, arguments: Sequence[str], home: Path, log: IO[str])
     # Flower starts its own commands by name, also where nobody activated the environment.
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     environment = {**OFFLINE, "FLWR_HOME": str(home), "PYTHONUNBUFFERED": "1", **os.environ, "PATH": path}
-    words = [sys.executable, "-c", _START.format(name=name), str(os.getpid()), *arguments]
+    code = ("" if name == "executor" else _WITHOUT_MODELS) + _START.format(name=name)
+    words = [sys.executable, "-c", code, str(os.getpid()), *arguments]
     return subprocess.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, cwd=home)
 
 
@@ -117,29 +116,45 @@ def _with_parent(command: str) -> None:
 # -- server ------------------------------------------------------------------------------------------------------------
 
 
-class OnlySitesFromOutside:
-    """ASGI middleware: other machines reach nothing but what sites need."""
+class OnlySites:
+    """ASGI middleware: other machines reach nothing but what sites need, and that once a run was started here, when all
+    keys are registered."""
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
+        self.is_open = False
 
     async def __call__(self, scope: Mapping[str, Any], receive: object, send: Callable[..., Awaitable[None]]) -> None:
-        if scope["type"] == "lifespan" or scope["path"].startswith(_FLEET) or is_this_machine(scope.get("client")):
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-            return
-        body = b"Only sites of the federation are answered here."
-        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": body})
+        elif path.startswith(_FLEET):
+            await (self.app if self.is_open else _refusal(503, b"The run has not begun."))(scope, receive, send)
+        elif is_this_machine(scope.get("client"), scope.get("server")):
+            await self.app(scope, receive, send)
+            self.is_open |= path.endswith("/start-run")
+        else:
+            await _refusal(403, b"Only sites of the federation are answered here.")(scope, receive, send)
 
 
-def is_this_machine(client: Sequence[Any] | None) -> bool:
-    """Whether a request's sender, host and port, is on the loopback interface."""
+def _refusal(status: int, text: bytes) -> Callable[..., Awaitable[None]]:
+    async def answer(scope: object, receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": text})
+
+    return answer
+
+
+def is_this_machine(client: Sequence[Any] | None, server: Sequence[Any] | None) -> bool:
+    """Whether a request's sender (host and port) is on the loopback interface, or has the address that it asked."""
     try:
         address = ipaddress.ip_address(client[0]) if client else None
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address is not None and (mapped or address).is_loopback
+    if address is None:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or bool(server and client and client[0] == server[0])
 
 
 def superlink() -> None:
@@ -149,7 +164,7 @@ def superlink() -> None:
     from starlette.middleware import Middleware
 
     _with_parent("flower-superlink")
-    extensions.get_middleware = lambda: (Middleware(OnlySitesFromOutside),)
+    extensions.get_middleware = lambda: (Middleware(OnlySites),)
     flower_superlink()
 
 
@@ -260,12 +275,9 @@ def executor() -> None:
     from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
     from flwr.supernode.runtime.run_clientapp import run_clientapp
 
-    from hf_video.auto import register_auto_classes
-
     _with_parent("flower-superexec")
     import hf_video.federated.apps  # noqa: F401
 
-    register_auto_classes()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
 
     def launch(self: SubprocessExecutor, spec: Any) -> LaunchResult:

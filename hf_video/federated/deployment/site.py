@@ -27,8 +27,9 @@ ACCEPTED, LOG, NODE = "accepted", "supernode.log", "node.toml"
 # A server counts on a client for up to 60 s after it was killed, and refuses another with its key for so long. It says
 # the same to a key that it does not know.
 _LOCKED_OUT = 90.0
-_UNKNOWN_AFTER = 20.0  # of a site that was not connected just before; the server may be registering keys
+_UNKNOWN_AFTER = 10.0  # of a site that was not connected just before
 _AGAIN_AFTER = 5.0
+_WAITS_AFTER = 20.0  # a connection is worth a line
 _LOOK = 0.3
 _REFUSED = re.compile(r"\[code: 2004\]")
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", re.IGNORECASE)
@@ -223,7 +224,7 @@ class SiteProcess:
                 (site.folder / ACCEPTED).touch()
             elif _UNTRUSTED.search(text):
                 self._stop()
-            elif not waits and time.monotonic() - waits_since > _UNKNOWN_AFTER:
+            elif not waits and time.monotonic() - waits_since > _WAITS_AFTER:
                 waits = True
                 self.tell(f"waiting for {site.server}")
             elif until is not None and time.monotonic() > until:
@@ -254,8 +255,8 @@ class SiteProcess:
                 f"{self.site.name!r}, or another client with the same key is running. Give the server this "
                 "site's public key (public_keys.json in its folder of --keys), or stop the other client."
             )
-        why = "it may count on this site's former process for up to a minute" if lately else "it may not be ready yet"
-        self.tell(f"the server refuses this site; {why}; trying again in {_AGAIN_AFTER:g} s")
+        why = "; it may count on the process that was killed for up to a minute" if lately else ""
+        self.tell(f"the server refuses this site{why}; trying again in {_AGAIN_AFTER:g} s")
 
     def _stop(self) -> None:
         stop_process(self.process)
