@@ -27,6 +27,7 @@ from hf_video.federated.secure.protocol import (
     mask_purpose,
     names_of,
     seal,
+    summed_arrays,
     survivors_statement,
     task_digest,
     unseal,
@@ -185,7 +186,7 @@ class SecureClient:
         digest = task_digest(task)
         # Remembered before training: the same masks must never hide two vectors.
         self._remember(MASKED, held=held, masked=masked, task=digest)
-        layout = SumLayout(dict(payload.arrays["model"]), SumSettings.from_terms(roster.terms), len(masked))
+        layout = SumLayout(summed_arrays(task), SumSettings.from_terms(roster.terms), len(masked))
         vector = layout.encode(self.name, self.train(task))
         purpose = mask_purpose(roster, digest)
         keys = {

@@ -39,10 +39,10 @@ def _import_tenseal() -> Any:
 
 
 class HomomorphicKeys:
-    """A key file of clients (with the secret key) or of the server (without).
+    """The keys that all clients share.
 
     Args:
-        content: Of the file.
+        content: Of the file that `new_keys` makes.
 
     Raises:
         FederatedError: It is something else, or damaged.
@@ -68,34 +68,38 @@ class HomomorphicKeys:
         except OSError as error:
             raise FederatedError(f"The key file {path} can't be read: {error.strerror}.") from None
 
-    @property
-    def can_decrypt(self) -> bool:
-        return self.context.has_secret_key()
 
-
-def new_keys() -> tuple[bytes, bytes]:
-    """Draws keys; returns the clients' key file and the server's."""
+def _new_context() -> Any:
     tenseal = _import_tenseal()
     context = tenseal.context(
         tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=POLY_DEGREE, coeff_mod_bit_sizes=list(PRIME_BITS)
     )
     context.global_scale = SCALE
+    return context
+
+
+def new_keys() -> bytes:
+    """Draws keys; returns the file that every client needs, and nobody else may have."""
+    context = _new_context()
     secret, public = (
         context.serialize(save_secret_key=secret, save_galois_keys=False, save_relin_keys=False)
         for secret in (True, False)
     )
-    fingerprint = hashlib.sha256(public).digest()
-    return _MAGIC + fingerprint + secret, _MAGIC + fingerprint + public
+    return _MAGIC + hashlib.sha256(public).digest() + secret
 
 
-def write_keys(folder: str | Path) -> tuple[Path, Path]:
-    """Writes `he_client.key`, for all clients and nobody else, and `he_server.key`."""
-    paths = Path(folder) / "he_client.key", Path(folder) / "he_server.key"
-    for path, content in zip(paths, new_keys(), strict=True):
-        with atomic_write(path) as draft:
-            draft.touch(mode=0o600)
-            draft.write_bytes(content)
-    return paths
+def write_keys(path: str | Path) -> None:
+    """Writes a new key file, which its owner alone can read."""
+    with atomic_write(Path(path)) as draft:
+        draft.touch(mode=0o600)
+        draft.write_bytes(new_keys())
+
+
+def server_context() -> Any:
+    """What the server needs to add: the parameters, with no secret key and with none of the clients' keys."""
+    context = _new_context()
+    context.make_context_public()
+    return context
 
 
 def encrypted_bytes(arrays: Arrays) -> int:
@@ -118,7 +122,7 @@ def encrypt(keys: HomomorphicKeys, arrays: Arrays, num_examples: int, total_exam
     """A client's tensors, weighted by its part of all videos, as ciphertexts.
 
     Args:
-        keys: The clients' or the server's; encrypting takes the public part alone.
+        keys: The clients'.
         arrays: Its floating tensors, in the order of names.
         num_examples: Videos that it trained on.
         total_examples: Of all clients that may be added, or more, so that weights sum to 1 at most.
@@ -142,13 +146,13 @@ def encrypt(keys: HomomorphicKeys, arrays: Arrays, num_examples: int, total_exam
     ]
 
 
-def add(keys: HomomorphicKeys, given: Mapping[str, list[bytes]], fingerprints: Mapping[str, str]) -> list[bytes]:
-    """The sum of clients' ciphertexts, in the order of their names; the secret key is not needed.
+def add(given: Mapping[str, list[bytes]], fingerprints: Mapping[str, str], expected: str | None = None) -> list[bytes]:
+    """The sum of clients' ciphertexts, in the order of their names. No key is needed.
 
     Args:
-        keys: The server's.
         given: By client, of the same tensors.
         fingerprints: Of the keys that clients used. Ciphertexts of two keys would add to nonsense without a word.
+        expected: Fingerprint of the keys of earlier rounds; by default that of most clients.
 
     Raises:
         FederatedError: None came, other keys were used, or ciphertexts differ in number or can't be read.
@@ -156,10 +160,12 @@ def add(keys: HomomorphicKeys, given: Mapping[str, list[bytes]], fingerprints: M
     if not given:
         raise FederatedError("There are no ciphertexts to add.")
     tenseal = _import_tenseal()
-    if other := [client for client in sorted(given) if fingerprints.get(client) != keys.fingerprint]:
+    context, used = server_context(), [fingerprints.get(client, "") for client in sorted(given)]
+    expected = expected or max(used, key=used.count)
+    if other := [client for client in sorted(given) if fingerprints.get(client, "") != expected]:
         raise FederatedError(
-            f"{other[0]!r} encrypted with other keys ({str(fingerprints.get(other[0]))[:12]}…) than the server's "
-            f"({keys.fingerprint[:12]}…): give all sites the same key file."
+            f"{other[0]!r} encrypted with other keys ({fingerprints.get(other[0], 'none')[:12]}…) than the others "
+            f"({expected[:12]}…): give all sites the same key file."
         )
     lengths = {client: len(one) for client, one in given.items()}
     if len(set(lengths.values())) > 1:
@@ -169,7 +175,7 @@ def add(keys: HomomorphicKeys, given: Mapping[str, list[bytes]], fingerprints: M
         summed = None
         for client in sorted(given):
             try:
-                vector = tenseal.ckks_vector_from(keys.context, given[client][number])
+                vector = tenseal.ckks_vector_from(context, given[client][number])
                 summed = vector if summed is None else summed + vector
             except (ValueError, RuntimeError) as error:
                 raise FederatedError(f"A ciphertext of {client!r} can't be added: {error}") from None
@@ -183,14 +189,12 @@ def decrypt(keys: HomomorphicKeys, total: Iterable[bytes], share: float, like: A
     Args:
         keys: The clients'.
         total: The sum of ciphertexts.
-        share: Sum of the weights that went into it: the survivors' videos / `total_examples`.
+        share: Sum of the weights that went into it: videos of the clients in it / `total_examples`.
         like: Tensors of the same names, shapes and dtypes.
 
     Raises:
-        FederatedError: The keys have no secret part, or the sum is of other tensors.
+        FederatedError: The sum is of other tensors or was damaged.
     """
-    if not keys.can_decrypt:
-        raise FederatedError("These keys encrypt and add alone: the secret key is with the clients.")
     if not 0 < share <= 1:
         raise FederatedError(f"share={share!r} must be above 0 and at most 1.")
     tenseal = _import_tenseal()

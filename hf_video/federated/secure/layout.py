@@ -18,6 +18,7 @@ from hf_video.federated.rules.strategies import WEIGHTINGS
 from hf_video.federated.secure.quantization import MODULUS_BITS, check_sum_fits, dequantize_sum, quantize
 
 CLIPPED = "clipped_share"
+_RAISE = " Raise max_examples of the federation's secure settings."
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SumSettings:
         bits: Of a level; 0 takes as many as the number of clients leaves room for.
         max_examples: Videos that no client has more of. A client's weight is a part of it.
         weighting: "examples", or "uniform", all alike.
-        metrics: Names of the metrics of which the mean is wanted.
+        metrics: Names of the metrics of which the mean is wanted, over the clients that have them.
         metric_bound: Metrics are held to [-metric_bound, metric_bound].
 
     Raises:
@@ -92,7 +93,7 @@ class SumLayout:
     """The order of a vector of uint32: floating tensors by name, counts by name, metrics, the clipped share, weight.
 
     Args:
-        before: The model that all clients were sent.
+        before: The model that all clients were sent; empty where they only measure it.
         settings: See `SumSettings`.
         clients: How many of them mask their vectors for one another.
     """
@@ -103,19 +104,20 @@ class SumLayout:
 
     @property
     def size(self) -> int:
-        return sum(array.size for array in self.before.values()) + len(self.settings.metrics) + 2
+        return sum(array.size for array in self.before.values()) + 2 * len(self.settings.metrics) + 2
 
     def encode(self, client: str, given: Contribution) -> np.ndarray:
         """(size,) uint32 of one client.
 
         Raises:
-            FederatedError: Tensors are not those that were sent, a number is not finite, a metric is missing, or the
-                client has more videos than `max_examples`.
+            FederatedError: Tensors are not those that were sent, a number is not finite, or the client has more videos
+                than `max_examples`.
         """
         settings, bits = self.settings, self.settings.bits_for(self.clients)
         check_arrays(client, given.arrays, self.before)
         most = settings.max_examples
-        check_count("num_examples", given.num_examples, FederatedError, most=most, hint=" Raise max_examples.")
+        least = 1 if self.before else 0  # a client may have nothing to measure with, but not to train with
+        check_count("num_examples", given.num_examples, FederatedError, least=least, most=most, hint=_RAISE)
         weight, share = (1, 1.0) if settings.weighting == "uniform" else (given.num_examples, given.num_examples / most)
         vector = np.empty(self.size, dtype=np.uint32)
         place, clipped, floating = 0, 0, 0
@@ -132,12 +134,11 @@ class SumLayout:
                 lane[:] = (after.astype(np.int64) - before.astype(np.int64)).ravel().astype(np.uint32)
             place += before.size
         for metric in settings.metrics:
-            value = given.metrics.get(metric)
-            if not is_number(value):
-                raise FederatedError(f"Client {client!r} has no finite {metric!r}: {value!r}. The sum needs it of all.")
-            bound = settings.metric_bound
-            vector[place] = quantize(np.clip(value, -bound, bound) * share, bound, bits)
-            place += 1
+            value, bound = given.metrics.get(metric), settings.metric_bound
+            known = is_number(value)
+            vector[place] = quantize(np.clip(value, -bound, bound) * share if known else 0.0, bound, bits)
+            vector[place + 1] = weight if known else 0
+            place += 2
         vector[place] = quantize(np.array(clipped / max(floating, 1) * share), 1.0, bits)
         vector[place + 1] = weight
         return vector
@@ -151,7 +152,7 @@ class SumLayout:
         settings, bits = self.settings, self.settings.bits_for(self.clients)
         most = 1 if settings.weighting == "uniform" else settings.max_examples
         weight = int(total[-1])
-        if not contributors <= weight <= contributors * most:
+        if not (contributors if self.before else 0) <= weight <= contributors * most:
             raise FederatedError(
                 f"A secure sum of {contributors} clients says that they weigh {weight}, which can't be: one of them "
                 "did not keep to the protocol, and the round's sum is worth nothing."
@@ -167,11 +168,13 @@ class SumLayout:
                 change = np.rint(lane.view(np.int32) / contributors).astype(np.int64)
                 arrays[name] = (before.astype(np.int64) + change).astype(before.dtype)
             place += before.size
-        bounds = {**dict.fromkeys(settings.metrics, settings.metric_bound), CLIPPED: 1.0}
-        metrics = {
-            metric: float(dequantize_sum(total[place + number], bound, bits, contributors) * (most / weight))
-            for number, (metric, bound) in enumerate(bounds.items())
-        }
+        metrics = {}
+        bounds = {**dict.fromkeys(settings.metrics, settings.metric_bound), **({CLIPPED: 1.0} if self.before else {})}
+        for metric, bound in bounds.items():
+            if known := int(total[place + 1]):  # the last of them is the weight of all, beside the clipped share
+                value = dequantize_sum(total[place], bound, bits, contributors) * (most / known)
+                metrics[metric] = float(value)
+            place += 2
         return {name: arrays[name] for name in self.before}, weight, metrics
 
     def _ordered(self) -> list[str]:

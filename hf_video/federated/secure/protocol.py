@@ -21,7 +21,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from hf_video.errors import FederatedError
-from hf_video.federated.arrays import arrays_digest
+from hf_video.federated.arrays import Arrays, arrays_digest
 from hf_video.federated.payload import Payload
 from hf_video.federated.secure.roster import Roster
 
@@ -29,6 +29,7 @@ KEYS, SHARES, MASKED = "query.keys", "query.shares", "train.masked"
 CONFIRM, UNMASK = "query.confirm", "query.unmask"
 KINDS = (KEYS, SHARES, MASKED, CONFIRM, UNMASK)
 SHARE_BYTES = 66  # a number of the field of 521 bits
+MEASURE = "measure"  # a task's value that asks for metrics alone
 PREFIX = "secure."  # of what the protocol adds to the values of a task
 _NONCE_BYTES = 12
 
@@ -40,6 +41,11 @@ def task_digest(task: Payload) -> str:
     values = {name: repr(value) for name, value in task.values.items() if not name.startswith(PREFIX)}
     arrays = {purpose: arrays_digest(dict(group)) for purpose, group in task.arrays.items()}
     return hashlib.sha256(json.dumps([values, arrays], sort_keys=True).encode()).hexdigest()
+
+
+def summed_arrays(task: Payload) -> Arrays:
+    """The tensors whose changes a task asks for; none where it asks for metrics alone."""
+    return {} if task.values.get(MEASURE) else dict(task.arrays["model"])
 
 
 def survivors_statement(roster: Roster, task: str, masked: list[str], survivors: list[str]) -> bytes:

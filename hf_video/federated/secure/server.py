@@ -23,6 +23,7 @@ from hf_video.federated.secure.protocol import (
     UNMASK,
     Ask,
     mask_purpose,
+    summed_arrays,
     task_digest,
 )
 from hf_video.federated.secure.quantization import MIN_CLIENTS
@@ -82,7 +83,7 @@ class SecureSum:
         Args:
             ask: Sends a payload to each client and gives the answers; clients that did not answer are absent.
             clients: Whom to ask.
-            task: What all of them are sent, with the arrays "model".
+            task: What all of them are sent, with the arrays "model"; with the value `MEASURE` for metrics alone.
             run: Of the server's process, another after a restart.
             round_number: Higher than that of the last sum of this run, or the same with a higher attempt.
             attempt: See `round_number`.
@@ -101,7 +102,7 @@ class SecureSum:
         terms = dict.fromkeys(roster.names, Payload(values=roster.to_values()))
         shares = self._answers(ask, SHARES, terms, _share_checks(roster), faults, roster.quorum)
         masked = sorted(shares)
-        layout = SumLayout(dict(task.arrays["model"]), self.settings, len(masked))
+        layout = SumLayout(summed_arrays(task), self.settings, len(masked))
         total = np.zeros(layout.size, dtype=np.uint32)
         tasks = _tasks(task, roster, shares)
         needed = max(roster.quorum, self.min_survivors)

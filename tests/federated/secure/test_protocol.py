@@ -16,7 +16,7 @@ from hf_video.federated.payload import Payload
 from hf_video.federated.secure import roster
 from hf_video.federated.secure.client import SecureClient
 from hf_video.federated.secure.layout import Contribution, SumLayout, SumSettings
-from hf_video.federated.secure.protocol import CONFIRM, KEYS, KINDS, MASKED, PREFIX, SHARES, UNMASK
+from hf_video.federated.secure.protocol import CONFIRM, KEYS, KINDS, MASKED, MEASURE, PREFIX, SHARES, UNMASK
 from hf_video.federated.secure.roster import Member, Roster, Session, default_threshold, neighbour_count
 from hf_video.federated.secure.server import SecureSum
 from hf_video.federated.secure.signatures import new_signing_key, public_part
@@ -466,8 +466,6 @@ def layout(**settings):
     [
         ({"num_examples": 10_001}, "Raise max_examples"),
         ({"num_examples": 0}, "num_examples=0"),
-        ({"metrics": {"loss": float("nan")}}, "no finite 'loss'"),
-        ({"metrics": {}}, "no finite 'loss'"),
         ({"arrays": {**MODEL, "scale": np.array([1.0, np.nan, 0])}}, "'scale' with numbers that are not finite"),
         ({"arrays": {"scale": MODEL["scale"]}}, "left out 2 tensors"),
     ],
@@ -476,6 +474,29 @@ def test_contributions_that_can_t_be_summed(change, words):
     given = Contribution(MODEL, 10, {"loss": 1.0})
     with pytest.raises(FederatedError, match=words):
         layout(metrics=("loss",)).encode("site00", replace(given, **change))
+
+
+def test_metrics_alone():
+    """Of clients of whom one has nothing to measure with, and one lacks a metric; the model is sent and not summed."""
+    federation = Federation()
+    measured = [
+        {"accuracy": 0.5, "loss": 2.0},
+        {"accuracy": 1.0},
+        {},
+        {"accuracy": 0.25, "loss": float("nan")},
+        {"loss": 7},
+    ]
+    counts = [10, 40, 0, 2, 6]
+    federation.contributions = {
+        name: Contribution({}, count, metrics)
+        for name, count, metrics in zip(federation.names, counts, measured, strict=True)
+    }
+    task = Payload({MEASURE: True}, {"model": MODEL})
+    server = SecureSum(SumSettings(metrics=("accuracy", "loss", "unknown")))
+    result = server.run(federation.ask, federation.names, task, run="run", round_number=1)
+    assert result.arrays == {}
+    assert result.num_examples == 58
+    assert result.metrics == pytest.approx({"accuracy": (5 + 40 + 0.5) / 52, "loss": (20 + 42) / 16}, abs=1e-3)
 
 
 def test_counts_below_those_sent():
