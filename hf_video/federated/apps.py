@@ -23,6 +23,7 @@ from hf_video.federated.exchange import Exchange
 from hf_video.federated.limits import SiteLimits
 from hf_video.federated.payload import from_record, to_record
 from hf_video.federated.rounds import RoundReport
+from hf_video.federated.secure.protocol import KINDS
 from hf_video.federated.server import ENDED, run_federation
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def answer(message: Message, context: Context) -> Message:
 client_app.train()(answer)
 client_app.evaluate()(answer)
 client_app.query("describe")(answer)
+for kind in KINDS:  # of secure sums: "query.keys", "train.masked", …
+    action, _, name = kind.partition(".")
+    getattr(client_app, action)(name)(answer)
 
 
 @server_app.main()

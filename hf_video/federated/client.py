@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.limits import SiteLimits
 from hf_video.federated.payload import Payload, Value
 from hf_video.federated.rules.strategies import ClientResult
+from hf_video.federated.secure.client import SecureClient
+from hf_video.federated.secure.encrypted import KEEP_MODEL, open_task, seal_answer
+from hf_video.federated.secure.homomorphic import HomomorphicKeys
+from hf_video.federated.secure.layout import Contribution
+from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
+from hf_video.federated.secure.protocol import KINDS, MEASURE
 from hf_video.federated.store import PersonalStore
 from hf_video.federated.trainers import ClientTask, FederatedModel, LocalTrainer, VideoLocalTrainer, make_task
 from hf_video.training.runs.run import Task
@@ -34,12 +41,14 @@ class Site:
         data: A folder or list of videos, or a task whose videos were read already.
         folder: Where it keeps what is its own.
         limits: What it agrees to.
+        keys: For sums that the server can't look into.
     """
 
     name: str
     data: Any
     folder: Path
     limits: SiteLimits = field(default_factory=SiteLimits)
+    keys: SiteKeys = field(default_factory=SiteKeys)
 
     def task(self, config: FederatedConfig) -> Task:
         """Its videos as the task of a federation."""
@@ -71,7 +80,9 @@ class ClientRuntime:
             "query.describe": self.describe,
             "train": self.train,
             "evaluate": self.evaluate,
+            **{kind: partial(self.answer_secure_sum, kind) for kind in KINDS},
         }
+        self._secure_client: SecureClient | None = None
 
     def handle(self, kind: str, payload: Payload) -> Payload:
         """Answers a message; what can't be done is told in the answer's `error`."""
@@ -96,8 +107,11 @@ class ClientRuntime:
         return Payload(values)
 
     def train(self, payload: Payload) -> Payload:
-        config, task = read_config(payload), client_task(payload)
+        config, payload = self.open_task(payload)
+        task = client_task(payload)
         answer = result_payload(self.trainer(config).fit(task))
+        if isinstance(config.secure_options(), Encryption):
+            return seal_answer(self.shared_keys(), answer, payload)
         compression = parse_compression(config.compression)
         if compression is None:
             return answer
@@ -108,7 +122,53 @@ class ClientRuntime:
         return answer
 
     def evaluate(self, payload: Payload) -> Payload:
-        return Payload(dict(self.trainer(read_config(payload)).evaluate(client_task(payload))))
+        config, payload = self.open_task(payload)
+        trainer = self.trainer(config)
+        measured = Payload(dict(trainer.evaluate(client_task(payload))))
+        if payload.values.get(KEEP_MODEL) and isinstance(trainer, VideoLocalTrainer):
+            trainer.receive(client_task(payload))
+            trainer.model.save(self.site.folder / "model")
+        return measured
+
+    # ---- under secure sums ----
+
+    def open_task(self, payload: Payload) -> tuple[FederatedConfig, Payload]:
+        """The configuration and the task of a message, whose model may be encrypted.
+
+        Raises:
+            FederatedError: An answer in the clear is asked for in a federation of secure sums.
+        """
+        config = read_config(payload)
+        options = config.secure_options()
+        if isinstance(options, SecureAggregation):
+            raise FederatedError(f"Client {self.site.name!r} answers this federation by secure sums alone.")
+        return config, open_task(self.shared_keys(), payload) if isinstance(options, Encryption) else payload
+
+    def shared_keys(self) -> HomomorphicKeys:
+        """The keys that the sites share for encryption."""
+        if self.site.keys.shared is None:
+            raise FederatedError(f"Site {self.site.name!r} has no key file for homomorphic encryption.")
+        return HomomorphicKeys(self.site.keys.shared)
+
+    def answer_secure_sum(self, kind: str, payload: Payload) -> Payload:
+        if self._secure_client is None:
+            keys = self.site.keys
+            if keys.signing_key is None:
+                raise FederatedError(f"Site {self.site.name!r} has no keys for secure sums.")
+            state = self.site.folder / "secure_sum.json"
+            self._secure_client = SecureClient(
+                self.site.name, keys.signing_key, keys.registered, self.contribute, state_file=state
+            )
+        return self._secure_client.handle(kind, payload)
+
+    def contribute(self, payload: Payload) -> Contribution:
+        """What it adds to a secure sum: of training, or of measuring a model."""
+        config, task = read_config(payload), client_task(payload)
+        if payload.values.get(MEASURE):
+            measured = self.trainer(config).evaluate(task)
+            return Contribution({}, int(measured.get("num_examples", 0)), measured)
+        result = self.trainer(config).fit(task)
+        return Contribution(result.arrays, result.num_examples, result.metrics)
 
     # ---- what it has ----
 

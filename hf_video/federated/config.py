@@ -16,6 +16,7 @@ from hf_video.federated.compression import parse_compression
 from hf_video.federated.keys import KeyPolicy
 from hf_video.federated.rules import robust, server_optimizers, strategies
 from hf_video.federated.rules.strategies import AggregationStrategy
+from hf_video.federated.secure.options import SECURE, Encryption, SecureAggregation
 
 Options: TypeAlias = "str | Mapping[str, Any]"
 
@@ -39,7 +40,6 @@ STRATEGIES: dict[str, type[AggregationStrategy]] = {
 }
 TASKS = ("classification", "pretraining", "video-text")
 BAD_UPDATES = ("skip", "stop")
-SECURE = (None, "secagg", "he")
 
 
 @dataclass(frozen=True)
@@ -121,20 +121,20 @@ class FederatedConfig:
         if self.local_steps is not None:
             check_count("local_steps", self.local_steps, FederatedError)
         self.key_policy()
-        strategy = self.make_strategy(num_clients=max(self.min_clients, 1))
+        self.make_strategy(num_clients=max(self.min_clients, 1))
         parse_compression(self.compression)
-        secure = None if self.secure in (None, "none") else parse_options("secure", self.secure)[0]
-        check_choice("secure", secure, SECURE, FederatedError)
-        text = isinstance(self.privacy, str)
-        unit = self.privacy.partition(":")[0] if text else None if self.privacy is None else self.privacy.get("unit")
-        check_combination(
-            Combination(
-                strategy=strategy.name,
-                secure=secure,
-                compression=None if self.compression == "none" else self.compression,
-                privacy=unit,
-                max_update_norm=self.max_update_norm is not None,
-            )
+        check_combination(self.combination())
+
+    def combination(self) -> Combination:
+        """Its choices that others may exclude."""
+        secure, privacy = self.secure_options(), self.privacy
+        unit = privacy.partition(":")[0] if isinstance(privacy, str) else (privacy or {}).get("unit")
+        return Combination(
+            strategy=self.make_strategy(num_clients=max(self.min_clients, 1)).name,
+            secure=next((name for name, kind in SECURE.items() if isinstance(secure, kind)), None),
+            compression=None if self.compression == "none" else self.compression,
+            privacy=unit,
+            max_update_norm=self.max_update_norm is not None,
         )
 
     @classmethod
@@ -176,6 +176,10 @@ class FederatedConfig:
     def key_policy(self) -> KeyPolicy:
         """Which tensors travel."""
         return KeyPolicy(self.keys or ("trainable" if self.lora else "all"))
+
+    def secure_options(self) -> SecureAggregation | Encryption | None:
+        """How clients' answers are hidden from the server; None where they are not."""
+        return None if self.secure in (None, "none") else make_named("secure", self.secure, SECURE)
 
     def make_strategy(self, num_clients: int) -> AggregationStrategy:
         """The server's rule. `num_clients` are all of the federation, which SCAFFOLD and FedDyn ask for."""

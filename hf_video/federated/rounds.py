@@ -110,9 +110,8 @@ class FederatedRun:
                 sorted(self.exchange.nodes), self.config.fraction, report.round, self.config.seed
             )
             results = self.collect(chosen, report)
-            self.check_enough(results, report)
+            self.check_enough(report)
             self.state = self.aggregate(results)
-            report.clients = sorted(results)
             report.metrics = mean_metrics({client: one.metrics for client, one in results.items()})
             if report.round % self.config.evaluate_every == 0 or report.round == self.config.rounds:
                 self.evaluate(report)
@@ -124,18 +123,10 @@ class FederatedRun:
 
     def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
         """Asks clients to train; returns the answers that can be used, and notes the others in the report."""
-        deadline = self.config.deadline
-        task = ClientTask(
-            report.round,
-            self.state.arrays,
-            self.client_settings(),
-            self.strategy.client_arrays(self.state),
-            None if deadline is None else 0.8 * deadline,  # the rest is for the way
-        )
-        payload = task_payload(self.config, task)
+        payload = task_payload(self.config, self.round_task(report))
         for client in chosen:
             self.audit("sent", round=report.round, client=client, bytes=payload.nbytes)
-        answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), deadline)
+        answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), self.config.deadline)
         results, compression = {}, parse_compression(self.config.compression)
         for client, answer in answers.items():
             received = answer.nbytes if isinstance(answer, Payload) else 0
@@ -155,7 +146,19 @@ class FederatedRun:
             norm = update_norm(self.change(results[client].arrays))
             facts = {"round": report.round, "client": client, "bytes": received, "sha256": digest, "norm": norm}
             self.audit("received", **facts)
+        report.clients = sorted(results)
         return results
+
+    def round_task(self, report: RoundReport) -> ClientTask:
+        """What clients are asked in a round."""
+        deadline = self.config.deadline
+        return ClientTask(
+            report.round,
+            self.state.arrays,
+            self.client_settings(),
+            self.strategy.client_arrays(self.state),
+            None if deadline is None else 0.8 * deadline,  # the rest is for the way
+        )
 
     def client_settings(self) -> dict[str, float]:
         """What clients are told besides the model."""
@@ -183,13 +186,14 @@ class FederatedRun:
         report.failed[client] = reason
         self.audit("failed", round=report.round, client=client, reason=reason)
 
-    def check_enough(self, results: Mapping[str, ClientResult], report: RoundReport) -> None:
-        if len(results) >= self.config.min_clients:
+    def check_enough(self, report: RoundReport) -> None:
+        if len(report.clients) >= self.config.min_clients:
             return
         why = "; ".join(f"{client}: {reason}" for client, reason in report.failed.items())
         raise FederatedError(
-            f"Round {report.round} has {len(results)} answers, and min_clients={self.config.min_clients} are needed. "
-            f"{why or 'No more clients are there.'} The {self.state.round} rounds before are kept: --resume goes on."
+            f"Round {report.round} has {len(report.clients)} answers, and min_clients={self.config.min_clients} are "
+            f"needed. {why or 'No more clients are there.'} The {self.state.round} rounds before are kept: --resume "
+            "goes on."
         )
 
     def aggregate(self, results: Mapping[str, ClientResult]) -> ServerState:
@@ -198,7 +202,7 @@ class FederatedRun:
 
     def evaluate(self, report: RoundReport) -> None:
         """Lets all clients, and the server if it can, measure the new model."""
-        payload = task_payload(self.config, ClientTask(report.round, self.state.arrays))
+        payload = self.evaluation_payload(report)
         answers = self.exchange.ask(
             "evaluate", dict.fromkeys(sorted(self.exchange.nodes), payload), self.config.deadline
         )
@@ -208,6 +212,14 @@ class FederatedRun:
             elif answer.values:
                 values = {name: value for name, value in answer.values.items() if isinstance(value, (int, float))}
                 report.evaluation[client] = {name: float(value) for name, value in values.items()}
+        self.measure_here(report)
+
+    def evaluation_payload(self, report: RoundReport) -> Payload:
+        """What clients are sent to measure the new model."""
+        return task_payload(self.config, ClientTask(report.round, self.state.arrays))
+
+    def measure_here(self, report: RoundReport) -> None:
+        """Measures the new model on the server's own videos, if it has some."""
         if self.measure is not None:
             report.metrics |= {
                 f"server_{name}": float(value) for name, value in self.measure(self.state.arrays).items()

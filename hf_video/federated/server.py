@@ -12,11 +12,14 @@ from typing import Any
 from hf_video.base.written_files import write_json
 from hf_video.data.rows import VideoRows
 from hf_video.errors import FederatedError
+from hf_video.federated.arrays import arrays_digest
 from hf_video.federated.client import with_labels
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.exchange import ClientFailure, Exchange
 from hf_video.federated.payload import Payload
-from hf_video.federated.rounds import FederatedRun, Measure, RoundReport
+from hf_video.federated.rounds import Measure, RoundReport
+from hf_video.federated.secure.homomorphic import HomomorphicKeys
+from hf_video.federated.secure.runs import EncryptedRun, make_run
 from hf_video.federated.trainers import FederatedClassification, FederatedModel
 from hf_video.training.recipes import for_model, load_recipe, override_recipe
 from hf_video.training.runs.classification import default_recipe
@@ -68,6 +71,7 @@ def run_federation(
     on_round: Callable[[RoundReport], None] | None = None,
     wait: float | None = 0.0,
     resume: bool = False,
+    shared_keys: HomomorphicKeys | None = None,
 ) -> dict[str, Any]:
     """Waits for the clients, does the rounds, and writes the model.
 
@@ -80,6 +84,8 @@ def run_federation(
         on_round: Told of each round.
         wait: Seconds to wait for `min_clients`; None for ever.
         resume: Go on with the run in `output`.
+        shared_keys: The clients' keys of a federation under encryption, which a simulation has. Without them no model
+            is written here: each client keeps it as `model/` in its folder.
 
     Returns:
         The summary that is also written to `federated_summary.json`.
@@ -91,10 +97,14 @@ def run_federation(
     exchange.discover(config.min_clients, wait)
     config = settle_labels(config, exchange, config.deadline)
     model = model or FederatedModel(config, server_task(config))
-    run = FederatedRun(config, exchange, output, model.arrays(), measure=measure, on_round=on_round)
+    run = make_run(config, exchange, output, model.arrays(), measure=measure, on_round=on_round)
     history = run.run(resume=resume)
-    model.receive(run.state.arrays)
-    model.save(output)
+    arrays = run.state.arrays
+    if isinstance(run, EncryptedRun):
+        arrays = None if shared_keys is None else run.opened(shared_keys)
+    if arrays is not None:
+        model.receive(arrays)
+        model.save(output)
     summary = {
         "config": config.to_dict(),
         "rounds": len(history),
@@ -104,7 +114,7 @@ def run_federation(
         "bytes_up": sum(row.bytes_up for row in history),
         "metrics": history[-1].metrics if history else {},
         "evaluation": summarize_evaluation(history[-1]) if history else {},
-        "sha256": run.digest(),
+        "sha256": None if arrays is None else arrays_digest(arrays),
     }
     write_json(Path(output) / SUMMARY, summary)
     return summary

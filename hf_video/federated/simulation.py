@@ -16,6 +16,9 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.exchange import Exchange
 from hf_video.federated.partition import Parts, parse_partition
 from hf_video.federated.rounds import RoundReport
+from hf_video.federated.secure.homomorphic import HomomorphicKeys, write_keys
+from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
+from hf_video.federated.secure.signatures import new_signing_key, public_part
 from hf_video.federated.server import run_federation, with_labels_of
 from hf_video.federated.store import PersonalStore
 from hf_video.federated.trainers import ClientTask, FederatedModel, VideoLocalTrainer, make_task, with_splits
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from hf_video.federated.local_grid import Fault
 
 ENGINES = ("local",)
+SHARED_KEY = "shared.key"  # beside the clients' folders
 
 
 def simulate(
@@ -71,14 +75,39 @@ def simulate(
     model = FederatedModel(config, task)
     models = {config.digest(): model}
     runtimes = {}
-    for number, part in enumerate(parts):
-        name = f"client-{number:0{len(str(clients - 1))}d}"
+    names = [f"client-{number:0{len(str(clients - 1))}d}" for number in range(len(parts))]
+    keys = make_site_keys(config, names, output / "clients" / SHARED_KEY)
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
-        site = Site(name, with_splits(task, splits), output / "clients" / name)
+        site = Site(name, with_splits(task, splits), output / "clients" / name, keys=keys[name])
         runtimes[name] = ClientRuntime(site, models)
     exchange = Exchange(make_grid({name: one.handle for name, one in runtimes.items()}, faults))
-    measure = server_measure(config, task, model, output)
-    return run_federation(config, exchange, output, model=model, measure=measure, on_round=on_round, resume=resume)
+    shared = keys[names[0]].shared
+    return run_federation(
+        config,
+        exchange,
+        output,
+        model=model,
+        measure=server_measure(config, task, model, output),
+        on_round=on_round,
+        resume=resume,
+        shared_keys=None if shared is None else HomomorphicKeys(shared),
+    )
+
+
+def make_site_keys(config: FederatedConfig, names: Sequence[str], shared: Path) -> dict[str, SiteKeys]:
+    """Keys of each client for what `secure` asks for; those that all share are kept in a file, for resuming."""
+    options = config.secure_options()
+    if isinstance(options, SecureAggregation):
+        own = {name: new_signing_key() for name in names}
+        public = {name: public_part(key) for name, key in own.items()}
+        return {name: SiteKeys(own[name], public) for name in names}
+    if isinstance(options, Encryption):
+        if not shared.exists():
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            write_keys(shared)
+        return dict.fromkeys(names, SiteKeys(shared=shared.read_bytes()))
+    return dict.fromkeys(names, SiteKeys())
 
 
 def make_grid(handlers: Mapping[str, Any], faults: Sequence[Fault]) -> Any:
@@ -117,9 +146,10 @@ def hold_out(rows: VideoRows, share: float, seed: int) -> dict[str, VideoRows]:
 def server_measure(
     config: FederatedConfig, task: Task, model: FederatedModel, output: Path
 ) -> Callable[[Any], Mapping[str, float]] | None:
-    """Measures models on the test split; None where there is none, or where clients keep a part of the model."""
+    """Measures models on the test split; None where there is none, where clients keep a part of the model, or
+    where they alone can open it."""
     test = task.splits.get("test")
-    if test is None or not len(test) or model.initial:
+    if test is None or not len(test) or model.initial or isinstance(config.secure_options(), Encryption):
         return None
     held = with_splits(task, {"train": task.splits["train"], "validation": test})
     store = PersonalStore(output / "server")

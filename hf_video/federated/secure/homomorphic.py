@@ -102,9 +102,14 @@ def server_context() -> Any:
     return context
 
 
+def ciphertext_count(arrays: Arrays) -> int:
+    """How many ciphertexts a client's tensors make."""
+    return -(-sum(array.size for array in arrays.values()) // SLOTS)
+
+
 def encrypted_bytes(arrays: Arrays) -> int:
     """About how many bytes the ciphertexts of a client's tensors have."""
-    return -(-sum(array.size for array in arrays.values()) // SLOTS) * CIPHERTEXT_BYTES
+    return ciphertext_count(arrays) * CIPHERTEXT_BYTES
 
 
 def check_encrypted_size(arrays: Arrays, force: bool = False) -> None:
