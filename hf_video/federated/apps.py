@@ -23,6 +23,7 @@ from hf_video.federated.exchange import Exchange
 from hf_video.federated.limits import SiteLimits
 from hf_video.federated.payload import from_record, to_record
 from hf_video.federated.rounds import RoundReport
+from hf_video.federated.secure.options import SiteKeys
 from hf_video.federated.secure.protocol import KINDS
 from hf_video.federated.server import ENDED, run_federation
 
@@ -44,7 +45,8 @@ def site_of(context: Context) -> Site:
     if missing := [name for name in ("name", "data", "folder") if name not in has]:
         raise FederatedError(f"The node's configuration has no {missing[0]!r}; `hf-video federated client` sets it.")
     limits = SiteLimits(**json.loads(str(has.get("limits", "{}"))))
-    return Site(str(has["name"]), str(has["data"]), Path(str(has["folder"])), limits)
+    keys = SiteKeys.beside(Path(str(has["key"]))) if "key" in has else SiteKeys()
+    return Site(str(has["name"]), str(has["data"]), Path(str(has["folder"])), limits, keys)
 
 
 def answer(message: Message, context: Context) -> Message:

@@ -13,6 +13,7 @@ from hf_video.data.rows import VideoRows, classes_of
 from hf_video.errors import BackendError, FederatedError, check_choice, check_number
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.deployment.certificates import SHARED_KEY
 from hf_video.federated.exchange import Exchange
 from hf_video.federated.partition import Parts, parse_partition
 from hf_video.federated.rounds import RoundReport
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from hf_video.federated.local_grid import Fault
 
 ENGINES = ("local",)
-SHARED_KEY = "shared.key"  # beside the clients' folders
 
 
 def simulate(

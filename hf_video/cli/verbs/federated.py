@@ -49,13 +49,14 @@ def _keys_arguments(parser: Parser) -> None:
     add("folder", metavar="DIR", help="where the folders for the server and the sites are made")
     add("--names", type=name_list, required=True, metavar="A,B,C", help="of the sites")
     add("--hosts", type=name_list, required=True, metavar="HOST,IP", help="under which the sites reach the server")
+    add("--encryption", action="store_true", help="also a key that sites share, for `secure: he`")
     add("--days", type=positive_int, default=825, metavar="N", help="the server's certificate is valid (default 825)")
 
 
 def _run_keys(options: argparse.Namespace) -> int:
     from hf_video.federated.deployment.certificates import make_keys
 
-    made = make_keys(options.folder, options.names, options.hosts, days=options.days)
+    made = make_keys(options.folder, options.names, options.hosts, days=options.days, encryption=options.encryption)
     print("\n".join(made.lines()))
     return DONE
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate, CertificateBuilder, GeneralName, Name
 
 SERVER = "server"
-PUBLIC_KEYS = "public_keys.json"
+PUBLIC_KEYS, SHARED_KEY = "public_keys.json", "shared.key"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 YEARS_OF_AUTHORITY = 10
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -82,7 +82,12 @@ class FederationKeys:
 
 
 def make_keys(
-    folder: str | os.PathLike[str], names: Sequence[str], hosts: Sequence[str], *, days: int = 825
+    folder: str | os.PathLike[str],
+    names: Sequence[str],
+    hosts: Sequence[str],
+    *,
+    days: int = 825,
+    encryption: bool = False,
 ) -> FederationKeys:
     """Makes an authority, the server's certificate and a key pair for each site. Private keys are readable by their
     owner alone (mode 600).
@@ -93,6 +98,7 @@ def make_keys(
         hosts: Names and IP addresses under which the sites reach the server. Those of the machine itself (localhost)
             are certified too.
         days: How long the server's certificate is valid.
+        encryption: Whether sites also get `shared.key`, by which they encrypt what the server adds (`secure: he`).
 
     Returns:
         Where everything is.
@@ -112,6 +118,11 @@ def make_keys(
     if not hosts:
         raise FederatedError("The server's certificate needs the hosts under which sites reach it: none came.")
     check_count("days", days, FederatedError, most=365 * YEARS_OF_AUTHORITY)
+    shared = None
+    if encryption:
+        from hf_video.federated.secure.homomorphic import new_keys
+
+        shared = new_keys()
     certified = [_subject_name(host) for host in dict.fromkeys([*hosts, *LOCAL_HOSTS])]
     folder = Path(folder)
     check_output_folder(folder)
@@ -121,6 +132,8 @@ def make_keys(
             raise OutputError(f"{path} is there already, and keys are never written over. Name another folder.")
     with writing_into(folder, OutputError):
         _write_all(made, certified, hosts[0], days)
+        for site in made.sites.values() if shared else ():
+            _write_new(site / SHARED_KEY, shared)
     return made
 
 
@@ -167,11 +180,16 @@ def _write_all(made: FederationKeys, certified: Sequence[GeneralName], host: str
 
 
 def _write_private(path: Path, key: EllipticCurvePrivateKey, form: PrivateFormat) -> None:
-    """Writes a private key into a new file that nobody else could read at any time."""
+    """Writes a private key into a new file, without a password."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption
 
+    _write_new(path, key.private_bytes(Encoding.PEM, form, NoEncryption()))
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Writes a file that nobody else could read at any time."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(key.private_bytes(Encoding.PEM, form, NoEncryption()))
+        file.write(content)
 
 
 def _authority_certificate(key: EllipticCurvePrivateKey) -> Certificate:

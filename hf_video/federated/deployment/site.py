@@ -194,6 +194,7 @@ class SiteProcess:
                 "name": self.site.name,
                 "data": self.site.data,
                 "folder": str(folder),
+                "key": str(self.site.key),
                 "limits": json.dumps(vars(self.site.limits)),
             }
             # A TOML string in double quotes is written as a JSON string.

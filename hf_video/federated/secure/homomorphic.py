@@ -28,7 +28,8 @@ LARGEST_SUM = 2.0**12  # twice this passes the prime
 _MAGIC = b"hf_video CKKS 1\n"
 
 
-def _import_tenseal() -> Any:
+def import_tenseal() -> Any:
+    """The module. Raises BackendError, with what to install, where it is not there."""
     try:
         import tenseal
     except ImportError as error:
@@ -49,7 +50,7 @@ class HomomorphicKeys:
     """
 
     def __init__(self, content: bytes) -> None:
-        tenseal = _import_tenseal()
+        tenseal = import_tenseal()
         if not content.startswith(_MAGIC):
             raise FederatedError("This is no key file for homomorphic encryption; `new_keys` makes one.")
         begin = len(_MAGIC)
@@ -70,7 +71,7 @@ class HomomorphicKeys:
 
 
 def _new_context() -> Any:
-    tenseal = _import_tenseal()
+    tenseal = import_tenseal()
     context = tenseal.context(
         tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=POLY_DEGREE, coeff_mod_bit_sizes=list(PRIME_BITS)
     )
@@ -144,7 +145,7 @@ def encrypt(keys: HomomorphicKeys, arrays: Arrays, num_examples: int, total_exam
             f"Tensors have numbers that are not finite or past {LARGEST_SUM:,.0f}: they can't be added."
         )
     flat *= num_examples / total_examples
-    tenseal = _import_tenseal()
+    tenseal = import_tenseal()
     return [
         tenseal.ckks_vector(keys.context, flat[begin : begin + SLOTS].tolist()).serialize()
         for begin in range(0, flat.size, SLOTS)
@@ -164,7 +165,7 @@ def add(given: Mapping[str, list[bytes]], fingerprints: Mapping[str, str], expec
     """
     if not given:
         raise FederatedError("There are no ciphertexts to add.")
-    tenseal = _import_tenseal()
+    tenseal = import_tenseal()
     context, used = server_context(), [fingerprints.get(client, "") for client in sorted(given)]
     expected = expected or max(used, key=used.count)
     if other := [client for client in sorted(given) if fingerprints.get(client, "") != expected]:
@@ -202,7 +203,7 @@ def decrypt(keys: HomomorphicKeys, total: Iterable[bytes], share: float, like: A
     """
     if not 0 < share <= 1:
         raise FederatedError(f"share={share!r} must be above 0 and at most 1.")
-    tenseal = _import_tenseal()
+    tenseal = import_tenseal()
     try:
         pieces = [tenseal.ckks_vector_from(keys.context, one).decrypt() for one in total]
     except (ValueError, RuntimeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_video.base.written_files import read_json
 from hf_video.errors import FederatedError, check_count, check_switch
+from hf_video.federated.deployment.certificates import PUBLIC_KEYS, SHARED_KEY
 from hf_video.federated.secure.layout import SumSettings
 from hf_video.federated.secure.quantization import MIN_CLIENTS
 from hf_video.federated.secure.server import SecureSum
@@ -62,14 +63,16 @@ class SiteKeys:
     shared: bytes | None = None
 
     @classmethod
-    def load(cls, signing_key: Path, public_keys: Path, shared: Path | None = None) -> SiteKeys:
-        """Reads key files; `public_keys` is the JSON that `hf-video federated keys` writes beside them.
+    def beside(cls, signing_key: Path) -> SiteKeys:
+        """Reads a site's private key and what `hf-video federated keys` wrote beside it: the public keys of all sites
+        and, where there is one, the key that they share.
 
         Raises:
-            FederatedError: One can't be read.
+            FederatedError: A file can't be read.
         """
+        public, shared = signing_key.parent / PUBLIC_KEYS, signing_key.parent / SHARED_KEY
         try:
-            registered = {name: str(text).encode() for name, text in read_json(public_keys).items()}
-            return cls(signing_key.read_bytes(), registered, None if shared is None else shared.read_bytes())
+            registered = {name: str(text).encode() for name, text in read_json(public).items()}
+            return cls(signing_key.read_bytes(), registered, shared.read_bytes() if shared.exists() else None)
         except (OSError, ValueError) as error:
-            raise FederatedError(f"A key file can't be read: {error}") from error
+            raise FederatedError(f"A key file of the site can't be read: {error}") from error

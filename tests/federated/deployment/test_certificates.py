@@ -121,3 +121,33 @@ def test_command(tmp_path, capsys):
     for given in ("server/  to the server", "a/  to the site 'a' alone", "ca.key  to nobody"):
         assert given in shown
     assert main([*words, "--debug"]) == WRONG
+
+
+def test_keys_of_sites_sign_secure_sums(made):
+    """What is beside a site's key is all that a secure sum asks for."""
+    from hf_video.federated.secure.options import SiteKeys
+    from hf_video.federated.secure.signatures import is_signed, public_part, read_public_key, read_signing_key, sign
+
+    for name, folder in made.sites.items():
+        keys = SiteKeys.beside(folder / f"{name}.key")
+        assert set(keys.registered) == set(made.sites)
+        assert keys.shared is None
+        assert public_part(keys.signing_key) == keys.registered[name]
+        signature = sign(read_signing_key(keys.signing_key), b"text")
+        verdicts = {site: is_signed(read_public_key(key), signature, b"text") for site, key in keys.registered.items()}
+        assert verdicts == {site: site == name for site in made.sites}
+    with pytest.raises(FederatedError, match="can't be read"):
+        SiteKeys.beside(made.server / "server.key" / "none.key")
+
+
+def test_sites_share_a_key_for_encryption(tmp_path):
+    pytest.importorskip("tenseal", reason="TenSEAL is not installed (the extra federated-he)")
+    from hf_video.federated.secure.options import SiteKeys
+
+    made = make_keys(tmp_path / "sites", ["north", "south"], ["fed.example.org"], encryption=True)
+    shared = {SiteKeys.beside(folder / f"{name}.key").shared for name, folder in made.sites.items()}
+    assert len(shared) == 1
+    assert None not in shared
+    assert not (made.server / "shared.key").exists()
+    for folder in made.sites.values():
+        assert stat.S_IMODE((folder / "shared.key").stat().st_mode) == 0o600
