@@ -126,7 +126,9 @@ class Exchange:
             for node, payload in sorted(payloads.items())
         ]
         replies = self.grid.send_and_receive(messages, timeout=deadline) if messages else ()
-        answers = {reply.metadata.src_node_id: _answer(reply) for reply in replies}
+        # What Flower answers for a node that died comes from node 1, the server itself; the question tells whose it is.
+        asked = {one.metadata.message_id: one.metadata.dst_node_id for one in messages}
+        answers = {asked[reply.metadata.reply_to_message_id]: _answer(reply) for reply in replies}
         late = ClientFailure(f"no answer within {deadline:g} s" if deadline else "no answer", absent=True)
         return {node: answers.get(node, late) for node in payloads}
 

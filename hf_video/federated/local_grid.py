@@ -93,12 +93,14 @@ class LocalGrid(Grid):
         occurrence = self.seen[client, kind] = self.seen.get((client, kind), 0) + 1
         fault = self.faults.get((client, kind, occurrence))
         name = f"{client}/{kind}/{occurrence}/{number}"
+        message.metadata.__dict__["_message_id"] = name  # as Flower's own grids do
         sender = TaskIdentity.node_id
+        if fault == "error":  # which the server's node tells in place of the one that died
+            self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+            return name
         try:
             TaskIdentity.node_id = message.metadata.dst_node_id
-            if fault == "error":
-                self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
-            elif fault != "drop":
+            if fault != "drop":
                 answer = self.handlers[client](kind, from_record(message.content))
                 answer = fault(answer) if callable(fault) else answer
                 self._replies[name] = Message(to_record(answer), reply_to=message)
