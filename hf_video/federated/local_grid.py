@@ -95,8 +95,9 @@ class LocalGrid(Grid):
         name = f"{client}/{kind}/{occurrence}/{number}"
         message.metadata.__dict__["_message_id"] = name  # as Flower's own grids do
         sender = TaskIdentity.node_id
-        if fault == "error":  # which the server's node tells in place of the one that died
-            self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+        if fault == "error":  # the server's own node tells of one that died
+            reply = self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+            reply.metadata.__dict__["_src_node_id"] = sender
             return name
         try:
             TaskIdentity.node_id = message.metadata.dst_node_id
