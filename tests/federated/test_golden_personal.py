@@ -65,7 +65,7 @@ class Client:
     def __init__(self, number, steps, rate=LR):
         self.x = torch.tensor(INPUTS["clients"][number]["x"], dtype=torch.float64)
         self.y = torch.tensor(INPUTS["clients"][number]["y"])
-        self.steps, self.rate, self.kept = steps, rate, {}
+        self.steps, self.rate, self.own, self.kept = steps, rate, {}, {}
 
     def __call__(self, module, *, steps=None, term=None, learning_rate=None):
         optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], learning_rate or self.rate)
@@ -78,13 +78,14 @@ class Client:
 
 
 def run(rule, clients, model, rounds, strategy):
-    """Yields the server's arrays after each round; the clients' own tensors are in `kept` of each."""
+    """Yields the server's arrays after each round; what the clients keep is in `own` and `kept` of each."""
     state = ServerState(to_arrays(model.state_dict(), KeyPolicy(rule.travels).names(model)))
     for _ in range(rounds):
         results = {}
         for number, client in enumerate(clients):
-            personal.load_tensors(model, to_tensors(state.arrays))
+            personal.load_tensors(model, {**to_tensors(state.arrays), **client.own})
             client.kept = rule.local_round(model, client.kept, client)
+            client.own = personal.copied_tensors(model, [n for n in model.state_dict() if n not in state.arrays])
             results[str(number)] = ClientResult(to_arrays(model.state_dict(), state.arrays), len(client.y))
         state = strategy.aggregate(state, results)
         yield state.arrays
@@ -143,14 +144,14 @@ def test_fedrep():
     rule = personal.FedRep(case["head_steps"], case["body_steps"])
     clients = two_clients(1)
     for client, head in zip(clients, case["heads0"], strict=True):
-        client.kept = {"head": matrix(head).detach()}
+        client.own = {"head": matrix(head).detach()}
     model = TwoLayers(case["body0"], case["heads0"][0])
     rounds = run(rule, clients, model, 2, AggregationStrategy())
     for arrays, expected in zip(rounds, case["expected"], strict=True):
         assert list(arrays) == ["body.weight"]
         close(arrays["body.weight"], expected["body"])
         for client, head in zip(clients, expected["heads"], strict=True):
-            close(client.kept["head"], head)
+            close(client.own["head"], head)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -224,16 +225,14 @@ class Normed(torch.nn.Module):
 
 
 def test_batch_norms_stay_with_their_client():
-    rule, client = personal.FedBN(), Client(0, 2)
-    kept = rule.local_round(Normed(), {"norm.weight": torch.full((4,), 7.0, dtype=torch.float64)}, client)
-    assert sorted(kept) == [
-        f"norm.{name}" for name in ("bias", "num_batches_tracked", "running_mean", "running_var", "weight")
-    ]
-    assert kept["norm.weight"].mean() > 6
-    assert kept["norm.num_batches_tracked"] == 2
-    other = Normed()
-    rule.make_personal(other, kept, client)
-    assert torch.equal(other.norm.running_mean, kept["norm.running_mean"])
+    clients = [Client(0, 2), Client(1, 3)]
+    clients[0].own = {"norm.weight": torch.full((4,), 7.0, dtype=torch.float64)}
+    (arrays,) = run(personal.FedBN(), clients, Normed(), 1, AggregationStrategy())
+    assert sorted(arrays) == ["first.bias", "first.weight", "last.bias", "last.weight"]
+    for client in clients:
+        assert set(client.own) == {f"norm.{name}" for name in Normed().norm.state_dict()}
+        assert client.own["norm.num_batches_tracked"] >= client.steps
+    assert clients[0].own["norm.weight"].mean() > 6
 
 
 @pytest.mark.parametrize("rule", [personal.Ditto(), personal.APFL()])

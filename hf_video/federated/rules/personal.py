@@ -64,11 +64,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class PersonalRule:
-    """Base class: a part of the model stays with the client, and is trained together with the rest.
-
-    FedBN (Li et al., ICLR 2021, algorithm 1) keeps the batch norms, FedPer (Arivazhagan et al., 2019, algorithm 1) the
-    head.
-    """
+    """Base class: tensors that don't travel stay with the client, and are trained together with the rest."""
 
     name: ClassVar[str] = ""
     travels: ClassVar[str] = "all"  # see `KeyPolicy`
@@ -77,29 +73,24 @@ class PersonalRule:
         """Trains a client for one round.
 
         Args:
-            model: Holds what the server sent; afterwards what is sent back, in the tensors that travel.
-            kept: What the client kept of its last round; {} in its first.
+            model: Holds what the server sent, and the client's own tensors that don't travel; afterwards both as they
+                go on.
+            kept: What this returned in the client's last round; {} in its first.
             train: Takes the steps.
 
         Returns:
-            What the client keeps.
+            What the client keeps beside the tensors that don't travel.
         """
-        load_tensors(model, kept)
         train(model)
-        return self.stays(model)
+        return {}
 
     def make_personal(self, model: nn.Module, kept: Tensors, train: Train) -> None:
-        """Turns the server's model, which `model` holds, into the client's own."""
-        load_tensors(model, kept)
-
-    def stays(self, model: nn.Module) -> Tensors:
-        """The tensors that don't travel."""
-        travelling = set(KeyPolicy(self.travels).names(model))
-        return copied_tensors(model, sorted(set(model.state_dict()) - travelling))
+        """Turns the server's model, which `model` holds beside the client's own tensors, into the client's own."""
 
 
 class FedBN(PersonalRule):
-    """Parameters and statistics of batch norms stay with the client; `mean_of_kept` is for clients that are new."""
+    """Parameters and statistics of batch norms stay with the client (Li et al., ICLR 2021, algorithm 1); a client that
+    is new begins with `mean_of_kept`."""
 
     name, travels = "fedbn", "without_batch_norms"
 
@@ -111,7 +102,7 @@ class FedLN(PersonalRule):
 
 
 class FedPer(PersonalRule):
-    """The head stays with the client."""
+    """The head stays with the client (Arivazhagan et al., 2019, algorithm 1)."""
 
     name, travels = "fedper", "body"
 
@@ -133,7 +124,6 @@ class FedRep(PersonalRule):
         self.head_steps, self.body_steps = head_steps, body_steps
 
     def local_round(self, model: nn.Module, kept: Tensors, train: Train) -> Tensors:
-        load_tensors(model, kept)
         body = set(KeyPolicy("body").names(model))
         trained = trained_parameters(model)
         try:
@@ -144,7 +134,7 @@ class FedRep(PersonalRule):
         finally:
             for parameter in trained.values():
                 parameter.requires_grad_(True)
-        return self.stays(model)
+        return {}
 
 
 class Ditto(PersonalRule):
@@ -175,6 +165,9 @@ class Ditto(PersonalRule):
         own = copied_tensors(model, names)
         load_tensors(model, sent)
         return own
+
+    def make_personal(self, model: nn.Module, kept: Tensors, train: Train) -> None:
+        load_tensors(model, kept)
 
 
 class MixedModel(nn.Module):
@@ -305,10 +298,6 @@ class LocalAdaptation(PersonalRule):
             check_count("steps", steps, FederatedError)
         self.steps = steps
         self.rate = None if rate is None else check_number("rate", rate, FederatedError, above=0)
-
-    def local_round(self, model: nn.Module, kept: Tensors, train: Train) -> Tensors:
-        train(model)
-        return {}
 
     def make_personal(self, model: nn.Module, kept: Tensors, train: Train) -> None:
         train(model, steps=self.steps, learning_rate=self.rate)
