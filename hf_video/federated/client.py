@@ -30,6 +30,7 @@ from hf_video.training.runs.run import Task
 
 SETTING = "settings."  # before names of what a strategy tells clients
 METRIC = "metrics."
+BEGIN = "begin"  # arrays of a client that has none of its own yet
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class ClientRuntime:
             "train": self.train,
             "evaluate": self.evaluate,
             **{kind: partial(self.answer_secure_sum, kind) for kind in KINDS},
+            "query.own": self.own,
         }
         self._secure_client: SecureClient | None = None
 
@@ -170,6 +172,18 @@ class ClientRuntime:
         result = self.trainer(config).fit(task)
         return Contribution(result.arrays, result.num_examples, result.metrics)
 
+    def own(self, payload: Payload) -> Payload:
+        """Its batch norms, or what else it keeps of that kind, for clients that are new; nothing if it has none yet.
+
+        Raises:
+            FederatedError: The rule of the federation does not ask for it.
+        """
+        config = read_config(payload)
+        if not config.asks_for_own():
+            raise FederatedError("No rule of this federation asks for what a client keeps.")
+        own = self.store.load("own", int(payload.number("round", "The server")) + 1)
+        return Payload(arrays={} if own is None else {"own": to_arrays(own)})
+
     # ---- what it has ----
 
     def task(self, config: FederatedConfig) -> Task:
@@ -230,6 +244,7 @@ def client_task(payload: Payload) -> ClientTask:
         settings=prefixed(payload.values, SETTING),
         control=payload.arrays.get("control"),
         deadline=None if deadline is None else float(payload.number("deadline", "The server")),
+        begin=payload.arrays.get(BEGIN),
     )
 
 

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch import nn
+
 from hf_video.errors import FederatedError, check_choice, check_count, check_number, did_you_mean, unknown_name
 from hf_video.federated.combinations import Combination, check_combination
 from hf_video.federated.compression import parse_compression
 from hf_video.federated.keys import KeyPolicy
 from hf_video.federated.rules import robust, server_optimizers, strategies
+from hf_video.federated.rules.personal import RULES, PersonalRule
 from hf_video.federated.rules.strategies import AggregationStrategy
 from hf_video.federated.secure.options import SECURE, Encryption, SecureAggregation
 
@@ -33,6 +36,7 @@ STRATEGIES: dict[str, type[AggregationStrategy]] = {
         server_optimizers.FedAdagrad,
         server_optimizers.FedAdam,
         server_optimizers.FedYogi,
+        server_optimizers.ReptileServer,
         robust.CoordinateMedian,
         robust.TrimmedMean,
         robust.Krum,
@@ -63,7 +67,8 @@ class FederatedConfig:
         keys: Which tensors travel, see `KeyPolicy`. Default: all, with `lora` those that are trained.
         lora: Options of PEFT's `LoraConfig`, such as {r: 8, target_modules: [query, value]}; only adapters and head are
             trained then.
-        personal: What each client keeps for itself, such as "fedbn" or "ditto:lambda=0.1".
+        personal: What each client has for itself, such as "fedbn" or "ditto:lam=0.1", see `rules.personal`. With
+            "reptile" the strategy "fedavg" is Reptile's own.
         privacy: "video:eps=8,delta=1e-5,clip=1.0", "client:…", or a mapping; None for no guarantee.
         secure: "secagg" or "he": the server sees sums alone.
         compression: Of what clients send: "int8", "topk:0.01", "fp16".
@@ -121,6 +126,7 @@ class FederatedConfig:
         if self.local_steps is not None:
             check_count("local_steps", self.local_steps, FederatedError)
         self.key_policy()
+        self.personal_rule()
         self.make_strategy(num_clients=max(self.min_clients, 1))
         parse_compression(self.compression)
         check_combination(self.combination())
@@ -181,9 +187,36 @@ class FederatedConfig:
         """How clients' answers are hidden from the server; None where they are not."""
         return None if self.secure in (None, "none") else make_named("secure", self.secure, SECURE)
 
+    def travelling(self, model: nn.Module) -> list[str]:
+        """Sorted names of the tensors that travel: of those of `keys` the ones that the personal rule lets go.
+
+        Raises:
+            FederatedError: There is none, or nothing that the rule keeps.
+        """
+        names, rule = set(self.key_policy().names(model)), self.personal_rule()
+        going = names & set(KeyPolicy(rule.travels).names(model))
+        if rule.travels != "all" and going == names:
+            raise FederatedError(
+                f"{rule.name} would keep nothing at the clients, as {type(model).__name__} has no such tensors: it is "
+                f"FedAvg.{' fedln keeps layer norms.' if rule.name == 'fedbn' else ''}"
+            )
+        if not going:
+            raise FederatedError(f"{rule.name} and keys={self.keys!r} leave no tensor of the model that travels.")
+        return sorted(going)
+
+    def personal_rule(self) -> PersonalRule:
+        """What clients have for themselves; without `personal`, tensors that don't travel alone."""
+        return PersonalRule() if self.personal is None else make_named("personal rule", self.personal, RULES)
+
+    def asks_for_own(self) -> bool:
+        """Whether the server may ask what clients keep, for those that are new; never where it should see sums alone or
+        clients have a guarantee of privacy."""
+        return self.personal_rule().begins_with_mean and self.privacy is None and self.secure_options() is None
+
     def make_strategy(self, num_clients: int) -> AggregationStrategy:
         """The server's rule. `num_clients` are all of the federation, which SCAFFOLD and FedDyn ask for."""
-        return make_named("strategy", self.strategy, STRATEGIES, num_clients=num_clients)
+        reptile = self.strategy == "fedavg" and self.personal_rule().name == "reptile"
+        return make_named("strategy", "reptile" if reptile else self.strategy, STRATEGIES, num_clients=num_clients)
 
 
 def parse_options(what: str, given: Options) -> tuple[str, dict[str, Any]]:

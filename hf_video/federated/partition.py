@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from hf_video.data.rows import VideoRows
 from hf_video.errors import FederatedError, check_count, check_number, unknown_name
 
 Parts = list[list[int]]
+# UCF101's 25 groups of people and places, which cut across its classes: v_Archery_g01_c02.avi.
+_UCF101 = re.compile(r"v_\w+_(g\d\d)_c\d\d\.\w+$")
 
 
 def iid(count: int, clients: int, *, seed: int = 0) -> Parts:
@@ -92,6 +96,25 @@ def by_group(groups: Sequence[Hashable], clients: int) -> Parts:
     return [[row for row, group in enumerate(groups) if client_of[group] == client] for client in range(clients)]
 
 
+def natural_clients(rows: VideoRows) -> list[str]:
+    """Whose each video is: of UCF101 the group g01 to g25, else its recording (HMDB51: the film; Kinetics and RWF-2000:
+    the video on YouTube; or what the data set or `group_pattern` says).
+
+    Raises:
+        FederatedError: A video belongs to no recording that is known.
+    """
+    owners: list[str] = []
+    for row in rows:
+        match = _UCF101.search(row.name)
+        owner = match.group(1) if match else row.group
+        if owner is None:
+            raise FederatedError(
+                f"Nothing says which recording {row.name!r} is from: give a group_pattern, or another partition."
+            )
+        owners.append(owner)
+    return owners
+
+
 def by_quantity(count: int, clients: int, alpha: float, *, min_rows: int = 1, seed: int = 0) -> Parts:
     """Deals rows out alike but for their number, which follows a Dirichlet distribution."""
     check_number("alpha", alpha, FederatedError, above=0)
@@ -107,12 +130,12 @@ def by_quantity(count: int, clients: int, alpha: float, *, min_rows: int = 1, se
 def parse_partition(
     text: str, *, labels: Sequence[int], groups: Sequence[Hashable] | None = None, clients: int, seed: int = 0
 ) -> Parts:
-    """Divides rows as a word says: "iid", "dirichlet:0.3", "labels:2", "quantity:0.5", "recording".
+    """Divides rows as a word says: "iid", "dirichlet:0.3", "labels:2", "quantity:0.5", "recording", "natural".
 
     Args:
         text: The word, with its number.
         labels: Class numbers of the rows.
-        groups: Recording or user of each row, for "recording".
+        groups: Recording or user of each row, for "recording" and "natural".
         clients: How many.
         seed: Of the draws.
 
@@ -127,11 +150,14 @@ def parse_partition(
         "labels": lambda count: by_labels(labels, clients, int(count), seed=seed),
         "quantity": lambda alpha: by_quantity(len(labels), clients, alpha, seed=seed),
         "recording": lambda _: by_group(groups or (), clients),
+        "natural": lambda _: by_group(groups or (), clients),
     }
     if word not in makers:
         raise FederatedError(unknown_name("There is no partition", word, makers))
-    if (word in ("iid", "recording")) == bool(number):
-        raise FederatedError(f"The partition {text!r} is none of iid, recording, dirichlet:A, labels:N, quantity:A.")
+    if (word in ("iid", "recording", "natural")) == bool(number):
+        raise FederatedError(
+            f"The partition {text!r} is none of iid, recording, natural, dirichlet:A, labels:N, quantity:A."
+        )
     try:
         value = float(number or 0)
     except ValueError:

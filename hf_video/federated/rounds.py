@@ -24,12 +24,13 @@ from hf_video.base.version import __version__
 from hf_video.base.written_files import read_json, write_json
 from hf_video.errors import FederatedError, HFVideoError, OutputError
 from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_floating, to_arrays, to_tensors, widened
-from hf_video.federated.client import client_result, task_payload
+from hf_video.federated.client import BEGIN, client_result, task_payload
 from hf_video.federated.compression import decompress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.exchange import ClientFailure, Exchange
 from hf_video.federated.payload import Payload
 from hf_video.federated.privacy.clients import update_norm
+from hf_video.federated.rules.personal import mean_of_kept
 from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 from hf_video.federated.trainers import ClientTask
 
@@ -123,10 +124,10 @@ class FederatedRun:
 
     def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
         """Asks clients to train; returns the answers that can be used, and notes the others in the report."""
-        payload = task_payload(self.config, self.round_task(report))
+        payloads = self.payloads(task_payload(self.config, self.round_task(report)), chosen)
         for client in chosen:
-            self.audit("sent", round=report.round, client=client, bytes=payload.nbytes)
-        answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), self.config.deadline)
+            self.audit("sent", round=report.round, client=client, bytes=payloads[client].nbytes)
+        answers = self.exchange.ask("train", payloads, self.config.deadline)
         results, compression = {}, parse_compression(self.config.compression)
         for client, answer in answers.items():
             received = answer.nbytes if isinstance(answer, Payload) else 0
@@ -159,6 +160,27 @@ class FederatedRun:
             self.strategy.client_arrays(self.state),
             None if deadline is None else 0.8 * deadline,  # the rest is for the way
         )
+
+    def payloads(self, payload: Payload, clients: Sequence[str], trained: Sequence[str] = ()) -> dict[str, Payload]:
+        """What each client is sent. Under FedBN those that are new get the mean of the others' norms."""
+        known = {client for row in self.history for client in row.clients} | set(trained)
+        begin = self.mean_of_own(sorted(known)) if set(clients) - known else None
+        new = payload if begin is None else Payload(payload.values, {**payload.arrays, BEGIN: begin})
+        return {client: payload if client in known else new for client in clients}
+
+    def mean_of_own(self, clients: Sequence[str]) -> Arrays | None:
+        """The mean of what clients keep; None where the rule does not ask for it, or nobody answers."""
+        if not self.config.asks_for_own() or not clients:
+            return None
+        payload = Payload({"config": json.dumps(self.config.to_dict()), "round": self.state.round})
+        there = [client for client in clients if client in self.exchange.nodes]
+        answers = self.exchange.ask("query.own", dict.fromkeys(there, payload), self.config.deadline)
+        kept = {
+            client: to_tensors(one.arrays["own"])
+            for client, one in answers.items()
+            if isinstance(one, Payload) and "own" in one.arrays
+        }
+        return to_arrays(mean_of_kept(kept)) if kept else None
 
     def client_settings(self) -> dict[str, float]:
         """What clients are told besides the model."""
@@ -202,10 +224,8 @@ class FederatedRun:
 
     def evaluate(self, report: RoundReport) -> None:
         """Lets all clients, and the server if it can, measure the new model."""
-        payload = self.evaluation_payload(report)
-        answers = self.exchange.ask(
-            "evaluate", dict.fromkeys(sorted(self.exchange.nodes), payload), self.config.deadline
-        )
+        payloads = self.payloads(self.evaluation_payload(report), sorted(self.exchange.nodes), report.clients)
+        answers = self.exchange.ask("evaluate", payloads, self.config.deadline)
         for client, answer in answers.items():
             if isinstance(answer, ClientFailure):
                 self.audit("failed", round=report.round, client=client, reason=f"evaluation: {answer.reason}")

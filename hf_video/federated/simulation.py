@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.data.rows import VideoRows, classes_of
+from hf_video.data.rows import VideoRows
 from hf_video.errors import BackendError, FederatedError, check_choice, check_number
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.deployment.certificates import SHARED_KEY
 from hf_video.federated.exchange import Exchange
-from hf_video.federated.partition import Parts, parse_partition
 from hf_video.federated.rounds import RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, write_keys
 from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
 from hf_video.federated.secure.signatures import new_signing_key, public_part
 from hf_video.federated.server import run_federation, with_labels_of
+from hf_video.federated.split import client_name, divide_rows
 from hf_video.federated.store import PersonalStore
 from hf_video.federated.trainers import ClientTask, FederatedModel, VideoLocalTrainer, make_task, with_splits
 from hf_video.training.runs.run import Task
@@ -36,7 +36,7 @@ def simulate(
     config: FederatedConfig,
     *,
     output: str | Path,
-    clients: int = 8,
+    clients: int | None = 8,
     partition: str = "iid",
     test_size: float = 0.2,
     engine: str = "local",
@@ -48,11 +48,12 @@ def simulate(
     """Trains a model on one data set as if it lay at several sites.
 
     Args:
-        data: What `load_videos` takes. Its "test" split, if there is one, is measured by the server.
+        data: What `load_videos` takes, or `VideoRows` by split. Its "test" split, if there is one, is measured by
+            the server.
         config: Of the federation.
         output: Folder of the run: the model, `history.json`, `audit.jsonl`, and what clients keep under `clients/`.
-        clients: How many sites there are.
-        partition: Who has which videos, see `parse_partition`.
+        clients: How many sites there are; None is one for each natural client, of the partition "natural" alone.
+        partition: Who has which videos, see `parse_partition`, or a file of `hf-video federated partition`.
         test_size: Share of each client's videos that it is evaluated on, of each class; 0 for none.
         engine: "local": clients one after the other in this process.
         faults: What goes wrong, see `Fault`.
@@ -69,13 +70,13 @@ def simulate(
     task = make_task(config, data)
     config = with_labels_of(config, task)
     output = Path(output)
-    parts = divide(task, clients, partition, config.seed)
+    parts = divide_rows(task.splits["train"], partition, clients, seed=config.seed)
     if overwrite and not resume and output.exists():
         shutil.rmtree(output)
     model = FederatedModel(config, task)
     models = {config.digest(): model}
     runtimes = {}
-    names = [f"client-{number:0{len(str(clients - 1))}d}" for number in range(len(parts))]
+    names = [client_name(number, len(parts)) for number in range(len(parts))]
     keys = make_site_keys(config, names, output / "clients" / SHARED_KEY)
     for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
@@ -118,14 +119,6 @@ def make_grid(handlers: Mapping[str, Any], faults: Sequence[Fault]) -> Any:
             "Federated learning needs Flower (Python 3.11 or newer): pip install 'hf_video[federated]'"
         ) from error
     return LocalGrid(handlers, faults)
-
-
-def divide(task: Task, clients: int, partition: str, seed: int) -> Parts:
-    """Divides the videos of the training split among clients."""
-    rows = task.splits["train"]
-    labels = [classes_of(row.label)[0] if classes_of(row.label) else 0 for row in rows]
-    groups = [row.group for row in rows]
-    return parse_partition(partition, labels=labels, groups=groups, clients=clients, seed=seed)
 
 
 def hold_out(rows: VideoRows, share: float, seed: int) -> dict[str, VideoRows]:

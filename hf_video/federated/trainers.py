@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from hf_video.data import load_videos
 from hf_video.data.rows import VideoRows
 from hf_video.errors import DataError, FederatedError
 from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensors
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.local_steps import LocalSteps
 from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.store import PersonalStore, Tensors
@@ -69,6 +71,7 @@ class ClientTask:
         settings: Of the strategy, such as `proximal_mu`.
         control: The server's control variates (SCAFFOLD).
         deadline: Seconds in which the client should answer.
+        begin: What a client begins with that has no tensors of its own yet.
     """
 
     round: int
@@ -76,6 +79,7 @@ class ClientTask:
     settings: Mapping[str, float] = field(default_factory=dict)
     control: Arrays | None = None
     deadline: float | None = None
+    begin: Arrays | None = None
 
 
 class LocalTrainer(ABC):
@@ -106,11 +110,19 @@ class FederatedClassification(Classification):
         self.labels = config.labels
 
     def read_splits(self) -> dict[str, VideoRows]:
-        labels = self.labels or self.source.labels
-        splits = load_videos(self.data, labels=labels, num_frames=self.source.num_frames, **self.reading)
+        splits = rows_by_split(self.data)
+        if splits is None:
+            labels = self.labels or self.source.labels
+            splits = load_videos(self.data, labels=labels, num_frames=self.source.num_frames, **self.reading)
         if not len(splits.get("train", ())) or not splits["train"].labelled:
             raise DataError(f"There are no labelled videos to train on in {self.data}.")
         return splits
+
+
+def rows_by_split(data: Any) -> dict[str, VideoRows] | None:
+    """Rows that were read already, by split; None where data are something else."""
+    given = isinstance(data, Mapping) and data and all(isinstance(rows, VideoRows) for rows in data.values())
+    return dict(data) if given else None
 
 
 def make_task(config: FederatedConfig, data: Any) -> Task:
@@ -118,7 +130,8 @@ def make_task(config: FederatedConfig, data: Any) -> Task:
 
     Args:
         config: Of the federation.
-        data: What `load_videos` or, for "video-text", `load_captions` takes.
+        data: What `load_videos` or, for "video-text", `load_captions` takes; of classification also `VideoRows` by
+            split.
 
     Raises:
         HFVideoError: The data or the model can't be used.
@@ -172,7 +185,7 @@ class FederatedModel:
         self.model: nn.Module = self.loaded.model
         if config.lora:
             add_adapters(self.model, config.lora)
-        self.names = config.key_policy().names(self.model)
+        self.names = config.travelling(self.model)
         state = self.model.state_dict()
         self.initial: Tensors = {name: state[name].clone() for name in sorted(set(state) - set(self.names))}
         self.like = to_arrays(state, self.names)
@@ -182,9 +195,10 @@ class FederatedModel:
         return to_arrays(self.model.state_dict(), self.names)
 
     def own(self) -> Tensors:
-        """The tensors that don't, as they are now."""
+        """The tensors that don't and that training changes, as they are now: a frozen backbone is everybody's."""
+        frozen = {name for name, one in self.model.named_parameters() if not one.requires_grad}
         state = self.model.state_dict()
-        return {name: state[name].clone() for name in self.initial}
+        return {name: state[name].clone() for name in self.initial if name not in frozen}
 
     def receive(self, arrays: Arrays, own: Tensors | None = None) -> None:
         """Puts tensors that came into the model, and a client's own beside them.
@@ -193,7 +207,7 @@ class FederatedModel:
             FederatedError: They are not those of this model.
         """
         check_arrays("the server", arrays, self.like)
-        self.model.load_state_dict({**to_tensors(arrays), **(self.initial if own is None else own)}, strict=True)
+        self.model.load_state_dict({**self.initial, **(own or {}), **to_tensors(arrays)}, strict=True)
 
     def save(self, folder: str | Path) -> None:
         """Writes a model folder as training does; adapters are merged into the weights."""
@@ -238,28 +252,6 @@ def merged(model: nn.Module) -> nn.Module:
     return plain
 
 
-class BeforeStep(TrainerCallback):
-    """Adds terms to the gradients once for each step of the optimiser, whatever was accumulated."""
-
-    def __init__(self, terms: Sequence[GradientTerm]) -> None:
-        self.terms = terms
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        for term in self.terms:
-            term.add()
-
-
-class Deadline(TrainerCallback):
-    """Ends training when time is up, after at least one step."""
-
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() >= self.end:
-            control.should_training_stop = True
-
-
 class VideoLocalTrainer(LocalTrainer):
     """Trains with a `VideoTrainer`: a new optimiser each round, a constant rate, an order of videos of its own.
 
@@ -287,41 +279,58 @@ class VideoLocalTrainer(LocalTrainer):
     def fit(self, task: ClientTask) -> ClientResult:
         started = time.monotonic()
         self.receive(task)
-        trainer = self.make_trainer(task)
+        trainer = self.make_trainer(task, self.model.model)
         before = None
         if task.settings.get("needs_loss"):
             before = float(trainer.evaluate(trainer.train_dataset)["eval_loss"])
         terms = self.gradient_terms(task, trainer)
-        trainer.add_callback(BeforeStep(terms))
-        if task.deadline is not None:
-            trainer.add_callback(Deadline(max(task.deadline - (time.monotonic() - started), 0)))
-        outcome = trainer.train()
-        steps = trainer.state.global_step
-        control = self.finish_terms(task, terms, steps, trainer.args.learning_rate)
-        if self.model.initial:
-            self.store.save("own", task.round, self.model.own())
-        metrics = {"loss": float(outcome.training_loss), "seconds": time.monotonic() - started}
-        return ClientResult(
-            self.model.arrays(), len(self.task.splits["train"]), steps, loss=before, control=control, metrics=metrics
+        train = LocalSteps(
+            functools.partial(self.make_trainer, task),
+            terms,
+            None if task.deadline is None else started + task.deadline,
         )
+        rule = self.config.personal_rule()
+        kept = rule.local_round(self.model.model, self.store.load("personal", task.round) or {}, train)
+        control = self.finish_terms(task, terms, train.steps, trainer.args.learning_rate)
+        if own := self.model.own():
+            self.store.save("own", task.round, own)
+        if kept:
+            self.store.save("personal", task.round, kept)
+        metrics = {"loss": train.loss, "seconds": time.monotonic() - started}
+        count = len(self.task.splits["train"])
+        return ClientResult(self.model.arrays(), count, train.steps, loss=before, control=control, metrics=metrics)
 
-    def receive(self, task: ClientTask) -> None:
-        """Puts what came, and the client's own tensors, into the model."""
-        self.model.receive(task.arrays, self.store.load("own", task.round))
+    def receive(self, task: ClientTask, before: int | None = None) -> None:
+        """Puts what came into the model, and the client's own tensors as they were before a round; by default the
+        task's."""
+        own = self.store.load("own", before or task.round)
+        if own is None and task.begin is not None:
+            own = to_tensors(task.begin)
+        self.model.receive(task.arrays, own)
 
     def evaluate(self, task: ClientTask) -> dict[str, float]:
         rows = self.task.evaluation_rows()
         if rows is None or not len(rows):
             return {}
         # What the client kept of this round is evaluated with what the server made of it.
-        self.model.receive(task.arrays, self.store.load("own", task.round + 1))
-        measured = self.make_trainer(task).evaluate()
-        numbers = {name.removeprefix("eval_"): value for name, value in measured.items()}
-        wanted = {name: float(value) for name, value in numbers.items() if name not in _CLOCKS}
-        return {"num_examples": float(len(rows)), **wanted}
+        rule, measured = self.config.personal_rule(), {}
+        self.receive(task, task.round + 1)
+        if rule.changes_model:
+            measured = {f"common_{name}": value for name, value in self.measure(task).items()}
+            kept = self.store.load("personal", task.round + 1) or {}
+            rule.make_personal(self.model.model, kept, LocalSteps(functools.partial(self.make_trainer, task)))
+        if rule.name and task.round == self.config.rounds:
+            self.model.save(self.store.folder / "personal_model")
+        return {"num_examples": float(len(rows)), **measured, **self.measure(task)}
 
-    def make_trainer(self, task: ClientTask, **changes: Any) -> VideoTrainer:
-        """The task's trainer for one round; `changes` are training arguments."""
+    def measure(self, task: ClientTask) -> dict[str, float]:
+        """Measures the model as it is on the client's held-out videos."""
+        measured = self.make_trainer(task, self.model.model).evaluate()
+        numbers = {name.removeprefix("eval_"): value for name, value in measured.items()}
+        return {name: float(value) for name, value in numbers.items() if name not in _CLOCKS}
+
+    def make_trainer(self, task: ClientTask, module: nn.Module, **changes: Any) -> VideoTrainer:
+        """The task's trainer of a module for one round; `changes` are training arguments."""
         settings = {name: value for name, value in self.task.recipe["training"].items() if name not in _SCHEDULE}
         settings |= {
             "num_train_epochs": self.config.local_epochs,
@@ -336,8 +345,9 @@ class VideoLocalTrainer(LocalTrainer):
             **changes,
         }
         arguments = make_arguments(self.output, settings)
-        arguments.learning_rate *= self.config.learning_rate_decay ** (task.round - 1)
-        trainer = self.task.make_trainer(self.model.loaded, arguments)
+        if "learning_rate" not in changes:
+            arguments.learning_rate *= self.config.learning_rate_decay ** (task.round - 1)
+        trainer = self.task.make_trainer(replace(self.model.loaded, model=module), arguments)
         trainer.remove_callback(LogLines)  # rounds are what is shown
         return trainer
 

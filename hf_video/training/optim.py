@@ -24,8 +24,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hf_video.errors import CheckpointError, ConfigError
 
-# What wrappers (DDP, torch.compile, FSDP, checkpointing) put into names.
-WRAPPERS = re.compile(r"(^module\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)")
+# What wrappers (DDP, torch.compile, FSDP, checkpointing, personal rules of federated learning) put into names.
+WRAPPERS = re.compile(
+    r"(^module\.|^_shared_model\.|^_own_model\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)"
+)
 
 
 def layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:

@@ -172,7 +172,8 @@ class VideoTrainer(PublishingTrainer, Trainer):
             for name in ("learning_rate", "weight_decay", "layer_decay", "backbone_rate", "decay_all")
         }
         plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        return parameter_groups(model, **{**options, **changes}, described_by=plain)
+        described_by = getattr(plain, "described_by", plain)
+        return parameter_groups(model, **{**options, **changes}, described_by=described_by)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         if self.lr_scheduler is None and self.args.schedule is not None:

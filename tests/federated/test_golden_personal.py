@@ -67,7 +67,7 @@ class Client:
         self.y = torch.tensor(INPUTS["clients"][number]["y"])
         self.steps, self.rate, self.own, self.kept = steps, rate, {}, {}
 
-    def __call__(self, module, *, steps=None, term=None, learning_rate=None):
+    def __call__(self, module, *, steps=None, term=None, learning_rate=None, own=False):
         optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], learning_rate or self.rate)
         for _ in range(steps or self.steps):
             optimizer.zero_grad()

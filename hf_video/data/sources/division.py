@@ -26,12 +26,24 @@ from hf_video.video.frames.part import VideoPart
 
 SPLIT_FILE = "split.json"
 VERSION = 1
-# Clips cut from one recording, by the names that well-known data sets give them: the match is the recording.
+# Longer names first, where one begins like another.
+_HMDB51_ACTIONS = (
+    "brush_hair|cartwheel|catch|chew|clap|climb_stairs|climb|dive|draw_sword|dribble|drink|eat|fall_floor|"
+    "fencing|flic_flac|golf|handstand|hit|hug|jump|kick_ball|kick|kiss|laugh|pick|pour|pullup|punch|pushup|"
+    "push|ride_bike|ride_horse|run|shake_hands|shoot_ball|shoot_bow|shoot_gun|situp|sit|smile|smoke|"
+    "somersault|stand|swing_baseball|sword_exercise|sword|talk|throw|turn|walk|wave"
+)
+# Clips cut from one recording, by the names that well-known data sets give them: the match, or its group, is the
+# recording.
 KNOWN_GROUPS = (
     re.compile(r"[^/]*_g\d+(?=_c\d+\.)"),  # UCF101: v_Archery_g01_c02.avi
     re.compile(
         r"(?<=/)[\w-]{11}(?=_\d{6}_\d{6}\.)|^[\w-]{11}(?=_\d{6}_\d{6}\.)"
     ),  # Kinetics: <YouTube id>_000010_000020
+    re.compile(  # HMDB51: <film>_brush_hair_u_nm_np1_ba_goo_0.avi
+        rf"(?:^|/)([^/]+?)_(?:{_HMDB51_ACTIONS})_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+\."
+    ),
+    re.compile(r"(?:^|/)(?:Fight|NonFight)/([\w-]{8,11})_\d+\.", re.IGNORECASE),  # RWF-2000: Fight/<YouTube id>_0.avi
     re.compile(r"[^/]+?(?=[-_ ](?:clip|scene|part|shot|segment|seg|chunk)[-_ ]?\d+\.)", re.IGNORECASE),
 )
 

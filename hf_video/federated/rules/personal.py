@@ -28,6 +28,7 @@ class Train(Protocol):
         steps: Steps of the optimiser; by default those of a round.
         term: What is added to the gradients before each step.
         learning_rate: Makes them steps of plain SGD; by default the client's optimiser takes them.
+        own: Whether it is the client's own model, which the strategy's terms don't concern.
     """
 
     def __call__(
@@ -37,6 +38,7 @@ class Train(Protocol):
         steps: int | None = None,
         term: GradientTerm | None = None,
         learning_rate: float | None = None,
+        own: bool = False,
     ) -> None: ...
 
 
@@ -68,6 +70,8 @@ class PersonalRule:
 
     name: ClassVar[str] = ""
     travels: ClassVar[str] = "all"  # see `KeyPolicy`
+    changes_model: ClassVar[bool] = False  # whether `make_personal` does anything
+    begins_with_mean: ClassVar[bool] = False  # whether a client that is new begins with what others keep
 
     def local_round(self, model: nn.Module, kept: Tensors, train: Train) -> Tensors:
         """Trains a client for one round.
@@ -92,13 +96,13 @@ class FedBN(PersonalRule):
     """Parameters and statistics of batch norms stay with the client (Li et al., ICLR 2021, algorithm 1); a client that
     is new begins with `mean_of_kept`."""
 
-    name, travels = "fedbn", "without_batch_norms"
+    name, travels, begins_with_mean = "fedbn", "without_batch_norms", True
 
 
 class FedLN(PersonalRule):
     """As FedBN, with the layer norms of transformers."""
 
-    name, travels = "fedln", "without_layer_norms"
+    name, travels, begins_with_mean = "fedln", "without_layer_norms", True
 
 
 class FedPer(PersonalRule):
@@ -146,7 +150,7 @@ class Ditto(PersonalRule):
         personal_steps: Steps of v in a round; by default as many as the common model takes.
     """
 
-    name = "ditto"
+    name, changes_model = "ditto", True
 
     def __init__(self, lam: float = 0.1, personal_steps: int | None = None) -> None:
         self.lam = check_number("lam", lam, FederatedError, least=0)
@@ -161,7 +165,7 @@ class Ditto(PersonalRule):
         train(model)
         sent = copied_tensors(model, names)
         load_tensors(model, kept or received)
-        train(model, steps=self.personal_steps, term=term)
+        train(model, steps=self.personal_steps, term=term, own=True)
         own = copied_tensors(model, names)
         load_tensors(model, sent)
         return own
@@ -170,7 +174,24 @@ class Ditto(PersonalRule):
         load_tensors(model, kept)
 
 
-class MixedModel(nn.Module):
+class AroundModel(nn.Module):
+    """Base class of modules that a Trainer trains in place of a model. Its optimiser groups their parameters as those
+    of `described_by`."""
+
+    _shared_model: nn.Module
+
+    @property
+    def described_by(self) -> nn.Module:
+        """w, which is trained in place."""
+        return self._shared_model
+
+    @property
+    def config(self) -> Any:
+        """The model's."""
+        return getattr(self._shared_model, "config", None)
+
+
+class MixedModel(AroundModel):
     """The loss f(w) + f(alpha · v + (1 - alpha) · w), where the second term leaves w alone: its gradients are those by
     which APFL moves w, v and alpha, each at the values before the step.
 
@@ -182,17 +203,21 @@ class MixedModel(nn.Module):
 
     def __init__(self, model: nn.Module, own: Tensors, alpha: float) -> None:
         super().__init__()
-        self.shared = model
+        self._shared_model = model
         # Frozen parameters are the same tensors in both.
-        self.own = copy.deepcopy(model, {id(one): one for one in model.parameters() if not one.requires_grad})
+        self._own_model = copy.deepcopy(model, {id(one): one for one in model.parameters() if not one.requires_grad})
         load_tensors(self.own, own)
         self.alpha = torch.tensor(float(alpha), dtype=torch.float64)
-        self.config = getattr(model, "config", None)
         self.accepts_loss_kwargs = _accepts_loss_kwargs(model)
+
+    @property
+    def own(self) -> nn.Module:
+        """v."""
+        return self._own_model
 
     def mixed(self) -> Tensors:
         """alpha · v + (1 - alpha) · w of the parameters that are trained."""
-        shared = dict(self.shared.named_parameters())
+        shared = dict(self.described_by.named_parameters())
         return {
             name: self.alpha.to(own) * own + (1 - self.alpha.to(own)) * shared[name].detach()
             for name, own in trained_parameters(self.own).items()
@@ -200,7 +225,7 @@ class MixedModel(nn.Module):
 
     def forward(self, **inputs: Any) -> Any:
         outputs = functional_call(self.own, self.mixed(), kwargs=inputs)
-        outputs["loss"] = outputs["loss"] + self.shared(**inputs)["loss"]
+        outputs["loss"] = outputs["loss"] + self.described_by(**inputs)["loss"]
         return outputs
 
 
@@ -225,7 +250,7 @@ class APFL(PersonalRule):
         alpha_rate: How fast a client moves its alpha, once a round (equation 11); 0 leaves it.
     """
 
-    name = "apfl"
+    name, changes_model = "apfl", True
     ALPHA = "apfl.alpha"
 
     def __init__(self, alpha: float = 0.5, alpha_rate: float = 0.1) -> None:
@@ -247,7 +272,7 @@ class APFL(PersonalRule):
         return MixedModel(model, own, float(kept.get(self.ALPHA, self.alpha)))
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(AroundModel):
     """The loss of a model after one step of its own: f(w - rate · g(w; D1); D2), where D1 is the first half of the
     batch and D2 the rest. A batch of one video is both.
 
@@ -259,8 +284,7 @@ class AdaptedModel(nn.Module):
 
     def __init__(self, model: nn.Module, rate: float, second_order: bool = False) -> None:
         super().__init__()
-        self.model, self.rate, self.second_order = model, rate, second_order
-        self.config = getattr(model, "config", None)
+        self._shared_model, self.rate, self.second_order = model, rate, second_order
         self.accepts_loss_kwargs = False  # each half has a mean of its own
 
     def forward(self, **inputs: Any) -> Any:
@@ -270,8 +294,8 @@ class AdaptedModel(nn.Module):
             {name: value[part] if _has_rows(value, rows) else value for name, value in inputs.items()}
             for part in (slice(half), slice(half if rows > 1 else 0, None))
         )
-        parameters = trained_parameters(self.model)
-        loss = self.model(**first)["loss"]
+        parameters = trained_parameters(self.described_by)
+        loss = self.described_by(**first)["loss"]
         gradients = torch.autograd.grad(
             loss, list(parameters.values()), create_graph=self.second_order, allow_unused=True
         )
@@ -279,7 +303,7 @@ class AdaptedModel(nn.Module):
             name: one if gradient is None else one - self.rate * gradient
             for (name, one), gradient in zip(parameters.items(), gradients, strict=True)
         }
-        return functional_call(self.model, moved, kwargs=second)
+        return functional_call(self.described_by, moved, kwargs=second)
 
 
 class LocalAdaptation(PersonalRule):
@@ -291,7 +315,7 @@ class LocalAdaptation(PersonalRule):
         rate: Of plain SGD; by default the client's optimiser takes the steps.
     """
 
-    name = "adapt"
+    name, changes_model = "adapt", True
 
     def __init__(self, steps: int | None = None, rate: float | None = None) -> None:
         if steps is not None:
@@ -300,7 +324,7 @@ class LocalAdaptation(PersonalRule):
         self.rate = None if rate is None else check_number("rate", rate, FederatedError, above=0)
 
     def make_personal(self, model: nn.Module, kept: Tensors, train: Train) -> None:
-        train(model, steps=self.steps, learning_rate=self.rate)
+        train(model, steps=self.steps, learning_rate=self.rate, own=True)
 
 
 class Reptile(LocalAdaptation):

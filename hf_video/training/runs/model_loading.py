@@ -203,7 +203,8 @@ def _processor(
         except OSError:
             made = None  # a configuration on its own
     if made is None:
-        made = processor_class(**_sizes(config), **processor_class.values_for(config))
+        # A family knows better how its short side and its crop go together.
+        made = processor_class(**{**_sizes(config), **processor_class.values_for(config)})
     elif "image_size" in changes:
         for name, value in _sizes(config).items():
             setattr(made, name, value)
