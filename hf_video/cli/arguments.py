@@ -78,18 +78,19 @@ fraction = _number(float, lambda n: 0 <= n < 1, "a fraction from 0 to less than 
 
 
 def output_folder(path: str) -> str:
-    return _check_output(path, check_output_folder)
+    return check_output(path, check_output_folder)
 
 
 def output_picture(path: str) -> str:
-    return _check_output(path, lambda file: check_output_file(file, suffixes=PICTURES))
+    return check_output(path, lambda file: check_output_file(file, suffixes=PICTURES))
 
 
 def output_events(path: str) -> str:
-    return _check_output(path, lambda file: check_output_file(file, suffixes=EVENT_FILES))
+    return check_output(path, lambda file: check_output_file(file, suffixes=EVENT_FILES))
 
 
-def _check_output(path: str, check: Callable[[str], None]) -> str:
+def check_output(path: str, check: Callable[[str], None]) -> str:
+    """The path, for argparse; an output that can't be written is told before anything is computed."""
     try:
         if not path:
             raise OutputError("the name is empty")

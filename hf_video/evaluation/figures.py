@@ -288,6 +288,45 @@ def bars_figure(
     return _save(figure, path)
 
 
+def holdings_figure(
+    counts: np.ndarray, clients: Sequence[str], labels: Sequence[str], path: str | os.PathLike[str]
+) -> Path:
+    """Draws who holds what: a disc for each client and class, whose area is the number of videos.
+
+    Args:
+        counts: (K, C) videos of each client and class.
+        clients, labels: The K and C names.
+        path: The PNG to write, which is returned; its folder is made.
+
+    Raises:
+        MetricError: For other shapes.
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(clients), len(labels)) or not counts.sum():
+        raise MetricError(
+            f"Counts of {len(clients)} clients and {len(labels)} classes with videos are needed; {counts.shape} came."
+        )
+    labels = [str(label).replace("$", r"\$") for label in labels]
+    labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label in labels]
+    cell = 0.42 if max(counts.shape) <= NUMBERED else 0.22 if max(counts.shape) <= NAMED else 0.1
+    beside, below = (max(map(len, names)) for names in (clients, labels))
+    figure = _figure(2.2 + 0.075 * beside + cell * len(labels), 1.8 + 0.06 * below + cell * len(clients))
+    axes = figure.add_subplot()
+    rows, columns = np.nonzero(counts)
+    sizes = counts[rows, columns] / counts.max() * (72 * cell) ** 2 * 0.9
+    axes.scatter(columns, rows, s=sizes, color=BLUE, linewidths=0)
+    axes.set(xlim=(-0.6, len(labels) - 0.4), ylim=(len(clients) - 0.4, -0.6))
+    if len(labels) <= NAMED:
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    if len(clients) <= NAMED:
+        totals = counts.sum(1)
+        axes.set_yticks(range(len(clients)), [f"{one}  ({n})" for one, n in zip(clients, totals, strict=True)])
+    axes.set(xlabel="class", ylabel="client (videos)", title=f"largest disc: {counts.max()} videos")
+    axes.title.set_size(8)
+    _style(axes)
+    return _save(figure, path)
+
+
 def _style(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)

@@ -20,6 +20,7 @@ class Combination:
         secure: "secagg", "he" or None.
         compression: Such as "int8"; None for none.
         privacy: The unit, "video" or "client"; None for no guarantee.
+        personal: Name of the personal rule; None for none.
         clients: How many a round asks; None where it is not known yet.
         max_update_norm: Whether the server refuses changes that are too large.
         server_evaluation: Whether the server measures the model itself.
@@ -30,6 +31,7 @@ class Combination:
     secure: str | None = None
     compression: str | None = None
     privacy: str | None = None
+    personal: str | None = None
     clients: int | None = None
     max_update_norm: bool = False
     server_evaluation: bool = False
@@ -107,6 +109,17 @@ RULES: tuple[tuple[Callable[[Combination], bool], str], ...] = (
         ),
         "Client-level privacy is proven for the mean of clipped changes, and {strategy} makes another use of them: use "
         "fedavg, fedprox or a server optimizer.",
+    ),
+    # -- models of the clients' own --
+    (
+        lambda it: it.privacy == "video" and it.personal in ("apfl", "perfedavg"),
+        "{personal} trains with a loss of two models, whose gradients are not those of one video: under privacy=video "
+        "use ditto, fedper or adapt.",
+    ),
+    (
+        lambda it: it.strategy in ("scaffold", "feddyn") and it.personal in ("fedrep", "apfl", "perfedavg", "reptile"),
+        "{strategy} counts every step of the model that is sent as a plain one, and {personal} takes others: use "
+        "fedavg or fedprox.",
     ),
 )
 

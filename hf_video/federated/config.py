@@ -140,6 +140,7 @@ class FederatedConfig:
             secure=next((name for name, kind in SECURE.items() if isinstance(secure, kind)), None),
             compression=None if self.compression == "none" else self.compression,
             privacy=unit,
+            personal=self.personal_rule().name or None,
             max_update_norm=self.max_update_norm is not None,
         )
 

@@ -38,12 +38,19 @@ REFUSED = [
     ({"server_evaluation": True}, {"secure": "he"}, "clients evaluate"),
     *(({"trains_batch_norms": True}, {"privacy": unit}, "mix the videos") for unit in ("video", "client")),
     *(({"strategy": name}, {"privacy": "client"}, "mean of clipped changes") for name in OF_SINGLE_ANSWERS),
+    *(({"personal": name}, {"privacy": "video"}, "loss of two models") for name in ("apfl", "perfedavg")),
+    *(
+        ({"strategy": strategy}, {"personal": name}, "counts every step")
+        for strategy in ("scaffold", "feddyn")
+        for name in ("fedrep", "apfl", "perfedavg", "reptile")
+    ),
 ]
 CHOICES = {
     "strategy": list(STRATEGIES),
     "secure": [None, "secagg", "he"],
     "compression": [None, "int8", "fp16", "topk:0.01"],
     "privacy": [None, "video", "client"],
+    "personal": [None, "ditto", "apfl", "fedrep"],
     "clients": [None, 1, 2, 3],
     "max_update_norm": [False, True],
     "server_evaluation": [False, True],

@@ -1,9 +1,11 @@
 """Train one model together with other sites; nobody's videos leave their site.
 
+  hf-video federated partition videos/ --clients 8 --partition dirichlet:0.3 --output split.json
   hf-video federated keys sites/ --names a,b,c --hosts fed.example.org
   hf-video federated server federation.yaml --keys sites/server --output run/
   hf-video federated client sites/a/site.yaml
 
+`partition` says who would have which videos of a data set in a simulation, as a table, a file and a picture.
 `keys` makes certificates for the server and a key pair for each site. `server` lets the sites in and runs the rounds;
 `client` connects a site to it until it is stopped, and only ever connects outwards. Needs
 pip install "hf_video[federated]" and Python 3.11 or later.
@@ -16,8 +18,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hf_video.base.written_files import check_output_file
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import Parser, name_list, non_negative_float, non_negative_int, port, positive_int
+from hf_video.cli.arguments import (
+    Parser,
+    check_output,
+    name_list,
+    non_negative_float,
+    non_negative_int,
+    output_picture,
+    port,
+    positive_int,
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -39,6 +51,45 @@ class Command:
     summary: str
     add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+# -- partition ---------------------------------------------------------------------------------------------------------
+
+
+def _partition_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("data", metavar="DIR", help="a folder of videos, or a CSV or JSON list; its training split is divided")
+    add("--clients", type=positive_int, metavar="N", help="how many (default: as many as natural ones)")
+    add("--partition", default="natural",
+        help="iid, dirichlet:A, labels:N, quantity:A, recording, natural (default: by whose they are)")  # fmt: skip
+    add("--output", type=output_split, metavar="SPLIT.json", help="file to write, for simulate --partition SPLIT.json")
+    add("--figure", type=output_picture, metavar="FILE.png", help="picture of who holds what")
+    add("--seed")
+    add("--group-pattern")
+    add("--format")
+    add("--videos")
+
+
+def output_split(path: str) -> str:
+    return check_output(path, lambda file: check_output_file(file, suffixes=(".json",)))
+
+
+def _run_partition(options: argparse.Namespace) -> int:
+    from hf_video.data import load_videos
+    from hf_video.federated.split import ClientSplit
+
+    where = {"data_format": options.format, "videos": options.videos, "group_pattern": options.group_pattern}
+    rows = load_videos(options.data, test_size=0, **where)["train"]
+    split = ClientSplit.of(rows, options.partition, options.clients, seed=options.seed)
+    print(split.table(rows))
+    if options.output:
+        split.save(options.output)
+        print(f"Written to {options.output}.")
+    if options.figure:
+        from hf_video.evaluation.figures import holdings_figure
+
+        print(f"Drawn in {holdings_figure(split.counts(rows), list(split.clients), rows.labels, options.figure)}.")
+    return DONE
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -123,6 +174,7 @@ def _run_client(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "partition": Command("who has which videos in a simulation", _partition_arguments, _run_partition),
     "keys": Command("certificates and keys for the server and each site", _keys_arguments, _run_keys),
     "server": Command("let the sites in and run the rounds", _server_arguments, _run_server),
     "client": Command("connect a site to the server until it is stopped", _client_arguments, _run_client),
