@@ -85,6 +85,9 @@ class VideoPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    # Whether the loss compares the samples of a batch or counts over them, so that none has a loss of its own.
+    loss_joins_samples = False
+
     # Whether `config.image_mean` and `image_std` are those that the model was trained with.
     knows_statistics = False
 

@@ -9,7 +9,7 @@ from transformers import initialization as init
 from hf_video.base.modeling import VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import set_batch_norm, tokens
+from hf_video.layers.convolution import exchange_batch_norms, set_batch_norm, tokens
 
 
 class ConvVideoPreTrainedModel(VideoPreTrainedModel):
@@ -25,10 +25,13 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
             init.zeros_(module.weight)
 
     def set_norms(self) -> None:
-        """Gives every batch norm the configuration's settings."""
+        """Gives every batch norm the configuration's settings, or exchanges it."""
         config = self.config
         eps, momentum = config.batch_norm_eps, config.batch_norm_momentum
         set_batch_norm(self, eps=eps, momentum=momentum, frozen=config.frozen_batch_norm)
+        if config.group_norm:
+            exchange_batch_norms(self)
+            self._keys_to_ignore_on_load_unexpected = [r"running_(mean|var)$", r"num_batches_tracked$"]
 
     def get_input_embeddings(self) -> nn.Module:
         """The stem."""

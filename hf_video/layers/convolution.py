@@ -5,6 +5,7 @@ Maps are (B, D, T, H, W) in here; models hand out tokens (B, T·H·W, D), see `t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -64,6 +65,19 @@ def set_batch_norm(model: nn.Module, *, eps: float, momentum: float, frozen: boo
         if isinstance(module, BatchNorm):
             module.eps, module.momentum, module.frozen = eps, momentum, frozen
             module.train(module.training)
+
+
+def exchange_batch_norms(model: nn.Module) -> list[str]:
+    """Puts a GroupNorm of gcd(32, C) groups, with the same weight and bias, in the place of every batch norm; returns
+    their names. Running statistics are dropped: a model that learned with them must learn again."""
+    found = [name for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for name in found:
+        old = model.get_submodule(name)
+        new = nn.GroupNorm(math.gcd(32, old.num_features), old.num_features, eps=old.eps, affine=old.affine)
+        new.weight, new.bias = old.weight, old.bias
+        new.starts_at_zero = getattr(old, "starts_at_zero", False)
+        model.set_submodule(name, new)
+    return found
 
 
 class ConvNormAct(nn.Module):

@@ -74,6 +74,7 @@ class WeakAnomalyPreTrainedModel(SafeWeights, PreTrainedModel):
     config_class = WeakAnomalyConfig
     main_input_name = "features"
     supports_gradient_checkpointing = False
+    loss_joins_samples = True  # as of VideoPreTrainedModel
 
     def checked(
         self, features: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor | None

@@ -64,6 +64,7 @@ class TemporalDetectionPreTrainedModel(SafeWeights, InitializesAllModules, PreTr
     config_class = TemporalDetectionConfig
     main_input_name = "features"
     supports_gradient_checkpointing = False
+    loss_joins_samples = True  # as of VideoPreTrainedModel
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters without weight decay: all but the weights of convolutions and products."""

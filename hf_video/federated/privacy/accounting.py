@@ -7,11 +7,17 @@ privacy. Accounts of sampled steps are Opacus' (the extra `federated-dp`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from hf_video.errors import BackendError, FederatedError, check_choice, check_count, check_number
 
 ACCOUNTANTS = ("prv", "rdp")
+MOST_PRV = 100.0  # ε above which Opacus' PRV account takes minutes, and overflows to infinity
+MOST_NOISE = 1e6
 
 
 def gaussian_delta(epsilon: float, noise_multiplier: float, releases: int = 1) -> float:
@@ -61,39 +67,127 @@ def _smallest(holds: Callable[[float], bool]) -> float:
     return high
 
 
-def sampled_epsilon(
-    noise_multiplier: float, sample_rate: float, steps: int, delta: float, *, accountant: str = "prv"
-) -> float:
-    """ε of DP-SGD with Poisson sampling.
+@dataclass(frozen=True)
+class Release:
+    """Steps of one kind that were taken, or are planned.
 
     Args:
-        noise_multiplier: Deviation of the noise, in clipping bounds.
-        sample_rate: Chance of a unit to be in a step; 1 is without sampling, and exact.
+        sample_rate: Chance of a unit to be in a step; 1 is without sampling.
         steps: How many.
+        noise_multiplier: Deviation of the noise, in clipping bounds; None where it is still to be found.
+    """
+
+    sample_rate: float
+    steps: int
+    noise_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        check_number("sample_rate", self.sample_rate, FederatedError, above=0, most=1)
+        check_count("steps", self.steps, FederatedError, least=0)
+        check_number("noise_multiplier", self.noise_multiplier, FederatedError, least=0, optional=True)
+
+
+def composed_epsilon(releases: Sequence[Release], delta: float, *, accountant: str = "prv") -> float:
+    """ε of everything that was released, one after the other.
+
+    Args:
+        releases: With their noise.
         delta: The δ that it is told at.
-        accountant: "prv" (Gopi et al., NeurIPS 2021), the tighter, or "rdp" (Mironov et al., 2019).
+        accountant: "prv" (Gopi et al., NeurIPS 2021), the tighter, or "rdp" (Mironov et al., 2019). Without sampling
+            "prv" is exact.
 
     Raises:
         FederatedError: A number has no meaning here.
         BackendError: Opacus is not installed.
     """
     check_choice("accountant", accountant, ACCOUNTANTS, FederatedError)
-    check_number("sample_rate", sample_rate, FederatedError, above=0, most=1)
-    check_count("steps", steps, FederatedError, least=0)
-    _check(noise_multiplier, delta)
+    check_number("delta", delta, FederatedError, above=0, below=1)
+    steps: dict[tuple[float, float], int] = {}
+    for one in releases:
+        if one.steps:
+            kind = (float(one.noise_multiplier or 0.0), float(one.sample_rate))
+            steps[kind] = steps.get(kind, 0) + one.steps
     if not steps:
         return 0.0
-    if sample_rate == 1 and accountant == "prv":
-        return gaussian_epsilon(noise_multiplier, delta, steps)
+    if min(noise for noise, _ in steps) == 0:
+        return math.inf
+    unsampled = gaussian_epsilon(sum(count / noise**2 for (noise, _), count in steps.items()) ** -0.5, delta)
+    if accountant == "prv" and all(rate == 1 for _, rate in steps):
+        return unsampled
     try:
         from opacus.accountants import create_accountant
     except ImportError as error:
         raise BackendError(
             'Accounts of private steps need Opacus, which is not installed: pip install "hf_video[federated-dp]".'
         ) from error
-    account = create_accountant(mechanism=accountant)
-    account.history = [(float(noise_multiplier), float(sample_rate), int(steps))]
-    return float(account.get_epsilon(delta=delta))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # orders at an end of their range make the bound looser, and no less true
+        for mechanism in ("rdp", accountant) if unsampled > MOST_PRV else (accountant,):
+            account = create_accountant(mechanism=mechanism)
+            account.history = [(*kind, count) for kind, count in steps.items()]
+            found = float(account.get_epsilon(delta=delta))
+            if found > MOST_PRV:
+                break
+    return found if accountant == "rdp" else min(found, unsampled)
+
+
+def sampled_epsilon(
+    noise_multiplier: float, sample_rate: float, steps: int, delta: float, *, accountant: str = "prv"
+) -> float:
+    """ε of DP-SGD with Poisson sampling: `composed_epsilon` of steps of one kind."""
+    _check(noise_multiplier, delta)
+    return composed_epsilon([Release(sample_rate, steps, noise_multiplier)], delta, accountant=accountant)
+
+
+def noise_for(
+    epsilon: float,
+    delta: float,
+    planned: Sequence[Release],
+    spent: Sequence[Release] = (),
+    *,
+    accountant: str = "prv",
+) -> float:
+    """The least noise multiplier, to a thousandth, with which what is planned stays within ε.
+
+    Args:
+        epsilon, delta: The target.
+        planned: Chances and numbers of steps, all with the noise that is looked for.
+        spent: What was released before, with its noise.
+        accountant: See `composed_epsilon`.
+
+    Raises:
+        FederatedError: No noise is enough, as what was spent passes ε already.
+    """
+    check_number("epsilon", epsilon, FederatedError, above=0)
+
+    def found(noise: float, mechanism: str) -> float:
+        return composed_epsilon([*spent, *(replace(p, noise_multiplier=noise) for p in planned)], delta,
+                                accountant=mechanism)  # fmt: skip
+
+    before = composed_epsilon(spent, delta, accountant=accountant)
+    if before >= epsilon:
+        raise FederatedError(f"ε = {before:.3g} was spent already, and the target is {epsilon:g}. Raise epsilon.")
+    high = 0.5
+    while found(high, "rdp") > epsilon:
+        high *= 1.5
+        if high > MOST_NOISE:
+            raise FederatedError(f"No noise keeps {planned} within ε = {epsilon:g}, δ = {delta:g}. Take fewer steps.")
+    low, at_high = high / 1.1, found(high, accountant)
+    while (at_low := found(low, accountant)) <= epsilon:
+        low, high, at_high = low / 1.1, low, at_low
+    interpolate = True
+    while high / low > 1.001:
+        # By turns in the middle, and a little above where ε as a power of the noise meets the target.
+        middle = math.sqrt(low * high)
+        if interpolate and at_low < math.inf:
+            guess = 1.0005 * low * (high / low) ** (math.log(at_low / epsilon) / math.log(at_low / at_high))
+            middle = guess if low < guess < high else middle
+        interpolate = not interpolate
+        value = found(middle, accountant)
+        low, at_low, high, at_high = (
+            (low, at_low, middle, value) if value <= epsilon else (middle, value, high, at_high)
+        )
+    return high
 
 
 def _check(noise_multiplier: float, delta: float) -> None:

@@ -7,7 +7,7 @@ owns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,13 +26,19 @@ def model_loss(model: torch.nn.Module, inputs: Tensors) -> torch.Tensor:
 
 
 def check_private(model: torch.nn.Module) -> None:
-    """Raises FederatedError for batch norms that learn from a batch: they mix videos, so that no video's influence is
-    bounded. Subclasses of PyTorch's are found too."""
+    """Raises FederatedError for what mixes videos, so that no video's influence is bounded: losses that compare or
+    count the samples of a batch, and batch norms that learn from one. Subclasses of PyTorch's are found too."""
+    if getattr(model, "loss_joins_samples", False):
+        raise FederatedError(
+            f"The loss of {type(model).__name__} joins the samples of a batch: no video has a gradient of its own. "
+            "Take privacy of the unit client, or a model whose loss is of single videos."
+        )
     coupled = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
     if coupled:
         raise FederatedError(
             f"{len(coupled)} batch norms are in training mode, {coupled[0]!r} among them: their statistics mix videos, "
-            "and no video's influence is bounded. Put them in eval mode (frozen), or use a model with other norms."
+            "and no video's influence is bounded. Keep their statistics (batch_norms=freeze, for a model that was "
+            "trained before), or take a model with other norms (exchange_batch_norms)."
         )
 
 
@@ -60,12 +66,51 @@ def per_video_gradients(
     Raises:
         FederatedError: The model has batch norms in training mode, or vmap can't run it.
     """
+    parts = [gradients for gradients, _ in gradients_in_chunks(model, inputs, loss, engine, chunk_size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def gradients_in_chunks(
+    model: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    loss: Loss = model_loss,
+    engine: str = "vmap",
+    chunk_size: int | None = None,
+) -> Iterator[tuple[Tensors, torch.Tensor]]:
+    """Yields the gradients (b, *shape) and losses (b,) of `chunk_size` videos after the other; see
+    `per_video_gradients`."""
     check_choice("engine", engine, ENGINES, FederatedError)
+    check_count("chunk_size", chunk_size, FederatedError, optional=True)
     check_private(model)
+    for name, one in inputs.items():
+        if not isinstance(one, torch.Tensor) or not one.ndim:
+            raise FederatedError(
+                f"{name} is a {type(one).__name__}: single videos can be told in tensors (B, …) alone."
+            )
+    rows = {name: len(one) for name, one in inputs.items()}
+    if len(set(rows.values())) != 1:
+        raise FederatedError(f"Inputs have rows {rows}: each must have one for each video.")
+    videos = next(iter(rows.values()))
+    size, of_chunk = (1, _by_backward) if engine == "loop" else (chunk_size or videos, _by_vmap)
+    for start in range(0, videos, size):
+        yield of_chunk(model, {name: one[start : start + size] for name, one in inputs.items()}, loss)
+
+
+def _by_backward(model: torch.nn.Module, inputs: Tensors, loss: Loss) -> tuple[Tensors, torch.Tensor]:
+    """Gradients and loss of one video."""
     parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    if engine == "loop":
-        rows = [_gradients_of_one(model, parameters, inputs, row, loss) for row in range(_batch_size(inputs))]
-        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+    value = loss(model, inputs)
+    found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    gradients = {
+        name: (torch.zeros_like(one) if gradient is None else gradient)[None]
+        for (name, one), gradient in zip(parameters.items(), found, strict=True)
+    }
+    return gradients, value.detach()[None]
+
+
+def _by_vmap(model: torch.nn.Module, inputs: Tensors, loss: Loss) -> tuple[Tensors, torch.Tensor]:
+    """Gradients and losses of several videos at once."""
+    trained = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
     fixed = {name: one.detach() for name, one in model.named_parameters() if not one.requires_grad}
     fixed |= dict(model.named_buffers())
     whole = _LossOf(model, loss)
@@ -75,12 +120,11 @@ def per_video_gradients(
         tensors = {f"model.{name}": value for name, value in {**fixed, **trained}.items()}
         return torch.func.functional_call(whole, tensors, (one,))
 
-    trained = {name: one.detach() for name, one in parameters.items()}
-    of_all = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0), randomness="different", chunk_size=chunk_size)
+    of_all = torch.func.vmap(torch.func.grad_and_value(of_one), in_dims=(None, 0), randomness="different")
     try:
         # vmap has no rule for the fused kernel on the CPU and would call it once for each video.
         with sdpa_kernel(SDPBackend.MATH):
-            return of_all(trained, dict(inputs))
+            return of_all(trained, inputs)
     except RuntimeError as error:
         raise FederatedError(
             f'{type(model).__name__} can\'t be run over videos by vmap ({error}). Use engine="loop".'
@@ -99,32 +143,21 @@ class _LossOf(torch.nn.Module):
         return self._loss(self.model, inputs)
 
 
-def _batch_size(inputs: Mapping[str, torch.Tensor]) -> int:
-    return len(next(iter(inputs.values())))
-
-
-def _gradients_of_one(
-    model: torch.nn.Module, parameters: Tensors, inputs: Mapping[str, torch.Tensor], row: int, loss: Loss
-) -> Tensors:
-    value = loss(model, {name: one[row : row + 1] for name, one in inputs.items()})
-    found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-    return {
-        name: torch.zeros_like(one) if gradient is None else gradient
-        for (name, one), gradient in zip(parameters.items(), found, strict=True)
-    }
-
-
 def clipped_sum(gradients: Tensors, clip: float) -> tuple[Tensors, torch.Tensor]:
-    """Sums gradients (B, *shape), each video's scaled down to the norm `clip` over all parameters together.
+    """Sums gradients (B, *shape), each video's scaled down to the norm `clip` over all parameters together. A video
+    whose gradient is not finite adds nothing.
 
     Returns:
-        The sum, and the norms (B,) that the videos had.
+        The sum, at least float32, and the norms (B,) that the videos had.
     """
     check_number("clip", clip, FederatedError, above=0)
-    squares = sum(one.flatten(1).pow(2).sum(1) for one in gradients.values())
-    norms = torch.as_tensor(squares).sqrt()
+    exact = {name: one.to(torch.promote_types(one.dtype, torch.float32)) for name, one in gradients.items()}
+    norms = torch.stack([torch.linalg.vector_norm(one.flatten(1), dim=1) for one in exact.values()]).norm(dim=0)
+    finite = norms.isfinite()
     scales = (clip / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
-    return {name: torch.einsum("b,b...->...", scales.to(one), one) for name, one in gradients.items()}, norms
+    if not finite.all():
+        exact, scales = {name: one[finite] for name, one in exact.items()}, scales[finite]
+    return {name: torch.einsum("b,b...->...", scales.to(one), one) for name, one in exact.items()}, norms
 
 
 def private_gradient(

@@ -35,6 +35,7 @@ class I3DConfig(VideoConfig):
         batch_norm_eps, batch_norm_momentum: None: the official ones, 1e-3 and .01 for "inception", 1e-5 and .1 for
             "resnet". Momentum as in PyTorch: the share of the new batch.
         frozen_batch_norm: normalise by the stored statistics in training too; for batches of a few clips.
+        group_norm: group norms stand in the batch norms' places, which don't mix the clips of a batch.
     """
 
     model_type = "i3d"
@@ -58,6 +59,7 @@ class I3DConfig(VideoConfig):
     batch_norm_eps: float | None = None
     batch_norm_momentum: float | None = None
     frozen_batch_norm: bool = False
+    group_norm: bool = False
     initializer_range: float = 0.01
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -34,6 +34,7 @@ class S3DConfig(VideoConfig):
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
     frozen_batch_norm: bool = False
+    group_norm: bool = False
 
     @property
     def hidden_size(self) -> int:

@@ -66,6 +66,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
     base_model_prefix = "videoclip"
     input_modalities = ("video", "text")
     accepts_loss_kwargs = False
+    loss_joins_samples = True
     knows_statistics = True
 
     def __init__(self, config: VideoCLIPConfig) -> None:

@@ -73,6 +73,8 @@ class VioletForVideoTextRetrieval(VioletPreTrainedModel):
         probability = model.score(video[i], text[j], attention_mask[j])              # i, j: numbers of pairs, (P,)
     """
 
+    loss_joins_samples = True
+
     def __init__(self, config: VioletConfig) -> None:
         super().__init__(config)
         self.violet = VioletModel(config)
@@ -255,6 +257,8 @@ class VioletForPreTraining(VioletPreTrainedModel):
 
     `hide` draws it outside, for masks that stay the same.
     """
+
+    loss_joins_samples = True
 
     def __init__(self, config: VioletConfig) -> None:
         super().__init__(config)

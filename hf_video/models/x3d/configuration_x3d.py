@@ -33,6 +33,7 @@ class X3DConfig(VideoConfig):
         classifier_dropout: before the classifier.
         batch_norm_eps, batch_norm_momentum: momentum as in PyTorch, the share of the new batch.
         frozen_batch_norm: normalise by the stored statistics in training too; for batches of a few clips.
+        group_norm: group norms stand in the batch norms' places, which don't mix the clips of a batch.
     """
 
     model_type = "x3d"
@@ -56,6 +57,7 @@ class X3DConfig(VideoConfig):
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
     frozen_batch_norm: bool = False
+    group_norm: bool = False
     initializer_range: float = 0.01
 
     @property
