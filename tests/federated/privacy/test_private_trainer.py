@@ -14,10 +14,10 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from hf_video.data import VideoCollator, VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import FederatedError
-from hf_video.federated.corrections import ProximalTerm
 from hf_video.federated.privacy.ledger import PrivacyLedger
 from hf_video.federated.privacy.policy import PrivacyPolicy
 from hf_video.federated.privacy.trainer import PoissonSampler, PrivateVideoTrainer
+from hf_video.federated.rules.corrections import ProximalTerm
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.mixing import Mixing
