@@ -24,6 +24,7 @@ from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.layout import Contribution
 from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
 from hf_video.federated.secure.protocol import KINDS, MEASURE
+from hf_video.federated.secure.quantization import MIN_CLIENTS
 from hf_video.federated.store import PersonalStore
 from hf_video.federated.trainers import ClientTask, FederatedModel, LocalTrainer, VideoLocalTrainer, make_task
 from hf_video.training.runs.run import Task
@@ -101,11 +102,15 @@ class ClientRuntime:
     # ---- what it answers ----
 
     def describe(self, payload: Payload) -> Payload:
-        """Its name and version; with a configuration also its classes and number of videos."""
+        """Its name and version; with a configuration also its classes, and its number of videos
+        where the federation does not hide that."""
         values: dict[str, Value] = {"name": self.site.name, "hf_video": __version__}
         if "config" in payload.values:
-            splits = self.task(read_config(payload)).splits
-            values |= {"num_examples": len(splits["train"]), "labels": _labels(splits["train"])}
+            config = read_config(payload)
+            splits = self.task(config).splits
+            values |= {"labels": _labels(splits["train"])}
+            if not isinstance(config.secure_options(), SecureAggregation):
+                values |= {"num_examples": len(splits["train"])}
         return Payload(values)
 
     def train(self, payload: Payload) -> Payload:
@@ -157,9 +162,13 @@ class ClientRuntime:
             keys = self.site.keys
             if keys.signing_key is None:
                 raise FederatedError(f"Site {self.site.name!r} has no keys for secure sums.")
-            state = self.site.folder / "secure_sum.json"
             self._secure_client = SecureClient(
-                self.site.name, keys.signing_key, keys.registered, self.contribute, state_file=state
+                self.site.name,
+                keys.signing_key,
+                keys.registered,
+                self.contribute,
+                state_file=self.site.folder / "secure_sum.json",
+                min_clients=max(self.site.limits.clients or MIN_CLIENTS, MIN_CLIENTS),
             )
         return self._secure_client.handle(kind, payload)
 

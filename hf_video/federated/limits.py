@@ -63,7 +63,7 @@ class SiteLimits:
                 self.clients is not None and config.min_clients < self.clients
             ),
             "updates that the server can read, and only secure aggregation is agreed": (
-                self.secure and config.secure is None
+                self.secure and config.secure_options() is None
             ),
             "training without differential privacy, and only private training is agreed": (
                 self.privacy and config.privacy is None

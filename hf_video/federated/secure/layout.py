@@ -166,7 +166,7 @@ class SumLayout:
                 arrays[name] = narrowed(widened(before) + change, before)
             else:
                 change = np.rint(lane.view(np.int32) / contributors).astype(np.int64)
-                arrays[name] = (before.astype(np.int64) + change).astype(before.dtype)
+                arrays[name] = np.asarray(before.astype(np.int64) + change).astype(before.dtype)
             place += before.size
         metrics = {}
         bounds = {**dict.fromkeys(settings.metrics, settings.metric_bound), **({CLIPPED: 1.0} if self.before else {})}

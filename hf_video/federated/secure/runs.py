@@ -183,7 +183,7 @@ class EncryptedRun(FederatedRun):
             "keys": np.frombuffer(min(prints.values()).encode(), dtype=np.uint8),
         }
         counts = {
-            name: np.maximum.reduce([one.arrays[name] for one in results.values()])
+            name: np.asarray(np.maximum.reduce([one.arrays[name] for one in results.values()]))
             for name, array in self.state.arrays.items()
             if not is_floating(array)
         }

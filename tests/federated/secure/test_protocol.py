@@ -109,6 +109,7 @@ def assert_mean(federation, result, survivors):
     expected = federation.expected(survivors)
     assert list(result.arrays) == list(MODEL)
     for name, array in expected.items():
+        assert isinstance(result.arrays[name], np.ndarray)
         assert result.arrays[name].dtype == array.dtype
         assert result.arrays[name].shape == array.shape
         np.testing.assert_allclose(result.arrays[name], array, atol=2e-6)
