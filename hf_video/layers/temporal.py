@@ -51,12 +51,23 @@ class LevelScale(nn.Module):
 
 
 class SharedHead(nn.Module):
-    """Convolutions, each with LayerNorm and ReLU, and a last one to `outputs` columns; the same for every level."""
+    """Convolutions, each with LayerNorm and ReLU, and a last one to `outputs` columns; the same for every level. With
+    `mask_norms` the padding is 0 behind norms, and what the last convolution makes of it stays (OpenTAD); without, it
+    is 0 behind every convolution."""
 
     def __init__(
-        self, channels: int, hidden: int, outputs: int, layers: int, kernel_size: int, norm: bool, eps: float = 1e-5
+        self,
+        channels: int,
+        hidden: int,
+        outputs: int,
+        layers: int,
+        kernel_size: int,
+        norm: bool,
+        eps: float = 1e-5,
+        mask_norms: bool = False,
     ) -> None:
         super().__init__()
+        self.is_masking_norms = mask_norms
         widths = [channels] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(
             TemporalConv(width, hidden, kernel_size, bias=not norm) for width in widths[: layers - 1]
@@ -68,8 +79,9 @@ class SharedHead(nn.Module):
         """(B, T, C), its mask (B, T, 1) and the positions between levels (see `join_levels`) -> (B, T, outputs)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.relu(norm(masked(layer(x), mask)))
+            x = masked(x, mask) if self.is_masking_norms else x
             x = x.index_fill(1, gaps, 0.0) if torch.is_grad_enabled() else x.index_fill_(1, gaps, 0.0)
-        return masked(self.output(x), mask)
+        return self.output(x) if self.is_masking_norms else masked(self.output(x), mask)
 
 
 def join_levels(
@@ -111,7 +123,7 @@ class TemporalEmbeddings(nn.Module):
         sizes, width = config.input_sizes, config.hidden_size
         self.input_sizes = sizes
         self.max_length = config.max_length
-        self.is_standardizing = config.standardize_features
+        self.is_standardizing, self.is_masking_norms = config.standardize_features, config.mask_norms
         if self.is_standardizing:
             self.register_buffer("feature_mean", torch.zeros(sum(sizes)))
             self.register_buffer("feature_std", torch.ones(sum(sizes)))
@@ -141,6 +153,7 @@ class TemporalEmbeddings(nn.Module):
             )
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.relu(norm(masked(layer(x), mask)))
+            x = masked(x, mask) if self.is_masking_norms else x
         if self.positions is not None:
             table = self.positions.table("positions", x.device)
             if x.shape[1] > self.max_length:  # a longer video than any in training: positions are stretched over it

@@ -39,6 +39,8 @@ class TemporalDetectionConfig(VideoConfig):
         neck_norm: LayerNorm on the levels of the pyramid.
         layer_norm_eps, conv_norm_eps: of the norms; the second of those behind convolutions of the start and the heads
             and of the neck, None for the same (OpenTAD: 1e-6).
+        mask_norms: set the padding to 0 behind the norms of the start and the heads too, and not behind a head's last
+            convolution, as OpenTAD does; ActionFormer's and TriDet's own code does it behind convolutions.
         drop_path_rate: stochastic depth of each residual branch. 0 also leaves out the learnt scale of the branches, as
             the official code does.
         regression_ranges: distances (low, high) to the farther boundary that each level answers for.
@@ -83,6 +85,7 @@ class TemporalDetectionConfig(VideoConfig):
     drop_path_rate: float | int = 0.1
     layer_norm_eps: float = 1e-5
     conv_norm_eps: float | None = None
+    mask_norms: bool = False
     initializer_range: float = 0.02
     regression_ranges: list[list[int | float]] | list[tuple[int | float, int | float]] | None = None
     center_radius: float | int | None = 1.5

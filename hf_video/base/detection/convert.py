@@ -1,5 +1,5 @@
 """What the official layouts of ActionFormer and TriDet have in common: names such as `backbone.embd.0.conv.weight`, and
-norms and scales of shape (1, C, 1)."""
+norms and scales of shape (1, C, 1); and OpenTAD's names for the same (`projection.embed.0.conv.weight`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_video.base.convert import StateDict, count_layers, rename, rename_overrides, substitute
+from hf_video.errors import CheckpointError
 
 HEADS = {"cls": "class_head", "reg": "offset_head", "start": "start_head", "end": "end_head"}
 HEAD = "(cls|reg|start|end)_head"
@@ -29,6 +30,40 @@ def detection_rules(prefix: str) -> list[tuple[str, Any]]:
         (rf"^{HEAD}\.head\.(\d+)\.conv\.", lambda m: f"{HEADS[m[1]]}.layers.{m[2]}."),
         (rf"^{HEAD}\.norm\.", lambda m: f"{HEADS[m[1]]}.norms."),
     ]
+
+
+# OpenTAD's names, and those of ActionFormer's and TriDet's own code.
+OPENTAD_RULES = (
+    (r"^projection\.embed\.(\d+)\.norm\.", r"backbone.embd_norm.\1."),
+    (r"^projection\.embed\.", "backbone.embd."),
+    (r"^projection\.", "backbone."),
+    (r"^rpn_head\.loss_normalizer$", "detection_loss.normalizer"),
+    (r"^rpn_head\.scale\.", "reg_head.scale."),
+    (r"^rpn_head\.cls_(start|end)_", r"rpn_head.\1_"),
+    (r"^rpn_head\.(cls|reg|start|end)_convs\.(\d+)\.conv\.", r"\1_head.head.\2.conv."),
+    (r"^rpn_head\.(cls|reg|start|end)_convs\.(\d+)\.norm\.", r"\1_head.norm.\2."),
+    (r"^rpn_head\.reg_head\.", "reg_head.offset_head.conv."),
+    (r"^rpn_head\.(cls|start|end)_head\.", r"\1_head.cls_head.conv."),
+)
+# What OpenTAD does otherwise than these: norms behind convolutions, and which segments are compared.
+OPENTAD = {"conv_norm_eps": 1e-6, "mask_norms": True, "max_candidates": 2000, "min_length": 0.0}
+
+
+def from_opentad(state: StateDict) -> tuple[StateDict, dict[str, Any]]:
+    """The tensors of a detector of OpenTAD under the names of ActionFormer's and TriDet's own code, and the fields of
+    the configuration that differ; a state dict of another layout as it is, and none.
+
+    Raises:
+        CheckpointError: it holds an encoder too.
+    """
+    if not any(key.startswith("projection.") for key in state):
+        return state, {}
+    if any(key.startswith("backbone.") for key in state):
+        raise CheckpointError(
+            "The checkpoint holds an encoder beside the detector (keys backbone.…): where that is a VideoMAE with "
+            "adapters, convert it as adatad."
+        )
+    return rename(state, lambda key: substitute(key, OPENTAD_RULES)), dict(OPENTAD)
 
 
 # Fields of the official files, in their sections; None is what shapes tell.

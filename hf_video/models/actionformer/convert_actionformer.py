@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_video.base.convert import Converted, StateDict, missing_overrides
-from hf_video.base.detection.convert import detection_overrides, detection_values, our_tensors
+from hf_video.base.detection.convert import detection_overrides, detection_values, from_opentad, our_tensors
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {"n_head": "num_attention_heads", "n_mha_win_size": "window_size"}
@@ -24,14 +24,16 @@ LINEAR = r"(mlp\.\d|attention\.(query|key|value|output)|projections\.\d+|lateral
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
-    """See `hf_video.from_official`. Shapes don't tell the window, `max_length`, the grid and how segments are merged:
-    pass `window_size`, `max_length`, `feature_stride`, …, or take a recipe's."""
+    """See `hf_video.from_official`; OpenTAD's ActionFormer too. Shapes don't tell the window, `max_length`, the grid
+    and how segments are merged: pass `window_size`, `max_length`, `feature_stride`, …, or take a recipe's."""
+    state, differing = from_opentad(state)
     if "backbone.stem.0.ln1.weight" not in state and "backbone.stem.0.conv1.conv.weight" not in state:
         raise CheckpointError(f"No ActionFormer checkpoint: keys begin {sorted(state)[:5]}; backbone.stem is missing.")
     overrides = detection_overrides(overrides, OFFICIAL_NAMES)
     is_conv = "backbone.stem.0.conv1.conv.weight" in state
     config = {
         **detection_values(state),
+        **differing,
         "backbone": "conv" if is_conv else "transformer",
         "use_relative_positions": "backbone.stem.0.attn.rel_pe" in state,
         **({} if is_conv or "backbone.stem.0.drop_path_attn.scale" in state else {"drop_path_rate": 0.0}),

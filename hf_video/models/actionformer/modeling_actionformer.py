@@ -139,7 +139,13 @@ class ActionFormerForTemporalActionDetection(ActionFormerPreTrainedModel, Tempor
         super().__init__(config)
         self.actionformer = ActionFormerModel(config)
         head = (config.neck_size, config.head_size)
-        shape = (config.head_layers, config.head_kernel_size, config.head_norm, config.eps_behind_convolutions)
+        shape = (
+            config.head_layers,
+            config.head_kernel_size,
+            config.head_norm,
+            config.eps_behind_convolutions,
+            config.mask_norms,
+        )
         self.class_head = SharedHead(*head, config.num_labels, *shape)
         self.offset_head = SharedHead(*head, 2, *shape)
         self.offset_scales = nn.ModuleList(LevelScale() for _ in config.strides)

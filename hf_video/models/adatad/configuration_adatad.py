@@ -24,6 +24,7 @@ DETECTOR = {
     "feature_stride": 4,
     "feature_frames": 0,
     "conv_norm_eps": 1e-6,
+    "mask_norms": True,
     "max_candidates": 2000,
     "min_length": 0.0,
     "nms_sigma": 0.7,

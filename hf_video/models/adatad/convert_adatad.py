@@ -1,4 +1,5 @@
-"""Official AdaTAD encoders (sming256/OpenTAD): VideoMAE in mmaction2's names, with adapters."""
+"""Official AdaTAD checkpoints (sming256/OpenTAD): whole detectors, and their encoders alone: VideoMAE in mmaction2's
+names, with adapters."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from hf_video.base.convert import (
     substitute,
 )
 from hf_video.errors import CheckpointError
+from hf_video.models.actionformer import convert_actionformer
 from hf_video.models.adatad.configuration_adatad import ENCODER
 from hf_video.models.videomae.convert_videomae import ENCODER_HEADS, is_our_table, split_qkv
 
@@ -32,9 +34,12 @@ OFFICIAL_NAMES = {
     "total_frames": "num_frames",
     "adapter_index": "adapter_layers",
     "adapter_mlp_ratio": "adapter_ratio",
+    "scale_factor": "frames_per_step",
     # What shapes tell, and what says nothing of a trained encoder.
     **dict.fromkeys(("in_channels", "mlp_ratio", "norm_cfg", "return_feat_map", "use_mean_pooling", "with_cp")),
 }
+
+ENCODER_PREFIX, DETECTOR_PARTS = "backbone.model.backbone.", ("projection.", "neck.", "rpn_head.")
 
 RENAMES = (
     (r"^patch_embed\.projection", "embeddings.patch_embeddings.projection"),
@@ -53,9 +58,13 @@ RENAMES = (
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     """See `hf_video.from_official`. Shapes don't tell the frames of a window and of a chunk, the size that positions
     were made for, and heads: pass `num_frames` and `encoder_config={"num_frames": …, "image_size": …,
-    "num_attention_heads": …}`, or the official `total_frames`, `num_frames`, `img_size` and `num_heads`. The norm
-    behind the encoder is left out: the sequence is taken before it."""
-    state = {key.removeprefix("backbone.model.backbone."): value for key, value in state.items()}  # in whole detectors
+    "num_attention_heads": …}`, or the official `total_frames`, `num_frames`, `img_size` and `num_heads`; of a whole
+    detector also `frames_per_step` and what ActionFormer's converter asks for, in `detector_config`. The norm behind
+    the encoder is left out: the sequence is taken before it."""
+    overrides = dict(overrides)
+    detector = {key: value for key, value in state.items() if key.startswith(DETECTOR_PARTS)}
+    found = convert_actionformer.convert(detector, overrides.pop("detector_config", None) or {}) if detector else None
+    state = {key.removeprefix(ENCODER_PREFIX): value for key, value in state.items() if key not in detector}
     if "patch_embed.projection.weight" not in state or not any(".adapter." in key for key in state):
         raise CheckpointError(f"No AdaTAD encoder: keys begin {sorted(state)[:5]}, no patch_embed or no adapter found.")
     official = OFFICIAL_NAMES | ({"num_frames": f"{PART}.num_frames"} if "total_frames" in overrides else {})
@@ -96,4 +105,21 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     unspecified = missing_overrides(
         {**given, PART: asked}, "num_frames", f"{PART}.num_frames", f"{PART}.image_size", f"{PART}.num_attention_heads"
     )
-    return Converted("AdaTADModel", config, ours, unspecified=unspecified)
+    if found is None:
+        return Converted("AdaTADModel", config, ours, unspecified=unspecified)
+    sizes = {name: value for name, value in found.config.items() if name not in ("input_size", "num_labels")}
+    asked_of = ("feature_stride", "window_size")
+    return Converted(
+        "AdaTADForTemporalActionDetection",
+        {**config, "num_labels": found.config["num_labels"], "detector_config": sizes},
+        {
+            **{f"adatad.{key}": value for key, value in ours.items()},
+            **{f"detector.{key}": value for key, value in found.state_dict.items()},
+        },
+        optional={f"detector.{key}" for key in found.optional},
+        unspecified=(
+            *unspecified,
+            *missing_overrides(given, "frames_per_step"),
+            *missing_overrides({"detector_config": sizes}, *(f"detector_config.{name}" for name in asked_of)),
+        ),
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_video.base.convert import Converted, StateDict, missing_overrides
-from hf_video.base.detection.convert import detection_overrides, detection_values, our_tensors
+from hf_video.base.detection.convert import detection_overrides, detection_values, from_opentad, our_tensors
 from hf_video.errors import CheckpointError
 
 OFFICIAL_NAMES = {
@@ -40,12 +40,13 @@ LINEAR = r"(mlp\.\d|downsample\.projection|laterals\.\d+)\.weight$"
 
 
 def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
-    """See `hf_video.from_official`. Shapes tell the windows; `max_length`, the grid and how segments are merged must be
-    passed, or taken from a recipe."""
+    """See `hf_video.from_official`; OpenTAD's TriDet too. Shapes tell the windows; `max_length`, the grid and how
+    segments are merged must be passed, or taken from a recipe."""
+    state, differing = from_opentad(state)
     if "backbone.stem.0.psi.weight" not in state and "backbone.stem.0.conv1.conv.weight" not in state:
         raise CheckpointError(f"No TriDet checkpoint: keys begin {sorted(state)[:5]}; backbone.stem is missing.")
     overrides = detection_overrides(overrides, OFFICIAL_NAMES)
-    config = detection_values(state)
+    config = {**detection_values(state), **differing}
     branches = range(config["branch_layers"])
     has_trident = "start_head.cls_head.conv.weight" in state
     if "backbone.stem.0.psi.weight" in state:

@@ -184,7 +184,8 @@ class TriDetForTemporalActionDetection(TriDetPreTrainedModel, TemporalDetector):
         super().__init__(config)
         self.tridet = TriDetModel(config)
         bins = config.num_bins if config.use_trident_head else 0
-        size, tail = (config.neck_size, config.head_size), (config.head_norm, config.eps_behind_convolutions)
+        size = (config.neck_size, config.head_size)
+        tail = (config.head_norm, config.eps_behind_convolutions, config.mask_norms)
         self.class_head = SharedHead(*size, config.num_labels, config.head_layers, config.head_kernel_size, *tail)
         self.offset_head = SharedHead(*size, 2 * (bins + 1), config.head_layers, config.head_kernel_size, *tail)
         self.offset_scales = nn.ModuleList(LevelScale() for _ in config.strides)
