@@ -58,7 +58,7 @@ def _few(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str])
     letters = max(map(len, labels))
     side = max(2.2, count * (0.55 if count <= NUMBERED else 0.2))
     margin = 0.8 + 0.075 * letters
-    figure = _figure(side + margin + 0.9, side + margin + 0.4)
+    figure = new_figure(side + margin + 0.9, side + margin + 0.4)
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     # The square root lets a class that is taken for another in 2 % of the cases be seen.
@@ -77,11 +77,11 @@ def _few(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str])
     bar.set_label("share of the true class", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _many(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]) -> Path:
-    figure = _figure(15.5, 9.2)
+    figure = new_figure(15.5, 9.2)
     left, right = figure.subplots(1, 2, width_ratios=(9, 6))
     _dots(left, confusion)
     _name_axes(left, confusion, "class number")
@@ -97,7 +97,7 @@ def _many(confusion: np.ndarray, labels: list[str], path: str | os.PathLike[str]
     hardest = [i for i in np.argsort(accuracy, kind="stable")[:HARDEST] if videos[i]]
     rows = [(f"{accuracy[i]:.0%}", f"{labels[i]}  ({videos[i]} videos)", f"{i}") for i in hardest]
     _list(right, CONFUSIONS + 2, "Hardest classes: share that is right", rows)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _dots(axes: Axes, confusion: np.ndarray) -> None:
@@ -141,7 +141,7 @@ def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -
         calibration: From `hf_video.evaluation.reliability`.
         path: The PNG to write, which is returned; its folder is made.
     """
-    figure = _figure(5.2, 6.2)
+    figure = new_figure(5.2, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges, counts = calibration.edges, calibration.counts
     middle, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
@@ -159,8 +159,8 @@ def reliability_figure(calibration: Reliability, path: str | os.PathLike[str]) -
     below.bar(middle, counts, width * 0.94, color=GREY)
     below.set(xlabel="confidence of the answer", ylabel="videos")
     for axes in (above, below):
-        _style(axes)
-    return _save(figure, path)
+        style_axes(axes)
+    return save_figure(figure, path)
 
 
 def anomaly_figure(curves: Mapping[str, AnomalyCurve], path: str | os.PathLike[str]) -> Path:
@@ -170,7 +170,7 @@ def anomaly_figure(curves: Mapping[str, AnomalyCurve], path: str | os.PathLike[s
         curves: For each video its curve, such as `AnomalyDetector.score` gives.
         path: The PNG to write, which is returned; its folder is made.
     """
-    figure = _figure(9, 0.6 + 1.5 * len(curves))
+    figure = new_figure(9, 0.6 + 1.5 * len(curves))
     rows = figure.subplots(len(curves), 1, squeeze=False, sharey=True)[:, 0]
     for axes, (video, curve) in zip(rows, curves.items(), strict=True):
         begin, end = float(curve.frame_seconds[0]), curve.end
@@ -185,7 +185,7 @@ def anomaly_figure(curves: Mapping[str, AnomalyCurve], path: str | os.PathLike[s
         name = os.path.basename(video).replace("$", r"\$")
         axes.set_title(name if len(name) <= 90 else name[:89] + "…", fontsize=9, color=INK, loc="left")
         axes.set(xlim=(begin, end))
-        _style(axes)
+        style_axes(axes)
     highest = max(max(curve.distances.max(), curve.threshold or 0) for curve in curves.values())
     rows[0].set_ylim(0, 1.08 * max(highest, 1e-6))  # of all rows
     kinds = {label: handle for axes in rows for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -193,7 +193,7 @@ def anomaly_figure(curves: Mapping[str, AnomalyCurve], path: str | os.PathLike[s
         kinds.values(), kinds, fontsize=7.5, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1)
     )
     rows[-1].set_xlabel("seconds", fontsize=9, color=INK)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
@@ -219,7 +219,7 @@ def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
         for name, points in curves.items()
         if name in ("eval_accuracy", "eval_top1", "eval_top5") and all(0 <= y <= 1 for _, y in points)
     ]
-    figure = _figure(6.4, 5.4 if shares else 3.6)
+    figure = new_figure(6.4, 5.4 if shares else 3.6)
     rows = np.atleast_1d(figure.subplots(2 if shares else 1, 1, sharex=True))
     for axes, names, unit in zip(rows, (losses, shares), ("loss", "share of right answers"), strict=False):
         for name, color in zip(names, (BLUE, RED, GREY), strict=False):
@@ -228,11 +228,11 @@ def loss_figure(history: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
             axes.plot(x, y, color=color, linewidth=1.4, label=label, marker="o" if len(x) < 20 else None, markersize=3)
         axes.set_ylabel(unit)
         axes.legend(fontsize=8, frameon=False)
-        _style(axes)
+        style_axes(axes)
     if shares:
         rows[1].set_ylim(0, 1.02)
     rows[-1].set_xlabel("step")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def precision_recall_figure(
@@ -245,7 +245,7 @@ def precision_recall_figure(
         threshold: The overlap at which a detection counts, for the title.
         path: The PNG to write, which is returned; its folder is made.
     """
-    figure = _figure(5.4, 4.2)
+    figure = new_figure(5.4, 4.2)
     axes = figure.add_subplot()
     named = len(curves) <= NUMBERED
     for label, (precision, recall) in curves.items():
@@ -256,8 +256,8 @@ def precision_recall_figure(
     axes.set_title(f"detections that overlap an event by {threshold:g}", fontsize=9, color=INK)
     if named and curves:
         axes.legend(fontsize=8, frameon=False)
-    _style(axes)
-    return _save(figure, path)
+    style_axes(axes)
+    return save_figure(figure, path)
 
 
 def bars_figure(
@@ -275,7 +275,7 @@ def bars_figure(
         xlabel, ylabel: Names of the axes.
         path: The PNG to write, which is returned; its folder is made.
     """
-    figure = _figure(1.8 + 0.55 * max(len(ticks), 4), 3.6)
+    figure = new_figure(1.8 + 0.55 * max(len(ticks), 4), 3.6)
     axes, below = figure.add_subplot(), np.zeros(len(ticks))
     colors = ("#4f9a5b", RED, "#e0a458", BLUE, "#8a6fb0", GREY)
     for (name, heights), color in zip(shares.items(), colors, strict=False):
@@ -284,8 +284,8 @@ def bars_figure(
     axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _style(axes)
-    return _save(figure, path)
+    style_axes(axes)
+    return save_figure(figure, path)
 
 
 def holdings_figure(
@@ -310,7 +310,7 @@ def holdings_figure(
     labels = [label if len(label) <= LONGEST else label[: LONGEST - 1] + "…" for label in labels]
     cell = 0.42 if max(counts.shape) <= NUMBERED else 0.22 if max(counts.shape) <= NAMED else 0.1
     beside, below = (max(map(len, names)) for names in (clients, labels))
-    figure = _figure(2.2 + 0.075 * beside + cell * len(labels), 1.8 + 0.06 * below + cell * len(clients))
+    figure = new_figure(2.2 + 0.075 * beside + cell * len(labels), 1.8 + 0.06 * below + cell * len(clients))
     axes = figure.add_subplot()
     rows, columns = np.nonzero(counts)
     sizes = counts[rows, columns] / counts.max() * (72 * cell) ** 2 * 0.9
@@ -323,18 +323,18 @@ def holdings_figure(
         axes.set_yticks(range(len(clients)), [f"{one}  ({n})" for one, n in zip(clients, totals, strict=True)])
     axes.set(xlabel="class", ylabel="client (videos)", title=f"largest disc: {counts.max()} videos")
     axes.title.set_size(8)
-    _style(axes)
-    return _save(figure, path)
+    style_axes(axes)
+    return save_figure(figure, path)
 
 
-def _style(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Inches. Not made by pyplot, which would keep it, and would ask for a display."""
     try:
         from matplotlib.figure import Figure
@@ -345,7 +345,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -156,20 +156,12 @@ class FederatedConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> FederatedConfig:
-        """Reads a YAML file.
+        """Reads a YAML file; its section `simulation` is left out.
 
         Raises:
             FederatedError: It can't be read, or holds something else.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise FederatedError(f"{path} can't be read: {error}") from error
-        if not isinstance(values, dict):
-            raise FederatedError(f"{path} holds no fields of a federation, such as `model: videomae`.")
-        return cls.from_dict(values)
+        return cls.from_dict(read_federation(path)[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
@@ -218,6 +210,27 @@ class FederatedConfig:
         """The server's rule. `num_clients` are all of the federation, which SCAFFOLD and FedDyn ask for."""
         reptile = self.strategy == "fedavg" and self.personal_rule().name == "reptile"
         return make_named("strategy", "reptile" if reptile else self.strategy, STRATEGIES, num_clients=num_clients)
+
+
+def read_federation(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a YAML file: the fields of a federation, and what it says under `simulation`.
+
+    Raises:
+        FederatedError: It can't be read, or holds something else.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise FederatedError(f"{path} can't be read: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("simulation", {}), dict):
+        raise FederatedError(f"{path} holds no fields of a federation, such as `model: videomae`.")
+    simulation = values.pop("simulation", {})
+    known = ("data", "clients", "partition", "test_size", "output", "engine")
+    if unknown := [name for name in simulation if name not in known]:
+        raise FederatedError(unknown_name("A simulation has no field", unknown[0], known))
+    return values, simulation
 
 
 def parse_options(what: str, given: Options) -> tuple[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.serverapp import Grid
 
+_DESCRIBED_WITHIN = 120.0  # seconds; a site's first process imports what it needs
 _POLL = 1.0  # seconds between looks for nodes that are awaited
 
 
@@ -68,9 +69,9 @@ class Exchange:
             present = set(self.grid.get_node_ids())
             self.nodes = {name: node for name, node in self.nodes.items() if node in present}
             new = present - set(self.nodes.values())
-            for node, answer in self._ask_nodes(
-                "query.describe", dict.fromkeys(new, Payload()), timeout or None
-            ).items():
+            deadline = min(timeout or _DESCRIBED_WITHIN, _DESCRIBED_WITHIN)
+            answers = self._ask_nodes("query.describe", dict.fromkeys(new, Payload()), deadline)
+            for node, answer in answers.items():
                 if isinstance(answer, ClientFailure):
                     failed[node] = answer.reason
                     continue
@@ -120,9 +121,8 @@ class Exchange:
     ) -> dict[int, Payload | ClientFailure]:
         from flwr.app import Message
 
-        ttl = {} if deadline is None else {"ttl": deadline}
         messages = [
-            Message(to_record(payload), dst_node_id=node, message_type=kind, **ttl)
+            Message(to_record(payload), dst_node_id=node, message_type=kind, ttl=deadline)
             for node, payload in sorted(payloads.items())
         ]
         replies = self.grid.send_and_receive(messages, timeout=deadline) if messages else ()

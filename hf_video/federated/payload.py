@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays
 
@@ -60,7 +62,7 @@ def to_record(payload: Payload) -> RecordDict:
 
     records = RecordDict({_VALUES: ConfigRecord(dict(payload.values))})
     for purpose, arrays in payload.arrays.items():
-        records[f"arrays.{purpose}"] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        records[f"arrays.{purpose}"] = ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
     return records
 
 

@@ -211,7 +211,7 @@ class FederatedRun:
     def check_enough(self, report: RoundReport) -> None:
         if len(report.clients) >= self.config.min_clients:
             return
-        why = "; ".join(f"{client}: {reason}" for client, reason in report.failed.items())
+        why = "; ".join(f"{client}: {reason}" for client, reason in list(report.failed.items())[:3])
         raise FederatedError(
             f"Round {report.round} has {len(report.clients)} answers, and min_clients={self.config.min_clients} are "
             f"needed. {why or 'No more clients are there.'} The {self.state.round} rounds before are kept: --resume "

@@ -23,6 +23,7 @@ from hf_video.federated.rounds import Measure, RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.runs import EncryptedRun, make_run
 from hf_video.federated.trainers import FederatedClassification, FederatedModel
+from hf_video.hub.model_card import write_card
 from hf_video.training.recipes import for_model, load_recipe, override_recipe
 from hf_video.training.runs.classification import default_recipe
 from hf_video.training.runs.run import Task
@@ -120,6 +121,8 @@ def run_federation(
         "sha256": None if arrays is None else arrays_digest(arrays),
     }
     write_json(Path(output) / SUMMARY, summary)
+    if arrays is not None:
+        write_card(Path(output))
     return summary
 
 

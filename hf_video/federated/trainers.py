@@ -223,9 +223,9 @@ def add_adapters(model: nn.Module, options: Mapping[str, Any]) -> None:
         FederatedError: PEFT is not there, or does not take the options.
     """
     try:
-        from peft import LoraConfig
+        from peft import LoraConfig, inject_adapter_in_model
 
-        model.add_adapter(LoraConfig(**options))
+        inject_adapter_in_model(LoraConfig(**options), model)
     except ImportError as error:
         raise FederatedError("lora needs PEFT: pip install peft") from error
     except (TypeError, ValueError) as error:
@@ -248,7 +248,6 @@ def merged(model: nn.Module) -> nn.Module:
             parent, _, child = name.rpartition(".")
             setattr(plain.get_submodule(parent), child, module.get_base_layer())
     del plain.peft_config
-    plain._hf_peft_config_loaded = False
     return plain
 
 
@@ -342,6 +341,10 @@ class VideoLocalTrainer(LocalTrainer):
             "logging_strategy": "no",
             "seed": client_seed(self.config.seed, self.client, task.round),
             "dataloader_num_workers": settings.get("dataloader_num_workers", 0),
+            # A client with fewer videos than a batch takes a step of all of them.
+            "per_device_train_batch_size": min(
+                settings.get("per_device_train_batch_size", 8), len(self.task.splits["train"])
+            ),
             **changes,
         }
         arguments = make_arguments(self.output, settings)

@@ -33,7 +33,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 @dataclass
 class ModelFacts:
     """The facts of a folder: `reports` by split; `parameters` counted in the files; `base_model` a name on the Hub, or
-    the last part of a local path (`base_is_local`)."""
+    the last part of a local path (`base_is_local`); `federated` the summary of a federation that trained it."""
 
     folder: Path
     config: dict[str, Any]
@@ -45,6 +45,7 @@ class ModelFacts:
     base_model: str | None = None
     base_is_local: bool = False
     base_license: str | None = None
+    federated: dict[str, Any] | None = None
 
     @property
     def architecture(self) -> str:
@@ -97,7 +98,8 @@ def read_facts(folder: str | Path) -> ModelFacts:
     reports = {
         file.parent.name: read_json_object(file) for file in sorted((folder / "evaluation").glob("*/report.json"))
     }  # fmt: skip
-    facts = ModelFacts(folder, config, processor, parameters, dtypes, summary, reports)
+    federated = read_json_object(folder / "federated_summary.json")
+    facts = ModelFacts(folder, config, processor, parameters, dtypes, summary, reports, federated=federated)
     _find_base(facts)
     return facts
 

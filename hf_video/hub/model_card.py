@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MARK = (
     "<!-- Made by hf-video from the files of this folder, and made anew from them; without this line it is yours. -->"
 )
+_NO_PRIVACY = (
+    "There is no guarantee of differential privacy: the updates that clients sent, and the model itself, may tell "
+    "something of single videos."
+)
 PAPERS = {
     "actionformer": ("ActionFormer", "2202.07925"),
     "c3d": ("C3D", "1412.0767"),
@@ -282,6 +286,9 @@ def _data_facts(facts: ModelFacts) -> dict[str, Any]:
 
 def _training(facts: ModelFacts) -> Iterable[str]:
     summary = facts.summary
+    if facts.federated is not None:
+        yield from _federated(facts)
+        return
     if summary is None:
         yield "How it was trained is not recorded: the folder holds no `training_summary.json`."
         return
@@ -308,6 +315,29 @@ def _training(facts: ModelFacts) -> Iterable[str]:
         yield collapsible(pluralize(len(rows), "hyper-parameter"), ("hyper-parameter", "value"), rows)
     else:
         yield "Its hyper-parameters are not recorded."
+
+
+def _federated(facts: ModelFacts) -> Iterable[str]:
+    """How sites trained the model together, and what each could learn of the others."""
+    summary = facts.federated or {}
+    config = summary.get("config") or {}
+    yield (
+        f"{pluralize(len(summary.get('clients') or ()), 'client')} trained it together in "
+        f"{pluralize(summary.get('rounds') or 0, 'round')}; no videos left their site."
+    )
+    yield str(summary.get("privacy_statement") or _NO_PRIVACY)
+    measured = [
+        (f"{name}, {which}", format_number(value))
+        for name, values in sorted((summary.get("evaluation") or {}).items())
+        for which, value in values.items()
+    ]
+    if measured:
+        yield "What clients measured on their own held-out videos, each client alike:"
+        yield markdown_table(("", ""), measured)
+    yield picture(facts, "rounds.png", "Accuracy by round and by megabyte sent")
+    rows = [(f"`{key}`", format_number(value)) for key, value in sorted(config.items()) if value is not None]
+    if rows:
+        yield collapsible("The federation", ("field", "value"), rows)
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:

@@ -26,8 +26,8 @@ def quick_figures():
 def drawn(monkeypatch):
     """Figures as they are saved, to look into."""
     seen = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, path: seen.append(figure) or save(figure, path))
+    save = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: seen.append(figure) or save(figure, path))
     return seen
 
 

@@ -1,11 +1,17 @@
 """Train one model together with other sites; nobody's videos leave their site.
 
   hf-video federated partition videos/ --clients 8 --partition dirichlet:0.3 --output split.json
+  hf-video federated simulate videos/ --model videomae:small --clients 8 --partition dirichlet:0.3 --rounds 20
+  hf-video federated simulate federation.yaml --output run
+  hf-video federated report run
   hf-video federated keys sites/ --names a,b,c --hosts fed.example.org
   hf-video federated server federation.yaml --keys sites/server --output run/
   hf-video federated client sites/a/site.yaml
 
 `partition` says who would have which videos of a data set in a simulation, as a table, a file and a picture.
+`simulate` divides one data set among clients in this process: to try rules, partitions and privacy before there are
+sites. A YAML file holds the fields of the federation, and under `simulation:` data, clients, partition, test_size and
+output; what is typed wins. `report` shows a run's rounds and draws them.
 `keys` makes certificates for the server and a key pair for each site. `server` lets the sites in and runs the rounds;
 `client` connects a site to it until it is stopped, and only ever connects outwards. Needs
 pip install "hf_video[federated]" and Python 3.11 or later.
@@ -14,15 +20,18 @@ pip install "hf_video[federated]" and Python 3.11 or later.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hf_video.base.written_files import check_output_file
 from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import (
     Parser,
     check_output,
+    fraction,
     name_list,
     non_negative_float,
     non_negative_int,
@@ -30,6 +39,9 @@ from hf_video.cli.arguments import (
     port,
     positive_int,
 )
+from hf_video.errors import FederatedError, pluralize
+
+FIGURE = "rounds.png"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -112,6 +124,95 @@ def _run_keys(options: argparse.Namespace) -> int:
     return DONE
 
 
+# -- simulate ----------------------------------------------------------------------------------------------------------
+
+# Options of `simulate` and the fields of a federation that they set.
+_FIELDS = {
+    "--strategy": "fedavg, fedprox:mu=0.01, fedadam, scaffold, median, … (default fedavg)",
+    "--keys": "which tensors travel: all, head, adapters, without_batch_norms, … or a regular expression",
+    "--personal": "what clients keep for themselves: fedbn, fedper, ditto, …",
+    "--privacy": "video:eps=8,delta=1e-5,clip=1.0 or client:…",
+    "--secure": "secagg or he: the server sees sums alone",
+    "--compression": "of what clients send: int8, fp16, topk:0.01",
+}
+_SIMULATION = ("data", "clients", "partition", "test_size", "output")
+
+
+def _simulate_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("data", metavar="DATA", help="videos, as for hf-video train, or a federation's YAML file")
+    add("--model", help="a folder, a name on the Hub, or a model type such as videomae:small")
+    add("--recipe", help="as for hf-video train")
+    add("--output", help="folder of the run (default: federated-run)")
+    add("--clients", type=positive_int, metavar="N", help="how many sites there are (default 8)")
+    add("--partition", metavar="HOW", help="iid, recording, dirichlet:0.3, labels:2, quantity:0.5 (default iid)")
+    add("--test-size", type=fraction, metavar="SHARE", help="of each client's videos to evaluate on (default 0.2)")
+    add("--rounds", type=positive_int, metavar="N", help="(default 20)")
+    add("--fraction", type=float, metavar="SHARE", help="of the clients that a round asks (default 1)")
+    add("--min-clients", type=positive_int, metavar="N", help="answers that a round needs (default 2)")
+    add("--local-epochs", type=float, metavar="N", help="passes of a client over its videos in a round (default 1)")
+    add("--local-steps", type=positive_int, metavar="N", help="steps of the optimiser instead")
+    for name, text in _FIELDS.items():
+        add(name, metavar="HOW", help=text)
+    add("--lora", metavar="R", type=positive_int, help="train adapters of this rank on the attention, and the head")
+    add("--evaluate-every", type=positive_int, metavar="N", help="rounds (default 1)")
+    add("--seed", default=None)
+    add("--set")
+    add("--resume")
+    add("--overwrite")
+
+
+def _run_simulate(options: argparse.Namespace) -> int:
+    from hf_video.federated.config import FederatedConfig, read_federation
+    from hf_video.federated.report import format_clients, format_round, header, read_history, rounds_figure
+    from hf_video.federated.simulation import simulate
+
+    is_file = options.data.lower().endswith((".yaml", ".yml"))
+    fields, simulation = read_federation(options.data) if is_file else ({}, {"data": options.data})
+    known = {one.name for one in dataclasses.fields(FederatedConfig)}
+    typed = {name: value for name, value in vars(options).items() if name in known and value is not None}
+    typed["settings"] = [*fields.get("settings", ()), *options.settings]
+    if options.lora is not None:
+        typed["lora"] = {"r": options.lora, "target_modules": "all-linear"}
+    simulation |= {n: v for n in _SIMULATION if n != "data" and (v := getattr(options, n)) is not None}
+    if "data" not in simulation:
+        raise FederatedError(f"{options.data} has no `data` under `simulation:`: where are the videos?")
+    config = FederatedConfig.from_dict({**fields, **typed})
+    output = simulation.pop("output", "federated-run")
+    print(header())
+    summary = simulate(
+        simulation.pop("data"),
+        config,
+        output=output,
+        on_round=lambda report: print(format_round(report), flush=True),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        **simulation,
+    )
+    history = read_history(output)
+    print(f"\n{format_clients(history)}\n")
+    if any(row.evaluation for row in history):
+        rounds_figure(history, Path(output) / FIGURE)
+    print(f"{pluralize(summary['rounds'], 'round')} in {summary['seconds']:.0f} s. The model: {output}")
+    return DONE
+
+
+# -- report ------------------------------------------------------------------------------------------------------------
+
+
+def _report_arguments(parser: Parser) -> None:
+    parser.add_option("folder", metavar="RUN", help="folder of a run")
+
+
+def _run_report(options: argparse.Namespace) -> int:
+    from hf_video.federated.report import format_report, read_history, rounds_figure
+
+    print(format_report(options.folder))
+    if any(row.evaluation for row in read_history(options.folder)):
+        print(f"drawn: {rounds_figure(read_history(options.folder), Path(options.folder) / FIGURE)}")
+    return DONE
+
+
 # -- server ------------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +276,8 @@ def _run_client(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "partition": Command("who has which videos in a simulation", _partition_arguments, _run_partition),
+    "simulate": Command("clients of one data set in this process", _simulate_arguments, _run_simulate),
+    "report": Command("the rounds of a run, in a table and a picture", _report_arguments, _run_report),
     "keys": Command("certificates and keys for the server and each site", _keys_arguments, _run_keys),
     "server": Command("let the sites in and run the rounds", _server_arguments, _run_server),
     "client": Command("connect a site to the server until it is stopped", _client_arguments, _run_client),
