@@ -14,6 +14,8 @@ import numpy as np
 
 from hf_video.errors import BackendError, FederatedError
 
+_BLOCK = 2**20  # numbers of a stream at once
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -63,15 +65,22 @@ def agreed_key(own: X25519PrivateKey, other: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(shared)
 
 
-def mask_stream(key: bytes, size: int) -> np.ndarray:
-    """(size,) uint32 of the stream of a key, which is used for this alone."""
+def add_mask(vector: np.ndarray, key: bytes, *, subtract: bool = False) -> np.ndarray:
+    """Adds the stream of a key to a vector (size,) uint32 in place, modulo 2^32, or subtracts it; returns the vector.
+
+    The stream is made in blocks: a model of 350 MB is masked with a few megabytes more.
+    """
     import_cryptography()
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import CTR
 
     encryptor = Cipher(AES(key), CTR(bytes(16))).encryptor()
-    return np.frombuffer(encryptor.update(bytes(4 * size)), dtype="<u4").astype(np.uint32)
+    zeros, change = bytes(4 * _BLOCK), np.subtract if subtract else np.add
+    for begin in range(0, vector.size, _BLOCK):
+        part = vector[begin : begin + _BLOCK]
+        change(part, np.frombuffer(encryptor.update(zeros[: 4 * part.size]), dtype="<u4"), out=part)
+    return vector
 
 
 def masked_vector(vector: np.ndarray, client: int, pair_keys: Mapping[int, bytes], self_key: bytes) -> np.ndarray:
@@ -83,14 +92,12 @@ def masked_vector(vector: np.ndarray, client: int, pair_keys: Mapping[int, bytes
         pair_keys: By the other clients' numbers.
         self_key: Of its own mask.
     """
-    masked = vector + mask_stream(self_key, vector.size)
-    return masked + pair_masks(vector.size, client, pair_keys)
+    return add_pair_masks(add_mask(vector.copy(), self_key), client, pair_keys)
 
 
-def pair_masks(size: int, client: int, pair_keys: Mapping[int, bytes]) -> np.ndarray:
-    """The sum of a client's pair masks, modulo 2^32; the server needs it of a client that dropped out."""
-    total = np.zeros(size, dtype=np.uint32)
+def add_pair_masks(vector: np.ndarray, client: int, pair_keys: Mapping[int, bytes]) -> np.ndarray:
+    """Adds a client's pair masks to a vector in place, modulo 2^32, and returns it; the server needs them of a client
+    that dropped out."""
     for other, key in pair_keys.items():
-        mask = mask_stream(key, size)
-        total = total + mask if client > other else total - mask
-    return total
+        add_mask(vector, key, subtract=client < other)
+    return vector

@@ -12,7 +12,7 @@ from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays
 from hf_video.federated.payload import Payload, Value
 from hf_video.federated.secure.layout import SumLayout, SumSettings
-from hf_video.federated.secure.masks import agreed_key, mask_stream, pair_masks, private_key
+from hf_video.federated.secure.masks import add_mask, add_pair_masks, agreed_key, private_key
 from hf_video.federated.secure.protocol import (
     CONFIRM,
     KEYS,
@@ -123,7 +123,7 @@ class SecureSum:
             if client in survivors:
                 if above or hashlib.sha256(secret).digest() != shares[client].values["commitment"]:
                     raise FederatedError(f"Shares of the mask of {client!r} were changed: the round's sum is lost.")
-                total -= mask_stream(secret, layout.size)
+                add_mask(total, secret, subtract=True)
                 continue
             key = private_key(secret)
             if above or key.public_key().public_bytes_raw() != roster.by_name[client].mask_key:
@@ -133,7 +133,7 @@ class SecureSum:
                 for other in roster.holders(client)
                 if other in survivors
             }
-            total += pair_masks(layout.size, roster.names.index(client), pairs)
+            add_pair_masks(total, roster.names.index(client), pairs)
         arrays, weight, metrics = layout.decode(total, len(survivors))
         dropped = tuple(sorted(set(sessions) - set(survivors)))
         return SecureResult(arrays, weight, metrics, tuple(survivors), dropped, faults)

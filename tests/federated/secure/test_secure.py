@@ -59,6 +59,10 @@ def test_two_clients_would_learn_each_other(clients):
         check_sum_fits(clients, 16)
 
 
+def stream(key, size):
+    return masks.add_mask(np.zeros(size, np.uint32), key)
+
+
 @pytest.fixture(scope="module")
 def parties():
     """The clients of the golden case: levels, keys and masked vectors."""
@@ -81,7 +85,7 @@ def test_masks_as_computed(parties):
     expected = FACTS["secagg"]["expected"]
     assert [one.hex() for one in public] == expected["public_keys"]
     assert pairs[0][1].hex() == expected["pair_key_0_1"] == pairs[1][0].hex()
-    assert masks.mask_stream(pairs[0][1], 6).tolist() == expected["mask_0_1"]
+    assert stream(pairs[0][1], 6).tolist() == expected["mask_0_1"]
     assert [one.tolist() for one in levels] == expected["quantised"]
     assert [one.tolist() for one in sent] == expected["masked"]
 
@@ -89,19 +93,29 @@ def test_masks_as_computed(parties):
 def test_the_sum_of_all_and_of_survivors(parties):
     given, _, pairs, levels, own, sent = parties
     expected = FACTS["secagg"]["expected"]
-    everyone = sum(sent) - sum(masks.mask_stream(key, 6) for key in own)
+    everyone = sum(sent) - sum(stream(key, 6) for key in own)
     assert everyone.tolist() == expected["sum_all"] == sum(levels).tolist()
     dropped = expected["dropped"]
     left = [i for i in range(4) if i != dropped]
     masked = sum(sent[i] for i in left)
     assert masked.tolist() == expected["masked_sum_of_survivors"]
     # The survivors' pair masks with the one that dropped out remain; with its key the server takes them away.
-    masked = masked - sum(masks.mask_stream(own[i], 6) for i in left)
-    masked = masked + masks.pair_masks(6, dropped, {i: pairs[dropped][i] for i in left})
+    masked = masked - sum(stream(own[i], 6) for i in left)
+    masked = masked + masks.add_pair_masks(np.zeros(6, np.uint32), dropped, {i: pairs[dropped][i] for i in left})
     assert masked.tolist() == expected["sum_survivors"]
     mean = dequantize_sum(masked, given["clip"], given["bits"], len(left)) / len(left)
     np.testing.assert_allclose(mean, expected["mean_survivors"], atol=1e-9)
     np.testing.assert_allclose(mean, np.mean([np.clip(given["vectors"][i], -4, 4) for i in left], axis=0), atol=1e-5)
+
+
+def test_streams_in_blocks(monkeypatch):
+    """However long the blocks are, also where the last one is not full, the stream is the same."""
+    pytest.importorskip("cryptography")
+    whole = masks.mask_stream(bytes(range(32)), 1000)
+    monkeypatch.setattr(masks, "_BLOCK", 96)
+    np.testing.assert_array_equal(masks.mask_stream(bytes(range(32)), 1000), whole)
+    vector = np.arange(1000, dtype=np.uint32)
+    np.testing.assert_array_equal(masks.add_mask(vector.copy(), bytes(range(32)), subtract=True), vector - whole)
 
 
 def test_masked_vectors_look_uniform(parties):
