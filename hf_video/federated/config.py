@@ -70,8 +70,9 @@ class FederatedConfig:
         personal: What each client has for itself, such as "fedbn" or "ditto:lam=0.1", see `rules.personal`. With
             "reptile" the strategy "fedavg" is Reptile's own.
         privacy: "video:eps=8,delta=1e-5,clip=1.0", "client:…", or a mapping; None for no guarantee.
-        secure: "secagg" or "he": the server sees sums alone.
-        compression: Of what clients send: "int8", "topk:0.01", "fp16".
+        secure: "secagg" or "he": the server sees sums alone. Options follow, such as "secagg:max_examples=500" (that
+            no site has more videos than) or "he:force=true", see `secure.options`.
+        compression: Of what clients send: "int8", "topk:0.01", "fp16", or "none".
         deadline: Seconds after which a round goes on without those who did not answer. Clients stop training in time
             and answer what they have.
         on_bad_update: "skip" leaves out answers with other tensors, numbers that are not finite, or a norm above

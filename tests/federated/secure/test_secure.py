@@ -111,9 +111,9 @@ def test_the_sum_of_all_and_of_survivors(parties):
 def test_streams_in_blocks(monkeypatch):
     """However long the blocks are, also where the last one is not full, the stream is the same."""
     pytest.importorskip("cryptography")
-    whole = masks.mask_stream(bytes(range(32)), 1000)
+    whole = stream(bytes(range(32)), 1000)
     monkeypatch.setattr(masks, "_BLOCK", 96)
-    np.testing.assert_array_equal(masks.mask_stream(bytes(range(32)), 1000), whole)
+    np.testing.assert_array_equal(stream(bytes(range(32)), 1000), whole)
     vector = np.arange(1000, dtype=np.uint32)
     np.testing.assert_array_equal(masks.add_mask(vector.copy(), bytes(range(32)), subtract=True), vector - whole)
 
