@@ -15,6 +15,7 @@ from hf_video.errors import FederatedError, HFVideoError
 from hf_video.federated.arrays import Arrays, to_arrays, to_tensors
 from hf_video.federated.compression import compress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.feature_shift import Appearance
 from hf_video.federated.limits import SiteLimits
 from hf_video.federated.payload import Payload, Value
 from hf_video.federated.rules.strategies import ClientResult
@@ -44,6 +45,7 @@ class Site:
         folder: Where it keeps what is its own.
         limits: What it agrees to.
         keys: For sums that the server can't look into.
+        appearance: What its camera makes of the videos, in a simulation.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Site:
     folder: Path
     limits: SiteLimits = field(default_factory=SiteLimits)
     keys: SiteKeys = field(default_factory=SiteKeys)
+    appearance: Appearance | None = None
 
     def task(self, config: FederatedConfig) -> Task:
         """Its videos as the task of a federation."""
@@ -213,7 +216,10 @@ class ClientRuntime:
         if key not in self.models:
             self.models[key] = FederatedModel(config, task)
         folder = self.site.folder / "trainer"
-        return VideoLocalTrainer(self.site.name, config, task, self.models[key], self.store, folder)
+        site = self.site
+        return VideoLocalTrainer(
+            site.name, config, task, self.models[key], self.store, folder, appearance=site.appearance
+        )
 
 
 def _labels(rows: VideoRows) -> list[str]:

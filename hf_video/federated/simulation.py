@@ -13,10 +13,12 @@ import numpy as np
 
 from hf_video.data.rows import VideoRows
 from hf_video.errors import BackendError, FederatedError, check_choice, check_number
+from hf_video.federated.arrays import Arrays
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.deployment.certificates import SHARED_KEY
 from hf_video.federated.exchange import Exchange
+from hf_video.federated.feature_shift import Appearance
 from hf_video.federated.rounds import RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, write_keys
 from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
@@ -41,6 +43,7 @@ def simulate(
     clients: int | None = 8,
     partition: str = "iid",
     test_size: float = 0.2,
+    shift: float = 0.0,
     engine: str = "local",
     faults: Sequence[Fault] = (),
     on_round: Callable[[RoundReport], None] | None = None,
@@ -57,6 +60,7 @@ def simulate(
         clients: How many sites there are; None is one for each natural client, of the partition "natural" alone.
         partition: Who has which videos, see `parse_partition`, or a file of `hf-video federated partition`.
         test_size: Share of each client's videos that it is evaluated on, of each class; 0 for none.
+        shift: How unlike each other the clients' videos look, see `Appearance.of_client`; 0 leaves them as they are.
         engine: "local": clients one after the other in this process.
         faults: What goes wrong, see `Fault`.
         on_round: Told of each round.
@@ -82,7 +86,8 @@ def simulate(
     keys = make_site_keys(config, names, output / "clients" / SHARED_KEY)
     for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
-        site = Site(name, with_splits(task, splits), output / "clients" / name, keys=keys[name])
+        appearance = Appearance.of_client(name, shift, seed=config.seed) if shift else None
+        site = Site(name, with_splits(task, splits), output / "clients" / name, keys=keys[name], appearance=appearance)
         runtimes[name] = ClientRuntime(site, models)
     exchange = Exchange(make_grid({name: one.handle for name, one in runtimes.items()}, faults))
     shared = keys[names[0]].shared
@@ -162,4 +167,10 @@ def server_measure(
     held = with_splits(task, {"train": task.splits["train"], "validation": test})
     store = PersonalStore(output / "server")
     trainer = VideoLocalTrainer("server", config, held, model, store, output / "server")
-    return lambda arrays: trainer.evaluate(ClientTask(1, arrays))
+
+    def measure(arrays: Arrays) -> dict[str, float]:
+        task = ClientTask(1, arrays)
+        trainer.receive(task)
+        return trainer.measure(task)
+
+    return measure

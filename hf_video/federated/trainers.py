@@ -25,6 +25,7 @@ from hf_video.data.rows import VideoRows
 from hf_video.errors import DataError, FederatedError
 from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensors
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.feature_shift import Appearance, ShiftedDataset
 from hf_video.federated.local_steps import LocalSteps
 from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
 from hf_video.federated.rules.strategies import ClientResult
@@ -261,6 +262,7 @@ class VideoLocalTrainer(LocalTrainer):
         model: The federation's; clients of one process may share it.
         store: Where the client keeps what is its own.
         output: Folder that the trainer may write to.
+        appearance: What is done to the frames of all its videos, in a simulation.
     """
 
     def __init__(
@@ -271,9 +273,11 @@ class VideoLocalTrainer(LocalTrainer):
         model: FederatedModel,
         store: PersonalStore,
         output: str | Path,
+        *,
+        appearance: Appearance | None = None,
     ) -> None:
         self.client, self.config, self.task, self.model, self.store = client, config, task, model, store
-        self.output = Path(output)
+        self.output, self.appearance = Path(output), appearance
 
     def fit(self, task: ClientTask) -> ClientResult:
         started = time.monotonic()
@@ -352,6 +356,10 @@ class VideoLocalTrainer(LocalTrainer):
             arguments.learning_rate *= self.config.learning_rate_decay ** (task.round - 1)
         trainer = self.task.make_trainer(replace(self.model.loaded, model=module), arguments)
         trainer.remove_callback(LogLines)  # rounds are what is shown
+        if self.appearance is not None:
+            trainer.train_dataset = ShiftedDataset.of(trainer.train_dataset, self.appearance)
+            if trainer.eval_dataset is not None:
+                trainer.eval_dataset = ShiftedDataset.of(trainer.eval_dataset, self.appearance)
         return trainer
 
     def gradient_terms(self, task: ClientTask, trainer: VideoTrainer) -> list[GradientTerm]:

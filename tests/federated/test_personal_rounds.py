@@ -33,9 +33,9 @@ I3D = {
 @pytest.fixture(scope="module")
 def rows():
     labels = list(DIRECTIONS)
-    clips = moving_glyphs(36, size=16, num_frames=4)
+    clips = moving_glyphs(44, size=16, num_frames=4)
     made = [VideoRow(clip.frames, labels.index(clip.direction), f"{n}.mp4") for n, clip in enumerate(clips)]
-    return {"train": VideoRows(made, labels)}
+    return {"train": VideoRows(made[:36], labels), "test": VideoRows(made[36:], labels)}
 
 
 def federation(tmp_path, rows, config, model=VIDEOMAE, **options):
@@ -66,6 +66,7 @@ def plain(tmp_path_factory, rows):
 def test_the_common_model_is_that_of_fedavg(tmp_path, rows, plain, rule):
     summary = federation(tmp_path, rows, {"personal": rule})
     assert summary["sha256"] == plain["sha256"]
+    assert summary["metrics"]["server_loss"] == plain["metrics"]["server_loss"]
     common, own = summary["evaluation"]["common_loss"], summary["evaluation"]["loss"]
     assert common["mean"] == pytest.approx(plain["evaluation"]["loss"]["mean"])
     assert own["mean"] < common["mean"]
@@ -137,6 +138,11 @@ def test_a_new_client_begins_with_the_norms_of_those_who_trained(tmp_path, rows)
     assert not list((tmp_path / "run" / "clients" / new).glob("own-*"))
     for name, value in own_tensors(tmp_path, trained).items():
         assert torch.equal(own_model(tmp_path, new)[name], value)
+
+
+def test_clients_whose_videos_look_different(tmp_path, rows, plain):
+    summary = federation(tmp_path, rows, {}, shift=2.0)
+    assert summary["sha256"] != plain["sha256"]
 
 
 def test_rules_that_a_model_has_no_use_for(tmp_path, rows):
