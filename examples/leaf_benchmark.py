@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_video.federated.leaf import read_leaf, synthetic
+from hf_video.federated.data.leaf import read_leaf, synthetic
 from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, FedProx, ServerState
 
 User = tuple[np.ndarray, np.ndarray]

@@ -47,6 +47,8 @@ LAZY = {
     "webdataset",
     "onnx",
 }
+# Flower's own classes, which nothing imports but what runs them.
+OF_FLOWER = {ROOT / "federated" / "apps.py", ROOT / "federated" / "messages" / "local_grid.py"}
 
 
 def part_of(path: Path) -> str:
@@ -167,7 +169,8 @@ class TestFile:
 
     def test_nothing_forbidden_is_imported(self, path):
         assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN
-        assert not {name.split(".")[0] for name in imports(path, top_only=True)} & LAZY
+        at_once = {name.split(".")[0] for name in imports(path, top_only=True)}
+        assert not at_once & (LAZY - {"flwr"} if path in OF_FLOWER else LAZY)
 
     def test_files_are_short(self, path):
         assert len(path.read_text().splitlines()) <= 400

@@ -14,8 +14,8 @@ from torch import nn
 
 from hf_video.errors import FederatedError, check_choice, check_count, check_number, did_you_mean, unknown_name
 from hf_video.federated.combinations import Combination, check_combination
-from hf_video.federated.compression import parse_compression
 from hf_video.federated.keys import KeyPolicy
+from hf_video.federated.messages.compression import parse_compression
 from hf_video.federated.rules import robust, server_optimizers, strategies
 from hf_video.federated.rules.personal import RULES, PersonalRule
 from hf_video.federated.rules.strategies import AggregationStrategy

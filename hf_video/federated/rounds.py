@@ -25,10 +25,10 @@ from hf_video.base.written_files import read_json, write_json
 from hf_video.errors import FederatedError, HFVideoError, OutputError
 from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_floating, to_arrays, to_tensors, widened
 from hf_video.federated.client import BEGIN, client_result, task_payload
-from hf_video.federated.compression import decompress_payload, parse_compression
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import ClientFailure, Exchange
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.compression import decompress_payload, parse_compression
+from hf_video.federated.messages.exchange import ClientFailure, Exchange
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.privacy.clients import update_norm
 from hf_video.federated.rules.personal import mean_of_kept
 from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState

@@ -17,8 +17,8 @@ from hf_video.errors import FederatedError
 from hf_video.federated.arrays import arrays_digest, to_tensors
 from hf_video.federated.client import with_labels
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import ClientFailure, Exchange
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.exchange import ClientFailure, Exchange
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.rounds import Measure, RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.runs import EncryptedRun, make_run

@@ -16,21 +16,21 @@ from hf_video.errors import BackendError, FederatedError, check_choice, check_nu
 from hf_video.federated.arrays import Arrays
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.data.feature_shift import Appearance
+from hf_video.federated.data.split import client_name, divide_rows
 from hf_video.federated.deployment.certificates import SHARED_KEY
-from hf_video.federated.exchange import Exchange
-from hf_video.federated.feature_shift import Appearance
+from hf_video.federated.messages.exchange import Exchange
 from hf_video.federated.rounds import RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, write_keys
 from hf_video.federated.secure.options import Encryption, SecureAggregation, SiteKeys
 from hf_video.federated.secure.signatures import new_signing_key, public_part
 from hf_video.federated.server import run_federation, with_labels_of
-from hf_video.federated.split import client_name, divide_rows
 from hf_video.federated.store import PersonalStore
 from hf_video.federated.trainers import ClientTask, FederatedModel, VideoLocalTrainer, make_task, with_splits
 from hf_video.training.runs.run import Task
 
 if TYPE_CHECKING:
-    from hf_video.federated.local_grid import Fault
+    from hf_video.federated.messages.local_grid import Fault
 
 ENGINES = ("local",)
 
@@ -133,7 +133,7 @@ def make_site_keys(config: FederatedConfig, names: Sequence[str], shared: Path) 
 
 def make_grid(handlers: Mapping[str, Any], faults: Sequence[Fault]) -> Any:
     try:
-        from hf_video.federated.local_grid import LocalGrid
+        from hf_video.federated.messages.local_grid import LocalGrid
     except ImportError as error:
         raise BackendError(
             "Federated learning needs Flower (Python 3.11 or newer): pip install 'hf_video[federated]'"

@@ -25,7 +25,7 @@ from hf_video.data.rows import VideoRows
 from hf_video.errors import DataError, FederatedError
 from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensors
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.feature_shift import Appearance, ShiftedDataset
+from hf_video.federated.data.feature_shift import Appearance, ShiftedDataset
 from hf_video.federated.local_steps import LocalSteps
 from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
 from hf_video.federated.rules.strategies import ClientResult

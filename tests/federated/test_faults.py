@@ -12,14 +12,14 @@ from hf_video.errors import FederatedError
 from hf_video.federated.arrays import arrays_digest
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import ClientFailure, Exchange
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.exchange import ClientFailure, Exchange
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.rounds import FederatedRun
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.trainers import LocalTrainer, client_seed
 
 pytest.importorskip("flwr")
-from hf_video.federated.local_grid import Fault, LocalGrid
+from hf_video.federated.messages.local_grid import Fault, LocalGrid
 
 CLIENTS = ("a", "b", "c")
 

@@ -12,9 +12,9 @@ pytest.importorskip("flwr", reason="the extra [federated] is not installed")
 from hf_video.errors import FederatedError, OutputError
 from hf_video.federated.client import client_task, result_payload
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import ClientFailure, Exchange
-from hf_video.federated.local_grid import Fault, LocalGrid
-from hf_video.federated.payload import Payload, from_record, to_record
+from hf_video.federated.messages.exchange import ClientFailure, Exchange
+from hf_video.federated.messages.local_grid import Fault, LocalGrid
+from hf_video.federated.messages.payload import Payload, from_record, to_record
 from hf_video.federated.rounds import AUDIT, FederatedRun
 from hf_video.federated.rules.strategies import ClientResult
 

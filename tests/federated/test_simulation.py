@@ -17,8 +17,8 @@ from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import Exchange
-from hf_video.federated.local_grid import Fault, LocalGrid
+from hf_video.federated.messages.exchange import Exchange
+from hf_video.federated.messages.local_grid import Fault, LocalGrid
 from hf_video.federated.server import run_federation
 from hf_video.federated.simulation import simulate
 from hf_video.federated.store import PersonalStore

@@ -88,7 +88,7 @@ def output_split(path: str) -> str:
 
 def _run_partition(options: argparse.Namespace) -> int:
     from hf_video.data import load_videos
-    from hf_video.federated.split import ClientSplit
+    from hf_video.federated.data.split import ClientSplit
 
     where = {"data_format": options.format, "videos": options.videos, "group_pattern": options.group_pattern}
     rows = load_videos(options.data, test_size=0, **where)["train"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hf_video.base.written_files import atomic_write
 from hf_video.errors import FederatedError
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.secure.layout import Contribution, SumLayout, SumSettings
 from hf_video.federated.secure.masks import agreed_key, masked_vector, new_key, private_key
 from hf_video.federated.secure.protocol import (

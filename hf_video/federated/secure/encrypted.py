@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays, is_floating
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, decrypt, encrypt
 
 ENCRYPTED = "encrypted"  # arrays of bytes, and the prefix of values

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays, arrays_digest
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.secure.roster import Roster
 
 KEYS, SHARES, MASKED = "query.keys", "query.shares", "train.masked"

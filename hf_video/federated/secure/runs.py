@@ -15,8 +15,8 @@ from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_fl
 from hf_video.federated.client import METRIC, prefixed, task_payload
 from hf_video.federated.combinations import check_combination
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import ClientFailure
-from hf_video.federated.payload import Payload, Value
+from hf_video.federated.messages.exchange import ClientFailure
+from hf_video.federated.messages.payload import Payload, Value
 from hf_video.federated.privacy.clients import update_norm
 from hf_video.federated.rounds import FederatedRun, RoundReport
 from hf_video.federated.rules.strategies import ClientResult, ServerState

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import Arrays
-from hf_video.federated.payload import Payload, Value
+from hf_video.federated.messages.payload import Payload, Value
 from hf_video.federated.secure.layout import SumLayout, SumSettings
 from hf_video.federated.secure.masks import add_mask, add_pair_masks, agreed_key, private_key
 from hf_video.federated.secure.protocol import (

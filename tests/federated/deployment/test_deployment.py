@@ -24,7 +24,7 @@ from hf_video.federated.arrays import arrays_digest
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.deployment.certificates import make_keys
-from hf_video.federated.exchange import Exchange
+from hf_video.federated.messages.exchange import Exchange
 from hf_video.federated.rounds import load_state
 from hf_video.federated.server import SUMMARY, run_federation
 
@@ -136,7 +136,7 @@ def await_event(output: Path, seconds: float = 200.0, **facts: object) -> None:
 
 def in_one_process(folder: Path, output: Path, rounds: int, faults=()) -> list[str]:
     """Digests of the server's model after each of the last rounds, of the same federation without processes."""
-    from hf_video.federated.local_grid import LocalGrid
+    from hf_video.federated.messages.local_grid import LocalGrid
 
     config = FederatedConfig.load(folder / "federation.yaml")
     config = FederatedConfig.from_dict({**config.to_dict(), "rounds": rounds})
@@ -153,7 +153,7 @@ def digests(output: Path) -> list[str]:
 def test_killed_clients_and_servers_change_nothing(folder, processes, tmp_path):
     """A client dies in round 2 and the server in round 3; both come back, and the model is that of a run in which the
     client missed round 2. A client with an unknown key is refused meanwhile, at once and for good."""
-    from hf_video.federated.local_grid import Fault
+    from hf_video.federated.messages.local_grid import Fault
 
     started, output = time.monotonic(), tmp_path / "run"
     processes.server(output)

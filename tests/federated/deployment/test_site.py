@@ -15,7 +15,7 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.deployment.certificates import make_keys
 from hf_video.federated.deployment.site import read_site
 from hf_video.federated.limits import SiteLimits
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 
 
 @pytest.fixture

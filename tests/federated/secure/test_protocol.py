@@ -12,7 +12,7 @@ pytest.importorskip("cryptography")
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import weighted_mean
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.secure import roster
 from hf_video.federated.secure.client import SecureClient
 from hf_video.federated.secure.layout import Contribution, SumLayout, SumSettings

@@ -16,10 +16,10 @@ from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site, task_payload
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import Exchange
 from hf_video.federated.limits import SiteLimits
-from hf_video.federated.local_grid import Fault, LocalGrid
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.exchange import Exchange
+from hf_video.federated.messages.local_grid import Fault, LocalGrid
+from hf_video.federated.messages.payload import Payload
 from hf_video.federated.rounds import load_state
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.secure.homomorphic import HomomorphicKeys

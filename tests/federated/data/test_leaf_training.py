@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_video.federated.leaf import synthetic
+from hf_video.federated.data.leaf import synthetic
 from hf_video.federated.rules.strategies import AggregationStrategy, FedProx
 
 TESTS = Path(__file__).parent.parent

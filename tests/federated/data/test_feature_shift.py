@@ -9,7 +9,7 @@ import torch
 from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import FederatedError
-from hf_video.federated.feature_shift import Appearance, ShiftedDataset
+from hf_video.federated.data.feature_shift import Appearance, ShiftedDataset
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 
 

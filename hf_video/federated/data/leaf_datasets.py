@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hf_video.errors import FederatedError, check_choice
-from hf_video.federated.leaf import LeafUser, read_leaf
+from hf_video.federated.data.leaf import LeafUser, read_leaf
 
 LETTERS = 80  # of a text of Shakespeare
 _TWEET_TEXT = 4  # its place in an entry of Sent140: id, date, query, user, text

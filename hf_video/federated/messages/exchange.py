@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hf_video.errors import FederatedError
-from hf_video.federated.payload import Payload, from_record, to_record
+from hf_video.federated.messages.payload import Payload, from_record, to_record
 
 if TYPE_CHECKING:
     from flwr.app import Message

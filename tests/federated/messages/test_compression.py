@@ -10,7 +10,7 @@ import pytest
 
 from hf_video.errors import FederatedError
 from hf_video.federated.arrays import BFLOAT16, narrowed, widened
-from hf_video.federated.compression import (
+from hf_video.federated.messages.compression import (
     Compression,
     compress_payload,
     decompress_payload,
@@ -18,9 +18,9 @@ from hf_video.federated.compression import (
     to_int8,
     top_k,
 )
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 
-FACTS = json.loads((Path(__file__).parent.parent / "golden_federated" / "golden_federated.json").read_text())
+FACTS = json.loads((Path(__file__).parent.parent.parent / "golden_federated" / "golden_federated.json").read_text())
 
 
 def test_top_k_with_error_feedback():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_video.errors import FederatedError
-from hf_video.federated.leaf_datasets import read_leaf_dataset
+from hf_video.federated.data.leaf_datasets import read_leaf_dataset
 
 TEXT = ("To be, or not to be, that is the question: Whether 'tis nobler in the mind to suffer" * 2)[:81]
 TWEET = ["1467810369", "Mon Apr 06", "NO_QUERY", "user", "what a day", "training"]

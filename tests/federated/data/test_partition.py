@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hf_video.errors import FederatedError
-from hf_video.federated import partition
-from hf_video.federated.leaf import read_leaf, synthetic
+from hf_video.federated.data import partition
+from hf_video.federated.data.leaf import read_leaf, synthetic
 
-FACTS = json.loads((Path(__file__).parent.parent / "golden_federated" / "golden_federated.json").read_text())
+FACTS = json.loads((Path(__file__).parent.parent.parent / "golden_federated" / "golden_federated.json").read_text())
 LABELS = np.random.default_rng(0).integers(0, 5, 200).tolist()
 
 

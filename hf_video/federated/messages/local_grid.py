@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from hf_video.errors import FederatedError, check_choice
-from hf_video.federated.payload import Payload, from_record, to_record
+from hf_video.federated.messages.payload import Payload, from_record, to_record
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run

@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_video.errors import FederatedError, check_choice, check_count, check_number
 from hf_video.federated.arrays import Arrays, is_floating, narrowed, widened
-from hf_video.federated.payload import Payload
+from hf_video.federated.messages.payload import Payload
 
 KINDS = ("int8", "fp16", "topk")
 

@@ -15,10 +15,10 @@ from hf_video.data.rows import ListedVideo, VideoRow, VideoRows
 from hf_video.data.sources.division import assign_groups
 from hf_video.errors import FederatedError, MetricError
 from hf_video.evaluation.figures import holdings_figure
-from hf_video.federated.partition import natural_clients
-from hf_video.federated.split import ClientSplit, divide_rows
+from hf_video.federated.data.partition import natural_clients
+from hf_video.federated.data.split import ClientSplit, divide_rows
 
-FACTS = json.loads((Path(__file__).parent.parent / "golden_federated" / "golden_federated.json").read_text())
+FACTS = json.loads((Path(__file__).parent.parent.parent / "golden_federated" / "golden_federated.json").read_text())
 LABELS = ["a", "b", "c"]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hf_video.base.written_files import read_json, write_json
 from hf_video.data.rows import VideoRows, classes_of
 from hf_video.errors import FederatedError, HFVideoError
-from hf_video.federated.partition import Parts, natural_clients, parse_partition
+from hf_video.federated.data.partition import Parts, natural_clients, parse_partition
 
 VERSION = 1
 

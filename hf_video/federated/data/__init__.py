@@ -1,0 +1,1 @@
+"""Who has which videos: partitions of one data set, LEAF, clients whose videos look different."""
