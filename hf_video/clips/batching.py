@@ -3,9 +3,11 @@ videos they came from."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,24 +26,50 @@ Forward = Callable[[Row], torch.Tensor]
 
 @dataclass
 class VideoResult:
-    """What a model says of a video: what was seen, and the logits (classes,) of each view, by window; or the error."""
+    """What a model says of a video: what was seen, and the logits (classes,) of each view, by window; or the error.
+    `others` is what a model gives that is no tensor.
+
+    The logits of all views lie in one block of memory. A small one for each, which stays while those of clips come and
+    go, would leave holes between them that fit no clip, and a process would grow with the length of its videos.
+    """
 
     seen: SeenWindows = field(default_factory=lambda: SeenWindows([], np.zeros((0, 2))))
-    logits: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    others: list[Any] = field(default_factory=list)
     repeated: dict[int, set[int]] = field(default_factory=dict)
     error: VideoError | None = None
     complete: bool = False
     waiting: int = 0
+    _logits: torch.Tensor | None = None
+    _windows: list[int] = field(default_factory=list)  # of each row of `_logits`, ascending
 
     @property
     def ready(self) -> bool:
         return self.complete and not self.waiting
 
+    def add(self, window: int, row: Any) -> None:
+        """Takes what the model says of a view that waited."""
+        self.waiting -= 1
+        if not isinstance(row, torch.Tensor):
+            self.others.append(row)
+            return
+        if self._logits is None:
+            self._logits = row.new_empty((max(len(self.seen), 1), *row.shape))
+        elif len(self._windows) == len(self._logits):  # several views of a window
+            self._logits = torch.cat([self._logits, torch.empty_like(self._logits)])
+        self._logits[len(self._windows)] = row
+        self._windows.append(window)
+
+    def views(self, window: int) -> torch.Tensor:
+        """(views, classes): the logits of one window."""
+        if self._logits is None:
+            raise KeyError(window)
+        return self._logits[bisect_left(self._windows, window) : bisect_right(self._windows, window)]
+
     def vectors(self) -> np.ndarray:
         """(windows, classes): the mean of the views of each window. Raises the video's error."""
         if self.error is not None:
             raise self.error
-        return np.stack([torch.stack(self.logits[number]).mean(0).numpy() for number in range(len(self.seen))])
+        return np.stack([self.views(number).mean(0).numpy() for number in range(len(self.seen))])
 
 
 def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size: int | None) -> Iterator[VideoResult]:
@@ -105,9 +133,8 @@ class _Batch:
         if not held:
             return
         stacked = {name: torch.stack([row[name] for _, _, row in held]) for name in held[0][2]}
-        for (result, window, _), logits in zip(held, self._forward(stacked), strict=True):
-            result.logits.setdefault(window, []).append(logits)
-            result.waiting -= 1
+        for (result, window, _), row in zip(held, self._forward(stacked), strict=True):
+            result.add(window, row)
 
 
 def _shapes(row: Row) -> dict[str, torch.Size]:

@@ -168,10 +168,12 @@ def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor
         read = frames_of_clips(video, [needed for _, needed in clips], limit)
         for (number, needed), frames in zip(clips, read, strict=True):
             places = np.searchsorted(frames.indices, needed)
-            if request.frames_needed is None:
-                inputs = process(frames.data[places], request.views.crops)
-            else:
+            if request.frames_needed is not None:
                 inputs = process(frames.data, request.views.crops, places)
+            elif np.array_equal(frames.indices, needed):
+                inputs = process(frames.data, request.views.crops)
+            else:
+                inputs = process(frames.data[places], request.views.crops)
             yield ClipInputs(number, inputs, frames.repeated)
 
 

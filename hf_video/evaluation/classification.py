@@ -258,7 +258,7 @@ def evaluate_videos(
                 if result.error is not None:
                     skipped.append(skipped_video(row.name, result.error, row.source))
                 else:
-                    scores[name] = protocol.combine(torch.stack(result.logits[0])).numpy()
+                    scores[name] = protocol.combine(result.views(0)).numpy()
                     log.add(name, scores[name])
                 bar.update()
         bar.close()

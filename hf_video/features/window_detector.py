@@ -106,7 +106,7 @@ def find_window_events(
     if result.error is not None:
         raise result.error
     assert isinstance(result.seen, SeenFrameWindows)
-    rows = torch.stack([result.logits[number][0] for number in range(len(result.seen))])
+    rows = torch.stack([result.views(number)[0] for number in range(len(result.seen))])
     detector = model.config.detector_config
     length = detector.padded_length(model.config.windows.steps)
     lengths = [length // stride for stride in detector.strides]

@@ -246,7 +246,7 @@ class VideoPipeline(Pipeline):
     def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> Any:
         windows = []
         for number, seen in enumerate(result.seen):
-            found = self._window(torch.stack(result.logits[number]), seen, result.repeated[number], **answer)
+            found = self._window(result.views(number), seen, result.repeated[number], **answer)
             windows.append({"seconds": seen.seconds, self.window_key: found})
         return windows[0][self.window_key] if request.windows is None else windows
 

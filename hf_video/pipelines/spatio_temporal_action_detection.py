@@ -204,8 +204,7 @@ class SpatioTemporalActionDetectionPipeline(VideoPipeline):
         return ModelOutput(logits=self._run(self.model, model_inputs).logits)
 
     def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> PeopleEvents:
-        frames: list[Any] = result.logits.get(0, [])
-        return self.postprocess(frames, bounds=result.seen[0].seconds, **answer)
+        return self.postprocess(result.others, bounds=result.seen[0].seconds, **answer)
 
     def postprocess(
         self,

@@ -340,7 +340,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         merged = classes.hysteresis(float(timeline[0, 1]), **answer)
         events = []
         for number, window in enumerate(result.seen):
-            scores = classes.scores(torch.stack(result.logits[number]))
+            scores = classes.scores(result.views(number))
             events += merged.update(scores, sum(window.seconds) / 2)
         return self._chosen(events + merged.close(float(timeline[-1, 1])), **answer)
 
