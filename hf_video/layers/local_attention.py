@@ -8,6 +8,12 @@ from torch.nn import functional as F
 BLOCK = 64  # queries that share a block of keys; blocks of this size keep products large and the surplus small
 
 
+def with_margins(x: torch.Tensor, before: int, after: int) -> torch.Tensor:
+    """(B, heads, T, D) with zeros before and after; `F.pad` would fill all of it before it copies."""
+    batch, heads, _, columns = x.shape
+    return torch.cat((x.new_zeros(batch, heads, before, columns), x, x.new_zeros(batch, heads, after, columns)), dim=2)
+
+
 def local_attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -39,9 +45,9 @@ def local_attention(
     blocks = -(-length // size)
     rest = blocks * size - length
     # Blocks become rows of the batch: (B · blocks, heads, size, D), which torch's fused attention takes.
-    q = F.pad(query, (0, 0, 0, rest)).unflatten(2, (blocks, size)).transpose(1, 2).flatten(0, 1)
+    q = (F.pad(query, (0, 0, 0, rest)) if rest else query).unflatten(2, (blocks, size)).transpose(1, 2).flatten(0, 1)
     k, v = (
-        F.pad(x, (0, 0, radius, radius + rest)).unfold(2, size + 2 * radius, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
+        with_margins(x, radius, radius + rest).unfold(2, size + 2 * radius, size).permute(0, 2, 1, 4, 3).flatten(0, 1)
         for x in (key, value)
     )
     # Keys that do not exist are -inf and masked ones -1e4, so that a row of masked keys alone has no NaN.

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from hf_video.layers.embeddings import Tables, sinusoid_table
+from hf_video.layers.linear import is_untouched
 from hf_video.layers.temporal_convolution import TemporalConv
 from hf_video.layers.vit import DropPath
 
@@ -27,6 +28,21 @@ def masked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return x if seen and bool(mask.all()) else x * mask
 
 
+def is_eager_inference(x: torch.Tensor) -> bool:
+    """Whether no graph is made of what happens to x, by autograd or a compiler, and a CPU's cache decides its time."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
+
+
+def halved(x: torch.Tensor) -> torch.Tensor:
+    """The maximum of three neighbours at every second position: (B, T, C) -> (B, T / 2, C)."""
+    if x.shape[1] % 2 or not is_eager_inference(x):
+        return F.max_pool1d(x.transpose(1, 2), 3, 2, padding=1).transpose(1, 2)
+    out = torch.maximum(x[:, ::2], x[:, 1::2])
+    torch.maximum(out[:, 1:], x[:, 1:-1:2], out=out[:, 1:])
+    return out
+
+
 class AffineDropPath(DropPath):
     """A learnt scale for each channel of a residual branch (CaiT's LayerScale, begun at `init`), then stochastic depth
     per sample."""
@@ -39,6 +55,13 @@ class AffineDropPath(DropPath):
         return super().forward(x * self.scale)
 
 
+def add_update(x: torch.Tensor, update: torch.Tensor, path: nn.Module) -> torch.Tensor:
+    """x + path(update), in one walk through memory where `path` only scales."""
+    if path.training or not is_untouched(path, AffineDropPath) or not x.dtype == update.dtype == path.scale.dtype:
+        return x + path(update)
+    return torch.addcmul(x, update, path.scale)
+
+
 class LevelScale(nn.Module):
     """One learnt number that multiplies the offsets of a pyramid level."""
 
@@ -48,6 +71,11 @@ class LevelScale(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.scale
+
+
+def relu_of_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """relu(norm(x)); in place where nobody else holds what the norm gave."""
+    return F.relu(norm(x), inplace=is_eager_inference(x) and is_untouched(norm, nn.LayerNorm))
 
 
 class SharedHead(nn.Module):
@@ -78,7 +106,7 @@ class SharedHead(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor, gaps: torch.Tensor) -> torch.Tensor:
         """(B, T, C), its mask (B, T, 1) and the positions between levels (see `join_levels`) -> (B, T, outputs)."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(masked(layer(x), mask)))
+            x = relu_of_norm(norm, masked(layer(x), mask))
             x = masked(x, mask) if self.is_masking_norms else x
             x = x.index_fill(1, gaps, 0.0) if torch.is_grad_enabled() else x.index_fill_(1, gaps, 0.0)
         return self.output(x) if self.is_masking_norms else masked(self.output(x), mask)
@@ -152,7 +180,7 @@ class TemporalEmbeddings(nn.Module):
                 [masked(layer(part), mask) for layer, part in zip(self.projections, parts, strict=True)], dim=2
             )
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.relu(norm(masked(layer(x), mask)))
+            x = relu_of_norm(norm, masked(layer(x), mask))
             x = masked(x, mask) if self.is_masking_norms else x
         if self.positions is not None:
             table = self.positions.table("positions", x.device)

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from hf_video.layers.linear import is_ordinary
 
-# F(4, 3) of Winograd's minimal filtering (Lavin and Gray, 2016, arXiv:1509.09308): four outputs of a kernel of three
-# from six products instead of twelve.
-TILE = 4
-INPUT = torch.tensor(
-    [
-        [4.0, 0.0, -5.0, 0.0, 1.0, 0.0],
-        [0.0, -4.0, -4.0, 1.0, 1.0, 0.0],
-        [0.0, 4.0, -4.0, -1.0, 1.0, 0.0],
-        [0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
-        [0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
-        [0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
-    ],
-    device="cpu",
-)
-KERNEL = torch.tensor(
-    [[6.0, 0, 0], [-4.0, -4.0, -4.0], [-4.0, 4.0, -4.0], [1.0, 2.0, 4.0], [1.0, -2.0, 4.0], [0, 0, 24.0]], device="cpu"
-)
-OUTPUT = torch.tensor(
-    [
-        [1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
-        [0.0, 1.0, -1.0, 2.0, -2.0, 0.0],
-        [0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
-        [0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
-    ],
-    device="cpu",
-)
+
+def filtering_tables(outputs: int, points: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Winograd's minimal filtering with a kernel of three (Lavin and Gray, 2016, arXiv:1509.09308), by Cook and Toom:
+    input and kernel are taken for polynomials, evaluated at `outputs` + 1 points and at infinity, multiplied there, and
+    the product is read off again. Returns the tables of input, kernel and output, float64."""
+    size = outputs + 2
+    others = [np.delete(points, i) for i in range(size - 1)]
+    given = [np.append(np.poly(rest)[::-1], 0.0) for rest in others] + [np.poly(points)[::-1]]
+    scale = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+    kernel = np.vander(points, 3, increasing=True) / np.array(scale)[:, None]
+    output = np.vander(points, outputs, increasing=True).T
+    return (
+        torch.from_numpy(np.array(given)),
+        torch.from_numpy(np.vstack([kernel, [0.0, 0.0, 1.0]])),
+        torch.from_numpy(np.hstack([output, np.eye(outputs)[:, -1:]])),
+    )
+
+
+TILE = 6  # six outputs from eight products instead of eighteen
+TABLES = filtering_tables(TILE, (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5))
 
 
 class TemporalConv(nn.Conv1d):
@@ -96,6 +93,7 @@ class TemporalConv(nn.Conv1d):
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and x.shape[1] >= 64
+            and x.stride(2) == 1
         )
 
 
@@ -103,22 +101,33 @@ def minimal_filtering(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Convolution with a kernel of three and zeros around the sequence, without gradients.
 
     Args:
-        x: (B, T, C).
+        x: (B, T, C), T at least one tile.
         weight: (C', C, 3).
 
     Returns:
-        (B, T, C'). Rounding is a few times that of a plain product.
+        (B, T, C'). Rounding is about ten times that of a plain product.
     """
     batch, length, channels = x.shape
     tiles, size = -(-length // TILE), TILE + 2
-    count = batch * tiles
-    before, kernel, after = (table.to(x.dtype) for table in (INPUT, KERNEL, OUTPUT))
-    x = F.pad(x, (0, 0, 1, TILE * tiles + 1 - length))
-    # Tiles of six rows overlap by two: a view of the padded sequences.
-    strides = (x.shape[1] * channels, TILE * channels, channels, 1)
-    views = x.as_strided((batch, tiles, size, channels), strides).flatten(0, 1)
-    given = torch.bmm(before.expand(count, -1, -1), views)  # (tiles, 6, C)
-    kernels = (kernel / 24 @ weight.permute(2, 0, 1).flatten(1)).view(size, -1, channels)
-    products = torch.bmm(given.transpose(0, 1), kernels.transpose(1, 2))  # (6, tiles, C')
-    out = torch.bmm(after.expand(count, -1, -1), products.transpose(0, 1))  # (tiles, 4, C')
+    into, of_kernel, back = (table.to(x.dtype) for table in TABLES)
+    # Tiles of eight rows overlap by two and begin with the row before: a view of the sequence but for its two ends,
+    # which see zeros.
+    inner = max((length - 1) // TILE - 1, 0)
+    first = F.pad(x[:, : TILE + 1], (0, 0, 1, max(TILE - length, 0)))
+    last = F.pad(x[:, TILE * (inner + 1) - 1 :], (0, 0, 0, TILE * tiles + 1 - length))
+    given = x.new_empty(batch, tiles, size, channels)
+    for part, sample in enumerate(given):
+        torch.mm(into, first[part], out=sample[0])
+        if inner:
+            torch.bmm(into.expand(inner, -1, -1), overlapping(x[part, TILE - 1 :], inner), out=sample[1 : inner + 1])
+        rest = tiles - 1 - inner
+        torch.bmm(into.expand(rest, -1, -1), overlapping(last[part], rest), out=sample[inner + 1 :])
+    kernels = (of_kernel @ weight.reshape(-1, 3).T).view(size, -1, channels)
+    products = torch.bmm(given.flatten(0, 1).transpose(0, 1), kernels.transpose(1, 2))  # (8, tiles, C')
+    out = torch.bmm(back.expand(batch * tiles, -1, -1), products.transpose(0, 1))  # (tiles, 6, C')
     return out.view(batch, tiles * TILE, -1)[:, :length]
+
+
+def overlapping(rows: torch.Tensor, tiles: int) -> torch.Tensor:
+    """(tiles, TILE + 2, C): a tile at every `TILE`th row of (T, C), without copying."""
+    return rows.as_strided((tiles, TILE + 2, rows.shape[1]), (TILE * rows.stride(0), rows.stride(0), 1))

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_video.errors import FrameIndexError, VideoOptionError, check_choice, check_count, check_number
 from hf_video.video.decode.clip_frames import (
+    apart_where_possible,
     clips_in_groups,
     clips_in_one_pass,
     damaged_video_error,
@@ -208,7 +209,7 @@ class VideoReader:
         groups = groups_of(clips, limit)
         if self._snap is None and is_better_in_one_pass(self._source, groups, limit):
             return clips_in_one_pass(self._source, clips, self._on_error)
-        return clips_in_groups(self.get_frames, groups)
+        return clips_in_groups(self.get_frames, apart_where_possible(self._source, groups))
 
     def __getitem__(self, index: int | slice) -> VideoFrames:
         return self.get_frames(index)

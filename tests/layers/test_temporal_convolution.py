@@ -7,7 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from hf_video.layers import temporal_convolution
-from hf_video.layers.temporal import SharedHead, join_levels, masked, split_levels
+from hf_video.layers.temporal import (
+    AffineDropPath,
+    SharedHead,
+    add_update,
+    halved,
+    join_levels,
+    masked,
+    relu_of_norm,
+    split_levels,
+)
 from hf_video.layers.temporal_convolution import TemporalConv
 
 
@@ -77,3 +86,33 @@ def test_a_mask_of_ones_costs_nothing():
     assert masked(x, torch.ones(2, 5, 1)) is x
     mask = (torch.arange(5) < 3).float()[None, :, None]
     assert torch.equal(masked(x, mask), x * mask)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [2, 3, 8, 9])
+def test_the_maximum_of_three_neighbours(length):
+    x = torch.randn(2, length, 5)
+    wanted = F.max_pool1d(x.transpose(1, 2), 3, 2, padding=1).transpose(1, 2)
+    assert torch.equal(halved(x), wanted)
+    with torch.enable_grad():
+        assert torch.equal(halved(x), wanted)
+
+
+@torch.no_grad()
+def test_an_update_is_scaled_as_its_path_would():
+    path, x, update = AffineDropPath(5, 0.5, init=0.3), torch.randn(2, 4, 5), torch.randn(2, 4, 5)
+    torch.testing.assert_close(add_update(x, update, path.eval()), x + path(update))
+    path.register_forward_hook(lambda module, given, result: result * 2)
+    torch.testing.assert_close(add_update(x, update, path), x + 0.6 * update)
+    torch.manual_seed(0)
+    found = add_update(x, update, path.train())
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, x + path(update))
+
+
+@torch.no_grad()
+def test_a_hook_keeps_what_a_norm_gave():
+    norm, kept = torch.nn.LayerNorm(8), []
+    norm.register_forward_hook(lambda module, given, result: kept.append(result))
+    assert (relu_of_norm(norm, torch.randn(1, 4, 8)) >= 0).all()
+    assert (kept[0] < 0).any()

@@ -97,6 +97,8 @@ class TemporalDetectionPreTrainedModel(SafeWeights, InitializesAllModules, PreTr
                 "longer videos."
             )
         rest = self.config.padded_length(length) - length
+        if not rest:
+            return features, mask.bool()[..., None]
         return F.pad(features, (0, 0, 0, rest)), F.pad(mask.bool(), (0, rest))[..., None]
 
 

@@ -23,7 +23,9 @@ from hf_video.layers.temporal import (
     LevelScale,
     SharedHead,
     TemporalConv,
+    add_update,
     downsample_mask,
+    halved,
     join_levels,
     masked,
     split_levels,
@@ -88,11 +90,11 @@ class ActionFormerBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mask = downsample_mask(mask, self.stride)
-        update = self.attention_path(self.attention(self.attention_norm(x), mask))
+        update = self.attention(self.attention_norm(x), mask)
         if self.stride > 1:
-            x = F.max_pool1d(x.transpose(1, 2), 3, self.stride, padding=1).transpose(1, 2)
-        x = masked(x, mask) + update
-        return x + self.mlp_path(masked(self.mlp(self.mlp_norm(x)), mask)), mask
+            x = halved(x)
+        x = add_update(masked(x, mask), update, self.attention_path)
+        return add_update(x, masked(self.mlp(self.mlp_norm(x)), mask), self.mlp_path), mask
 
 
 class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):

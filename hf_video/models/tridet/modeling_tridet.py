@@ -25,7 +25,9 @@ from hf_video.layers.temporal import (
     LevelScale,
     SharedHead,
     TemporalConv,
+    add_update,
     downsample_mask,
+    halved,
     join_levels,
     masked,
     split_levels,
@@ -58,7 +60,7 @@ class TriDetDownsample(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.kind == "avg":
             return self.projection(F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2))
-        return F.max_pool1d(x.transpose(1, 2), 3, 2, padding=1).transpose(1, 2)
+        return halved(x)
 
 
 class TriDetBlock(nn.Module):
@@ -92,8 +94,8 @@ class TriDetBlock(nn.Module):
         out = self.norm(x)
         instant = self.instant(out) * F.relu(self.instant_scale(out.mean(1, keepdim=True)))
         update = instant + (self.window(out) + self.wide_window(out)) * self.gate(out) + out
-        x = masked(x, mask) + self.path(update)
-        return x + self.mlp_path(self.mlp(self.mlp_norm(x.transpose(1, 2)).transpose(1, 2))), mask
+        x = add_update(masked(x, mask), update, self.path)
+        return add_update(x, self.mlp(self.mlp_norm(x.transpose(1, 2)).transpose(1, 2)), self.mlp_path), mask
 
 
 class TriDetPreTrainedModel(TemporalDetectionPreTrainedModel):

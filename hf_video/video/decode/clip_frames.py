@@ -28,6 +28,9 @@ def clips_in_groups(
     """The frames of each clip, in ascending order, those of a group read together."""
     for group in groups:
         frames = get_frames(np.unique(np.concatenate(group)))
+        if len(group) == 1 and np.array_equal(frames.indices, group[0]):
+            yield frames
+            continue
         for clip in group:
             rows = np.flatnonzero(np.isin(frames.indices, clip))
             repeated = tuple(index for index in frames.repeated if index in clip)
@@ -46,6 +49,18 @@ def groups_of(clips: Sequence[np.ndarray], limit: int) -> list[list[np.ndarray]]
         groups[-1].append(clip)
         numbers |= new
     return groups
+
+
+def apart_where_possible(source: Source, groups: Sequence[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """The same groups, but for those whose clips share no frame and are decoded no cheaper together. These become
+    groups of one, so that neither their frames nor copies of them wait in memory."""
+    found = []
+    for group in groups:
+        together = np.unique(np.concatenate(group))
+        is_shared = len(together) < sum(map(len, group))
+        alone = 0 if is_shared else sum(source.decoded_for(clip.tolist()) for clip in group)
+        found += [group] if is_shared or source.decoded_for(together.tolist()) < alone else [[clip] for clip in group]
+    return found
 
 
 def is_better_in_one_pass(source: Source, groups: Sequence[Sequence[np.ndarray]], limit: int) -> bool:

@@ -113,3 +113,29 @@ def read(reader, clips):
     except DamagedVideoError as error:
         return [error]
     return found
+
+
+def test_clips_that_share_nothing_are_read_one_by_one(tmp_path, monkeypatch):
+    """So that no more than one of them is in memory; those behind one keyframe are decoded together all the same."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        options = {"g": "24", "keyint_min": "24", "sc_threshold": "0", "preset": "ultrafast"}
+        stream = container.add_stream("libx264", 24, options=options)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        for frame in tiny.moving_frames(FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    clips = [np.arange(first, first + 8) for first in (0, 24, 48, 72)]
+    asked = []
+    plain = VideoReader.get_frames
+    monkeypatch.setattr(VideoReader, "get_frames", lambda self, one: asked.append(len(one)) or plain(self, one))
+    with VideoReader(path) as reader:
+        found = list(reader.frames_of_clips(clips, limit=1000))
+        assert asked == [8, 8, 8, 8]
+        for clip, frames in zip(clips, found, strict=True):
+            assert np.array_equal(frames.indices, clip)
+            assert np.array_equal(frames.data, plain(reader, clip).data)
+        asked.clear()
+        assert len(list(reader.frames_of_clips([clips[0], clips[0] + 10], limit=1000))) == 2
+        assert len(list(reader.frames_of_clips([clips[0], clips[0] + 4], limit=1000))) == 2
+        assert asked == [16, 12]
