@@ -12,7 +12,7 @@ import pytest
 from hf_video.federated.data.leaf import synthetic
 from hf_video.federated.rules.strategies import AggregationStrategy, FedProx
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parent.parent.parent
 FACTS = json.loads((TESTS / "golden_federated" / "golden_federated.json").read_text())["leaf_synthetic_training"]
 
 
