@@ -16,6 +16,7 @@ from hf_video.errors import FederatedError, check_choice, check_count, check_num
 from hf_video.federated.combinations import Combination, check_combination
 from hf_video.federated.keys import KeyPolicy
 from hf_video.federated.messages.compression import parse_compression
+from hf_video.federated.privacy.policy import PrivacyPolicy
 from hf_video.federated.rules import robust, server_optimizers, strategies
 from hf_video.federated.rules.personal import RULES, PersonalRule
 from hf_video.federated.rules.strategies import AggregationStrategy
@@ -134,13 +135,12 @@ class FederatedConfig:
 
     def combination(self) -> Combination:
         """Its choices that others may exclude."""
-        secure, privacy = self.secure_options(), self.privacy
-        unit = privacy.partition(":")[0] if isinstance(privacy, str) else (privacy or {}).get("unit")
+        secure, privacy = self.secure_options(), self.privacy_policy()
         return Combination(
             strategy=self.make_strategy(num_clients=max(self.min_clients, 1)).name,
             secure=next((name for name, kind in SECURE.items() if isinstance(secure, kind)), None),
             compression=None if self.compression == "none" else self.compression,
-            privacy=unit,
+            privacy=None if privacy is None else privacy.unit,
             personal=self.personal_rule().name or None,
             max_update_norm=self.max_update_norm is not None,
         )
@@ -180,6 +180,10 @@ class FederatedConfig:
     def secure_options(self) -> SecureAggregation | Encryption | None:
         """How clients' answers are hidden from the server; None where they are not."""
         return None if self.secure in (None, "none") else make_named("secure", self.secure, SECURE)
+
+    def privacy_policy(self) -> PrivacyPolicy | None:
+        """What is promised of single videos or clients; None for nothing."""
+        return None if self.privacy is None else PrivacyPolicy.parse(self.privacy)
 
     def travelling(self, model: nn.Module) -> list[str]:
         """Sorted names of the tensors that travel: of those of `keys` the ones that the personal rule lets go.

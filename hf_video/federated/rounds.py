@@ -30,6 +30,8 @@ from hf_video.federated.messages.compression import decompress_payload, parse_co
 from hf_video.federated.messages.exchange import ClientFailure, Exchange
 from hf_video.federated.messages.payload import Payload
 from hf_video.federated.privacy.clients import update_norm
+from hf_video.federated.privacy.ledger import LEDGER_FILE, PrivacyLedger
+from hf_video.federated.privacy.server import ClientLevelPrivacy
 from hf_video.federated.rules.personal import mean_of_kept
 from hf_video.federated.rules.strategies import AggregationStrategy, ClientResult, ServerState
 from hf_video.federated.trainers import ClientTask
@@ -89,7 +91,12 @@ class FederatedRun:
     ) -> None:
         self.config, self.exchange, self.folder = config, exchange, Path(folder)
         self.measure, self.on_round = measure, on_round
-        self.strategy: AggregationStrategy = config.make_strategy(num_clients or max(len(exchange.nodes), 1))
+        clients = num_clients or max(len(exchange.nodes), 1)
+        self.strategy: AggregationStrategy = config.make_strategy(clients)
+        policy, self.client_privacy = config.privacy_policy(), None
+        if policy is not None and policy.unit == "client":
+            ledger = PrivacyLedger(self.folder / LEDGER_FILE)
+            self.client_privacy = ClientLevelPrivacy(policy, clients, config.fraction, ledger)
         self.state = ServerState(initial)
         self.history: list[RoundReport] = []
 
@@ -107,13 +114,13 @@ class FederatedRun:
             report = RoundReport(self.state.round + 1)
             started, before = time.monotonic(), self._bytes()
             self.exchange.discover(1)
-            chosen = self.strategy.select(
-                sorted(self.exchange.nodes), self.config.fraction, report.round, self.config.seed
-            )
+            chosen = self.select(report)
             results = self.collect(chosen, report)
-            self.check_enough(report)
+            self.check_enough(report, chosen)
             self.state = self.aggregate(results)
             report.metrics = mean_metrics({client: one.metrics for client, one in results.items()})
+            if "epsilon" in report.metrics:  # each client has its own; what holds for all is the largest
+                report.metrics["epsilon"] = max(one.metrics.get("epsilon", 0.0) for one in results.values())
             if report.round % self.config.evaluate_every == 0 or report.round == self.config.rounds:
                 self.evaluate(report)
             after = self._bytes()
@@ -121,6 +128,14 @@ class FederatedRun:
             report.seconds = time.monotonic() - started
             self.keep(report)
         return self.history
+
+    def select(self, report: RoundReport) -> list[str]:
+        """The clients of a round. Client-level privacy draws them itself, if a round more is within its target."""
+        clients = sorted(self.exchange.nodes)
+        if self.client_privacy is None:
+            return self.strategy.select(clients, self.config.fraction, report.round, self.config.seed)
+        self.client_privacy.begin_round(self.config.rounds - self.state.round)
+        return self.client_privacy.select(clients)
 
     def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
         """Asks clients to train; returns the answers that can be used, and notes the others in the report."""
@@ -208,8 +223,10 @@ class FederatedRun:
         report.failed[client] = reason
         self.audit("failed", round=report.round, client=client, reason=reason)
 
-    def check_enough(self, report: RoundReport) -> None:
-        if len(report.clients) >= self.config.min_clients:
+    def check_enough(self, report: RoundReport, chosen: Sequence[str]) -> None:
+        """Raises FederatedError for fewer answers than `min_clients`; where privacy drew fewer clients, than those."""
+        least = self.config.min_clients
+        if len(report.clients) >= (least if self.client_privacy is None else min(least, len(chosen))):
             return
         why = "; ".join(f"{client}: {reason}" for client, reason in list(report.failed.items())[:3])
         raise FederatedError(
@@ -220,6 +237,8 @@ class FederatedRun:
 
     def aggregate(self, results: Mapping[str, ClientResult]) -> ServerState:
         """The next state of the answers."""
+        if self.client_privacy is not None:
+            return self.client_privacy.aggregate(self.strategy, self.state, results)
         return self.strategy.aggregate(self.state, results)
 
     def evaluate(self, report: RoundReport) -> None:

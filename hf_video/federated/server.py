@@ -19,7 +19,8 @@ from hf_video.federated.client import with_labels
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.messages.exchange import ClientFailure, Exchange
 from hf_video.federated.messages.payload import Payload
-from hf_video.federated.rounds import Measure, RoundReport
+from hf_video.federated.privacy.statement import statement_of_clients
+from hf_video.federated.rounds import FederatedRun, Measure, RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.runs import EncryptedRun, make_run
 from hf_video.federated.trainers import FederatedClassification, FederatedModel
@@ -119,11 +120,24 @@ def run_federation(
         "metrics": history[-1].metrics if history else {},
         "evaluation": summarize_evaluation(history[-1]) if history else {},
         "sha256": None if arrays is None else arrays_digest(arrays),
+        "privacy": privacy_facts(run),
     }
     write_json(Path(output) / SUMMARY, summary)
     if arrays is not None:
         write_card(Path(output))
     return summary
+
+
+def privacy_facts(run: FederatedRun) -> dict[str, Any] | None:
+    """The statement of a private run; None where there is no guarantee. Of single videos each client has an account of
+    its own, and the run states what holds for all of them."""
+    policy = run.config.privacy_policy()
+    if run.client_privacy is not None:
+        return run.client_privacy.statement().facts()
+    if policy is None:
+        return None
+    largest = max((row.metrics.get("epsilon", 0.0) for row in run.history), default=0.0)
+    return {**policy.as_dict(), "largest_epsilon": largest, "statement": statement_of_clients(policy, largest)}
 
 
 def summarize_evaluation(report: RoundReport) -> dict[str, dict[str, float]]:

@@ -27,6 +27,8 @@ from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensor
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.data.feature_shift import Appearance, ShiftedDataset
 from hf_video.federated.local_steps import LocalSteps
+from hf_video.federated.privacy.ledger import LEDGER_FILE, PrivacyLedger
+from hf_video.federated.privacy.tasks import private_task
 from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.store import PersonalStore, Tensors
@@ -40,22 +42,10 @@ from hf_video.training.trainer import VideoTrainer
 
 # A round is too short for a schedule: the rate is constant, and the server lowers it from round to round.
 _SCHEDULE = (
-    "schedule",
-    "warmup_epochs",
-    "warmup_steps",
-    "warmup_ratio",
-    "milestone_epochs",
-    "milestone_steps",
-    "min_learning_rate",
-    "warmup_learning_rate",
-    "lr_scheduler_type",
-    "min_train_steps",
-    "ema_decay",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "save_steps",
-    "load_best_model_at_end",
+    *("schedule", "warmup_epochs", "warmup_steps", "warmup_ratio"),
+    *("milestone_epochs", "milestone_steps", "min_learning_rate", "warmup_learning_rate"),
+    *("lr_scheduler_type", "min_train_steps", "ema_decay", "eval_strategy"),
+    *("eval_steps", "save_strategy", "save_steps", "load_best_model_at_end"),
     "metric_for_best_model",
 )
 # What transformers' Trainer says of an evaluation besides what was measured.
@@ -278,6 +268,9 @@ class VideoLocalTrainer(LocalTrainer):
     ) -> None:
         self.client, self.config, self.task, self.model, self.store = client, config, task, model, store
         self.output, self.appearance = Path(output), appearance
+        policy = config.privacy_policy()
+        private = policy is not None and policy.unit == "video"
+        self.ledger = PrivacyLedger(store.folder / LEDGER_FILE, client) if private else None
 
     def fit(self, task: ClientTask) -> ClientResult:
         started = time.monotonic()
@@ -300,6 +293,8 @@ class VideoLocalTrainer(LocalTrainer):
         if kept:
             self.store.save("personal", task.round, kept)
         metrics = {"loss": train.loss, "seconds": time.monotonic() - started}
+        if self.ledger is not None and (policy := self.config.privacy_policy()):
+            metrics["epsilon"] = self.ledger.spent(policy)
         count = len(self.task.splits["train"])
         return ClientResult(self.model.arrays(), count, train.steps, loss=before, control=control, metrics=metrics)
 
@@ -328,13 +323,19 @@ class VideoLocalTrainer(LocalTrainer):
 
     def measure(self, task: ClientTask) -> dict[str, float]:
         """Measures the model as it is on the client's held-out videos."""
-        measured = self.make_trainer(task, self.model.model).evaluate()
+        measured = self.make_trainer(task, self.model.model, measures=True).evaluate()
         numbers = {name.removeprefix("eval_"): value for name, value in measured.items()}
         return {name: float(value) for name, value in numbers.items() if name not in _CLOCKS}
 
-    def make_trainer(self, task: ClientTask, module: nn.Module, **changes: Any) -> VideoTrainer:
-        """The task's trainer of a module for one round; `changes` are training arguments."""
-        settings = {name: value for name, value in self.task.recipe["training"].items() if name not in _SCHEDULE}
+    def make_trainer(
+        self, task: ClientTask, module: nn.Module, *, measures: bool = False, **changes: Any
+    ) -> VideoTrainer:
+        """The task's trainer of a module for one round, private where the federation is, unless it only measures;
+        `changes` are training arguments."""
+        local, policy = self.task, self.config.privacy_policy()
+        if policy is not None and self.ledger is not None and not measures:
+            local = private_task(local, policy, self.ledger, self.config.rounds - task.round + 1)
+        settings = {name: value for name, value in local.recipe["training"].items() if name not in _SCHEDULE}
         settings |= {
             "num_train_epochs": self.config.local_epochs,
             "max_steps": self.config.local_steps or -1,
@@ -354,7 +355,7 @@ class VideoLocalTrainer(LocalTrainer):
         arguments = make_arguments(self.output, settings)
         if "learning_rate" not in changes:
             arguments.learning_rate *= self.config.learning_rate_decay ** (task.round - 1)
-        trainer = self.task.make_trainer(replace(self.model.loaded, model=module), arguments)
+        trainer = local.make_trainer(replace(self.model.loaded, model=module), arguments)
         trainer.remove_callback(LogLines)  # rounds are what is shown
         if self.appearance is not None:
             trainer.train_dataset = ShiftedDataset.of(trainer.train_dataset, self.appearance)

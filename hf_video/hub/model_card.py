@@ -94,6 +94,7 @@ def make_card(facts: ModelFacts, *, repo_id: str | None = None, license: str | N
         ["## Results", *results_section(facts)],
         ["## Data", *_data(facts)],
         ["## Training", *_training(facts)],
+        ["## Privacy", statement] if (statement := _privacy(facts)) else [],
         ["## Limits", bullet_list(_limits(facts))],
         ["## Licence", _license(facts, license)],
         ["## How this was made", _made(facts)],
@@ -325,7 +326,7 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
         f"{pluralize(len(summary.get('clients') or ()), 'client')} trained it together in "
         f"{pluralize(summary.get('rounds') or 0, 'round')}; no videos left their site."
     )
-    yield str(summary.get("privacy_statement") or _NO_PRIVACY)
+    yield str((summary.get("privacy") or {}).get("statement") or _NO_PRIVACY)
     measured = [
         (f"{name}, {which}", format_number(value))
         for name, values in sorted((summary.get("evaluation") or {}).items())
@@ -338,6 +339,11 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
     rows = [(f"`{key}`", format_number(value)) for key, value in sorted(config.items()) if value is not None]
     if rows:
         yield collapsible("The federation", ("field", "value"), rows)
+
+
+def _privacy(facts: ModelFacts) -> str | None:
+    """What a private training states of itself."""
+    return ((facts.summary or {}).get("privacy") or {}).get("statement")
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:

@@ -9,6 +9,10 @@ A folder holds train/<label>/*.mp4 and test/<label>/*.mp4, or <label>/*.mp4, of 
 Before it trains it prints a plan, and refuses what can't work. Ctrl-C saves a checkpoint and prints the command to go
 on with. Several GPUs: torchrun -m hf_video.cli train ...
 
+--privacy trains so that the model tells little of any one video, and states how little in its card:
+
+  hf-video train videos/ --model my-videomae --privacy video:eps=8,delta=1e-5,clip=1.0 --output private
+
 --task detection trains a detector of events, from videos (or ready-made features, .npy or .safetensors) and annotations
 with seconds: ActivityNet's JSON, or a table of video,start,end,label. MODEL is the encoder; its features are made once
 and kept, and the detector's folder holds it too:
@@ -48,7 +52,7 @@ from hf_video.cli.arguments import RUN_OPTIONS, Parser, fraction
 TASKS = ("classification", "detection", "anomaly", "moment-retrieval", "spatio-temporal-detection")
 # What only some of the tasks have a use for.
 OF_TASK = {
-    "classification": ("format", "videos", "self_test", "group_pattern", "push_to_hub", "public"),
+    "classification": ("format", "videos", "self_test", "privacy", "group_pattern", "push_to_hub", "public"),
     "detection": (
         *("annotations", "detector", "grid", "features", "device", "batch_size"),
         *("group_pattern", "push_to_hub", "public"),
@@ -101,6 +105,7 @@ def add_arguments(parser: Parser) -> None:
     add("--overwrite")
     add("--yes")
     add("--self-test", action="store_true", help="only see whether the model can learn one batch")
+    add("--privacy", metavar="video:eps=8,delta=1e-5,clip=1.0", help="differential privacy of single videos")
     add("--push-to-hub", metavar="REPO", help="push model, processor and card to this repository")
     add("--public", action="store_true", help="make a new repository public")
     add("--revision")
@@ -125,7 +130,12 @@ def run(options: argparse.Namespace) -> int:
     from hf_video.training.runs.classification import finetune
     from hf_video.training.runs.overfit_check import OverfitResult
 
-    result = finetune(
+    train, private = finetune, {}
+    if options.privacy:
+        from hf_video.federated.privacy.tasks import finetune_privately
+
+        train, private = finetune_privately, {"privacy": options.privacy}
+    result = train(
         options.data,
         options.model,
         **shared,
@@ -137,6 +147,7 @@ def run(options: argparse.Namespace) -> int:
         self_test=options.self_test,
         push_to_hub=options.push_to_hub,
         private=values["private"],
+        **private,
     )
     if isinstance(result, OverfitResult):
         print(result)

@@ -87,6 +87,21 @@ class PrivacyLedger:
                 "steps, more noise, or a higher epsilon."
             )
 
+    def settle_noise(
+        self, policy: PrivacyPolicy, planned: Sequence[Release], holder: str | None = None
+    ) -> PrivacyPolicy:
+        """The policy with its noise: the given one, that of the last entry, or, at the beginning, what is needed.
+
+        Args:
+            policy: See `PrivacyPolicy.resolved`.
+            planned: All steps that are left.
+            holder: See `releases`.
+        """
+        before = self.releases(policy.unit, holder)
+        if policy.noise_multiplier is None and before:
+            return replace(policy, noise_multiplier=before[-1].noise_multiplier)
+        return policy.resolved(planned)
+
     def record(self, policy: PrivacyPolicy, release: Release, units: int, holder: str | None = None) -> None:
         """Adds a line, which is on the disk when this returns.
 

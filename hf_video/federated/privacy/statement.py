@@ -40,10 +40,10 @@ class PrivacyStatement:
     notes: Sequence[str] = ()
 
     def facts(self) -> dict[str, Any]:
-        """The numbers, for `training_summary.json`. ε is None where there is none."""
+        """The numbers, for `training_summary.json`, and the `statement`. ε is None where there is none."""
         policy, steps = self.policy, sum(one.steps for one in self.releases)
         spent = {name: composed_epsilon(self.releases, policy.delta, accountant=name) for name in ("prv", "rdp")}
-        return {
+        facts = {
             "unit": policy.unit,
             **{f"epsilon_{name}": value if math.isfinite(value) else None for name, value in spent.items()},
             "delta": policy.delta,
@@ -60,10 +60,16 @@ class PrivacyStatement:
             "holder": self.holder,
             "notes": list(self.notes),
         }
+        return {**facts, "statement": statement_text(facts)}
 
     def text(self) -> str:
         """Markdown, a paragraph and a list."""
-        return statement_text(self.facts())
+        return str(self.facts()["statement"])
+
+
+def _upwards(epsilon: float) -> str:
+    """Two decimals, rounded up: a guarantee is never told better than it is."""
+    return f"{math.ceil(epsilon * 100) / 100:g}"
 
 
 def statement_text(facts: Mapping[str, Any]) -> str:
@@ -77,8 +83,8 @@ def statement_text(facts: Mapping[str, Any]) -> str:
         of = f" of {facts['holder']}" if facts["holder"] else ""
         promise = (
             f"Differentially private at the level of one {unit}{of}: "
-            f"**(ε, δ) = ({chosen:.3g}, {facts['delta']:.3g})**. A model trained with one {unit} more or less gives "
-            f"any answer with a probability that differs by a factor of at most e^ε, but for δ."
+            f"**(ε, δ) = ({_upwards(chosen)}, {facts['delta']:g})**. A model trained with one {unit} more or less "
+            f"gives any answer with a probability that differs by a factor of at most e^ε, but for δ."
         )
     rates = ", ".join(f"{rate:.4g}" for rate in facts["sample_rates"]) or "none"
     sampling = "every unit in every step" if facts["sample_rates"] == [1] else "Poisson, each unit on its own"
@@ -91,7 +97,7 @@ def statement_text(facts: Mapping[str, Any]) -> str:
     )
     lines = [
         f"Accountant: {facts['accountant'].upper()}; {other.upper()} says ε = "
-        f"{'∞' if beside is None else format(beside, '.3g')}.",
+        f"{'∞' if beside is None else _upwards(beside)}.",
         f"Noise: {facts['noise_multiplier']:.4g} times the clipping bound C = {clip}, Gaussian, once a "
         f"{'step' if unit == 'video' else 'round'}; floating point, from a generator that is not cryptographic, "
         "seeded by the system.",
@@ -108,4 +114,28 @@ def statement_text(facts: Mapping[str, Any]) -> str:
     ]
     if facts["batch_norms"] == "freeze":
         lines.append("Batch norms kept the statistics that training began with.")
+    return "\n".join([promise, "", *(f"- {line}" for line in lines)])
+
+
+def statement_of_clients(policy: PrivacyPolicy, epsilon: float) -> str:
+    """What a federation states of video-level privacy, in Markdown.
+
+    Args:
+        policy: Of the federation.
+        epsilon: The largest that a client told; 0 where none did.
+    """
+    spent = policy.epsilon if policy.epsilon is not None else epsilon
+    promise = (
+        f"Differentially private at the level of one video, for each client on its own: **(ε, δ) = ({_upwards(spent)}, "
+        f"{policy.delta:g})** at most. The server and the other clients see no more than such models."
+        if spent
+        else "**No guarantee** is known: no client told what it spent."
+    )
+    lines = [
+        f"Each client clips the gradient of each video to {policy.clip:g} and adds noise once a step; it counts its "
+        f"steps in a ledger on its own disk ({policy.accountant.upper()}) and stops before ε is passed.",
+        "Sampling: Poisson, each video on its own.",
+        "One video is protected: several videos of one person are several units, unless they were joined.",
+        f"Not covered: {UNPROTECTED['video']}",
+    ]
     return "\n".join([promise, "", *(f"- {line}" for line in lines)])

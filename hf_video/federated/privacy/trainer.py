@@ -18,6 +18,7 @@ from hf_video.errors import FederatedError
 from hf_video.federated.privacy.accounting import Release
 from hf_video.federated.privacy.policy import PrivacyPolicy
 from hf_video.federated.privacy.samples import check_private, clipped_sum, gradients_in_chunks, private_gradient
+from hf_video.federated.privacy.statement import PrivacyStatement
 from hf_video.training.masked_trainer import MaskedTrainer
 from hf_video.training.plan import training_steps
 from hf_video.training.trainer import VideoTrainer
@@ -99,9 +100,10 @@ class PrivateVideoTrainer(VideoTrainer):
     - Gradients are in `parameter.grad` before `on_pre_optimizer_step`: any optimiser, and terms such as FedProx', work.
 
     Args:
-        privacy: Of the unit "video". Where it names an ε and no noise, the noise is what the steps of this trainer
-            need; a run of several rounds asks `PrivacyPolicy.resolved` for all of them.
+        privacy: Of the unit "video". Where it names an ε and no noise, the noise is that of the ledger's last entry, or
+            what the steps of `rounds` such trainings need.
         ledger: Where steps are written before weights leave the trainer.
+        rounds: How often the videos are to be trained on so, this time included.
         engine: "vmap", "loop", or "auto": loop under autocast or gradient checkpointing, which vmap can't do.
         private_seed: For tests: whoever knows it can take the noise off again.
 
@@ -114,6 +116,7 @@ class PrivateVideoTrainer(VideoTrainer):
         *args: Any,
         privacy: PrivacyPolicy,
         ledger: PrivacyLedger | None = None,
+        rounds: int = 1,
         engine: str = "auto",
         private_seed: int | None = None,
         **kwargs: Any,
@@ -126,7 +129,8 @@ class PrivateVideoTrainer(VideoTrainer):
         self.sample_rate = min(self.args.rows_per_step / videos, 1.0)
         privacy.check_units(videos)
         self.privacy = privacy
-        self.privacy = privacy.resolved([self.planned()])
+        planned = [Release(self.sample_rate, rounds * training_steps(self))]
+        self.privacy = privacy.resolved(planned) if ledger is None else ledger.settle_noise(privacy, planned)
         needs_loop = self.args.gradient_checkpointing or self.args.bf16
         self.engine = ("loop" if needs_loop else "vmap") if engine == "auto" else engine
         self._total: Tensors = {}
@@ -282,6 +286,13 @@ class PrivateVideoTrainer(VideoTrainer):
         if self.ledger is not None and steps > 0:
             self.ledger.record(self.privacy, Release(self.sample_rate, steps), len(self.train_dataset))
         self._recorded = self.state.global_step
+
+    def statement(self) -> PrivacyStatement:
+        """What may be said of all that the ledger holds; without one, of this training."""
+        steps = Release(self.sample_rate, self.state.global_step, self.privacy.noise_multiplier)
+        releases = [steps] if self.ledger is None else self.ledger.releases("video")
+        seeded = self.private_seed is not None
+        return PrivacyStatement(self.privacy, releases, len(self.train_dataset), known_seed=seeded)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         found = super()._init_training_state(*args, **kwargs)

@@ -70,6 +70,7 @@ def finetune(
     push_to_hub: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
+    make_task: Callable[..., Classification] | None = None,
 ) -> dict[str, Any] | OverfitResult:
     """Trains a classifier.
 
@@ -90,6 +91,7 @@ def finetune(
         yes: Train also where the plan's time or memory is absurd; without it, a terminal is asked, else it is refused.
         push_to_hub, private: A repository to push the finished folder to; see `push`.
         revision: Branch, tag or commit of a model on the Hub.
+        make_task: What makes the task in the place of `Classification`, a subclass of it say.
 
     Returns:
         The summary that is also written to `training_summary.json`; with `self_test` the result of that check.
@@ -108,7 +110,9 @@ def finetune(
     before = Division.read(folder_to_resume(output), data) if resume else None
     if before is not None and before.options == division:
         reading["division"] = before
-    task = Classification(data, source, division=division, reading=reading, protocol=protocol, revision=revision)
+    task = (make_task or Classification)(
+        data, source, division=division, reading=reading, protocol=protocol, revision=revision
+    )
     if self_test:
         resolve_inputs(task, recipe, settings)
         with tempfile.TemporaryDirectory() as folder:
@@ -228,7 +232,7 @@ class Classification(Task):
                 "label_smoothing_factor is for one class a video, and these have several: use mixing.label_smoothing."
             )
         mixing = None if self.recipe["mixing"] is None else from_options(Mixing, self.recipe["mixing"])
-        return VideoTrainer(
+        return self.trainer_class(
             loaded.model,
             arguments,
             VideoCollator(mixing, num_labels=len(train.labels)),

@@ -138,6 +138,7 @@ class MaskedPretraining(Task):
 
     name = "pretraining"
     evaluation_interval = 0.05
+    trainer_class = MaskedTrainer
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class MaskedPretraining(Task):
                 skipped_log=Path(arguments.output_dir) / SKIPPED_FILE,
                 **{n: self.recipe["data"][n] for n in ("sampler", "sampler_options") if n in self.recipe["data"]},
             )
-        trainer = MaskedTrainer(
+        trainer = self.trainer_class(
             loaded.model,
             arguments,
             MaskedVideoCollator(loaded.model.config.patch, **self.recipe["masking"]),

@@ -53,6 +53,7 @@ class Task(ABC):
         evaluation_interval: Share of the steps after which the model is evaluated, where nothing else is said.
         measured_rows: Rows of the batch that is measured for the plan; None for a whole batch.
         has_card: Whether the finished folder gets a model card.
+        trainer_class: What makes the trainer, with the arguments of the task's own class.
         model_name, model_type: The model that training starts from.
         settings: The user's changes of the recipe.
         recipe: The recipe with these settings.
@@ -63,6 +64,7 @@ class Task(ABC):
     evaluation_interval: ClassVar[float] = 0.1
     measured_rows: int | None = None
     has_card: ClassVar[bool] = True
+    trainer_class: Callable[..., VideoTrainer] = VideoTrainer
 
     def __init__(self, model_name: str, model_type: str) -> None:
         self.model_name, self.model_type = model_name, model_type
