@@ -24,8 +24,6 @@ from hf_video.training.plan import training_steps
 from hf_video.training.trainer import VideoTrainer
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
     from hf_video.federated.privacy.ledger import PrivacyLedger
     from hf_video.federated.privacy.samples import Tensors
 
@@ -195,17 +193,17 @@ class PrivateVideoTrainer(VideoTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> PoissonSampler:
         self._epoch_setter.listeners = [self.train_dataset] if hasattr(self.train_dataset, "set_epoch") else []
-        parts, steps = self.args.gradient_accumulation_steps, self.steps_per_epoch()
+        parts, steps = self.args.gradient_accumulation_steps, self.steps_per_epoch() or 1
         return PoissonSampler(len(self.train_dataset), self.sample_rate, steps, parts, self._draws)
 
-    def _get_dataloader(
-        self, dataset: Dataset[Any], description: str, batch_size: int, *args: Any, is_training: bool = False, **kw: Any
-    ) -> DataLoader[Any]:
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
         if not is_training:
-            return super()._get_dataloader(dataset, description, batch_size, *args, **kw)
-        collator, self.data_collator = self.data_collator, _Collated(self.data_collator)
+            return super()._get_dataloader(*args, **kwargs)
+        collator: Any = self.data_collator
+        drawn = {**kwargs, "dataset": _Drawn(kwargs["dataset"]), "batch_size": 1}
+        self.data_collator = _Collated(collator)  # type: ignore[assignment]
         try:
-            return super()._get_dataloader(_Drawn(dataset), description, 1, *args, is_training=True, **kw)
+            return super()._get_dataloader(*args, is_training=True, **drawn)
         finally:
             self.data_collator = collator
 
@@ -264,7 +262,7 @@ class PrivateVideoTrainer(VideoTrainer):
                     for name, one in total.items():
                         self._total[name] += one
         if self.accelerator.sync_gradients:
-            numbers = (self.privacy.clip, self.privacy.noise_multiplier, expected)
+            numbers = (self.privacy.clip, self.privacy.noise_multiplier or 0.0, expected)
             for name, gradient in private_gradient(self._total, *numbers, self._noise).items():
                 trained[name].grad = gradient.to(trained[name].dtype)
             self._total = {}

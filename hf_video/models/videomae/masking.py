@@ -83,7 +83,9 @@ def _count_tokens(mask: torch.Tensor, name: str) -> tuple[int, int]:
             torch._check(count >= 1)
             torch._check(count < mask.shape[1])
         return seen, hidden
-    counts = counts.tolist()  # the one time that a GPU is waited for
+    while torch._C._functorch.is_functorch_wrapped_tensor(counts):
+        counts = torch._C._functorch.get_unwrapped(counts)  # under torch.func.vmap: of all samples
+    counts = counts.flatten().tolist()  # the one time that a GPU is waited for
     if len(set(counts)) > 1:
         raise ModelInputError(_uneven(name, counts))
     if counts[0] == mask.shape[1]:
