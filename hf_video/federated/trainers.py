@@ -42,11 +42,9 @@ from hf_video.training.trainer import VideoTrainer
 
 # A round is too short for a schedule: the rate is constant, and the server lowers it from round to round.
 _SCHEDULE = (
-    *("schedule", "warmup_epochs", "warmup_steps", "warmup_ratio"),
-    *("milestone_epochs", "milestone_steps", "min_learning_rate", "warmup_learning_rate"),
-    *("lr_scheduler_type", "min_train_steps", "ema_decay", "eval_strategy"),
-    *("eval_steps", "save_strategy", "save_steps", "load_best_model_at_end"),
-    "metric_for_best_model",
+    *("schedule", "lr_scheduler_type", "warmup_epochs", "warmup_steps", "warmup_ratio", "warmup_learning_rate"),
+    *("milestone_epochs", "milestone_steps", "min_learning_rate", "min_train_steps", "ema_decay"),
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"),
 )
 # What transformers' Trainer says of an evaluation besides what was measured.
 _CLOCKS = ("runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
