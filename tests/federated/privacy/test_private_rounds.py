@@ -10,7 +10,7 @@ import pytest
 from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.exchange import Exchange
+from hf_video.federated.messages.exchange import Exchange
 from hf_video.federated.privacy.ledger import LEDGER_FILE, PrivacyLedger
 from hf_video.federated.privacy.policy import PrivacyPolicy
 from hf_video.federated.privacy.server import ClientLevelPrivacy, change
@@ -104,7 +104,7 @@ class Mover(LocalTrainer):
 
 def run_of(folder, **changes):
     pytest.importorskip("flwr")
-    from hf_video.federated.local_grid import LocalGrid
+    from hf_video.federated.messages.local_grid import LocalGrid
     from hf_video.federated.rounds import FederatedRun
 
     config = FederatedConfig("videomae", **{"rounds": 3, "privacy": "client:noise=2,delta=1e-3,clip=0.5", **changes})
