@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -23,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_video.base.configuration import BoxHeadConfig
 from hf_video.base.written_files import check_output_folder, file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
+from hf_video.features.digests import weights_digest
 from hf_video.features.extraction import extract_features
 from hf_video.features.processes import process_pool, run_prepared
 from hf_video.features.shards import (
@@ -243,41 +242,6 @@ def _run(worker: _Worker, shards: Sequence[int], processes: int) -> Iterator[tup
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Computes 16 hex digits from every tensor's name and bytes, which tell weights apart."""
-    seen = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        seen.update(name.encode())
-        seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return seen.hexdigest()
-
-
-def config_digest(facts: dict[str, Any]) -> str:
-    """Computes 16 hex digits of a file's content, without where it came from and who wrote it. Fields that 0.1.0
-    doesn't have count where they change a vector."""
-    text = json.dumps(_lasting(facts), sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _lasting(value: object) -> object:
-    if isinstance(value, dict):
-        passing: tuple[str, ...] = (
-            "_name_or_path",
-            "transformers_version",
-            "_commit_hash",
-            "dtype",
-            "processor_class",
-            "architectures",
-        )
-        passing += tuple(BoxHeadConfig.__annotations__)  # of a head, which no vector of a clip sees
-        return {
-            str(k): _lasting(v)
-            for k, v in value.items()
-            if k not in passing and (k, v) != ("position_interpolation", "linear")
-        }
-    return [_lasting(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 __all__ = ["EmbedReport", "ModelLoader", "embed_videos", "load_features"]

@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
+from tqdm.auto import tqdm
 
 from hf_video.base.loading import check_pair, loading
 from hf_video.base.processing_config import pixel_processor
@@ -29,8 +30,18 @@ from hf_video.clips.batching import DEFAULT_BATCH, run_videos
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.read import clip_processor, open_video, read_events
 from hf_video.clips.request import ClipRequest
-from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError, check_choice, check_count
-from hf_video.features.embed import ModelLoader, config_digest, weights_digest
+from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
+from hf_video.errors import (
+    CheckpointError,
+    DataError,
+    VideoError,
+    VideoOptionError,
+    check_choice,
+    check_count,
+    fault_kind,
+)
+from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
+from hf_video.features.embed import ModelLoader
 from hf_video.features.extraction import ClipVectors
 from hf_video.features.processes import process_pool, run_prepared
 from hf_video.features.sequences import FeatureSequence, grid_of
@@ -47,6 +58,7 @@ if TYPE_CHECKING:
 
 ENCODER_FOLDER = "encoder"
 FRAME_CHOICE = ("num_frames", "sampler", "sampler_options")
+Made = TypeVar("Made")
 VERSION = 1  # of what a cache holds: another number, and older files are not found
 
 
@@ -154,15 +166,25 @@ class SequenceEncoder:
         """16 hex digits of all that decides a vector besides the frames' own pixels: weights, configuration, processor,
         and how the frames of a clip are chosen."""
         if self._digest is None:
-            sampling = self.request.sampling
-            facts = {
-                "config": self.model.config.to_dict(),
-                "processor": pixel_processor(self.processor).to_dict(),
-                "weights": weights_digest(self.model),
-                "sampling": [sampling.num_frames, str(sampling.sampler), sampling.stride, dict(sampling.options)],
-            }
-            self._digest = config_digest(facts)
+            self._digest = self._digest_by(changed_fields)
         return self._digest
+
+    def _digest_by(self, fields: Callable[[Any], dict[str, Any]]) -> str:
+        sampling = self.request.sampling
+        facts = {
+            "config": fields(self.model.config),
+            "processor": fields(pixel_processor(self.processor)),
+            "weights": weights_digest(self.model),
+            "sampling": [sampling.num_frames, str(sampling.sampler), sampling.stride, dict(sampling.options)],
+        }
+        return facts_digest(facts)
+
+    def has_digest(self, known: str | None) -> bool:
+        """Whether this is the encoder of a digest; None is anyone's. Where version 0.1.0 made the digest, it is this
+        encoder's from then on, so that features made before and after go together."""
+        if known not in (None, self.digest) and known == self._digest_by(fields_of_0_1_0):
+            self._digest = known
+        return known in (None, self.digest)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -255,7 +277,7 @@ def load_encoder(
         )
     chosen = {name: known[name] for name in FRAME_CHOICE if name in known}
     encoder = SequenceEncoder(model, grid=grid_of(config), **{**chosen, **options})
-    if known.get("digest") not in (None, encoder.digest):
+    if not encoder.has_digest(known.get("digest")):
         raise CheckpointError(
             f"The encoder {os.fspath(model)!r} is not the one whose features the detector was trained on: its digest "
             f"is {encoder.digest} and the detector's configuration says {known['digest']}."
@@ -294,6 +316,50 @@ def extract_sequences(
         if isinstance(one, Exception) and on_error == "raise":
             raise one
         yield one
+
+
+def extract_rows(encoder: SequenceEncoder, rows: Iterable[VideoRow]) -> Iterator[FeatureSequence | Skipped]:
+    """Yields the features of each row's video, or what is wrong with one that can't be read; rows of one name are one
+    video, whose features are made once, where the first of them stands.
+
+    Args:
+        encoder: As for `extract_sequences`.
+        rows: Of `load_videos` and its kin.
+    """
+    sources = {row.name: row.source for row in rows}
+    found = extract_sequences(encoder, list(sources.values()), on_error="return")
+    for (name, source), one in zip(sources.items(), found, strict=True):
+        if isinstance(one, FeatureSequence):
+            yield one
+        else:
+            yield Skipped(name, plain_reason(one, source, name), fault_kind(one))
+
+
+def featured_rows(
+    encoder: SequenceEncoder, rows: VideoRows, make: Callable[[FeatureSequence], Made]
+) -> tuple[VideoRows, list[Made], list[str]]:
+    """Makes what a detector trains on from the videos of a split.
+
+    Args:
+        encoder: As for `extract_sequences`.
+        rows: Of one split; videos that can't be read are added to its `skipped`.
+        make: What is kept of the features of a video.
+
+    Returns:
+        The rows of the videos that can be read, what `make` returned for the video of each of them, and a sentence for
+        each video that can't be read.
+    """
+    names = list(dict.fromkeys(row.name for row in rows))
+    made, remarks = {}, []
+    bar = tqdm(extract_rows(encoder, rows), total=len(names), desc="features", unit="video", disable=None)
+    for name, one in zip(names, bar, strict=True):
+        if isinstance(one, FeatureSequence):
+            made[name] = make(one)
+        else:
+            rows.skipped.append(one)
+            remarks.append(f"{name} is left out: {one.reason}")
+    kept = rows.select(number for number, row in enumerate(rows) if row.name in made)
+    return kept, [made[row.name] for row in kept], remarks
 
 
 class _Attempt:

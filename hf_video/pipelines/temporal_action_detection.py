@@ -163,7 +163,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         if not isinstance(given, SequenceEncoder):
             given = SequenceEncoder(given, grid=grid_of(config), device=self.device)
         trained_on = (config.encoder or {}).get("digest")
-        if trained_on not in (None, given.digest) or given.grid != grid_of(config):
+        if not given.has_digest(trained_on) or given.grid != grid_of(config):
             raise CheckpointError(
                 f"The encoder {given.name!r} on the grid {given.grid} is not what the detector was trained on: "
                 f"{(config.encoder or {}).get('name', 'its encoder')} on the grid {grid_of(config)}."

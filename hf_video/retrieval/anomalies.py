@@ -257,7 +257,7 @@ class AnomalyDetector:
         if not isinstance(encoder, ModelEncoder):
             raise VideoIndexError("Features of a model came, and this detector works on fingerprints: give the video.")
         own = SequenceEncoder(encoder.model, encoder.processor, grid=self.grid)
-        if sequence.encoder != own.digest or sequence.grid != self.grid:
+        if sequence.encoder is None or not own.has_digest(sequence.encoder) or sequence.grid != self.grid:
             raise VideoIndexError(
                 f"Features of the encoder {sequence.encoder} on the grid {sequence.grid} came, and this detector has "
                 f"{own.digest} ({encoder.identity['name']}) on {self.grid}: make them with its own encoder."

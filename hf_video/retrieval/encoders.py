@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import clip_processor, read_events
 from hf_video.clips.request import ClipRequest, Windows
 from hf_video.errors import CheckpointError, VideoOptionError
-from hf_video.features.embed import ModelLoader, config_digest, weights_digest
+from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
+from hf_video.features.embed import ModelLoader
 from hf_video.features.extraction import ClipVectors
 from hf_video.features.vectors import unit_length
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
@@ -57,6 +58,10 @@ class Encoder:
     identity: dict[str, Any]
     reads_text: bool = False
     uses_device: bool = False
+
+    def identities(self) -> Iterator[dict[str, Any]]:
+        """Yields its identity, and those by which earlier versions knew it."""
+        yield self.identity
 
     def prepare(self, number: int = 0) -> None:
         """Loads what is needed, in process `number`."""
@@ -149,9 +154,17 @@ class ModelEncoder(Encoder):
         name = self._loader.model if self._loader else getattr(self.model, "name_or_path", "")
         return {
             "name": str(name) or type(self.model).__name__,
-            "config": config_digest(self.model.config.to_dict()),
-            "processor": config_digest(pixel_processor(self.processor).to_dict()),
+            "config": facts_digest(changed_fields(self.model.config)),
+            "processor": facts_digest(changed_fields(pixel_processor(self.processor))),
             "weights": weights_digest(self.model),
+        }
+
+    def identities(self) -> Iterator[dict[str, Any]]:
+        yield self.identity
+        yield {
+            **self.identity,
+            "config": facts_digest(fields_of_0_1_0(self.model.config)),
+            "processor": facts_digest(fields_of_0_1_0(pixel_processor(self.processor))),
         }
 
     @property

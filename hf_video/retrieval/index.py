@@ -98,7 +98,7 @@ class VideoIndex:
         encoder = None
         if model is not None:
             encoder = find_encoder(model, processor, device=device)
-            store.check_encoder(known, encoder.identity)
+            store.check_encoder(known, encoder)
         index = cls(store, encoder)
         index._device = device
         return index
@@ -168,7 +168,7 @@ class VideoIndex:
                 self._encoder = VectorEncoder(known["name"])
             else:
                 encoder = find_encoder(known["name"], device=self._device)
-                self._store.check_encoder(known, encoder.identity)
+                self._store.check_encoder(known, encoder)
                 self._encoder = encoder
         return self._encoder
 
@@ -257,11 +257,11 @@ class VideoIndex:
             raise VideoOptionError(NO_MODEL)
         else:
             encoder = self.encoder
-        self._store.check_encoder(self._manifest.encoder, encoder.identity)
+        self._store.check_encoder(self._manifest.encoder, encoder)
         paths, left_out = find_videos(root)
         with self._store.writing():
             self._reload()  # another process may have written since
-            self._store.check_encoder(self._manifest.encoder, encoder.identity)
+            self._store.check_encoder(self._manifest.encoder, encoder)
             if self._manifest.encoder is None:
                 about = vars(windows) if isinstance(windows, FeatureGrid) else (windows.length, windows.step)
                 self._manifest = replace(self._manifest, encoder=encoder.identity, windows=about)
@@ -294,7 +294,7 @@ class VideoIndex:
         encoder = VectorEncoder(name)
         with self._store.writing():
             self._reload()
-            self._store.check_encoder(self._manifest.encoder, encoder.identity)
+            self._store.check_encoder(self._manifest.encoder, encoder)
             if self._manifest.encoder is None:
                 self._manifest = replace(self._manifest, encoder=encoder.identity)
             writer = IndexWriter(self._store, self._manifest, self._segments)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from hf_video.clips.request import WindowsLike
+    from hf_video.retrieval.encoders import Encoder
 
 FORMAT, READABLE = 2, (1, 2)  # 1 had no checksums
 MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", ".lock"
@@ -163,20 +164,22 @@ class IndexStore:
                 raise
             raise VideoIndexError(f"{path} can't be read ({error}): the index is damaged; build it again.") from error
 
-    def check_encoder(self, known: dict[str, Any] | None, identity: dict[str, Any]) -> None:
+    def check_encoder(self, known: dict[str, Any] | None, encoder: Encoder) -> None:
         """Raises VideoIndexError where an index was made by another encoder. A model's name may change, its hashes may
         not."""
         if known is None:
             return
-        ready = "ready-made" in (known["config"], identity["config"])
-        changed = [name for name in {*known, *identity} if known.get(name) != identity.get(name)]
-        changed = changed if ready else [name for name in changed if name != "name"]
-        if changed:
-            raise VideoIndexError(
-                f"{self.folder} was made with {known['name']!r} and {identity['name']!r} came, whose "
-                f"{', '.join(sorted(changed))} differ: vectors of two models can't be compared. Use the same model, or "
-                "another folder for the index. Nothing was changed."
-            )
+        identity, changes = encoder.identity, []
+        renamed = set() if "ready-made" in (known["config"], identity["config"]) else {"name"}
+        for one in encoder.identities():
+            changes.append({name for name in {*known, *one} - renamed if known.get(name) != one.get(name)})
+            if not changes[-1]:
+                return
+        raise VideoIndexError(
+            f"{self.folder} was made with {known['name']!r} and {identity['name']!r} came, whose "
+            f"{', '.join(sorted(min(changes, key=len)))} differ: vectors of two models can't be compared. Use the same "
+            "model, or another folder for the index. Nothing was changed."
+        )
 
     def choose_windows(self, known: Windows | FeatureGrid | None, window: WindowsLike | None) -> Windows | FeatureGrid:
         """What videos are cut into: what was asked, else what is `known` of the index, else a default. Raises

@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from hf_video.clips.grid import FeatureGrid
+from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError
-from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, load_encoder, save_encoder
+from hf_video.features.sequence_encoder import (
+    SequenceEncoder,
+    extract_sequences,
+    featured_rows,
+    load_encoder,
+    save_encoder,
+)
 from hf_video.features.sequences import FeatureSequence, check_sequence, grid_of
 from hf_video.models.actionformer.configuration_actionformer import ActionFormerConfig
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
@@ -184,3 +191,15 @@ def test_a_detector_without_its_encoder_says_so(folder, tmp_path):
     other = ActionFormerConfig(input_size=16, encoder={"name": str(folder / "encoder"), "digest": "0" * 16})
     with pytest.raises(CheckpointError, match="not the one"):
         load_encoder(tmp_path, other)
+
+
+def test_rows_of_one_video_share_its_features_and_faults_are_named(folder, tmp_path):
+    """What training reads: no path of this machine stands in the reasons, which reports repeat."""
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    named = [(folder, "1.mp4"), (tmp_path, "bad.mp4"), (folder, "0.mp4"), (folder, "1.mp4"), (tmp_path, "gone.mp4")]
+    rows = VideoRows(VideoRow(str(place / name), None, name) for place, name in named)
+    kept, made, remarks = featured_rows(encoder(folder), rows, len)
+    assert ([row.name for row in kept], made) == (["1.mp4", "0.mp4", "1.mp4"], [5, 9, 5])
+    assert [(one.name, one.kind) for one in kept.skipped] == [("bad.mp4", "not a video"), ("gone.mp4", "missing")]
+    assert [line.partition(" is left out: ")[0] for line in remarks] == ["bad.mp4", "gone.mp4"]
+    assert not any(str(tmp_path) in line for line in remarks)

@@ -12,14 +12,16 @@ from hf_video.errors import ConfigError
 from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
-from hf_video.training.runs.detection import DATA_FIELDS as DETECTION_FIELDS
-from hf_video.training.runs.run import DATA_FIELDS
-from hf_video.training.runs.spatio_temporal import DATA_FIELDS as BOX_FIELDS
+from hf_video.training.runs.anomalies import AnomalyTraining
+from hf_video.training.runs.detection import DetectorTraining
+from hf_video.training.runs.moments import MomentTraining
+from hf_video.training.runs.run import Task
+from hf_video.training.runs.spatio_temporal import SpatioTemporal
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.checks import from_options
 from hf_video.video.augment.mixing import Mixing
 
-FIELDS = {"detection": DETECTION_FIELDS, "spatio-temporal-detection": BOX_FIELDS}
+TASKS = {task.name: task for task in (AnomalyTraining, DetectorTraining, MomentTraining, SpatioTemporal)}
 ALL = [f"{name}:{variant}" for name, variants in recipe_names().items() for variant in variants]
 # run: base rate, batch, epochs, repeats, layer decay, drop path, head dropout, min rate
 FINETUNE = {
@@ -166,8 +168,7 @@ def test_every_field_exists(name, tmp_path):
     recipe = load_recipe(name)
     settings = {**recipe["training"], "use_cpu": True}
     arguments = VideoTrainingArguments(str(tmp_path), report_to="none", **settings)
-    known = FIELDS.get(recipe.get("task"), {*DATA_FIELDS, "temporal"})
-    assert set(recipe["data"]) <= set(known)
+    assert set(recipe["data"]) <= set(TASKS.get(recipe.get("task"), Task).data_fields)
     if recipe.get("task") == "spatio-temporal-detection":
         from_options(BoxAugmentation, recipe["augmentation"])
     else:

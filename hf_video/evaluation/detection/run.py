@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hf_video.base.detection.modeling import TemporalDetector
 from hf_video.base.detection.types import Detection
 from hf_video.base.loading import find_processors, loading, model_entry
-from hf_video.data.rows import Skipped, plain_reason
 from hf_video.data.sources.division import Division, digest
 from hf_video.data.sources.event_files import EventFile, ScoredEvent, read_events, read_scored_events, video_key
 from hf_video.data.sources.events import FEATURE_ENDINGS, EventRow, find_videos
@@ -19,6 +18,7 @@ from hf_video.data.sources.tables import read_text
 from hf_video.errors import CheckpointError, DataError, near_path
 from hf_video.evaluation.detection.report import DetectionReport, evaluate_detections
 from hf_video.features.events import find_events, load_sequence, name_events
+from hf_video.features.extraction import skipped_video
 from hf_video.features.sequence_encoder import extract_sequences, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.features.window_detector import WindowDetector, is_end_to_end
@@ -127,7 +127,7 @@ def evaluate_detector(
             most = detector.config.detector_config.max_detections
             found[row.name] = sequence if of_video is None else name_events(sequence, of_video, max_events=most)
         else:
-            skipped.append(Skipped(row.name, plain_reason(sequence, row.source, row.name), "damaged"))
+            skipped.append(skipped_video(row.name, sequence, row.source))
     truth = {name: file.videos[name].events for name in chosen}
     return evaluate_detections(truth, found, model=os.fspath(model), skipped=skipped, **options)
 

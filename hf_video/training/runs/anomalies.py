@@ -22,9 +22,8 @@ from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.data.sources.anomalies import read_video_labels
 from hf_video.data.sources.division import choose_test
 from hf_video.data.sources.files import videos_below
-from hf_video.errors import CheckpointError, ConfigError, DataError, pluralize, unknown_name
-from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, save_encoder
-from hf_video.features.sequences import FeatureSequence
+from hf_video.errors import CheckpointError, DataError, pluralize, unknown_name
+from hf_video.features.sequence_encoder import SequenceEncoder, featured_rows, save_encoder
 from hf_video.layers.bag_losses import pool_segments
 from hf_video.registry import DETECTORS
 from hf_video.training.arguments import VideoTrainingArguments, fit_batch
@@ -40,7 +39,6 @@ TASK = "ForAnomalyDetection"
 HEADS = {name: entry for name, entry in DETECTORS.items() if TASK in entry.by_name}
 LABELS = ("normal", "abnormal")
 TEST_SIZE = 0.2
-DATA_FIELDS = ("grid",)
 
 
 def train_anomalies(
@@ -97,6 +95,7 @@ class AnomalyTraining(Task):
     """Videos that are normal or not. `model_type` is the head's."""
 
     name = "anomaly"
+    data_fields: ClassVar[tuple[str, ...]] = ("grid",)
     has_card: ClassVar[bool] = False
 
     def __init__(
@@ -117,10 +116,7 @@ class AnomalyTraining(Task):
         self.datasets: dict[str, BagPairs] = {}
 
     def read_splits(self) -> dict[str, VideoRows]:
-        chosen = self.recipe["data"]
-        if unknown := [name for name in chosen if name not in DATA_FIELDS]:
-            raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
-        self.grid = self.grid or chosen.get("grid")
+        self.grid = self.grid or self.recipe["data"].get("grid")
         rows = labelled_videos(self.data, self.annotations)
         test = choose_test(list(rows), self.test_size, 0)
         splits = {
@@ -168,17 +164,11 @@ class AnomalyTraining(Task):
         segments = wanted.get("num_segments", config_class.num_segments)
         remarks: list[str] = []
         for name, rows in self.splits.items():
-            kept, bags = [], []
-            found = extract_sequences(self.encoder, [row.source for row in rows], on_error="return")
-            for number, one in enumerate(found):
-                if isinstance(one, FeatureSequence):
-                    kept.append(number)
-                    bags.append(pool_segments(torch.from_numpy(one.vectors), segments))
-                else:
-                    rows.skipped.append(Skipped(rows[number].name, str(one), "damaged"))
-                    remarks.append(f"{rows[number].name} is left out: {one}")
-            self.splits[name] = rows.select(kept)
-            labels = [int(row.label) for row in self.splits[name] if isinstance(row.label, int)]
+            kept, bags, lost = featured_rows(
+                self.encoder, rows, lambda one: pool_segments(torch.from_numpy(one.vectors), segments)
+            )
+            self.splits[name], remarks = kept, [*remarks, *lost]
+            labels = [int(row.label) for row in kept if isinstance(row.label, int)]
             self.datasets[name] = BagPairs(bags, labels)
         if not all(self.splits["train"].counts().values()):
             raise DataError(f"No normal or no abnormal video can be read: {'; '.join(remarks[:3])}")

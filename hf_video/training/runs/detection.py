@@ -21,13 +21,13 @@ from hf_video.base.configuration import VideoConfig
 from hf_video.base.detection.configuration import TemporalDetectionConfig
 from hf_video.base.loading import loading
 from hf_video.clips.grid import FeatureGrid, parse_grid
-from hf_video.data.rows import Skipped, VideoRows
+from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division
 from hf_video.data.sources.events import FEATURE_ENDINGS, event_rows
 from hf_video.data.sources.files import is_video
 from hf_video.errors import CheckpointError, ConfigError, DataError
 from hf_video.features.events import load_sequence
-from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, save_encoder
+from hf_video.features.sequence_encoder import SequenceEncoder, featured_rows, save_encoder
 from hf_video.features.sequences import FeatureSequence
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.detection_sizes import FITTED, fit_grid, fit_to_events, set_scale
@@ -194,27 +194,13 @@ class DetectorTraining(EventTraining):
 
     def read_features(self) -> list[str]:
         """Sets `sequences`, makes what is missing, takes videos that can't be read out of `splits`; returns remarks."""
-        from tqdm.auto import tqdm
-
         remarks: list[str] = []
-        total = sum(map(len, self.splits.values()))
-        bar = tqdm(total=total, desc="features", unit="video", disable=None)
         for name, rows in self.splits.items():
             if self.is_features:
-                found: Any = (load_sequence(row, self.grid) for row in event_rows(rows))
+                self.sequences[name] = [load_sequence(row, self.grid) for row in event_rows(rows)]
             else:
-                found = extract_sequences(self.encoder, [row.source for row in rows], on_error="return")
-            kept, sequences = [], []
-            for number, one in enumerate(found):
-                bar.update()
-                if isinstance(one, FeatureSequence):
-                    kept.append(number)
-                    sequences.append(one)
-                else:
-                    rows.skipped.append(Skipped(rows[number].name, str(one), "damaged"))
-                    remarks.append(f"{rows[number].name} is left out: {one}")
-            self.splits[name], self.sequences[name] = rows.select(kept), sequences
-        bar.close()
+                self.splits[name], self.sequences[name], lost = featured_rows(self.encoder, rows, lambda one: one)
+                remarks += lost
         widths = {len(one.vectors[0]) for many in self.sequences.values() for one in many}
         if len(widths) != 1:
             raise DataError(

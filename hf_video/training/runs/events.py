@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from hf_video.data.sources.events import count_events, event_rows, load_events, one_class
-from hf_video.errors import ConfigError, DataError, pluralize, unknown_name
+from hf_video.errors import DataError, pluralize
 from hf_video.registry import DETECTORS
 from hf_video.training.plan import TrainingPlan
 from hf_video.training.runs.run import Task
@@ -64,8 +64,6 @@ class EventTraining(Task):
 
     def read_splits(self) -> dict[str, VideoRows]:
         chosen = self.recipe["data"]
-        if unknown := [name for name in chosen if name not in self.data_fields]:
-            raise ConfigError(unknown_name("The section data has no", unknown[0], self.data_fields))
         options = {
             name: chosen[name] for name in ("invalid", "ignore_labels", "label_column") if chosen.get(name) is not None
         }

@@ -22,11 +22,11 @@ from torch import nn
 
 from hf_video.base.configuration import VideoConfig
 from hf_video.base.loading import loading
-from hf_video.data.rows import Skipped, VideoRows
+from hf_video.data.rows import VideoRows
 from hf_video.data.sources.moments import MomentRow, load_moments
-from hf_video.errors import CheckpointError, ConfigError, DataError, pluralize, unknown_name
+from hf_video.errors import CheckpointError, DataError, pluralize
 from hf_video.evaluation.detection.moments import moment_metrics
-from hf_video.features.sequence_encoder import SequenceEncoder, extract_sequences, save_encoder
+from hf_video.features.sequence_encoder import SequenceEncoder, featured_rows, save_encoder
 from hf_video.features.sequences import FeatureSequence
 from hf_video.models.moment_detr.configuration_moment_detr import MomentDetrConfig
 from hf_video.models.moment_detr.features import moment_features, sentence_features
@@ -97,6 +97,7 @@ class MomentTraining(Task):
     """Sentences and their moments."""
 
     name = "moment-retrieval"
+    data_fields: ClassVar[tuple[str, ...]] = ()
     has_card: ClassVar[bool] = False
 
     def __init__(
@@ -118,8 +119,6 @@ class MomentTraining(Task):
         self.inputs: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
     def read_splits(self) -> dict[str, VideoRows]:
-        if self.recipe["data"]:
-            raise ConfigError(unknown_name("The section data has no", next(iter(self.recipe["data"])), ()))
         splits = load_moments(self.data, self.annotations, test_size=self.test_size)
         for name, rows in splits.items():
             known = [number for number, row in enumerate(_rows(rows)) if row.query["relevant_windows"]]
@@ -159,34 +158,30 @@ class MomentTraining(Task):
             model, processor, grid=f"{clip_seconds}s", device=self.device, cache=self.features, on_error="repeat"
         )
 
-    def read_features(self, most_words: int) -> None:
+    def read_features(self, most_words: int) -> list[str]:
         """Sets `inputs`, features of clips and of words for each row, and takes videos that can't be read out of
-        `splits`. Raises DataError for a moment beyond a video's end."""
+        `splits`; returns remarks. Raises DataError for a moment beyond a video's end."""
         encoder, model = self.encoder, self.encoder.model
+        remarks: list[str] = []
         for split, rows in self.splits.items():
-            sources = {row.name: row.source for row in rows}
-            found = extract_sequences(encoder, list(sources.values()), on_error="return")
-            videos: dict[str, torch.Tensor] = {}
-            for name, one in zip(sources, found, strict=True):
-                if isinstance(one, FeatureSequence):
-                    self._check_ends([row for row in _rows(rows) if row.name == name], one)
-                    videos[name] = moment_features(torch.from_numpy(one.vectors))
-                else:
-                    rows.skipped.append(Skipped(name, str(one), "damaged"))
-            kept = self.splits[split] = rows.select([n for n, row in enumerate(rows) if row.name in videos])
+            kept, sequences, lost = featured_rows(encoder, rows, lambda one: one)
+            self.splits[split], remarks = kept, [*remarks, *lost]
+            self._check_ends(_rows(kept), sequences)
+            videos = {id(one): moment_features(torch.from_numpy(one.vectors)) for one in sequences}
             texts: list[torch.Tensor] = []
             for first in range(0, len(kept), SENTENCES_AT_ONCE):
                 sentences = [row.text for row in _rows(kept)[first : first + SENTENCES_AT_ONCE]]
                 padding = getattr(model, "text_padding", True)
                 tokens = matching.tokenize(self.tokenizer, sentences, model.device, padding=padding)
                 texts += [states.cpu() for states in sentence_features(model, tokens, most_words)]
-            self.inputs[split] = [videos[row.name] for row in kept], texts
+            self.inputs[split] = [videos[id(one)] for one in sequences], texts
         if not len(self.splits["train"]):
-            raise DataError(f"None of the training videos of {self.data} can be read: {rows.skipped[0]}.")
+            raise DataError(f"None of the training videos of {self.data} can be read: {remarks[0]}.")
+        return remarks
 
-    def _check_ends(self, rows: Sequence[MomentRow], sequence: FeatureSequence) -> None:
-        end = sequence.bounds[1] - sequence.bounds[0]
-        for row in rows:
+    def _check_ends(self, rows: Sequence[MomentRow], sequences: Sequence[FeatureSequence]) -> None:
+        for row, sequence in zip(rows, sequences, strict=True):
+            end = sequence.bounds[1] - sequence.bounds[0]
             for window in row.query["relevant_windows"]:
                 if window[1] > end + self.encoder.grid.num_frames:
                     raise DataError(
@@ -201,13 +196,13 @@ class MomentTraining(Task):
         check_fields(MomentDetrConfig, wanted, self.model_type)
         plain = MomentDetrConfig(**wanted)
         self.encoder = self.make_encoder(plain.clip_seconds)
-        self.read_features(plain.max_text_length)
+        remarks = self.read_features(plain.max_text_length)
         videos, texts = self.inputs["train"]
         sizes = {"video_size": videos[0].shape[1], "text_size": texts[0].shape[1]}
         known = {"name": self.encoder.name, "digest": self.encoder.digest}
         config = MomentDetrConfig(**{**wanted, **sizes, "encoder": known})
         check(MomentDetrForMomentRetrieval, config)
-        return LoadedModel(MomentDetrForMomentRetrieval(config), None, False, self.model_type, [])
+        return LoadedModel(MomentDetrForMomentRetrieval(config), None, False, self.model_type, remarks)
 
     def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> MomentTrainer:
         seconds = loaded.model.config.clip_seconds

@@ -50,6 +50,7 @@ class Task(ABC):
 
     Attributes:
         name: What recipes of this task have under `task`; they have nothing for "classification".
+        data_fields: What recipes of this task may have under `data`.
         evaluation_interval: Share of the steps after which the model is evaluated, where nothing else is said.
         measured_rows: Rows of the batch that is measured for the plan; None for a whole batch.
         has_card: Whether the finished folder gets a model card.
@@ -61,6 +62,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    data_fields: ClassVar[tuple[str, ...]] = (*DATA_FIELDS, "temporal")
     evaluation_interval: ClassVar[float] = 0.1
     measured_rows: int | None = None
     has_card: ClassVar[bool] = True
@@ -195,7 +197,8 @@ def run_training(
 
 
 def resolve_inputs(task: Task, recipe: str | Path, settings: Sequence[str]) -> None:
-    """Sets a task's recipe, with the settings applied, and its videos. Raises ConfigError for another task's recipe."""
+    """Sets a task's recipe, with the settings applied, and its videos. Raises ConfigError for another task's recipe and
+    for fields of `data` that the task has not."""
     loaded = load_recipe(recipe)
     given = loaded.get("task", "classification")
     if given != task.name:
@@ -205,6 +208,8 @@ def resolve_inputs(task: Task, recipe: str | Path, settings: Sequence[str]) -> N
         )
     task.settings = tuple(settings)
     task.recipe = override_recipe(for_model(loaded, task.model_type), settings)
+    if unknown := [name for name in task.recipe["data"] if name not in task.data_fields]:
+        raise ConfigError(unknown_name("The section data has no", unknown[0], task.data_fields))
     task.splits = task.read_splits()
     task.recipe = task.fit_recipe()
 
@@ -264,14 +269,9 @@ def make_dataset(
     """Augmented clips of `rows` as the recipe has them, drawn by the run's seed; `options` are further arguments of
     that kind of data set.
 
-    Raises ConfigError for an option that a recipe's `data` does not have, ConfigError or VideoOptionError where flips
-    or reversal would make labels or texts wrong.
+    Raises ConfigError or VideoOptionError where flips or reversal would make labels or texts wrong.
     """
     texts = [row.text for row in rows if hasattr(row, "text")]
-    known = DATA_FIELDS if texts else (*DATA_FIELDS, "temporal")
-    unknown = [name for name in recipe["data"] if name not in known]
-    if unknown:
-        raise ConfigError(unknown_name("The section data has no", unknown[0], known))
     options |= {name: value for name, value in recipe["data"].items() if value is not None}
     if "temporal" in options:
         options["temporal"] = from_options(TemporalAugmentation, options["temporal"]).for_labels(rows.labels)

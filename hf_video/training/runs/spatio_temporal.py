@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -22,7 +22,7 @@ from hf_video.base.processing_config import sampler_settings
 from hf_video.data.datasets.boxes import BoxAugmentation, BoxCollator, BoxDataset
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.boxes import BoxRow, BoxRows, load_boxes
-from hf_video.errors import ConfigError, DataError, check_number, pluralize, unknown_name
+from hf_video.errors import ConfigError, DataError, check_number, pluralize
 from hf_video.evaluation.detection.boxes import BoxReport, evaluate_boxes
 from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.measurement import BatchCost
@@ -40,7 +40,6 @@ from hf_video.video.sampling.samplers import at_fps, resolve
 
 HEAD = "ForSpatioTemporalActionDetection"
 READING = ("actions", "excluded", "first_second", "invalid")
-DATA_FIELDS = (*READING, "num_frames", "frame_sampling_rate", "repeats", "max_errors", "protocol")
 LOOKED_AT = 16  # videos whose rate and length decide the distance of frames
 
 
@@ -102,6 +101,10 @@ class SpatioTemporal(Task):
     """What the people in boxes do."""
 
     name = "spatio-temporal-detection"
+    data_fields: ClassVar[tuple[str, ...]] = (
+        *READING,
+        *("num_frames", "frame_sampling_rate", "repeats", "max_errors", "protocol"),
+    )
 
     def __init__(
         self,
@@ -120,8 +123,6 @@ class SpatioTemporal(Task):
     def read_splits(self) -> dict[str, VideoRows]:
         """Classes have the order of the checkpoint's where it has the same ones: its classifier then fits."""
         settings = self.recipe["data"]
-        if unknown := [name for name in settings if name not in DATA_FIELDS]:
-            raise ConfigError(unknown_name("The section data has no", unknown[0], DATA_FIELDS))
         options = {name: settings[name] for name in READING if settings.get(name) is not None}
         splits = load_boxes(self.data, self.annotations, **options, **self.division)
         if "train" not in splits or not len(splits["train"]):

@@ -33,7 +33,7 @@ from hf_video.training.measurement import BatchCost
 from hf_video.training.plan import TrainingPlan
 from hf_video.training.recipes import NARROW, setting_names
 from hf_video.training.runs.model_loading import LoadedModel, check_fields, set_evaluation_sampling
-from hf_video.training.runs.run import Task, make_dataset, run_training
+from hf_video.training.runs.run import DATA_FIELDS, Task, make_dataset, run_training
 from hf_video.training.trainer import VideoTrainer
 
 
@@ -89,6 +89,7 @@ class TextTask(Task):
         dataset_class: The data set of such rows.
     """
 
+    data_fields = DATA_FIELDS
     unit: str
     dataset_class: type[VideoDataset]
     has_card = False
