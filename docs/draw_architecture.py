@@ -13,7 +13,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
-from test_architecture import FLOORS, IMPORTS, ROOT, ROOT_MODULES, folders  # noqa: E402
+from test_architecture import FLOORS, ROOT, ROOT_MODULES, folders, modules  # noqa: E402
 
 # Left and right edge of each box, and what it holds. The row follows from its floor.
 BOXES = {
@@ -56,7 +56,7 @@ def parts() -> set[str]:
 def arrows() -> list[tuple[str, str]]:
     """Imports between boxes, without those that follow from others."""
     edges: dict[str, set[str]] = {name: set() for name in parts()}
-    for name, imported in folders(IMPORTS).items():
+    for name, imported in folders(modules()).items():
         edges[box_of(name)] |= {box_of(one) for one in imported} - {box_of(name)}
     reached: dict[str, set[str]] = {}
 

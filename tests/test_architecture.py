@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -57,39 +59,69 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports(path: Path, *, top_only: bool = False) -> list[str]:
-    """Dotted names of all modules that a file imports; with `top_only` those that are imported with it: outside
-    functions, and not for type checkers alone."""
-    tree = ast.parse(path.read_text())
-    found = []
+@dataclass
+class Contents:
+    """What the tests ask of a file, so that each is parsed once."""
 
-    def visit(node):
+    imported: list[str] = field(default_factory=list)  # with the module: outside functions, not for type checkers alone
+    imported_later: list[str] = field(default_factory=list)
+    relative_imports: list[int] = field(default_factory=list)  # lines, as the next two
+    annotations: list[int] = field(default_factory=list)
+    bare_class_variables: list[int] = field(default_factory=list)
+    identifiers: set[str] = field(default_factory=set)
+
+
+@functools.cache
+def contents(text: str) -> Contents:
+    found = Contents()
+
+    def visit(node, imported):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
-                found.extend(alias.name for alias in child.names)
+                imported.extend(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{path}: relative import in line {child.lineno}; write it absolute"
-                found.extend([child.module, *(f"{child.module}.{alias.name}" for alias in child.names)])
+                if child.level:
+                    found.relative_imports.append(child.lineno)
+                else:
+                    imported.extend([child.module, *(f"{child.module}.{alias.name}" for alias in child.names)])
             elif isinstance(child, ast.Call) and getattr(child.func, "attr", "") == "import_module":
-                found.extend(a.value for a in child.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+                imported.extend(a.value for a in child.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+            elif isinstance(child, ast.AnnAssign) and ast.unparse(child.annotation).endswith("ClassVar"):
+                found.bare_class_variables.append(child.lineno)
+            elif isinstance(child, ast.Name):
+                found.identifiers.add(child.id)
+            elif isinstance(child, (ast.ClassDef, ast.FunctionDef)):
+                found.identifiers.add(child.name)
+            if isinstance(child, (ast.FunctionDef, ast.AnnAssign)):
+                found.annotations.append(child.lineno)
             lazy = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
             typed = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            if not (top_only and (lazy or typed)):
-                visit(child)
+            visit(child, found.imported_later if lazy or typed else imported)
 
-    visit(tree)
+    visit(ast.parse(text), found.imported)
     return found
+
+
+def imports(path: Path, *, top_only: bool = False) -> list[str]:
+    """Dotted names of all modules that a file imports; with `top_only` those that are imported with it."""
+    found = contents(path.read_text())
+    lines = found.relative_imports
+    assert not lines, f"{path}: relative imports in lines {lines}; write them absolute"
+    return found.imported if top_only else [*found.imported, *found.imported_later]
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_of(path): path for path in FILES}
-IMPORTS = {
-    name: {found for found in imports(path) if found in MODULES and found not in (name, "hf_video")}
-    for name, path in MODULES.items()
-}
+@functools.cache
+def modules() -> dict[str, set[str]]:
+    """For each module of the package those of the package that it imports."""
+    paths = {module_of(path): path for path in FILES}
+    return {
+        name: {found for found in imports(path) if found in paths and found not in (name, "hf_video")}
+        for name, path in paths.items()
+    }
 
 
 def circle(edges: dict[str, set[str]]) -> list[str]:
@@ -115,8 +147,8 @@ def folders(edges: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def test_there_is_no_circle():
-    assert not circle(IMPORTS)
-    assert not circle(folders(IMPORTS))
+    assert not circle(modules())
+    assert not circle(folders(modules()))
 
 
 def test_circles_are_found():
@@ -157,33 +189,38 @@ def test_any_tests_can_be_collected_together():
     assert not [path for path in TESTS.rglob("*.py") if "conftest" in imports(path)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-class TestFile:
-    def test_imports_go_down(self, path):
+def test_imports_go_down():
+    for path in FILES:
         part = part_of(path)
         for name in imports(path, top_only=part == "__init__"):
             pieces = name.split(".")
             if pieces[0] == "hf_video" and len(pieces) > 1 and pieces[1] in FLOOR:
-                assert FLOOR[pieces[1]] <= FLOOR[part], f"{part} imports {name}, which stands above it"
-            assert name != "hf_video.auto" or part in ("auto", "__init__", "cli"), f"{part} imports the registration"
+                assert FLOOR[pieces[1]] <= FLOOR[part], f"{path} imports {name}, which stands above it"
+            assert name != "hf_video.auto" or part in ("auto", "__init__", "cli"), f"{path} imports the registration"
 
-    def test_nothing_forbidden_is_imported(self, path):
-        assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN
+
+def test_nothing_forbidden_is_imported():
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imports(path)} & FORBIDDEN, path
         at_once = {name.split(".")[0] for name in imports(path, top_only=True)}
-        assert not at_once & (LAZY - {"flwr"} if path in OF_FLOWER else LAZY)
+        assert not at_once & (LAZY - {"flwr"} if path in OF_FLOWER else LAZY), path
 
-    def test_files_are_short(self, path):
-        assert len(path.read_text().splitlines()) <= 400
 
-    def test_annotations_are_lazy(self, path):
-        annotated = any(isinstance(n, (ast.FunctionDef, ast.AnnAssign)) for n in ast.walk(ast.parse(path.read_text())))
-        assert not annotated or "from __future__ import annotations" in path.read_text()
+def test_files_are_short():
+    lengths = {str(path): len(path.read_text().splitlines()) for path in FILES}
+    assert not {path: lines for path, lines in lengths.items() if lines > 400}
 
-    def test_class_variables_say_their_type(self, path):
-        """transformers evaluates the annotations of models; Python 3.10 refuses `ClassVar` without a type there."""
-        bare = [n.lineno for n in ast.walk(ast.parse(path.read_text()))
-                if isinstance(n, ast.AnnAssign) and ast.unparse(n.annotation).endswith("ClassVar")]  # fmt: skip
-        assert not bare
+
+def test_annotations_are_lazy():
+    for path in FILES:
+        annotated = contents(path.read_text()).annotations
+        assert not annotated or "from __future__ import annotations" in path.read_text(), path
+
+
+def test_class_variables_say_their_type():
+    """transformers evaluates the annotations of models; Python 3.10 refuses `ClassVar` without a type there."""
+    for path in FILES:
+        assert not contents(path.read_text()).bare_class_variables, path
 
 
 def test_video_knows_no_transformers():
@@ -194,10 +231,7 @@ def test_video_knows_no_transformers():
 def test_layers_know_no_models_name():
     names = [p.name for p in (ROOT / "models").iterdir() if p.is_dir() and not p.name.startswith("_")]
     for path in (ROOT / "layers").glob("*.py"):
-        tree = ast.parse(path.read_text())
-        identifiers = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
-            n.name for n in ast.walk(tree) if isinstance(n, (ast.ClassDef, ast.FunctionDef))
-        }
+        identifiers = contents(path.read_text()).identifiers
         assert not [i for i in identifiers for name in names if name in i.lower()], path
 
 
@@ -214,7 +248,11 @@ def test_the_checks_see_what_they_should(tmp_path):
     assert {"torchvision.ops", "decord"} <= set(imports(bad))
     assert imports(bad, top_only=True) == []
     bad.write_text("if TYPE_CHECKING:\n    import decord\nif x:\n    import timm\n")
-    assert (imports(bad), imports(bad, top_only=True)) == (["decord", "timm"], ["timm"])
+    assert (sorted(imports(bad)), imports(bad, top_only=True)) == (["decord", "timm"], ["timm"])
     bad.write_text("from . import x\n")
     with pytest.raises(AssertionError, match="relative"):
         imports(bad)
+    bad.write_text("class A:\n    x: ClassVar = 1\n    y: ClassVar[int] = 2\n    def f(self, z): return q\n")
+    seen = contents(bad.read_text())
+    assert (seen.bare_class_variables, seen.annotations) == ([2], [2, 3, 4])
+    assert seen.identifiers == {"A", "f", "q", "ClassVar", "int"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,6 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from hf_video.base.configuration import VideoConfig
-from hf_video.base.initialization import InitializesAllModules, with_owners
 from hf_video.base.losses import classification_loss
 from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.base.safe_weights import SafeWeights
@@ -41,6 +40,28 @@ def video_features(method: Callable[..., VideoFeatures]) -> Callable[..., VideoF
         return self.to_output(method(self, pixel_values, *args, **inputs), return_dict)
 
     return get_video_features
+
+
+def with_owners(owner: PreTrainedModel, module: nn.Module) -> Iterator[tuple[PreTrainedModel, nn.Module]]:
+    """All modules below and `module` itself, each with the model whose `_init_weights` knows it."""
+    for child in module.children():
+        yield from with_owners(child if isinstance(child, PreTrainedModel) else owner, child)
+    yield owner, module
+
+
+class InitializesAllModules:
+    """Mixed in before `PreTrainedModel`: modules without parameters of their own are initialised too."""
+
+    @torch.no_grad()
+    @init.guard_torch_init_functions()
+    def initialize_weights(self) -> None:
+        """As transformers does it for its own models. For others it passes by every module that has no parameters of
+        its own, and with it the initialisation of attentions, MLPs and whole models; that spares unguarded code of
+        users, and so it stays for classes that are derived from ours elsewhere."""
+        if not type(self).__module__.startswith("hf_video."):
+            return super().initialize_weights()
+        for owner, module in with_owners(self, self):
+            owner._initialize_weights(module)
 
 
 @torch.no_grad()

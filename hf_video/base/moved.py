@@ -36,7 +36,7 @@ _MOVES = (
     (
         "video",
         "video.augment",
-        "augment_affine:affine augment_checks:options augment_crops:crops augment_erasing:erasing "
+        "augment_affine:affine augment_checks:augmentation augment_crops:crops augment_erasing:erasing "
         "augment_labels:labels augment_ops:ops augment_options:checks augment_preview:preview mixing "
         "rand_augment temporal",
     ),

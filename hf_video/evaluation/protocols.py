@@ -32,7 +32,7 @@ from hf_video.evaluation.published_sampling import (
     whole_steps,
 )
 from hf_video.evaluation.ten_crops import ten_crop_processor
-from hf_video.models.published_inputs import SSV2_FRAMES, knows_ssv2
+from hf_video.models.published_inputs import SSV2_CLASSES, SSV2_FRAMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -223,7 +223,7 @@ def paper_protocol(
             'clips x crops, such as "5x3".'
         )
     published = dict(PAPERS[kind](config, processor))
-    usual = "ssv2" if "ssv2" in published and knows_ssv2(config) else next(iter(published))
+    usual = "ssv2" if "ssv2" in published and config.num_labels == SSV2_CLASSES else next(iter(published))
     name = usual if dataset is None else dataset_name(dataset)
     if name not in published:
         raise VideoOptionError(

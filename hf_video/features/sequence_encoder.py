@@ -30,19 +30,11 @@ from hf_video.clips.batching import DEFAULT_BATCH, run_videos
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.read import clip_processor, open_video, read_events
 from hf_video.clips.request import ClipRequest
-from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
-from hf_video.errors import (
-    CheckpointError,
-    DataError,
-    VideoError,
-    VideoOptionError,
-    check_choice,
-    check_count,
-    fault_kind,
-)
+from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError, check_choice, check_count
 from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
 from hf_video.features.embed import ModelLoader
-from hf_video.features.extraction import ClipVectors
+from hf_video.features.extraction import ClipVectors, skipped_video
 from hf_video.features.processes import process_pool, run_prepared
 from hf_video.features.sequences import FeatureSequence, grid_of
 from hf_video.video.flow.cache import file_identity
@@ -332,7 +324,7 @@ def extract_rows(encoder: SequenceEncoder, rows: Iterable[VideoRow]) -> Iterator
         if isinstance(one, FeatureSequence):
             yield one
         else:
-            yield Skipped(name, plain_reason(one, source, name), fault_kind(one))
+            yield skipped_video(name, one, source)
 
 
 def featured_rows(

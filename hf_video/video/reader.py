@@ -206,6 +206,8 @@ class VideoReader:
             FrameIndexError, DamagedVideoError: As in `get_frames`.
         """
         clips = [np.unique(_frame_numbers(clip, len(self), self._source.label)) for clip in clips]
+        if len(clips) == 1 and self._snap is None:
+            return map(self.get_frames, clips)
         groups = groups_of(clips, limit)
         if self._snap is None and is_better_in_one_pass(self._source, groups, limit):
             return clips_in_one_pass(self._source, clips, self._on_error)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_architecture import FLOORS, MODULES
+from test_architecture import FLOORS, modules
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -51,7 +51,7 @@ def test_pages_name_all_folders_and_nothing_that_is_gone(page, drawing):
     for path in re.findall(r"`((?:hf_video|tests|docs|benchmarks|examples)/[\w/.]*)`", text):
         assert (ROOT / path).exists(), f"{page} names {path}"
     for module in re.findall(r"`(hf_video(?:\.[a-z_]+)+)`", text):
-        assert module in MODULES or module.rpartition(".")[0] in MODULES, f"{page} names {module}"
+        assert module in modules() or module.rpartition(".")[0] in modules(), f"{page} names {module}"
 
 
 def test_floors_of_contributing_are_those_that_are_checked(drawing):

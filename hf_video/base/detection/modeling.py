@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from hf_video.base.detection.configuration import TemporalDetectionConfig
-from hf_video.base.initialization import InitializesAllModules
+from hf_video.base.modeling import InitializesAllModules
 from hf_video.base.safe_weights import SafeWeights
 from hf_video.errors import ModelInputError
 from hf_video.layers.segments import assign_targets, center_distance_iou_loss, pyramid_points, sigmoid_focal_loss

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from hf_video.base.initialization import InitializesAllModules
+from hf_video.base.modeling import InitializesAllModules
 from hf_video.base.safe_weights import SafeWeights
 from hf_video.errors import ModelInputError
 from hf_video.layers.segments import segment_iou

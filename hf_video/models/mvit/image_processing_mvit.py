@@ -14,8 +14,8 @@ from hf_video.models.published_inputs import (
     FAIR_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    SSV2_CLASSES,
     SSV2_FRAMES,
-    knows_ssv2,
     short_side,
 )
 
@@ -33,7 +33,7 @@ class MViTProcessing:
         if config.embed_dim == 144:  # MViTv2-L alone
             values |= {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
             values |= {"size": {"shortest_edge": short_side(config)}}
-        return values | (SSV2_FRAMES if knows_ssv2(config) else {})
+        return values | (SSV2_FRAMES if config.num_labels == SSV2_CLASSES else {})
 
 
 class MViTImageProcessor(MViTProcessing, VideoImageProcessor):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_FRAMES, knows_ssv2
+from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_CLASSES, SSV2_FRAMES
 
 
 class SlowFastProcessing:
@@ -20,7 +20,7 @@ class SlowFastProcessing:
 
     @classmethod
     def values_for(cls, config: Any) -> dict[str, Any]:
-        return SSV2_FRAMES if knows_ssv2(config) else {}
+        return SSV2_FRAMES if config.num_labels == SSV2_CLASSES else {}
 
 
 class SlowFastImageProcessor(SlowFastProcessing, VideoImageProcessor):

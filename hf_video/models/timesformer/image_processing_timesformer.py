@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_FRAMES, knows_ssv2
+from hf_video.models.published_inputs import FAIR_MEAN, FAIR_STD, SSV2_CLASSES, SSV2_FRAMES
 
 RATES = {16: 16, 96: 4}  # frames of a clip: frames at 30 a second from one to the next, else 32
 HOWTO100M_CLASSES = 1059
@@ -23,7 +23,7 @@ class TimesformerProcessing:
 
     @classmethod
     def values_for(cls, config: Any) -> dict[str, Any]:
-        if knows_ssv2(config):
+        if config.num_labels == SSV2_CLASSES:
             return SSV2_FRAMES | {"do_flip_channel_order": True}
         rate = 32 if config.num_labels == HOWTO100M_CLASSES else RATES.get(config.num_frames, 32)
         return {"sampler": "at_fps", "sampler_options": {"rate": rate}}

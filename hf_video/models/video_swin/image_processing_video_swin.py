@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, SSV2_FRAMES, knows_ssv2
+from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, SSV2_CLASSES, SSV2_FRAMES
 
 
 class VideoSwinProcessing:
@@ -18,7 +18,7 @@ class VideoSwinProcessing:
 
     @classmethod
     def values_for(cls, config: Any) -> dict[str, Any]:
-        return SSV2_FRAMES if knows_ssv2(config) else {}
+        return SSV2_FRAMES if config.num_labels == SSV2_CLASSES else {}
 
 
 class VideoSwinImageProcessor(VideoSwinProcessing, VideoImageProcessor):

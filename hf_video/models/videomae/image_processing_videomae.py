@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
-from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, knows_ssv2
+from hf_video.models.published_inputs import IMAGENET_MEAN, IMAGENET_STD, SSV2_CLASSES
 
 
 class VideoMAEProcessing:
@@ -18,7 +18,7 @@ class VideoMAEProcessing:
 
     @classmethod
     def values_for(cls, config: Any) -> dict[str, Any]:
-        return {} if knows_ssv2(config) else {"sampler": "dense", "sampler_options": {"stride": 4}}
+        return {} if config.num_labels == SSV2_CLASSES else {"sampler": "dense", "sampler_options": {"stride": 4}}
 
 
 class VideoMAEImageProcessor(VideoMAEProcessing, VideoImageProcessor):

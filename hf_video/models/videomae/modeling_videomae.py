@@ -116,7 +116,7 @@ class VideoMAEPreTrainedModel(VideoPreTrainedModel):
         """(time, rows, columns) of tubelets in a clip; raises ModelInputError unless they cover it exactly."""
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
-        t, p, q = self.config.patch
+        t, p, q = self.base_model.embeddings.patch_embeddings.patch
         if frames % t or height % p or width % q or 0 in (frames, height, width):
             raise ModelInputError(
                 f"A clip of {frames} frames of {height}x{width} pixels does not divide into tubelets of {t} frames of "

@@ -16,7 +16,7 @@ from hf_video.base.processing import (
     VideoVideoProcessor,
 )
 from hf_video.base.processing_config import normalize_setting
-from hf_video.models.published_inputs import HALF, knows_ssv2, short_side
+from hf_video.models.published_inputs import HALF, SSV2_CLASSES, short_side
 
 logger = logging.get_logger(__name__)
 
@@ -51,7 +51,7 @@ class VivitProcessing:
 
     @classmethod
     def values_for(cls, config: Any) -> dict[str, Any]:
-        if not knows_ssv2(config):
+        if config.num_labels != SSV2_CLASSES:
             return {}
         return {"sampler_options": {"stride": 1}, "size": {"shortest_edge": short_side(config) * 9 // 8}}
 
