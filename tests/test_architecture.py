@@ -255,4 +255,4 @@ def test_the_checks_see_what_they_should(tmp_path):
     bad.write_text("class A:\n    x: ClassVar = 1\n    y: ClassVar[int] = 2\n    def f(self, z): return q\n")
     seen = contents(bad.read_text())
     assert (seen.bare_class_variables, seen.annotations) == ([2], [2, 3, 4])
-    assert seen.identifiers == {"A", "f", "q", "ClassVar", "int"}
+    assert seen.identifiers == {"A", "f", "q", "x", "y", "ClassVar", "int"}

@@ -61,8 +61,15 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
 
 
 def ranks(scores: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Computes the place (N,) of each video's class in the order of its scores (N, C), 0 for the highest. Ties as in
-    `top_k_accuracy`."""
+    """Computes the place of each video's class in the order of its scores. Ties as in `top_k_accuracy`.
+
+    Args:
+        scores: (N, C), logits or probabilities.
+        labels: (N,), the class numbers.
+
+    Returns:
+        (N,), 0 for the highest score.
+    """
     scores, labels = _checked(scores, labels)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     earlier = np.arange(scores.shape[1]) < labels[:, None]
@@ -128,7 +135,15 @@ def macro_f1(confusion: ArrayLike) -> float:
 
 
 def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Computes the mean of -log p of each video's class, in nats, from probabilities (N, C), clipped at 1e-12."""
+    """Computes the mean of -log p of each video's class.
+
+    Args:
+        probabilities: (N, C), clipped at 1e-12.
+        labels: (N,), the class numbers.
+
+    Returns:
+        Nats, 0 or more.
+    """
     probabilities, labels = _checked_probabilities(probabilities, labels)
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     return float(-np.log(np.clip(own, SMALLEST, 1.0)).mean())
@@ -176,7 +191,14 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    """Computes `reliability(...).error`. At 0, 80 % of the predictions made with 80 % confidence are right."""
+    """Computes how far confidence is from accuracy: at 0, 80 % of the predictions made with 80 % confidence are right.
+
+    Args:
+        probabilities, labels, bins: As in `reliability`.
+
+    Returns:
+        A share from 0 to 1, `reliability(...).error`.
+    """
     return reliability(probabilities, labels, bins).error
 
 
@@ -248,7 +270,16 @@ def _thresholds(scores: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.n
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Computes the confidence interval of an accuracy of `right` of `total` (Wilson 1927), 95 % for `z` = 1.96."""
+    """Computes the confidence interval of an accuracy (Wilson 1927).
+
+    Args:
+        right: Right answers.
+        total: All answers, at least 1.
+        z: Standard deviations of the normal distribution; 1.96 for 95 %.
+
+    Returns:
+        The shares between which the accuracy lies.
+    """
     if not 0 <= right <= total or total < 1:
         raise MetricError(
             f"{right} right answers of {total} are not a share: it takes 0 <= right <= total and total >= 1."

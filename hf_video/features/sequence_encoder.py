@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from hf_video.clips.batching import DEFAULT_BATCH, run_videos
 from hf_video.clips.grid import FeatureGrid, parse_grid
 from hf_video.clips.read import clip_processor, open_video, read_events
 from hf_video.clips.request import ClipRequest
-from hf_video.data.rows import Skipped, VideoRow, VideoRows
+from hf_video.data.rows import VideoRows
 from hf_video.errors import CheckpointError, DataError, VideoError, VideoOptionError, check_choice, check_count
 from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
 from hf_video.features.embed import ModelLoader
@@ -310,23 +310,6 @@ def extract_sequences(
         yield one
 
 
-def extract_rows(encoder: SequenceEncoder, rows: Iterable[VideoRow]) -> Iterator[FeatureSequence | Skipped]:
-    """Yields the features of each row's video, or what is wrong with one that can't be read; rows of one name are one
-    video, whose features are made once, where the first of them stands.
-
-    Args:
-        encoder: As for `extract_sequences`.
-        rows: Of `load_videos` and its kin.
-    """
-    sources = {row.name: row.source for row in rows}
-    found = extract_sequences(encoder, list(sources.values()), on_error="return")
-    for (name, source), one in zip(sources.items(), found, strict=True):
-        if isinstance(one, FeatureSequence):
-            yield one
-        else:
-            yield skipped_video(name, one, source)
-
-
 def featured_rows(
     encoder: SequenceEncoder, rows: VideoRows, make: Callable[[FeatureSequence], Made]
 ) -> tuple[VideoRows, list[Made], list[str]]:
@@ -341,15 +324,16 @@ def featured_rows(
         The rows of the videos that can be read, what `make` returned for the video of each of them, and a sentence for
         each video that can't be read.
     """
-    names = list(dict.fromkeys(row.name for row in rows))
+    sources = {row.name: row.source for row in rows}  # rows of one name are one video
+    found = extract_sequences(encoder, list(sources.values()), on_error="return")
+    bar = tqdm(found, total=len(sources), desc="features", unit="video", disable=None)
     made, remarks = {}, []
-    bar = tqdm(extract_rows(encoder, rows), total=len(names), desc="features", unit="video", disable=None)
-    for name, one in zip(names, bar, strict=True):
+    for (name, source), one in zip(sources.items(), bar, strict=True):
         if isinstance(one, FeatureSequence):
             made[name] = make(one)
         else:
-            rows.skipped.append(one)
-            remarks.append(f"{name} is left out: {one.reason}")
+            rows.skipped.append(skipped_video(name, one, source))
+            remarks.append(f"{name} is left out: {rows.skipped[-1].reason}")
     kept = rows.select(number for number, row in enumerate(rows) if row.name in made)
     return kept, [made[row.name] for row in kept], remarks
 

@@ -83,12 +83,26 @@ class FeatureSequence:
         return np.interp(np.stack([first, first + self.grid.num_frames], axis=1), *self.timeline.T)
 
     def to_seconds(self, positions: ArrayLike) -> np.ndarray:
-        """Positions on the grid (the middle of clip g is position g), of any shape, as seconds within the video."""
+        """Converts positions on the grid to seconds.
+
+        Args:
+            positions: Of any shape; the middle of clip g is position g.
+
+        Returns:
+            Seconds within the video, float64 of that shape.
+        """
         frames = np.asarray(positions, dtype=np.float64) * self.grid.stride + 0.5 * self.grid.num_frames
         return np.interp(frames, *self.timeline.T)
 
     def to_steps(self, seconds: ArrayLike) -> np.ndarray:
-        """Seconds, of any shape, as positions on the grid; times beyond the video go on at its average rate."""
+        """Converts seconds to positions on the grid.
+
+        Args:
+            seconds: Of any shape; times beyond the video go on at its average rate.
+
+        Returns:
+            Positions, float64 of that shape.
+        """
         seconds, (start, end) = np.asarray(seconds, dtype=np.float64), self.bounds
         rate = self.timeline[-1, 0] / (end - start)
         frames = np.interp(seconds, self.timeline[:, 1], self.timeline[:, 0])

@@ -130,9 +130,10 @@ class TestNamedStream:
 
 
 def test_python_exits_quietly_with_a_reader_open(odd):
-    """Names of modules may be gone when the last objects are."""
+    """Names of modules may be gone when the last objects are. (No models are registered, as in the command.)"""
     code = (
-        "import builtins; from hf_video.video import VideoReader\n"
+        "import builtins, hf_video_command; hf_video_command.running = True\n"
+        "from hf_video.video import VideoReader\n"
         f"builtins.kept = VideoReader({str(odd('h264_b'))!r}); kept.get_frames([3])\n"
         "builtins.walk = iter(kept); next(walk); kept.me = kept; print(len(kept))"
     )

@@ -183,7 +183,16 @@ class _Prints:
 def find_duplicates(
     videos: list[ListedVideo], *, content: bool = True, prints: _Prints | None = None
 ) -> list[Duplicates]:
-    """Groups of the same video: first those that are equal to the byte, then those that show the same."""
+    """Finds videos that are there more than once.
+
+    Args:
+        videos: Of a listing, inspected or not.
+        content: Whether videos that show the same are found too, besides files that are equal to the byte.
+        prints: Fingerprints that are known already.
+
+    Returns:
+        Groups of two or more: first those that are equal to the byte, then those that show the same.
+    """
     exact = _equal_bytes(videos)
     groups = [Duplicates(tuple(videos[i].name for i in group), True) for group in exact]
     if not content:

@@ -240,9 +240,18 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
 
     @classmethod
     def from_streams(cls, spatial, temporal, **config_changes) -> TwoStreamForVideoClassification:
-        """One model of the spatial stream of one and the temporal stream of another, in eval mode; they may be models
-        of a single stream. `config_changes` are fields of the configuration, such as `fusion`; labels are those of
-        `spatial`. A fusion by convolution starts fresh. Raises ConfigError where a stream or the labels don't fit."""
+        """Makes one model of the spatial stream of one and the temporal stream of another.
+
+        Args:
+            spatial, temporal: Models with these streams, or of a single stream; labels are those of `spatial`.
+            config_changes: Fields of the configuration, such as `fusion`. A fusion by convolution starts fresh.
+
+        Returns:
+            The model, in eval mode.
+
+        Raises:
+            ConfigError: A stream is missing, or the numbers of classes differ.
+        """
         for name, model in (("spatial", spatial), ("temporal", temporal)):
             if getattr(model.two_stream, name, None) is None:
                 raise ConfigError(f"The model given as {name}= has no {name} stream.")

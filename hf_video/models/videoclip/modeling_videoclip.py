@@ -174,15 +174,18 @@ class VideoCLIPModel(VideoPreTrainedModel):
         segment_features: torch.Tensor | None = None,
         **flags: bool | None,
     ) -> VideoFeatures:
-        """Clips (B, T, C, H, W) -> `pooler_output` (B, D), in the space of the texts, of unit length where the model
-        compares cosines; and `feature_map`, (B, T, 1, 1, D) for frame encoders.
+        """Encodes clips.
 
-        `last_hidden_state` (B, T·L, D') holds the L tokens of every frame (segment) in turn, as the tower left them;
-        `hidden_states` and `attentions` (`output_hidden_states=True`, `output_attentions=True`) are the tower's, which
-        has every frame in a row of its own.
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised.
+            video_mask: (B, T), or (B, segments), 0 where a clip was padded.
+            segment_features: (B, segments, D), vectors that were made before, in place of `pixel_values`.
+            flags: `output_hidden_states` and `output_attentions` give the tower's, every frame in a row of its own.
 
-        `video_mask` (B, T), or (B, segments), is 0 where a clip was padded. `segment_features` (B, segments, D) are
-        vectors that were made before, in place of `pixel_values`. With `temporal="tight"` there is no vector.
+        Returns:
+            `pooler_output` (B, D) in the space of the texts, of unit length where the model compares cosines (none with
+            `temporal="tight"`); `feature_map`, (B, T, 1, 1, D) for frame encoders; `last_hidden_state` (B, T·L, D'),
+            the L tokens of every frame (segment) in turn, as the tower left them.
         """
         if self.config.sees_clips:
             self.check_input(pixel_values)
@@ -238,8 +241,16 @@ class VideoCLIPModel(VideoPreTrainedModel):
         return_dict: bool | None = None,
         **inputs,
     ) -> TextFeatures | tuple:
-        """Token ids (N, L) -> `pooler_output` (N, D), and `projected`, the same before normalisation. `inputs` are the
-        text tower's: `token_type_ids`, `output_hidden_states`, `output_attentions`."""
+        """Encodes texts.
+
+        Args:
+            input_ids, attention_mask: Tokens (N, L); 1 in the mask is a word, 0 padding.
+            return_dict: False for a tuple; None takes the configuration's.
+            inputs: Of the text tower: `token_type_ids`, `output_hidden_states`, `output_attentions`.
+
+        Returns:
+            `pooler_output` (N, D), and `projected`, the same before normalisation.
+        """
         states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **inputs)
         pooling = self.config.text_pooling
         if pooling == "pooler":
@@ -315,8 +326,16 @@ class VideoCLIPModel(VideoPreTrainedModel):
         return self.to_output(output, return_dict)
 
     def similarity(self, text: torch.Tensor, video: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Scores (N, V) of what the towers gave: vectors (N, D) and (V, D); for "tight" projected texts (N, D) and
-        frames (V, T, D) with their mask (V, T)."""
+        """Compares what the towers gave.
+
+        Args:
+            text: Vectors (N, D); for "tight" projected ones.
+            video: Vectors (V, D); for "tight" those of frames (V, T, D).
+            mask: For "tight" (V, T), 0 where a clip was padded.
+
+        Returns:
+            Scores (N, V).
+        """
         if self.config.temporal == "tight":
             return self.temporal_head(text, video, mask)
         logits = text @ video.t()

@@ -46,11 +46,23 @@ def preview_sheet(
     frames_per_clip: int = 6,
     title: str = "",
 ) -> Image.Image:
-    """A contact sheet: of the first clip every step that is switched on, each by itself; then all steps together, for
-    each clip. What is rare (erasing in a quarter of the clips) is drawn until it happens; its note says how rare it is.
+    """Draws what an augmentation does: each step that is switched on by itself, of the first clip; then all steps
+    together, of each clip. What is rare (erasing in a quarter of the clips) is drawn until it happens; its note says
+    how rare it is.
 
-    `labels` are the class names: the sheet shows whether flipping is safe for them. Raises VideoArrayError for no
-    clips, and what the augmentation raises for a clip that it can't take.
+    Args:
+        clips: At least one.
+        augmentation, temporal, mixing: What is done to them.
+        labels: The class names; the sheet shows whether flipping is safe for them.
+        seed: Of what is drawn.
+        frames_per_clip: Pictures of each clip.
+        title: Stands above.
+
+    Returns:
+        A contact sheet.
+
+    Raises:
+        VideoArrayError: There are no clips, or one that the augmentation can't take.
     """
     if not clips:
         raise VideoArrayError("A preview needs at least one clip.")

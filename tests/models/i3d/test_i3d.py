@@ -30,9 +30,9 @@ class I3DContract(ModelContract):
     clip = (10, 40, 64)
     tokens = 2 * 2 * 2
 
-    def model(self, head, mixed=modeling_i3d.MIXED, **changes):
+    def make_model(self, head, mixed=modeling_i3d.MIXED, **changes):
         with patch.object(modeling_i3d, "MIXED", mixed):
-            return super().model(head, **changes)
+            return super().make_model(head, **changes)
 
 
 class TestInception(I3DContract):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from contract import BoxContract, ModelContract
 
 import hf_video
@@ -41,7 +42,8 @@ class TestSlowFast(ModelContract):
 
 class TestSlowFastBoxes(BoxContract, TestSlowFast):
     """With a last stage that keeps its size, and a non-local block. (Dilation has its test against the official
-    numbers: adapters of peft 0.21 leave it out of their convolutions, so that their maps have another size.)"""
+    numbers: adapters of peft 0.21 leave it out of their convolutions, so that their maps have another size.) Default
+    tests make graphs of the two pathways above and of the head, with a non-local block, below."""
 
     classes = ("SlowFastForSpatioTemporalActionDetection",)
     tiny: ClassVar = {
@@ -51,17 +53,26 @@ class TestSlowFastBoxes(BoxContract, TestSlowFast):
         "nonlocal_normalization": "softmax",
         "box_resolution": 3,
     }
-    shallow: ClassVar = {"depths": [1, 1]}
+
+    @pytest.mark.slow
+    def test_compile_dynamic_batch_with_hidden_states(self):
+        super().test_compile_dynamic_batch_with_hidden_states()
+
+    @pytest.mark.slow
+    def test_export_with_dynamic_batch(self, graph):
+        super().test_export_with_dynamic_batch(graph)
 
 
 class TestSlowBoxes(BoxContract, TestSlowFast):
-    """Without a fast pathway; maximum over time, context, two layers."""
+    """Without a fast pathway; a non-local block, maximum over time, context, two layers."""
 
     variant = True
     classes = ("SlowFastForSpatioTemporalActionDetection",)
     tiny: ClassVar = {
         **TestSlowFast.tiny,
         "fast_pathway": False,
+        "nonlocal_blocks": [[], [0]],
+        "nonlocal_normalization": "softmax",
         "box_time_pool": "max",
         "box_context": True,
         "box_layers": 2,
