@@ -15,6 +15,7 @@ from hf_video.training.arguments import VideoTrainingArguments
 from hf_video.training.recipes import load_recipe, override_recipe, recipe_names
 from hf_video.training.runs.anomalies import AnomalyTraining
 from hf_video.training.runs.detection import DetectorTraining
+from hf_video.training.runs.end_to_end import EndToEndTraining
 from hf_video.training.runs.moments import MomentTraining
 from hf_video.training.runs.run import Task
 from hf_video.training.runs.spatio_temporal import SpatioTemporal
@@ -169,7 +170,9 @@ def test_every_field_exists(name, tmp_path):
     recipe = load_recipe(name)
     settings = {**recipe["training"], "use_cpu": True}
     arguments = VideoTrainingArguments(str(tmp_path), report_to="none", **settings)
-    assert set(recipe["data"]) <= set(TASKS.get(recipe.get("task"), Task).data_fields)
+    end_to_end = recipe.get("model_type") == "adatad"
+    task = EndToEndTraining if end_to_end else TASKS.get(recipe.get("task"), Task)
+    assert set(recipe["data"]) <= set(task.data_fields)
     if recipe.get("task") == "spatio-temporal-detection":
         from_options(BoxAugmentation, recipe["augmentation"])
     else:
@@ -181,7 +184,7 @@ def test_every_field_exists(name, tmp_path):
     if "model_type" in recipe:
         row = (hf_video.MODELS | DETECTORS)[recipe["model_type"]]
         known = {"classifier_dropout", *(field.name for field in fields(row.load(row.config)))}
-        if recipe["model_type"] == "adatad":  # of its detector too
+        if end_to_end:  # of its detector too
             known |= {field.name for field in fields(ActionFormerConfig)}
         assert set(recipe["model"]) <= known
 
