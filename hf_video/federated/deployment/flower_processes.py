@@ -251,9 +251,6 @@ def supernode() -> None:
     from flwr.supernode.cli import flower_supernode
 
     _with_parent("flower-supernode")
-    if "process" in sys.argv:
-        port = sys.argv[sys.argv.index("--port") + 1]
-        start_process("executor", ["--insecure", "--runtime-api-address", f"127.0.0.1:{port}"], Path.cwd(), sys.stdout)
     read = fleet_http_connection.fab_from_proto
 
     def read_program(message: Any) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 from hf_video.errors import FederatedError, OutputError, near_path, unknown_name
 from hf_video.federated.deployment.certificates import SITE_NAME
 from hf_video.federated.deployment.flower_processes import REFUSED_PROGRAM, import_flower, start_process
-from hf_video.federated.limits import SiteLimits
+from hf_video.federated.deployment.limits import SiteLimits
 
 ACCEPTED, LOG, NODE = "accepted", "supernode.log", "node.toml"
 # A server counts on a client for up to 60 s after it was killed, and refuses another with its key for so long. It says
@@ -149,8 +149,10 @@ class SiteProcess:
         patience: float | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
-        self.site, self.port, self.patience, self.tell = site, port, patience, tell
+        self.site, self.patience, self.tell = site, patience, tell
+        self.port = port or free_port()
         self.process: subprocess.Popen[str] | None = None
+        self.executor: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
         """Runs until it is interrupted.
@@ -183,7 +185,8 @@ class SiteProcess:
                     )
                 time.sleep(1.0 if outcome == "connected" else _AGAIN_AFTER)
         finally:
-            self._stop()
+            stop_process(self.process)
+            stop_process(self.executor)
 
     def _prepare(self) -> None:
         """Writes what Flower's process is told, which holds nothing that leaves the site."""
@@ -208,12 +211,16 @@ class SiteProcess:
         site, log = self.site, self.site.folder / LOG
         arguments = ["--root-certificates", str(site.root), "--superlink", site.server]
         arguments += ["--auth-supernode-private-key", str(site.key), "--node-config", str(site.folder / NODE)]
-        arguments += ["--host", "127.0.0.1", "--port", str(self.port or free_port())]
+        arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         # Forks are safe on Linux; elsewhere Flower starts a new process for each message.
-        arguments += ["--isolation", "process" if sys.platform == "linux" else "subprocess"]
+        forks = sys.platform == "linux"
+        arguments += ["--isolation", "process" if forks else "subprocess"]
         begin = log.stat().st_size if log.exists() else 0
         with log.open("a", encoding="utf-8") as output:
             self.process = start_process("supernode", arguments, site.folder / "flower", output)
+            if forks and (self.executor is None or self.executor.poll() is not None):
+                where = ["--insecure", "--runtime-api-address", f"127.0.0.1:{self.port}"]
+                self.executor = start_process("executor", where, site.folder / "flower", output)
         connected, waits_since, waits = False, time.monotonic(), False
         while self.process.poll() is None:
             time.sleep(_LOOK)
@@ -224,12 +231,12 @@ class SiteProcess:
             if connected:
                 (site.folder / ACCEPTED).touch()
             elif _UNTRUSTED.search(text):
-                self._stop()
+                stop_process(self.process)
             elif not waits and time.monotonic() - waits_since > _WAITS_AFTER:
                 waits = True
                 self.tell(f"waiting for {site.server}")
             elif until is not None and time.monotonic() > until:
-                self._stop()
+                stop_process(self.process)
         text = _text_from(log, begin)
         if _UNTRUSTED.search(text) and not connected:
             raise FederatedError(
@@ -258,9 +265,6 @@ class SiteProcess:
             )
         why = "; it may count on the process that was killed for up to a minute" if lately else ""
         self.tell(f"the server refuses this site{why}; trying again in {_AGAIN_AFTER:g} s")
-
-    def _stop(self) -> None:
-        stop_process(self.process)
 
 
 def stop_process(process: subprocess.Popen[str] | None, seconds: float = 10.0) -> None:

@@ -13,8 +13,8 @@ from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.deployment.certificates import make_keys
+from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.deployment.site import read_site
-from hf_video.federated.limits import SiteLimits
 from hf_video.federated.messages.payload import Payload
 
 
