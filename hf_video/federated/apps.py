@@ -19,9 +19,9 @@ from hf_video.base.written_files import write_json
 from hf_video.errors import FederatedError, HFVideoError
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.messages.exchange import Exchange
 from hf_video.federated.messages.payload import from_record, to_record
-from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.rounds import RoundReport
 from hf_video.federated.secure.options import SiteKeys
 from hf_video.federated.secure.protocol import KINDS

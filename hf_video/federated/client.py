@@ -15,9 +15,9 @@ from hf_video.errors import FederatedError, HFVideoError
 from hf_video.federated.arrays import Arrays, to_arrays, to_tensors
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.data.feature_shift import Appearance
+from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.messages.compression import compress_payload, parse_compression
 from hf_video.federated.messages.payload import Payload, Value
-from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.rules.strategies import ClientResult
 from hf_video.federated.secure.client import SecureClient
 from hf_video.federated.secure.encrypted import KEEP_MODEL, open_task, seal_answer

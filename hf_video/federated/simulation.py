@@ -30,9 +30,9 @@ from hf_video.federated.trainers import ClientTask, FederatedModel, VideoLocalTr
 from hf_video.training.runs.run import Task
 
 if TYPE_CHECKING:
-    from hf_video.federated.messages.local_grid import Fault
+    from hf_video.federated.messages.local_grid import Fault, LocalGrid
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 def simulate(
@@ -61,7 +61,8 @@ def simulate(
         partition: Who has which videos, see `parse_partition`, or a file of `hf-video federated partition`.
         test_size: Share of each client's videos that it is evaluated on, of each class; 0 for none.
         shift: How unlike each other the clients' videos look, see `Appearance.of_client`; 0 leaves them as they are.
-        engine: "local": clients one after the other in this process.
+        engine: "local": clients one after the other in this process; "ray": several at once, in processes of Ray, with
+            the same result.
         faults: What goes wrong, see `Fault`.
         on_round: Told of each round.
         resume, overwrite: Go on with the run in `output`, or put a new one in its place.
@@ -81,20 +82,20 @@ def simulate(
         shutil.rmtree(output)
     model = FederatedModel(config, task)
     models = {config.digest(): model}
-    runtimes = {}
+    sites = {}
     names = [client_name(number, len(parts)) for number in range(len(parts))]
     keys = make_site_keys(config, names, output / "clients" / SHARED_KEY)
     for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
         appearance = Appearance.of_client(name, shift, seed=config.seed) if shift else None
-        site = Site(name, with_splits(task, splits), output / "clients" / name, keys=keys[name], appearance=appearance)
-        runtimes[name] = ClientRuntime(site, models)
-    exchange = Exchange(make_grid({name: one.handle for name, one in runtimes.items()}, faults))
+        folder = output / "clients" / name
+        sites[name] = Site(name, with_splits(task, splits), folder, keys=keys[name], appearance=appearance)
+    grid = make_grid(sites, models, faults, engine)
     shared = keys[names[0]].shared
-    with modules_left_alone():
+    with modules_left_alone(), contextlib.closing(grid):
         return run_federation(
             config,
-            exchange,
+            Exchange(grid),
             output,
             model=model,
             measure=server_measure(config, task, model, output),
@@ -131,14 +132,21 @@ def make_site_keys(config: FederatedConfig, names: Sequence[str], shared: Path) 
     return dict.fromkeys(names, SiteKeys())
 
 
-def make_grid(handlers: Mapping[str, Any], faults: Sequence[Fault]) -> Any:
+def make_grid(
+    sites: Mapping[str, Site], models: dict[str, FederatedModel], faults: Sequence[Fault], engine: str
+) -> LocalGrid:
+    """The engine's grid; `models` are shared by clients of this process."""
     try:
         from hf_video.federated.messages.local_grid import LocalGrid
     except ImportError as error:
         raise BackendError(
             "Federated learning needs Flower (Python 3.11 or newer): pip install 'hf_video[federated]'"
         ) from error
-    return LocalGrid(handlers, faults)
+    if engine == "ray":
+        from hf_video.federated.messages.ray_grid import RayGrid
+
+        return RayGrid(sites, faults)
+    return LocalGrid({name: ClientRuntime(site, models).handle for name, site in sites.items()}, faults)
 
 
 def hold_out(rows: VideoRows, share: float, seed: int) -> dict[str, VideoRows]:

@@ -79,7 +79,8 @@ class LocalGrid(Grid):
         return list(range(1, len(self.clients) + 1))
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        return [self._deliver(number, message) for number, message in enumerate(messages)]
+        waiting = [self._deliver(number, message) for number, message in enumerate(messages)]
+        return [finish() for finish in waiting]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         return [self._replies.pop(one) for one in message_ids if one in self._replies]
@@ -87,24 +88,38 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         return self.pull_messages(self.push_messages(messages))
 
-    def _deliver(self, number: int, message: Message) -> str:
+    def close(self) -> None:
+        """Frees what was taken for the clients: nothing in one process."""
+
+    def call(self, client: str, kind: str, payload: Payload) -> Callable[[], Payload | None]:
+        """Gives a client its message; what is returned waits for the answer, None from a client that died."""
+        return lambda: self.handlers[client](kind, payload)
+
+    def _deliver(self, number: int, message: Message) -> Callable[[], str]:
+        """Hands a message over; what is returned waits until the reply is there, and names it."""
         client = self.clients[message.metadata.dst_node_id - 1]
         kind = message.metadata.message_type
         occurrence = self.seen[client, kind] = self.seen.get((client, kind), 0) + 1
         fault = self.faults.get((client, kind, occurrence))
         name = f"{client}/{kind}/{occurrence}/{number}"
         message.metadata.__dict__["_message_id"] = name  # as Flower's own grids do
-        sender = TaskIdentity.node_id
-        if fault == "error":  # the server's own node tells of one that died
-            reply = self._replies[name] = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
-            reply.metadata.__dict__["_src_node_id"] = sender
+        lost = isinstance(fault, str)
+        answer = (lambda: None) if lost else self.call(client, kind, from_record(message.content))
+
+        def finish() -> str:
+            sender = TaskIdentity.node_id
+            try:
+                TaskIdentity.node_id = message.metadata.dst_node_id
+                payload = answer()
+                if payload is not None:
+                    payload = fault(payload) if callable(fault) else payload
+                    self._replies[name] = Message(to_record(payload), reply_to=message)
+                elif fault != "drop":  # the server's own node tells of one that died
+                    reply = Message(Error(_NODE_UNAVAILABLE, "Node Unavailable"), reply_to=message)
+                    reply.metadata.__dict__["_src_node_id"] = sender
+                    self._replies[name] = reply
+            finally:
+                TaskIdentity.node_id = sender
             return name
-        try:
-            TaskIdentity.node_id = message.metadata.dst_node_id
-            if fault != "drop":
-                answer = self.handlers[client](kind, from_record(message.content))
-                answer = fault(answer) if callable(fault) else answer
-                self._replies[name] = Message(to_record(answer), reply_to=message)
-        finally:
-            TaskIdentity.node_id = sender
-        return name
+
+        return finish

@@ -16,7 +16,7 @@ from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site, task_payload
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.limits import SiteLimits
+from hf_video.federated.deployment.limits import SiteLimits
 from hf_video.federated.messages.exchange import Exchange
 from hf_video.federated.messages.local_grid import Fault, LocalGrid
 from hf_video.federated.messages.payload import Payload
