@@ -232,7 +232,7 @@ def read_federation(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(values, dict) or not isinstance(values.get("simulation", {}), dict):
         raise FederatedError(f"{path} holds no fields of a federation, such as `model: videomae`.")
     simulation = values.pop("simulation", {})
-    known = ("data", "clients", "partition", "test_size", "output", "engine")
+    known = ("data", "clients", "partition", "test_size", "shift", "output", "engine")
     if unknown := [name for name in simulation if name not in known]:
         raise FederatedError(unknown_name("A simulation has no field", unknown[0], known))
     return values, simulation

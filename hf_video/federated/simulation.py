@@ -170,7 +170,7 @@ def server_measure(
     """Measures models on the test split; None where there is none, where clients keep a part of the model, or
     where they alone can open it."""
     test = task.splits.get("test")
-    if test is None or not len(test) or model.initial or isinstance(config.secure_options(), Encryption):
+    if test is None or not len(test) or model.own() or isinstance(config.secure_options(), Encryption):
         return None
     held = with_splits(task, {"train": task.splits["train"], "validation": test})
     store = PersonalStore(output / "server")

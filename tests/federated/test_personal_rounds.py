@@ -140,6 +140,14 @@ def test_a_new_client_begins_with_the_norms_of_those_who_trained(tmp_path, rows)
         assert torch.equal(own_model(tmp_path, new)[name], value)
 
 
+def test_a_frozen_backbone_is_nobody_s_own(tmp_path, rows):
+    """What is never trained isn't kept by each client anew, and the server can measure the whole model."""
+    lora = {"r": 2, "target_modules": ["query"]}
+    summary = federation(tmp_path, rows, {"lora": lora, "rounds": 1})
+    assert 0 <= summary["metrics"]["server_accuracy"] <= 1
+    assert not list((tmp_path / "run" / "clients").glob("*/own-*"))
+
+
 def test_clients_whose_videos_look_different(tmp_path, rows, plain):
     summary = federation(tmp_path, rows, {}, shift=2.0)
     assert summary["sha256"] != plain["sha256"]
