@@ -6,7 +6,6 @@ FedBN). For simulations: real sites bring such a shift with them.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -99,9 +98,8 @@ class ShiftedDataset(VideoDataset):
     @classmethod
     def of(cls, dataset: VideoDataset, appearance: Appearance) -> ShiftedDataset:
         """The same samples as those of a data set, but for their appearance; both share the number of the epoch."""
-        shifted = copy.copy(dataset)
-        shifted.__class__ = cls
-        shifted.appearance = appearance
+        shifted = cls.__new__(cls)
+        vars(shifted).update(vars(dataset), appearance=appearance)
         return shifted
 
     def _inputs(
