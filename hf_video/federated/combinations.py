@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hf_video.errors import FederatedError
 
 SINGLE_ANSWERS = ("median", "trimmed_mean", "krum")
-SERVER_OPTIMIZERS = ("fedavgm", "fedadagrad", "fedadam", "fedyogi")
+MEANS = ("fedavg", "fedprox")  # whose server has nothing to do but to add
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ RULES: tuple[tuple[Callable[[Combination], bool], str], ...] = (
     ),
     # -- homomorphic encryption: the server has no model either --
     (
-        lambda it: it.secure == "he" and it.strategy in SERVER_OPTIMIZERS,
-        "{strategy} keeps moments of the model's changes on the server, which under secure=he can't open them: use "
-        "fedavg or fedprox, or secagg.",
+        lambda it: it.secure == "he" and it.strategy not in MEANS,
+        "{strategy} makes more of the clients' answers than their mean, and under secure=he the server can't open "
+        "them: use fedavg or fedprox, or secagg.",
     ),
     (
         lambda it: it.secure == "he" and it.server_evaluation,

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_video.base.written_files import read_json
 from hf_video.errors import FederatedError, pluralize
-from hf_video.federated.rounds import AUDIT, HISTORY, RoundReport
+from hf_video.federated.rounds import ALL, AUDIT, HISTORY, RoundReport
 
 COLUMNS = ("round", "clients", "loss", "accuracy", "worst", "server", "sent", "received", "seconds")
 
@@ -35,13 +35,15 @@ def header() -> str:
 def format_round(report: RoundReport) -> str:
     """A round in a line, and below it why clients failed."""
     accuracy = [one["accuracy"] for one in report.evaluation.values() if "accuracy" in one]
-    asked = len(report.clients) + len(report.failed)
+    # Under secure sums a client may be in the sum and fail after it.
+    asked = len({*report.clients, *report.failed})
+    worst = None if ALL in report.evaluation else min(accuracy, default=None)
     cells = [
         str(report.round),
         f"{len(report.clients)}/{asked}",
         _number(report.metrics.get("loss"), "{:.4f}"),
         _number(np.mean(accuracy) if accuracy else None, "{:.1%}"),
-        _number(min(accuracy, default=None), "{:.1%}"),
+        _number(worst, "{:.1%}"),
         _number(report.metrics.get("server_accuracy"), "{:.1%}"),
         f"{report.bytes_down / 1e6:.2f}",
         f"{report.bytes_up / 1e6:.2f}",

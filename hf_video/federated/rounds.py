@@ -38,6 +38,7 @@ from hf_video.federated.trainers import ClientTask
 
 CONFIG, HISTORY, AUDIT, ROUNDS = "federation.json", "history.json", "audit.jsonl", "rounds"
 _KEPT = 2
+ALL = "all clients"  # whose numbers a secure sum has, in place of a client's name
 Measure = Callable[[Arrays], Mapping[str, float]]
 
 

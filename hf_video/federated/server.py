@@ -20,7 +20,7 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.messages.exchange import ClientFailure, Exchange
 from hf_video.federated.messages.payload import Payload
 from hf_video.federated.privacy.statement import statement_of_clients
-from hf_video.federated.rounds import FederatedRun, Measure, RoundReport
+from hf_video.federated.rounds import ALL, FederatedRun, Measure, RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.runs import EncryptedRun, make_run
 from hf_video.federated.trainers import FederatedClassification, FederatedModel
@@ -143,8 +143,10 @@ def privacy_facts(run: FederatedRun) -> dict[str, Any] | None:
 def summarize_evaluation(report: RoundReport) -> dict[str, dict[str, float]]:
     """What clients measured on their own videos: the mean, each client alike, the worst and the best, the standard
     deviation ("spread"), and what nine clients of ten reach ("p10"). Under a personal rule numbers are those of the
-    clients' own models, and "common_…" those of the server's.
+    clients' own models, and "common_…" those of the server's. Of a secure sum there is the mean alone, by videos.
     """
+    if ALL in report.evaluation:
+        return {name: {"mean": value} for name, value in report.evaluation[ALL].items() if name != "num_examples"}
     wanted = {f"{whose}{name}" for whose in ("", "common_") for name in ("accuracy", "loss")}
     names = {name for one in report.evaluation.values() for name in one} & wanted
     result = {}

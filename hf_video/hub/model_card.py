@@ -333,7 +333,8 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
         for which, value in values.items()
     ]
     if measured:
-        yield "What clients measured on their own held-out videos, each client alike:"
+        alike = "by their numbers of videos" if str(config.get("secure")).startswith("secagg") else "each client alike"
+        yield f"What clients measured on their own held-out videos, {alike}:"
         yield markdown_table(("", ""), measured)
     yield picture(facts, "rounds.png", "Accuracy by round and by megabyte sent")
     rows = [(f"`{key}`", format_number(value)) for key, value in sorted(config.items()) if value is not None]

@@ -12,7 +12,7 @@ from hf_video.federated.combinations import RULES, Combination, check_combinatio
 from hf_video.federated.config import STRATEGIES
 
 # Each pair that is refused: two choices, and the words that say why.
-OPTIMIZERS = ("fedavgm", "fedadagrad", "fedadam", "fedyogi")
+OPTIMIZERS = ("fedavgm", "fedadagrad", "fedadam", "fedyogi", "reptile")
 SECURE = ("secagg", "he")
 OF_SINGLE_ANSWERS = {
     "median": "sees their sum alone",
@@ -34,7 +34,7 @@ REFUSED = [
     ({"clients": 1}, {"secure": "secagg"}, "1 clients hides nothing"),
     ({"clients": 2}, {"secure": "secagg"}, "three or more"),
     ({"clients": 1}, {"secure": "he"}, "two or more"),
-    *(({"strategy": name}, {"secure": "he"}, "keeps moments") for name in OPTIMIZERS),
+    *(({"strategy": name}, {"secure": "he"}, "more of the clients' answers than their mean") for name in OPTIMIZERS),
     ({"server_evaluation": True}, {"secure": "he"}, "clients evaluate"),
     *(({"trains_batch_norms": True}, {"privacy": unit}, "mix the videos") for unit in ("video", "client")),
     *(({"strategy": name}, {"privacy": "client"}, "mean of clipped changes") for name in OF_SINGLE_ANSWERS),
@@ -86,3 +86,7 @@ def test_all_reasons_are_told():
     both = Combination(strategy="krum", secure="secagg", compression="int8", clients=2)
     assert len(find_conflicts(both)) == 3
     assert find_conflicts(replace(both, secure=None)) == []
+
+
+def test_rules_that_nobody_has_named_are_refused_where_the_server_can_only_add():
+    assert find_conflicts(Combination(strategy="one of a user's own", secure="he"))

@@ -90,7 +90,7 @@ def test_what_was_not_sent_is_the_client_s_own(run):
         ({"compression": "int8", "secure": "secagg"}, "no place in a secure sum"),
         ({"secure": "secag"}, "Did you mean 'secagg'"),
         ({"secure": "secagg", "strategy": "krum"}, "their sum alone"),
-        ({"secure": "he", "strategy": "fedadam"}, "keeps moments"),
+        ({"secure": "he", "strategy": "fedadam"}, "more of the clients' answers"),
         ({"secure": "secagg", "max_update_norm": 1.0}, "max_update_norm"),
         ({"secure": "he", "privacy": {"unit": "client", "epsilon": 8}}, "at the server"),
         ({"secure": "secagg", "privacy": "client:eps=8"}, "at the server"),

@@ -13,13 +13,18 @@ from hf_video.federated.messages.payload import Payload
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, decrypt, encrypt
 
 ENCRYPTED = "encrypted"  # arrays of bytes, and the prefix of values
-FINGERPRINT, SHARE, TOTAL = f"{ENCRYPTED}.keys", f"{ENCRYPTED}.share", f"{ENCRYPTED}.total_examples"
-KEEP_MODEL = f"{ENCRYPTED}.keep_model"
+FINGERPRINT, SHARE, TOTAL = f"{ENCRYPTED}.keys", f"{ENCRYPTED}.share", f"{ENCRYPTED}.total_weight"
+KEEP_MODEL, WEIGHTING = f"{ENCRYPTED}.keep_model", f"{ENCRYPTED}.weighting"
 
 
 def floating(arrays: Arrays) -> Arrays:
     """Those that are encrypted; counts travel as they are."""
     return {name: one for name, one in arrays.items() if is_floating(one)}
+
+
+def weight_of(weighting: object, num_examples: int) -> int:
+    """What a client counts for, in videos or all alike."""
+    return 1 if weighting == "uniform" else num_examples
 
 
 def to_pieces(ciphertexts: Sequence[bytes]) -> Arrays:
@@ -57,8 +62,8 @@ def open_task(keys: HomomorphicKeys, payload: Payload) -> Payload:
 def seal_answer(keys: HomomorphicKeys, answer: Payload, task: Payload) -> Payload:
     """A client's answer to a task with its model encrypted and the fingerprint of its keys."""
     model = dict(answer.arrays["model"])
-    examples = int(answer.number("num_examples", "The client"))
-    sealed = encrypt(keys, floating(model), examples, int(task.number(TOTAL, "The server")))
+    weight = weight_of(task.values.get(WEIGHTING), int(answer.number("num_examples", "The client")))
+    sealed = encrypt(keys, floating(model), weight, int(task.number(TOTAL, "The server")))
     counts = {name: one for name, one in model.items() if not is_floating(one)}
     arrays = {ENCRYPTED: to_pieces(sealed), **({"model": counts} if counts else {})}
     return Payload({**answer.values, FINGERPRINT: keys.fingerprint}, arrays)

@@ -18,7 +18,7 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.messages.exchange import ClientFailure
 from hf_video.federated.messages.payload import Payload, Value
 from hf_video.federated.privacy.clients import update_norm
-from hf_video.federated.rounds import FederatedRun, RoundReport
+from hf_video.federated.rounds import ALL, FederatedRun, RoundReport
 from hf_video.federated.rules.strategies import ClientResult, ServerState
 from hf_video.federated.secure.encrypted import (
     ENCRYPTED,
@@ -26,10 +26,12 @@ from hf_video.federated.secure.encrypted import (
     KEEP_MODEL,
     SHARE,
     TOTAL,
+    WEIGHTING,
     floating,
     from_pieces,
     open_task,
     to_pieces,
+    weight_of,
 )
 from hf_video.federated.secure.homomorphic import HomomorphicKeys, add, check_encrypted_size, ciphertext_count
 from hf_video.federated.secure.options import Encryption, SecureAggregation
@@ -37,7 +39,6 @@ from hf_video.federated.secure.protocol import MEASURE
 from hf_video.federated.secure.server import SecureResult, SecureSum
 
 ENCRYPTED_FACTS = f"{ENCRYPTED}_facts"
-ALL = "all clients"  # whose evaluation a sum is
 TRAINED, MEASURED = ("loss",), ("accuracy", "loss")
 
 
@@ -113,15 +114,16 @@ class EncryptedRun(FederatedRun):
         super().__init__(*arguments, **named)
         check_encrypted_size(floating(self.state.arrays), options.force)
         self.examples: dict[str, int] = {}  # videos that clients say they have
-        self.total = 0  # of the clients of this round
+        self.total = 0  # weight of the clients of this round
         self.answered: dict[str, tuple[list[bytes], str]] = {}  # of this round: ciphertexts and fingerprint
 
     def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
         """Asks clients to train; returns what is not encrypted of their answers, and has the rest for `aggregate`."""
         self.answered = {}
         payload = self.outgoing(task_payload(self.config, self.round_task(report)))
-        self.total = self.total_examples(chosen)
-        payload = replace(payload, values={**payload.values, TOTAL: self.total})
+        weighting = self.strategy.weighting
+        self.total = len(chosen) if weighting == "uniform" else self.total_examples(chosen)
+        payload = replace(payload, values={**payload.values, TOTAL: self.total, WEIGHTING: weighting})
         for client in chosen:
             self.audit("sent", round=report.round, client=client, bytes=payload.nbytes)
         answers = self.exchange.ask("train", dict.fromkeys(chosen, payload), self.config.deadline)
@@ -177,7 +179,7 @@ class EncryptedRun(FederatedRun):
         given = {client: self.answered[client] for client in results}
         prints = {client: fingerprint for client, (_, fingerprint) in given.items()}
         total = add({client: ciphertexts for client, (ciphertexts, _) in given.items()}, prints)
-        share = sum(one.num_examples for one in results.values()) / self.total
+        share = sum(weight_of(self.strategy.weighting, one.num_examples) for one in results.values()) / self.total
         facts = {
             "share": np.array(share),
             "keys": np.frombuffer(min(prints.values()).encode(), dtype=np.uint8),

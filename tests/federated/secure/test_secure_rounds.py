@@ -218,7 +218,7 @@ def opened(run):
 
 
 @encryption
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox:mu=0.5"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedavg:weighting=uniform", "fedprox:mu=0.5"])
 def test_encryption_makes_the_same_model(tmp_path, strategy):
     plain = run_of(tmp_path / "plain", strategy=strategy, evaluate_every=1)
     run = run_of(tmp_path / "he", strategy=strategy, evaluate_every=1, secure="he")
@@ -372,3 +372,18 @@ def test_adapters_are_a_small_part_of_the_bytes(simulated):
     for direction in ("bytes_down", "bytes_up"):
         assert found["lora"][direction] / found["full"][direction] <= 0.03
         assert found["secagg-lora"][direction] / found["full"][direction] <= 0.03
+
+
+def test_a_sum_in_a_report(tmp_path):
+    """There is a mean and no worst client; who is in the sum and failed after it was asked once."""
+    from hf_video.federated.report import format_round
+    from hf_video.federated.server import summarize_evaluation
+
+    run = run_of(tmp_path, [Fault("amber", UNMASK, 1)], rounds=1, secure="secagg:max_examples=100")
+    mean = run.history[0].evaluation["all clients"]["accuracy"]
+    found = summarize_evaluation(run.history[0])
+    assert set(found) == {"accuracy", "loss"}
+    assert found["accuracy"] == {"mean": mean}
+    line = format_round(run.history[0]).splitlines()[0]
+    assert "4/4" in line
+    assert line.count("%") == 1
