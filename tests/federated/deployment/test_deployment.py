@@ -187,3 +187,39 @@ def test_killed_clients_and_servers_change_nothing(folder, processes, tmp_path):
     assert "goes on after round 2" in processes.logs["server"].read_text()
     assert list((output / "tensorboard").iterdir())
     assert seconds < 300
+
+
+@pytest.mark.parametrize("secure", ["secagg:max_examples=100", "he"])
+def test_sums_that_the_server_can_t_look_into(folder, processes, tmp_path, secure):
+    """Over TLS, each message in a process of its own, the model is that of plain rounds."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    if secure == "he":
+        pytest.importorskip("tenseal", reason="TenSEAL is not installed (the extra federated-he)")
+        from hf_video.federated.secure.homomorphic import new_keys
+
+        content = new_keys()
+        for site in SITES:
+            (folder / "sites" / site / "shared.key").write_bytes(content)
+    rounds = 2 if secure == "he" else 1
+    plain = folder / "federation.yaml"
+    text = plain.read_text()
+    in_one_process(folder, tmp_path / "plain", rounds)
+    try:
+        plain.write_text(text.replace(f"rounds: {ROUNDS}", f"rounds: {rounds}") + f"secure: {secure}\n")
+        processes.server(tmp_path / "run")
+        for site in SITES:
+            processes.client(site)
+        assert processes.wait("server", 420) == cli.DONE, processes.logs["server"].read_text()
+    finally:
+        plain.write_text(text)
+    history = read_json(tmp_path / "run" / "history.json")["rounds"]
+    assert [row["clients"] for row in history] == [list(SITES)] * rounds
+    assert [row["failed"] for row in history] == [{}] * rounds
+    expected = load_file(tmp_path / "plain" / "model.safetensors")
+    kept = [tmp_path / "run"] if secure != "he" else [folder / "state" / site / "model" for site in SITES]
+    for where in kept:
+        found = load_file(where / "model.safetensors")
+        assert max(float(np.abs(found[name] - one).max()) for name, one in expected.items()) < 1e-5
+    assert (tmp_path / "run" / "model.safetensors").exists() == (secure != "he")
