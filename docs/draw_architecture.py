@@ -21,7 +21,7 @@ BOXES = {
     "auto": (640, 840, "registers models and pipelines", "with transformers' Auto classes"),
     "retrieval": (20, 300, "searchable indexes of videos", "and the search page"),
     "training": (330, 780, "runs (one file per task), trainers, recipes,", "optimisers, samplers"),
-    "federated": (860, 1010, "rules, partitions,", "privacy, secure sums"),
+    "federated": (330, 620, "learning together: rules, partitions,", "privacy, secure sums"),
     "features": (20, 205, "embeddings", "in shards"),
     "pipelines": (225, 410, "one file per task"),
     "evaluation": (430, 600, "protocols, metrics,", "reports, figures"),
@@ -38,13 +38,13 @@ BOXES = {
     "registry": (20, 260, "the table of models"),
     "layers": (300, 540, "attention, patches, positions:", "what several models are built from"),
     "video": (580, 840, "reading, decoding, sampling, augmenting,", "writing: pixels without labels"),
-    "errors": (20, 1010, "every error that is raised on purpose, and the checks of arguments"),
+    "errors": (20, 840, "every error that is raised on purpose, and the checks of arguments"),
 }
 ROADS = {
     "#1668b8": ("from a file to clips and labels", ("video", "clips", "models", "pipelines")),
     "#b3541e": ("from data to a run", ("data", "clips", "training", "evaluation", "hub")),
 }
-WIDTH, ROW, HEIGHT = 1030, 76, 46  # of the picture; from row to row; of a box
+WIDTH, ROW, HEIGHT = 860, 76, 46  # of the picture; from row to row; of a box
 
 
 def parts() -> set[str]:

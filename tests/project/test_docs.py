@@ -34,7 +34,7 @@ def test_arrows_are_imports_and_the_rest_follows(drawing):
     """Each arrow stands for an import of a file, and every import for a way along arrows."""
     arrows = set(drawing.arrows())
     imports = {
-        (drawing.box_of(a), drawing.box_of(b)) for a, below in drawing.folders(drawing.IMPORTS).items() for b in below
+        (drawing.box_of(a), drawing.box_of(b)) for a, below in drawing.folders(modules()).items() for b in below
     }
     assert arrows <= imports
     ways = set(arrows)
@@ -56,7 +56,7 @@ def test_pages_name_all_folders_and_nothing_that_is_gone(page, drawing):
 
 def test_floors_of_contributing_are_those_that_are_checked(drawing):
     text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Floors")[2].partition("\n##")[0]
-    floors = [set(re.findall(r"\w+", one)) for one in re.findall(r"^\d\. (.*)$", text, re.M)]
+    floors = [set(re.findall(r"\w+", one)) for one in re.findall(r"^\d+\. (.*)$", text, re.M)]
     assert floors == [floor & drawing.parts() for floor in FLOORS if floor & drawing.parts()]
 
 
