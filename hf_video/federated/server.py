@@ -137,7 +137,7 @@ def privacy_facts(run: FederatedRun) -> dict[str, Any] | None:
     if policy is None:
         return None
     largest = max((row.metrics.get("epsilon", 0.0) for row in run.history), default=0.0)
-    return {**policy.as_dict(), "largest_epsilon": largest, "statement": statement_of_clients(policy, largest)}
+    return {**policy.as_dict(), "largest_epsilon": largest or None, "statement": statement_of_clients(policy, largest)}
 
 
 def summarize_evaluation(report: RoundReport) -> dict[str, dict[str, float]]:

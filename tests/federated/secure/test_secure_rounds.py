@@ -364,6 +364,25 @@ def test_whole_models_are_too_large_to_encrypt(simulated):
         simulated("he-wide", {**USUAL, "num_hidden_layers": 2}, secure="he")
 
 
+@pytest.mark.parametrize("personal", ["ditto:lam=0.5", "fedper"])
+def test_personal_models_under_secagg(simulated, personal):
+    """What clients keep is theirs as before, and the rest is the same sum."""
+    name = personal.partition(":")[0]
+    _, plain = simulated(f"plain-{name}", personal=personal)
+    _, folder = simulated(f"secagg-{name}", personal=personal, secure="secagg:max_examples=100")
+    found, wanted = (load_state(one / "rounds" / "000001").arrays for one in (folder, plain))
+    assert apart(found, wanted) < 1e-6
+
+
+def test_privacy_of_videos_under_secagg(simulated):
+    """Clients add the noise and hold to ε; the server can't see what each has spent, and states the bound."""
+    pytest.importorskip("opacus", reason="the extra [federated-dp] is not installed")
+    summary, _ = simulated("private", privacy="video:eps=50,delta=0.01,clip=1.0", secure="secagg:max_examples=100")
+    assert "epsilon" not in summary["metrics"]
+    assert summary["privacy"]["largest_epsilon"] is None
+    assert "(ε, δ) = (50" in summary["privacy"]["statement"]
+
+
 def test_adapters_are_a_small_part_of_the_bytes(simulated):
     """LoRA and the head of a model of usual proportions: 3 % of the bytes of the whole, under SecAgg as without."""
     lora = {"lora": {"r": 4, "target_modules": ["query", "value"]}}
