@@ -310,8 +310,7 @@ def _training(facts: ModelFacts) -> Iterable[str]:
     yield picture(facts, "figures/loss_curve.png", "Loss curve") or picture(
         facts, "training_curve.png", "Loss, measurements and learning rate over the steps"
     )
-    values = sorted((summary.get("hyper_parameters") or {}).items())
-    rows = [(f"`{key}`", format_number(value)) for key, value in values]
+    rows = [(f"`{key}`", format_number(one)) for key, one in sorted((summary.get("hyper_parameters") or {}).items())]
     if rows:
         yield collapsible(pluralize(len(rows), "hyper-parameter"), ("hyper-parameter", "value"), rows)
     else:
@@ -322,10 +321,8 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
     """How sites trained the model together, and what each could learn of the others."""
     summary = facts.federated or {}
     config = summary.get("config") or {}
-    yield (
-        f"{pluralize(len(summary.get('clients') or ()), 'client')} trained it together in "
-        f"{pluralize(summary.get('rounds') or 0, 'round')}; no videos left their site."
-    )
+    clients, rounds = len(summary.get("clients") or ()), summary.get("rounds") or 0
+    yield f"{pluralize(clients, 'client')} trained it together in {pluralize(rounds, 'round')}; no videos left their site."
     yield str((summary.get("privacy") or {}).get("statement") or _NO_PRIVACY)
     measured = [
         (f"{name}, {which}", format_number(value))
@@ -333,8 +330,8 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
         for which, value in values.items()
     ]
     if measured:
-        alike = "by their numbers of videos" if str(config.get("secure")).startswith("secagg") else "each client alike"
-        yield f"What clients measured on their own held-out videos, {alike}:"
+        alike = "" if str(config.get("secure")).startswith("secagg") else ", each client alike"
+        yield f"What clients measured on their own held-out videos{alike}:"
         yield markdown_table(("", ""), measured)
     yield picture(facts, "rounds.png", "Accuracy by round and by megabyte sent")
     rows = [(f"`{key}`", format_number(value)) for key, value in sorted(config.items()) if value is not None]
