@@ -321,8 +321,8 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
     """How sites trained the model together, and what each could learn of the others."""
     summary = facts.federated or {}
     config = summary.get("config") or {}
-    clients, rounds = len(summary.get("clients") or ()), summary.get("rounds") or 0
-    yield f"{pluralize(clients, 'client')} trained it together in {pluralize(rounds, 'round')}; no videos left their site."
+    clients = pluralize(len(summary.get("clients") or ()), "client")
+    yield f"{clients} trained it together in {pluralize(summary.get('rounds') or 0, 'round')}; no videos left their site."
     yield str((summary.get("privacy") or {}).get("statement") or _NO_PRIVACY)
     measured = [
         (f"{name}, {which}", format_number(value))
