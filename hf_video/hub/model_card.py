@@ -322,7 +322,7 @@ def _federated(facts: ModelFacts) -> Iterable[str]:
     summary = facts.federated or {}
     config = summary.get("config") or {}
     clients = pluralize(len(summary.get("clients") or ()), "client")
-    yield f"{clients} trained it together in {pluralize(summary.get('rounds') or 0, 'round')}; no videos left their site."
+    yield f"{clients} trained it together in {pluralize(summary.get('rounds', 0), 'round')}; no videos left their site."
     yield str((summary.get("privacy") or {}).get("statement") or _NO_PRIVACY)
     measured = [
         (f"{name}, {which}", format_number(value))
