@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import pkgutil
 import sys
+from importlib import import_module
 
 from hf_video.base.saved_model import SavedScorer, SavedVideoModel
 from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"
+# Processors of detectors of events, which make inputs of videos or features, by model type.
+_PROCESSORS = {
+    **dict.fromkeys(("actionformer", "tridet"), "TemporalDetectionProcessor"),
+    "adatad": "WindowDetectionProcessor",
+}
 PIPELINES = {"video-classification": f"{_HOME}.video_classification.VideoClassificationPipeline"}
 # Tasks that transformers has not.
 NEW_PIPELINES = {
@@ -52,6 +58,9 @@ def register_auto_classes(override: bool | None = None) -> None:
         transformers.AutoConfig.register(model_type, config, exist_ok=True)
         for auto, name in model.auto.items():
             getattr(transformers, auto).register(config, model.load(name), exist_ok=True)
+        if model_type in _PROCESSORS:
+            processor = getattr(import_module("hf_video.features.detection_processor"), _PROCESSORS[model_type])
+            transformers.AutoProcessor.register(config, processor, exist_ok=True)
         if not model.reads_clips:
             continue
         processors = (

@@ -98,6 +98,34 @@ def test_names_of_videos_that_would_be_alike(library, tmp_path):
     }
 
 
+def test_answers_to_a_query(library, detect, tmp_path):
+    """Of what is found, and of what a file holds already; a query that can't be read is refused before all work."""
+    file, other = library / "clips/a.mkv", library / "clips/more/b.mkv"
+    code, out, _ = detect(file, "--query", "any", "--output", "e.json")
+    assert code == cli.DONE
+    found = sorted(read_detections(tmp_path / "e.json")[0]["a"], key=lambda one: (one.start, one.end))
+    lines = out.splitlines()
+    assert lines[0] == f"a  {len(found)} answers"
+    assert len(lines) == 1 + len(found) > 2
+    assert lines[1].endswith(f"{found[0].score:.1%}  {found[0].label} {found[0].start:.2f} - {found[0].end:.2f}")
+    query = f'"{found[0].label}" within 1000 seconds of any'
+    code, out, err = detect(file, other, "--query", query, "--output", "e.json", "--resume", "--json")
+    assert code == cli.DONE
+    assert "has 1 video already" in err
+    answers = json.loads(out)
+    assert set(answers) == {"a", "b"}
+    pairs = [(one, two) for one in found if one.label == found[0].label for two in found if two is not one]
+    assert len(answers["a"]) == len(pairs) > 0
+    for answer in answers["a"]:
+        first, second = answer["events"]
+        assert first["label"] == found[0].label
+        assert answer["start"] == min(first["start"], second["start"])
+        assert answer["score"] == min(first["score"], second["score"])
+    code, out, err = detect(library / "no such file.mp4", "--query", "any before")
+    assert code == cli.WRONG
+    assert "The query can't be read" in err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

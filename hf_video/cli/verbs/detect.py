@@ -3,12 +3,14 @@
   hf-video detect match.mp4 --model my-detector --output events.json --sheet events.png
   hf-video detect clips/ --model MCG-NJU/videomae-base-finetuned-kinetics --grid 2s/0.5s --threshold 0.6
   hf-video detect kitchen.mp4 --model my-videoclip --labels "cutting bread, washing up" --output chapters.vtt
+  hf-video detect match.mp4 --model my-detector --query "jump within 5 seconds before throw"
 
 --model is a detector (ActionFormer, TriDet) with its encoder, or without any training a video classifier, or a model of
 video and text with --labels. A folder means the videos in it. --output is ActivityNet's JSON, a CSV table, or WebVTT
 chapters of one video. Videos have their names in it without folder and suffix, and as they were typed where two would
 be alike. A JSON file is written as results come in: stopped, the same with --resume goes on. Files that can't be read
-are named on stderr, the others go on, and the exit code is 1.
+are named on stderr, the others go on, and the exit code is 1. --query prints answers in place of events: relations are
+before, after, then, overlaps, during and within; any, not and labels in double quotes stand for events.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from hf_video.cli.verbs.classify import DTYPES, FileDataset, load_pipeline, prog
 from hf_video.errors import pluralize
 
 if TYPE_CHECKING:
+    from hf_video.base.detection.events import EventMatch
     from hf_video.base.detection.types import Detection
 
 SHOWN = 20  # events of a video on the terminal
@@ -73,6 +76,8 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--min-length", type=non_negative_float, metavar="SECONDS", help="shorter events are left out")
     add("--top-k", type=positive_int, metavar="K", help="the best events of each video (default: all)")
+    add("--query", metavar="TEXT",
+        help='print the events that stand in an order, such as "jump before throw"')  # fmt: skip
     add("--nms", choices=("soft", "hard", "none"), help="how a detector's overlapping events are merged")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
     add("--views")
@@ -92,18 +97,29 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.query:
+        matches({}, options)  # a query that can't be read is refused before a video is
     names = video_names(expand_paths(options.files))
     found = _check_outputs(options, list(names))
     missing = [file for file, name in names.items() if name not in found]
     if found:
-        kept = pluralize(len(names) - len(missing), "video")
-        print(f"hf-video: {options.output} has {kept} already, {len(missing):,} to do", file=sys.stderr)
+        there = pluralize(len(names) - len(missing), "video")
+        print(f"hf-video: {options.output} has {there} already, {len(missing):,} to do", file=sys.stderr)
     unread = 0
     if missing:
         unread = _detect(missing, names, found, options)
     if options.json:
-        listed = {name: [dataclasses.asdict(one) for one in found[name]] for name in names.values() if name in found}
+        kept = {name: found[name] for name in names.values() if name in found}
+        if options.query:
+            listed: dict[str, list[dict[str, Any]]] = {
+                name: [match_facts(one) for one in matched] for name, matched in matches(kept, options).items()
+            }
+        else:
+            listed = {name: list(map(dataclasses.asdict, events)) for name, events in kept.items()}
         print(json.dumps(listed, ensure_ascii=False, indent=2))
+    elif options.query:
+        for name, matched in matches({name: found[name] for name in names.values() if name in found}, options).items():
+            print(format_matches(name, matched))
     drawn: dict[str | os.PathLike[str], Sequence[Detection]] = {
         file: found[name] for file, name in names.items() if name in found
     }
@@ -176,7 +192,7 @@ def _detect(
                 progress.write(error_line(file, result["message"]))
             else:
                 found[names[file]] = result
-                if not options.json:
+                if not options.json and not options.query:
                     print(format_events(file, result), flush=True)
                 if time.monotonic() - saved > SAVED_EVERY:
                     _save(found, options, partly=True)
@@ -209,6 +225,31 @@ def format_events(file: str, events: Sequence[Detection]) -> str:
         lines.append(f"  {one.start:9.2f} - {one.end:9.2f} s  {score:>7}  {one.label}")
     if len(events) > SHOWN:
         lines.append(f"  … and {len(events) - SHOWN:,} of lower score")
+    return "\n".join(lines)
+
+
+def matches(found: Mapping[str, Sequence[Detection]], options: argparse.Namespace) -> dict[str, list[EventMatch]]:
+    """What answers `--query` in each video; without videos only the query is read. Raises VideoOptionError."""
+    from hf_video.base.detection.events import Events
+
+    labels = None if options.labels is None else [part.strip() for part in options.labels.split(",")]
+    if not found:
+        Events((), labels).query(options.query)
+    return {name: Events(events, labels).query(options.query) for name, events in found.items()}
+
+
+def match_facts(match: EventMatch) -> dict[str, Any]:
+    """An answer as JSON values."""
+    events = [dataclasses.asdict(one) for one in match]
+    return {"start": match.start, "end": match.end, "score": match.score, "events": events}
+
+
+def format_matches(file: str, matched: Sequence[EventMatch]) -> str:
+    """A line for the file, and one for each answer: its seconds, score and events."""
+    lines = [f"{file}  {pluralize(len(matched), 'answer')}"]
+    for one in matched:
+        events = ", ".join(f"{part.label} {part.start:.2f} - {part.end:.2f}" for part in one)
+        lines.append(f"  {one.start:9.2f} - {one.end:9.2f} s  {one.score:>7.1%}  {events}")
     return "\n".join(lines)
 
 

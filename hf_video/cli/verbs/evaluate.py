@@ -4,6 +4,7 @@
   hf-video evaluate ssv2.csv --model MCG-NJU/videomae-base-finetuned-ssv2 --protocol paper:ssv2 --split validation
   hf-video evaluate --task detection --predictions events.json --annotations annotations.json
   hf-video evaluate videos/ --task detection --model my-detector --annotations annotations.json
+  hf-video evaluate videos/ --task spatio-temporal-detection --model people --annotations ava.csv
   hf-video evaluate --task spatio-temporal-detection --predictions found.csv --annotations ava.csv --actions ava.pbtxt
   hf-video evaluate --task moments --predictions found.jsonl --annotations highlights.jsonl
   hf-video evaluate --task anomaly --predictions scores.json --annotations Temporal_Anomaly_Annotation.txt
@@ -24,8 +25,8 @@ can't be read are named, the others go on, and the exit code is 1.
 a file or as a detector finds them in videos or features: mAP at tIoU by ActivityNet's protocol or by ActionFormer's,
 per class and length, and false positives by kind.
 
---task spatio-temporal-detection compares AVA's CSV of boxes with scores: frame-mAP at IoU .5 by --protocol activitynet
-(official, default), slowfast or mmaction2, which differ.
+--task spatio-temporal-detection compares AVA's CSV of boxes with scores, or what MODEL says of the annotated boxes of
+key frames: frame-mAP at IoU .5 by --protocol activitynet (official, default), slowfast or mmaction2, which differ.
 
 --task moments compares files: moments that sentences describe, by QVHighlights' protocol (mAP, R1 and highlights, for
 short, middle and long moments too). Both have one JSON object on each line, with "qid".
@@ -49,6 +50,7 @@ from hf_video.cli.verbs.classify import DTYPES, load_pipeline
 
 if TYPE_CHECKING:
     from hf_video.data.rows import VideoRows
+    from hf_video.evaluation.detection.spatio_temporal import FrameMAP
     from hf_video.evaluation.multi_label_report import MultiLabelReport
     from hf_video.evaluation.report import Report
 
@@ -75,6 +77,8 @@ def add_arguments(parser: Parser) -> None:
     add("--label-column", metavar="NAME", help="detection: of a table of annotations (default label)")
     add("--features", metavar="DIR", help="detection: where features are kept")
     add("--actions", metavar="FILE", help="spatio-temporal-detection: the actions that count, AVA's .pbtxt")
+    add("--first-second", type=float, metavar="S",
+        help="spatio-temporal-detection: of the annotations, at which videos begin (AVA's cut ones: 900)")  # fmt: skip
     add("--excluded", metavar="FILE", help="spatio-temporal-detection: frames that don't count, a CSV")
     add("--format")
     add("--videos")
@@ -112,9 +116,9 @@ def run(options: argparse.Namespace) -> int:
         return evaluate_anomalies(options)
     if options.task == "spatio-temporal-detection":
         return evaluate_people(options)
-    for name in ("actions", "excluded"):
+    for name in ("actions", "excluded", "first_second"):
         if getattr(options, name) is not None:
-            raise CommandError(f"--task {options.task} has no use for --{name}")
+            raise CommandError(f"--task {options.task} has no use for --{name.replace('_', '-')}")
     need(options, "data", "model")
     options.protocol = options.protocol or "1x1"
     from hf_video.evaluation.protocols import check_protocol
@@ -147,10 +151,30 @@ def need(options: argparse.Namespace, *names: str) -> None:
 
 
 def evaluate_people(options: argparse.Namespace) -> int:
-    """Compares AVA's files of boxes."""
-    from hf_video.evaluation.detection.boxes import frame_map_of_files
+    """Compares AVA's files of boxes, or what a model says of annotated boxes."""
+    from hf_video.evaluation.detection.boxes import evaluate_box_model, frame_map_of_files
 
-    need(options, "predictions", "annotations")
+    need(options, *(("predictions",) if options.predictions else ("data", "model")), "annotations")
+    if not options.predictions:
+        names = ("actions", "excluded", "first_second", "test_size", "group_pattern", "revision", "device")
+        given = {name: getattr(options, name) for name in (*names, "batch_size", "num_workers")}
+        report = evaluate_box_model(
+            options.model,
+            options.data,
+            options.annotations,
+            split=options.split,
+            protocol=options.protocol or "activitynet",
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        if options.output:
+            report.save(options.output)
+            print(f"hf-video: report in {options.output}", file=sys.stderr)
+        for one in report.skipped:
+            print(one, file=sys.stderr)
+        print(json.dumps(report.to_dict(), indent=2) if options.json else format_frame_map(report.result))
+        return DONE if report.found == report.total else SOME_FAILED
+    if options.first_second is not None:
+        raise CommandError("--first-second is for a model that sees videos; files are compared as they are")
     found = frame_map_of_files(
         options.predictions,
         options.annotations,
@@ -161,9 +185,14 @@ def evaluate_people(options: argparse.Namespace) -> int:
     text = json.dumps({"frame_map": found.mean, "protocol": found.protocol, "average_precision": found.ap}, indent=2)
     if options.output:
         (Path(options.output) / "report.json").write_text(text + "\n")
-    lines = [*found.ap.items(), (f"frame-mAP at IoU .5 ({found.protocol})", found.mean)]
-    print(text if options.json else "\n".join(f"{name:<44} {value:6.1%}" for name, value in lines))
+    print(text if options.json else format_frame_map(found))
     return DONE
+
+
+def format_frame_map(found: FrameMAP) -> str:
+    """A line for each action, and one for their mean."""
+    lines = [*found.ap.items(), (f"frame-mAP at IoU .5 ({found.protocol})", found.mean)]
+    return "\n".join(f"{name:<44} {value:6.1%}" for name, value in lines)
 
 
 def evaluate_events(options: argparse.Namespace) -> int:

@@ -14,13 +14,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from hf_video.base.loading import find_processors, loading, model_entry
 from hf_video.data.datasets.boxes import BoxCollator, BoxDataset
 from hf_video.data.datasets.dataset import FILE_ERRORS, OPTION_ERRORS
 from hf_video.data.rows import Skipped
 from hf_video.data.sources.box_files import read_actions, read_boxes, read_excluded, write_boxes
-from hf_video.data.sources.boxes import BoxRow, BoxRows
-from hf_video.errors import MetricError, fault_kind
+from hf_video.data.sources.boxes import BoxRow, BoxRows, load_boxes
+from hf_video.errors import CheckpointError, DataError, MetricError, fault_kind
 from hf_video.evaluation.detection.spatio_temporal import FrameMAP, frame_map
+
+HEAD = "ForSpatioTemporalActionDetection"
 
 
 @dataclass
@@ -143,6 +146,73 @@ class _Readable(torch.utils.data.Dataset):
             raise
         except FILE_ERRORS as error:
             return number, Skipped(self.dataset.rows[number].name, str(error), fault_kind(error))
+
+
+def evaluate_box_model(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    annotations: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+    *,
+    split: str = "test",
+    actions: str | os.PathLike[str] | Mapping[int, str] | None = None,
+    excluded: str | os.PathLike[str] | None = None,
+    first_second: float = 0.0,
+    test_size: float | None = None,
+    group_pattern: str | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> BoxReport:
+    """Classifies the annotated boxes of videos with a saved model, and compares.
+
+    Args:
+        model: Folder or name on the Hub of a `...ForSpatioTemporalActionDetection`.
+        data, annotations, excluded, first_second, test_size, group_pattern: As in `load_boxes`, which divides
+            annotations without splits as `hf-video train` does.
+        split: "train", "validation", "test" or "all". Where there is no test split, the validation split is that.
+        actions: As in `load_boxes`; default: those that the model was trained on.
+        revision, device: Of the model, and where it computes.
+        options: `batch_size`, `num_workers` and `protocol` of `evaluate_boxes`.
+
+    Returns:
+        `BoxReport`.
+
+    Raises:
+        CheckpointError: Not such a model.
+        DataError: A split that isn't there, and as `load_boxes`.
+    """
+    from transformers import AutoConfig
+
+    with loading(model):
+        config = AutoConfig.from_pretrained(model, revision=revision)
+    if not any(HEAD in name for name in config.architectures or ()):
+        raise CheckpointError(
+            f"{os.fspath(model)!r} is a {config.model_type} that tells nothing of boxes: give a model of hf-video "
+            "train --task spatio-temporal-detection."
+        )
+    entry = model_entry(config.model_type)
+    with loading(model):
+        loaded = entry.load(entry.prefix + HEAD).from_pretrained(model, revision=revision)
+    loaded = loaded if device is None else loaded.to(device)
+    image_processor, video_processor = find_processors(loaded, None, None)
+    labels = [name for _, name in sorted(loaded.config.id2label.items())]
+    if actions is None and getattr(config, "action_ids", None):
+        actions = dict(zip(config.action_ids, labels, strict=True))
+    division = {"test_size": test_size, "group_pattern": group_pattern, "first_second": first_second}
+    try:
+        splits = load_boxes(data, annotations, actions=actions, excluded=excluded, labels=labels, **division)
+    except KeyError as error:
+        raise DataError(
+            f"The model tells the actions {', '.join(labels[:5])}, …, and {error} is not one of the annotations'."
+        ) from error
+    there = {name: rows for name, rows in splits.items() if len(rows)}
+    wanted = "validation" if split == "test" and "test" not in there else split
+    if split != "all" and wanted not in there:
+        raise DataError(f"There is no split {split!r} with key frames; there are {', '.join(there)}, and all.")
+    chosen = list(there.values()) if split == "all" else [there[wanted]]
+    rows = BoxRows([row for part in chosen for row in part], chosen[0].labels, chosen[0].skipped, root=chosen[0].root)
+    rows.action_ids = chosen[0].action_ids
+    return evaluate_boxes(loaded, image_processor or video_processor, rows, **options)
 
 
 def frame_map_of_files(

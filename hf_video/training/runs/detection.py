@@ -26,6 +26,7 @@ from hf_video.data.sources.division import Division
 from hf_video.data.sources.events import FEATURE_ENDINGS, event_rows
 from hf_video.data.sources.files import is_video
 from hf_video.errors import CheckpointError, ConfigError, DataError
+from hf_video.features.detection_processor import TemporalDetectionProcessor
 from hf_video.features.events import load_sequence
 from hf_video.features.sequence_encoder import SequenceEncoder, featured_rows, save_encoder
 from hf_video.features.sequences import FeatureSequence
@@ -281,6 +282,7 @@ class DetectorTraining(EventTraining):
             arguments,
             train_dataset=self.datasets["train"],
             eval_dataset=self.datasets.get("validation") or self.datasets.get("test"),
+            processing_class=TemporalDetectionProcessor(config),
             thresholds=data.get("thresholds") or "activitynet",
             protocol=data.get("protocol") or "activitynet",
         )

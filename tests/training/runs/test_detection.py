@@ -89,6 +89,7 @@ def test_the_folder_is_a_whole_run(trained):
         "model.safetensors",
         "training_summary.json",
         "training_curve.png",
+        "processor_config.json",
         "run.json",
         "split.json",
     )

@@ -64,6 +64,15 @@ def test_a_finished_folder(scenes, tmp_path, capsys, fields):
     tested = {line.video for line in read_boxes(output / "evaluation" / "test" / "detections.csv").lines}
     assert 0 < len(tested) < 5
     assert set(found.ap) == set(ACTIONS.values())
+    # The model says the same as the run, on the videos that it has not seen.
+    asked = ["evaluate", str(videos), "--task", "spatio-temporal-detection", "--model", str(output), "--json"]
+    assert main([*asked, "--annotations", str(annotations), "--output", str(tmp_path / "again")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["average_precision"] == pytest.approx(report["average_precision"], abs=1e-6)
+    assert (again["found"], again["total"]) == (report["found"], report["total"])
+    assert (tmp_path / "again" / "detections.csv").is_file()
+    assert main([*asked, "--annotations", str(annotations), "--split", "validation"]) == 2
+    assert "There is no split 'validation'" in capsys.readouterr().err
     detect = pipeline("spatio-temporal-action-detection", model=str(output))
     assert detect.model.config.action_ids == list(ACTIONS)
     events = detect(videos / "scene_000.mp4", boxes={1.0: [[10, 10, 30, 30]]}, threshold=0.0)
