@@ -172,7 +172,7 @@ class TemporalDetectionProcessor(ChecksumsOnSave, ProcessorMixin):
     def post_process_temporal_detection(
         self,
         outputs: TemporalDetectionOutput,
-        sequences: Sequence[FeatureSequence] | Sequence[SeenFrameWindows],
+        sequences: Sequence[FeatureSequence | SeenFrameWindows],
         threshold: float = 0.0,
         top_k: int | None = None,
     ) -> list[dict[str, torch.Tensor]]:

@@ -102,7 +102,9 @@ class AnomalyDetector:
             processor: Of a loaded model.
             folder: Where the detector is kept: a new or empty one, or an earlier one that is brought up to date; normal
                 videos of other folders stay in it.
-            grid: What videos are cut into, see `hf_video.clips.grid.parse_grid`; default "2s/0.5s", or the folder's.
+            grid: What videos are cut into, see `hf_video.clips.grid.parse_grid`; default: the folder's,
+                else clips as long as those that `hf-video train` trained the model on (`config.clip_seconds`), a new
+                one at every quarter, else "2s/0.5s".
             k: Which of the nearest normal moments counts.
             smooth: Deviation of the Gaussian that smooths scores over time, in seconds; 0 leaves them as they are.
             threshold: "auto" (2 standard deviations above the mean peak of a normal video, and no less than the highest
@@ -126,7 +128,9 @@ class AnomalyDetector:
         rule = parse_threshold(threshold)
         _check_folder(folder)
         encoder = find_encoder(model, processor, revision=revision, device=device, batch_size=batch_size)
-        window = DEFAULT_GRID if grid is None and not IndexStore(folder / INDEX).exists() else grid
+        window = grid
+        if grid is None and not IndexStore(folder / INDEX).exists():
+            window = _own_grid(encoder)
         report = VideoIndex.build(
             folder / INDEX,
             normal,
@@ -271,6 +275,13 @@ class AnomalyDetector:
         if all(file.size != size for segment in self.index.segments for file in segment.files):
             return None
         return file_record(os.fspath(source)).digest
+
+
+def _own_grid(encoder: Encoder) -> FeatureGrid | str:
+    """Moments as long as the clips that `hf-video train` trained an encoder on; longer ones, whose frames are farther
+    apart, are strange to it."""
+    seconds = getattr(encoder.model.config, "clip_seconds", None) if isinstance(encoder, ModelEncoder) else None
+    return DEFAULT_GRID if seconds is None else FeatureGrid(seconds / 4, seconds, 1.0)
 
 
 def _check_folder(folder: Path) -> None:

@@ -53,7 +53,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="DIR",
         help="where it is kept (default: named after NORMAL_DIR and model)",
     )
-    add("--grid", metavar="2s/0.5s", help='length and step of moments: seconds, or frames as "16/4" (default 2s/0.5s)')
+    add(
+        "--grid",
+        metavar="2s/0.5s",
+        help='length and step of moments: seconds, or frames as "16/4" (default: the model\'s clips, else 2s/0.5s)',
+    )
     add("--k", type=positive_int, metavar="K", help="which of the nearest normal moments counts (default 5)")
     add(
         "--smooth", type=non_negative_float, metavar="SECONDS", help="deviation of the smoothing over time (default .5)"

@@ -261,6 +261,7 @@ class DetectorTraining(EventTraining):
 
     def make_trainer(self, loaded: LoadedModel, arguments: VideoTrainingArguments) -> DetectionTrainer:
         config: TemporalDetectionConfig = loaded.model.config
+        self.processor = TemporalDetectionProcessor(config)
         data, numbers = self.recipe["data"], dict(config.label2id)
         grid, ratio = self.sequences["train"][0].grid, data.get("crop_ratio")
         margin = 0.5 if config.fixed_length else 0.5 * grid.num_frames / grid.stride
@@ -282,7 +283,6 @@ class DetectorTraining(EventTraining):
             arguments,
             train_dataset=self.datasets["train"],
             eval_dataset=self.datasets.get("validation") or self.datasets.get("test"),
-            processing_class=TemporalDetectionProcessor(config),
             thresholds=data.get("thresholds") or "activitynet",
             protocol=data.get("protocol") or "activitynet",
         )
@@ -297,10 +297,12 @@ class DetectorTraining(EventTraining):
         check_schedule(plan, trainer)
 
     def save_division(self, folder: Path) -> None:
-        """Also puts the encoder into `encoder/`."""
+        """Also puts the encoder into `encoder/`, and the processor beside the model: transformers' trainer takes no
+        `ProcessorMixin` without a tokenizer."""
         Division.of(self.data, self.splits, test_size=self.reading["test_size"]).save(folder)
         if self.encoder is not None:
             save_encoder(self.encoder, folder)
+        self.processor.save_pretrained(folder)
 
     def summarize(self, *args: Any) -> dict[str, Any]:
         return {**super().summarize(*args), "encoder": self.encoder_facts()}
