@@ -15,6 +15,7 @@ from hf_video.clips.grid import FeatureGrid
 from hf_video.data.sources.event_files import ScoredEvent
 from hf_video.data.sources.events import EventRow
 from hf_video.errors import DataError, MetricError
+from hf_video.features.feature_windows import FeatureWindows, by_score
 from hf_video.features.sequences import FeatureSequence, check_sequence
 from hf_video.layers.temporal_nms import fuse_class_scores
 
@@ -32,6 +33,7 @@ def find_events(
     config: TemporalDetectionConfig | None = None,
     class_scores: Mapping[str, float] | None = None,
     top_classes: int = 2,
+    window: int | None = None,
 ) -> list[Detection]:
     """Finds the events of one video.
 
@@ -42,21 +44,27 @@ def find_events(
         class_scores: what a classifier says of the whole video, shares of 1 by class name: its best `top_classes`
             take the place of the detector's own (see `name_events`).
         top_classes: of these.
+        window: steps of the grid that the detector sees at once (see `FeatureWindows`); None for the whole video.
 
     Returns:
         Events by score, the best first, in seconds within the video.
 
     Raises:
+        VideoOptionError: a window that the detector can't have.
         DataError: features of another encoder or grid than the detector was trained on.
         MetricError: class scores that are negative or not finite.
     """
     config = config or model.config
     check_sequence(sequence, config)
-    if config.fixed_length:
-        sequence = sequence.resized(config.max_length)
-    weight = next(model.parameters())
-    features = torch.from_numpy(np.array(sequence.vectors))[None].to(weight.device, weight.dtype)
-    (found,) = model.find_segments(model(features, return_dict=True), config)
+    if window is not None:
+        windows = FeatureWindows(model, window, config)
+        found = by_score([windows.push(sequence.vectors), windows.close()])
+    else:
+        if config.fixed_length:
+            sequence = sequence.resized(config.max_length)
+        weight = next(model.parameters())
+        features = torch.from_numpy(np.array(sequence.vectors))[None].to(weight.device, weight.dtype)
+        (found,) = model.find_segments(model(features, return_dict=True), config)
     events = to_detections(found, sequence.to_seconds(found.segments.double()), config.id2label)
     if class_scores is None:
         return events

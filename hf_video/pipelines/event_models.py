@@ -19,7 +19,7 @@ NMS_OPTIONS = (
 DETECTOR, CLASSIFIER, TEXT = "a detector", "a classifier", "a model of video and text"
 # The kinds of models that an option is for; the others are for all.
 OPTIONS_OF = {
-    **dict.fromkeys(NMS_OPTIONS, (DETECTOR,)),
+    **dict.fromkeys((*NMS_OPTIONS, "window"), (DETECTOR,)),
     **dict.fromkeys(("candidate_labels", "hypothesis_template"), (TEXT,)),
     **dict.fromkeys(("off_threshold", "smoothing", "background", "function_to_apply", "grid"), (CLASSIFIER, TEXT)),
     **dict.fromkeys(("views", "num_frames", "frame_sampling_rate", "sampler", "sampler_options"), (CLASSIFIER, TEXT)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +14,23 @@ from hf_video.base.detection.types import Detection
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import ClipInputs, MemoryVideo, read_clips
 from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.features.feature_stream import FeatureEvents
+from hf_video.features.feature_windows import FeatureWindows
 from hf_video.pipelines.event_classes import default_smoothing
-from hf_video.pipelines.temporal_action_detection import DETECTOR, TemporalActionDetectionPipeline
+from hf_video.pipelines.event_models import DETECTOR, NMS_OPTIONS
+from hf_video.pipelines.temporal_action_detection import TemporalActionDetectionPipeline
 from hf_video.video.frames.pixels import Sizing
 from hf_video.video.frames.times import TOLERANCE, frames_at, frames_during
 from hf_video.video.frames.types import VideoFrames
 from hf_video.video.inputs import frames_to_tensor
 
 if TYPE_CHECKING:
+    from hf_video.base.detection.types import Hysteresis
     from hf_video.video.frames.types import Frame
 
 
 class LiveDetector:
-    """Events of a camera or another stream, by a classifier or a model of video and text, as soon as they end.
+    """Events of a camera or another stream, by any model of the pipeline that sees clips, as soon as they end.
 
         live = LiveDetector("folder or Hub name", grid="2s/0.5s", threshold=0.6)
         for frames, seconds in camera:
@@ -43,14 +47,19 @@ class LiveDetector:
     `latency` says how many seconds after its end an event is handed out: half a clip and half a step, whose clip must
     have been seen, and with `smoothing` as many steps more as a mean looks ahead.
 
+    **A detector** of features (ActionFormer, TriDet) sees `window` steps of its grid at once, by default its
+    `max_length`, and half of them again in the next window: the events are those of the pipeline with the same
+    `window=`. One is handed out when no later window can see its end, up to a window after it; `latency` says how many
+    seconds that is. The features of a window and a half are held besides the frames of one clip.
+
     Args:
         model: A `TemporalActionDetectionPipeline`, a folder or a name on the Hub.
         options: Of the pipeline: `grid`, `threshold`, `candidate_labels`, …, but `top_k`, which needs the whole video.
             A grid in the video's own frames gives a clip when the first frame behind it comes.
 
     Raises:
-        VideoOptionError: Options that have no meaning for a stream: a detector (ActionFormer, TriDet), which looks at
-            the whole video at once; a sampler that measures the motion of the whole video; `top_k`.
+        VideoOptionError: Options that have no meaning for a stream: a detector that stretches every video to one length
+            or sees frames (AdaTAD); a sampler that measures the motion of the whole video; `top_k`.
         CheckpointError: A model that finds no events.
     """
 
@@ -60,11 +69,8 @@ class LiveDetector:
 
             model = pipeline("temporal-action-detection", model=os.fspath(model))
         self.pipeline = model
-        if model.kind == DETECTOR:
-            raise VideoOptionError(
-                f"{type(model.model).__name__} looks at the features of a whole video at once: give the pipeline "
-                "files, or LiveDetector a classifier or a model of video and text."
-            )
+        if model.is_end_to_end:
+            raise VideoOptionError(f"{type(model.model).__name__} sees the frames of files: give them to the pipeline.")
         reading, asked, answer = model._sanitize_parameters(**options)
         answer = {**model._postprocess_params, **answer}
         if answer.get("top_k") is not None:
@@ -75,10 +81,23 @@ class LiveDetector:
             raise VideoOptionError('sampler="adaptive" measures the motion of the whole video; a stream has none yet.')
         self.grid: FeatureGrid = self.request.windows
         self._asked = model._ask(**{**model._forward_params, **asked})
-        self._answer = {"smoothing": default_smoothing(self.grid), **answer}
-        self._classes = model.classes(**answer)
         self._sizing = Sizing(**self.request.decode)
-        self._merged = self._classes.hysteresis(None, **self._answer)
+        self._merged: Hysteresis | FeatureEvents
+        if model.kind == DETECTOR:
+            merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
+            window = answer.get("window") or model.model.config.max_length
+            windows = FeatureWindows(model.model, window, model._config_with(merging))
+            self._merged = FeatureEvents(windows, self.grid)
+            self._scores: Callable[[torch.Tensor], np.ndarray] = lambda rows: rows.mean(0).numpy()
+            self._late = windows.steps * self.grid.stride + self.grid.num_frames  # frames of the grid
+            self._answer: dict[str, Any] | None = answer
+        else:
+            answer = {"smoothing": default_smoothing(self.grid), **answer}
+            classes = model.classes(**answer)
+            self._merged = classes.hysteresis(None, **answer)
+            self._scores = classes.scores
+            self._late = 0.5 * (self.grid.num_frames + self.grid.stride) + answer["smoothing"] // 2 * self.grid.stride
+            self._answer = None
         self._frames: list[np.ndarray] = []
         self._times: list[float] = []
         self._dropped = 0  # frames before those that are held
@@ -94,11 +113,9 @@ class LiveDetector:
     def latency(self) -> float:
         """Seconds from the end of an event until the frame comes with which it is handed out, at the latest; the time
         of the model comes to that. On a grid of the video's own frames, at the mean rate of the frames that came."""
-        frames = 0.5 * (self.grid.num_frames + self.grid.stride)
-        frames += self._answer["smoothing"] // 2 * self.grid.stride
         if self.grid.fps is None:
-            return frames * self._frame_seconds
-        return frames / self.grid.fps + self._frame_seconds
+            return self._late * self._frame_seconds
+        return self._late / self.grid.fps + self._frame_seconds
 
     @property
     def _frame_seconds(self) -> float:
@@ -145,6 +162,8 @@ class LiveDetector:
         for frame, time in zip(pixels, times.tolist(), strict=True):
             if not self._times:
                 self._begin = self._merged.begin = time
+            if isinstance(self._merged, FeatureEvents):
+                self._merged.see(time)
             self._frames.append(self._resized(frame))
             self._times.append(time)
             while (clip := self._filled()) is not None:
@@ -173,7 +192,7 @@ class LiveDetector:
         ended = []
         while self._next < clips:
             ended += self._judge(*self._clip(end))
-        return ended + self._merged.close(end)
+        return ended + self._chosen(self._merged.close(end))
 
     def _resized(self, frame: np.ndarray) -> np.ndarray:
         return self._sizing.apply(frame) if frame.dtype == np.uint8 else frame
@@ -208,10 +227,16 @@ class LiveDetector:
         pieces = read_clips(video, dataclasses.replace(self.request, windows=None), self.pipeline._process)
         clips = [piece.inputs for piece in pieces if isinstance(piece, ClipInputs)]
         inputs = {name: torch.cat([one[name] for one in clips]) for name in clips[0]}
-        scores = self._classes.scores(self.pipeline._rows(self._asked, inputs))
+        scores = self._scores(self.pipeline._rows(self._asked, inputs))
         self._next += 1
         self._let_go()
-        return self._merged.update(scores, (start + stop) / 2)
+        return self._chosen(self._merged.update(scores, (start + stop) / 2))
+
+    def _chosen(self, events: list[Detection]) -> list[Detection]:
+        """By their end, and of a detector's those that the options ask for."""
+        if self._answer is None:
+            return events
+        return sorted(self.pipeline._chosen(events, **self._answer), key=lambda one: one.end)
 
     def _let_go(self) -> None:
         """Drops the frames before the next clip, but for the one that may still be on screen when it begins."""

@@ -18,7 +18,7 @@ from hf_video.clips.frame_windows import read_frame_window_events, read_frame_wi
 from hf_video.clips.grid import parse_grid
 from hf_video.clips.read import ClipInputs
 from hf_video.clips.request import ClipRequest
-from hf_video.errors import CheckpointError, VideoOptionError, check_number
+from hf_video.errors import CheckpointError, VideoOptionError, check_count, check_number
 from hf_video.features.events import find_events
 from hf_video.features.sequence_encoder import SequenceEncoder, load_encoder
 from hf_video.features.sequences import FeatureSequence, grid_of
@@ -101,8 +101,9 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         candidate_labels, hypothesis_template: For texts, see `ZeroShotVideoClassificationPipeline`.
 
     Options for detectors: `nms`, `nms_sigma`, `nms_iou_threshold`, `nms_min_score`, `class_agnostic_nms`,
-    `voting_threshold` and `max_detections`, in place of the configuration's. Of the pipeline alone: `encoder`, a
-    `SequenceEncoder` or the name of a model, for a detector that has none.
+    `voting_threshold` and `max_detections`, in place of the configuration's, and `window`, how many steps of its grid a
+    detector of features sees at once (`hf_video.features.feature_windows`); default the whole video. Of the pipeline
+    alone: `encoder`, a `SequenceEncoder` or the name of a model, for a detector that has none.
 
     Results are `Events`, lists of `Detection`, the best first; those of equal score by their start. A detector's events
     may overlap, also in one class.
@@ -205,26 +206,24 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         class_agnostic_nms: bool | None = None,
         voting_threshold: float | None = None,
         max_detections: int | None = None,
+        window: int | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         asked: dict[str, Any] = {}
         answer = answer_options(top_k, function_to_apply)
-        values = (
-            nms,
-            nms_sigma,
-            nms_iou_threshold,
-            nms_min_score,
-            class_agnostic_nms,
-            voting_threshold,
-            max_detections,
-        )
-        merging = {name: value for name, value in zip(NMS_OPTIONS, values, strict=True) if value is not None}
+        values = (nms, nms_sigma, nms_iou_threshold, nms_min_score, class_agnostic_nms, voting_threshold)
+        merging = {
+            name: value for name, value in zip(NMS_OPTIONS, (*values, max_detections), strict=True) if value is not None
+        }
         if merging:
             self._config_with(merging)
-        given = {"threshold": threshold, "off_threshold": off_threshold, "min_length": min_length}
+        check_count("window", window, least=2, optional=True, hint=" It is in steps of the detector's grid.")
+        given: dict[str, Any] = {"threshold": threshold, "off_threshold": off_threshold, "min_length": min_length}
         for name, value in given.items():
             check_number(name, value, optional=True, **({"least": 0} if name == "min_length" else {}))
         answer |= {
-            name: value for name, value in {**given, "smoothing": smoothing, **merging}.items() if value is not None
+            name: value
+            for name, value in {**given, "smoothing": smoothing, "window": window, **merging}.items()
+            if value is not None
         }
         if candidate_labels is not None:
             asked["candidate_labels"] = answer["candidate_labels"] = checked_labels(candidate_labels)
@@ -324,7 +323,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     def detect(self, sequence: FeatureSequence, **answer: Any) -> Events:
         """A detector's events of one video, from its features."""
         merging = {name: answer[name] for name in NMS_OPTIONS if name in answer}
-        found = self._run(find_events, {}, model=self.model, sequence=sequence, config=self._config_with(merging))
+        given = {"sequence": sequence, "config": self._config_with(merging), "window": answer.get("window")}
+        found = self._run(find_events, {}, model=self.model, **given)
         return self._chosen(found, **answer)
 
     def _answer(self, result: VideoResult, request: ClipRequest, answer: dict[str, Any]) -> Events:
