@@ -13,8 +13,8 @@ from hf_video.layers.linear import is_ordinary
 
 
 def filtering_tables(outputs: int, points: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Winograd's minimal filtering with a kernel of three (Lavin and Gray, 2016, arXiv:1509.09308), by Cook and Toom:
-    input and kernel are taken for polynomials, evaluated at `outputs` + 1 points and at infinity, multiplied there, and
+    """Winograd's minimal filtering with a kernel of three (Lavin and Gray, 2016, arXiv:1509.09308): input
+    and kernel are taken for polynomials, evaluated at `outputs` + 1 points and at infinity, multiplied there, and
     the product is read off again. Returns the tables of input, kernel and output, float64."""
     size = outputs + 2
     others = [np.delete(points, i) for i in range(size - 1)]
