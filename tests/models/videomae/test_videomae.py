@@ -47,7 +47,6 @@ class TestMeanPooling(VideoMAEContract):
 
 class TestVideoMAEBoxes(BoxContract, VideoMAEContract):
     classes = ("VideoMAEForSpatioTemporalActionDetection",)
-    backend = "aot_eager"
     other_clips = ((8, 32, 64), (2, 40, 30))
 
 
