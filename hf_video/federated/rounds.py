@@ -8,11 +8,13 @@ model. A run that was stopped goes on after its last finished round.
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,16 @@ from safetensors.torch import load_file, save_file
 from hf_video.base.version import __version__
 from hf_video.base.written_files import read_json, write_json
 from hf_video.errors import FederatedError, HFVideoError, OutputError
-from hf_video.federated.arrays import Arrays, arrays_digest, check_arrays, is_floating, to_arrays, to_tensors, widened
+from hf_video.federated.arrays import (
+    Arrays,
+    arrays_digest,
+    check_arrays,
+    is_floating,
+    payload_bytes,
+    to_arrays,
+    to_tensors,
+    widened,
+)
 from hf_video.federated.client import BEGIN, client_result, task_payload
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.messages.compression import decompress_payload, parse_compression
@@ -141,8 +152,9 @@ class FederatedRun:
     def collect(self, chosen: Sequence[str], report: RoundReport) -> dict[str, ClientResult]:
         """Asks clients to train; returns the answers that can be used, and notes the others in the report."""
         payloads = self.payloads(task_payload(self.config, self.round_task(report)), chosen)
+        sent = arrays_digest(self.state.arrays)
         for client in chosen:
-            self.audit("sent", round=report.round, client=client, bytes=payloads[client].nbytes)
+            self.audit("sent", round=report.round, client=client, bytes=payloads[client].nbytes, sha256=sent)
         answers = self.exchange.ask("train", payloads, self.config.deadline)
         results, compression = {}, parse_compression(self.config.compression)
         for client, answer in answers.items():
@@ -288,7 +300,8 @@ class FederatedRun:
             (self.folder / ROUNDS).mkdir(parents=True, exist_ok=True)
             facts = {"config": self.config.to_dict(), "digest": self.config.digest(), "hf_video": __version__}
             write_json(path, facts)
-            self.audit("started", **facts)
+            sizes = {"tensors": len(self.state.arrays), "bytes": payload_bytes(self.state.arrays)}
+            self.audit("started", **facts, **sizes, versions=software())
             return
         if not path.exists():
             raise OutputError(f"{self.folder} holds no federated run to resume.")
@@ -303,7 +316,7 @@ class FederatedRun:
             self.state = load_state(finished[-1])
         rows = read_json(self.folder / HISTORY)["rounds"] if (self.folder / HISTORY).exists() else []
         self.history = [RoundReport(**row) for row in rows if row["round"] <= self.state.round]
-        self.audit("resumed", round=self.state.round)
+        self.audit("resumed", round=self.state.round, versions=software())
 
     def keep(self, report: RoundReport) -> None:
         """Writes what a round made, the state first: a round counts when its state is there."""
@@ -321,6 +334,12 @@ class FederatedRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / AUDIT).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def software() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    packages = ("flwr", "numpy", "torch", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def mean_metrics(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

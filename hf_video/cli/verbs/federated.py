@@ -13,18 +13,20 @@
 sites. A YAML file holds the fields of the federation, and under `simulation:` data, clients, partition, test_size and
 output; what is typed wins. `report` shows a run's rounds and draws them.
 `keys` makes certificates for the server and a key pair for each site. `server` lets the sites in and runs the rounds;
-`client` connects a site to it until it is stopped, and only ever connects outwards. Needs
-pip install "hf_video[federated]" and Python 3.11 or later.
+`client` connects a site to it until it is stopped, and only ever connects outwards; with --dry-run it shows what would
+leave the site. Needs pip install "hf_video[federated]" and Python 3.11 or later.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_video.base.written_files import check_output_file
 from hf_video.cli import DONE, SOME_FAILED
@@ -40,6 +42,9 @@ from hf_video.cli.arguments import (
     positive_int,
 )
 from hf_video.errors import FederatedError, pluralize
+
+if TYPE_CHECKING:
+    from hf_video.federated.deployment.site import SiteFile
 
 FIGURE = "rounds.png"
 
@@ -264,6 +269,7 @@ def _client_arguments(parser: Parser) -> None:
     add("--data", metavar="DIR", help="folder or list of the site's videos")
     add("--folder", metavar="DIR", help="where the site keeps what is its own")
     add("--port", type=port, default=None, help="of the site's interface to itself (default: a free one)")
+    add("--dry-run", metavar="FILE.yaml", help="show what would leave the site in this federation; connect to nobody")
     add("--patience", type=non_negative_float, metavar="SECONDS", help="without a server, then end (default: for ever)")
 
 
@@ -271,7 +277,27 @@ def _run_client(options: argparse.Namespace) -> int:
     from hf_video.federated.deployment.site import read_site, run_site
 
     site = read_site(options.site, {name: getattr(options, name) for name in SITE_VALUES})
+    if options.dry_run:
+        return _show_what_leaves(site, options.dry_run)
     run_site(site, port=options.port, patience=options.patience)
+    return DONE
+
+
+def _show_what_leaves(site: SiteFile, federation: str) -> int:
+    from hf_video.auto import register_auto_classes
+    from hf_video.federated.client import ClientRuntime, Site, with_labels
+    from hf_video.federated.config import FederatedConfig
+    from hf_video.federated.deployment.traffic import Traffic, told_besides
+    from hf_video.federated.messages.payload import Payload
+    from hf_video.federated.trainers import FederatedModel
+
+    register_auto_classes()
+    config = FederatedConfig.load(federation)
+    client = ClientRuntime(Site(site.name, site.data, site.folder))
+    config = with_labels(config, {site.name: client.describe(Payload({"config": json.dumps(config.to_dict())}))})
+    traffic = Traffic.of(config, FederatedModel(config, client.task(config)).arrays())
+    print("\n".join([*traffic.table(), *told_besides(config), *traffic.lines()]))
+    site.limits.check(config, 0)
     return DONE
 
 

@@ -38,7 +38,9 @@ class RoundTable:
         found: list[str] = []
         for text in whole.splitlines():
             facts = json.loads(text)
-            if facts["event"] == "resumed":
+            if facts["event"] == "started":
+                found.append(_plan(facts))
+            elif facts["event"] == "resumed":
                 found.append(f"goes on after round {facts['round']}")
             elif facts["event"] == "failed":
                 found.append(f"  round {facts['round']}: {facts['client']} is missing: {facts['reason']}")
@@ -61,3 +63,20 @@ class RoundTable:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+WAY = 0.2  # share of the deadline that is left for the way; clients train for the rest
+
+
+def least_bandwidth(size: float, deadline: float) -> float:
+    """Megabits a second that a site needs for messages of so many bytes in a round."""
+    return 8 * size / (WAY * deadline) / 1e6
+
+
+def _plan(facts: Mapping[str, Any]) -> str:
+    size, deadline = facts["bytes"], facts["config"]["deadline"]
+    plan = f"{facts['tensors']} tensors travel, {size / 1e6:.2f} MB to each site and as much back in a round"
+    if deadline is None:
+        return plan
+    needed = least_bandwidth(2 * size, deadline)
+    return f"{plan}; the deadline of {deadline:g} s needs a line of {needed:.2f} Mbit/s"
