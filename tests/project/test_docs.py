@@ -33,9 +33,7 @@ def test_the_picture_is_of_this_tree(drawing):
 def test_arrows_are_imports_and_the_rest_follows(drawing):
     """Each arrow stands for an import of a file, and every import for a way along arrows."""
     arrows = set(drawing.arrows())
-    imports = {
-        (drawing.box_of(a), drawing.box_of(b)) for a, below in drawing.folders(modules()).items() for b in below
-    }
+    imports = {(drawing.box_of(a), drawing.box_of(b)) for a, below in drawing.folders(modules()).items() for b in below}
     assert arrows <= imports
     ways = set(arrows)
     while more := {(a, d) for a, b in ways for c, d in ways if b == c} - ways:
