@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_video.errors import FederatedError, check_choice, check_count, check_number
+from hf_video.federated.privacy.attention import FoldedAttention
 
 Tensors = dict[str, torch.Tensor]
 Loss = Callable[[torch.nn.Module, Tensors], torch.Tensor]
@@ -122,8 +123,8 @@ def _by_vmap(model: torch.nn.Module, inputs: Tensors, loss: Loss) -> tuple[Tenso
 
     of_all = torch.func.vmap(torch.func.grad_and_value(of_one), in_dims=(None, 0), randomness="different")
     try:
-        # vmap has no rule for the fused kernel on the CPU and would call it once for each video.
-        with sdpa_kernel(SDPBackend.MATH):
+        # Where attention can't be folded, plain products: PyTorch would call the fused kernel once for each video.
+        with sdpa_kernel(SDPBackend.MATH), FoldedAttention():
             return of_all(trained, inputs)
     except RuntimeError as error:
         raise FederatedError(

@@ -254,7 +254,8 @@ class PrivateVideoTrainer(VideoTrainer):
         loss = torch.zeros((), device=self.args.device)
         if inputs:
             inputs = self._prepare_inputs(inputs)
-            size = self.args.per_device_train_batch_size
+            # Half a micro-batch at a time: gradients of single videos are as many times the weights.
+            size = -(-self.args.per_device_train_batch_size // 2)
             with self._training_mode(model):
                 for gradients, losses in gradients_in_chunks(model, inputs, self._loss_of_one, self.engine, size):
                     total, _ = clipped_sum(gradients, self.privacy.clip)

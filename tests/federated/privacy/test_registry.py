@@ -117,3 +117,24 @@ def test_losses_over_pairs_are_refused():
 def test_inputs_that_are_not_of_single_videos_are_refused(inputs):
     with pytest.raises(FederatedError, match=r"rows|a list"):
         per_video_gradients(torch.nn.Linear(1, 1), inputs)
+
+
+def test_attention_of_several_samples_is_one_call():
+    """Fused under vmap: the numbers of plain products, the gradients too, whichever inputs the samples share."""
+    from torch.nn import functional as F
+
+    from hf_video.federated.privacy.attention import FoldedAttention
+
+    q, k, v = torch.randn(3, 4, 1, 2, 6, 8, dtype=torch.float64)
+
+    def value(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, scale=0.3).pow(2).sum()
+
+    for dims in ((0, 0, 0), (0, None, 0)):
+        given = (q, k if dims[1] == 0 else k[0], v)
+        gradients = torch.func.vmap(torch.func.grad(value, (0, 1, 2)), dims)
+        with FoldedAttention():
+            found = gradients(*given)
+        rows = [torch.func.grad(value, (0, 1, 2))(q[i], k[i] if dims[1] == 0 else k[0], v[i]) for i in range(4)]
+        for one, parts in zip(found, zip(*rows, strict=True), strict=True):
+            torch.testing.assert_close(one, torch.stack(parts))
