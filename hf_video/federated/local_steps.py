@@ -70,7 +70,7 @@ class LocalSteps:
         if learning_rate is not None:
             plain = {"weight_decay": 0.0, "layer_decay": None, "backbone_rate": 1.0, "max_grad_norm": 0.0}
             changes |= {"optim": "sgd", "learning_rate": learning_rate, **plain}
-        trainer = self.make_trainer(module, **changes)
+        trainer = self.make_trainer(module, private=not own, **changes)
         terms = [*(() if own else self.terms), *(() if term is None else (term,))]
         if terms:
             trainer.add_callback(BeforeStep(terms))

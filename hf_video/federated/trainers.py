@@ -27,6 +27,7 @@ from hf_video.federated.arrays import Arrays, check_arrays, to_arrays, to_tensor
 from hf_video.federated.config import FederatedConfig
 from hf_video.federated.data.feature_shift import Appearance, ShiftedDataset
 from hf_video.federated.local_steps import LocalSteps
+from hf_video.federated.lora import add_adapters, merged
 from hf_video.federated.privacy.ledger import LEDGER_FILE, PrivacyLedger
 from hf_video.federated.privacy.tasks import private_task
 from hf_video.federated.rules.corrections import ControlTerm, DynamicTerm, GradientTerm, ProximalTerm
@@ -205,41 +206,6 @@ class FederatedModel:
         self.loaded.processor.save_pretrained(folder)
 
 
-def add_adapters(model: nn.Module, options: Mapping[str, Any]) -> None:
-    """Adds LoRA adapters (Hu et al., ICLR 2022) to a model by PEFT; they and the classifier are trained.
-
-    Raises:
-        FederatedError: PEFT is not there, or does not take the options.
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        inject_adapter_in_model(LoraConfig(**options), model)
-    except ImportError as error:
-        raise FederatedError("lora needs PEFT: pip install peft") from error
-    except (TypeError, ValueError) as error:
-        raise FederatedError(f"lora={dict(options)!r} does not fit {type(model).__name__}: {error}") from error
-    for name, parameter in model.named_parameters():
-        if name.split(".")[0] == "classifier":
-            parameter.requires_grad_(True)
-
-
-def merged(model: nn.Module) -> nn.Module:
-    """A copy of a model with its adapters merged into the weights; without adapters, the model itself."""
-    if not getattr(model, "peft_config", None):
-        return model
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    plain = copy.deepcopy(model)
-    for name, module in list(plain.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(plain.get_submodule(parent), child, module.get_base_layer())
-    del plain.peft_config
-    return plain
-
-
 class VideoLocalTrainer(LocalTrainer):
     """Trains with a `VideoTrainer`: a new optimiser each round, a constant rate, an order of videos of its own.
 
@@ -321,18 +287,19 @@ class VideoLocalTrainer(LocalTrainer):
 
     def measure(self, task: ClientTask) -> dict[str, float]:
         """Measures the model as it is on the client's held-out videos."""
-        measured = self.make_trainer(task, self.model.model, measures=True).evaluate()
+        measured = self.make_trainer(task, self.model.model, private=False).evaluate()
         numbers = {name.removeprefix("eval_"): value for name, value in measured.items()}
         return {name: float(value) for name, value in numbers.items() if name not in _CLOCKS}
 
     def make_trainer(
-        self, task: ClientTask, module: nn.Module, *, measures: bool = False, **changes: Any
+        self, task: ClientTask, module: nn.Module, *, private: bool = True, **changes: Any
     ) -> VideoTrainer:
-        """The task's trainer of a module for one round, private where the federation is, unless it only measures;
-        `changes` are training arguments."""
+        """The task's trainer of a module for one round; `changes` are training arguments. It is private where the
+        federation is, but for what never leaves the client."""
         local, policy = self.task, self.config.privacy_policy()
-        if policy is not None and self.ledger is not None and not measures:
-            local = private_task(local, policy, self.ledger, self.config.rounds - task.round + 1)
+        if policy is not None and self.ledger is not None and private:
+            left = (self.config.rounds - task.round + 1) * self.config.personal_rule().trainings
+            local = private_task(local, policy, self.ledger, left)
         settings = {name: value for name, value in local.recipe["training"].items() if name not in _SCHEDULE}
         settings |= {
             "num_train_epochs": self.config.local_epochs,

@@ -16,6 +16,7 @@ from hf_video.data.moving_glyphs import DIRECTIONS, moving_glyphs
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import FederatedError
 from hf_video.federated.config import FederatedConfig
+from hf_video.federated.privacy.ledger import LEDGER_FILE
 from hf_video.federated.rules.personal import AdaptedModel, MixedModel
 from hf_video.federated.simulation import simulate
 from hf_video.training.optim import parameter_groups
@@ -138,6 +139,16 @@ def test_a_new_client_begins_with_the_norms_of_those_who_trained(tmp_path, rows)
     assert not list((tmp_path / "run" / "clients" / new).glob("own-*"))
     for name, value in own_tensors(tmp_path, trained).items():
         assert torch.equal(own_model(tmp_path, new)[name], value)
+
+
+@pytest.mark.parametrize(("rule", "trainings"), [("fedrep", 4), ("ditto", 2)])
+def test_what_is_sent_is_private_each_time_it_is_trained(tmp_path, rows, rule, trainings):
+    """The noise is for all trainings of all rounds; a model that never leaves its client needs none."""
+    privacy = {"unit": "video", "epsilon": 8, "delta": 1e-3}
+    summary = federation(tmp_path, rows, {"personal": rule, "privacy": privacy}, clients=2)
+    assert summary["privacy"]["largest_epsilon"] == pytest.approx(8, abs=0.02)
+    ledger = tmp_path / "run" / "clients" / "client-0" / LEDGER_FILE
+    assert [json.loads(line)["steps"] for line in ledger.read_text().splitlines()] == [2] * trainings
 
 
 def test_a_frozen_backbone_is_nobody_s_own(tmp_path, rows):

@@ -71,6 +71,7 @@ class PersonalRule:
     name: ClassVar[str] = ""
     travels: ClassVar[str] = "all"  # see `KeyPolicy`
     changes_model: ClassVar[bool] = False  # whether `make_personal` does anything
+    trainings: ClassVar[int] = 1  # of what is sent, in a round
     begins_with_mean: ClassVar[bool] = False  # whether a client that is new begins with what others keep
 
     def local_round(self, model: nn.Module, kept: Tensors, train: Train) -> Tensors:
@@ -119,7 +120,7 @@ class FedRep(PersonalRule):
         body_steps: Steps of the body under the head that was found; by default as many as a round has.
     """
 
-    name, travels = "fedrep", "body"
+    name, travels, trainings = "fedrep", "body", 2
 
     def __init__(self, head_steps: int | None = None, body_steps: int | None = None) -> None:
         for name, steps in (("head_steps", head_steps), ("body_steps", body_steps)):
