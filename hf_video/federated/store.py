@@ -30,13 +30,17 @@ class PersonalStore:
         self.folder = Path(folder)
 
     def save(self, kind: str, round_number: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keeps tensors of a round; those of older rounds but one go."""
+        """Keeps tensors of a round. Those of older rounds but one go, and those of later ones, since a server that asks
+        for this round has gone back or began another run."""
         check_output_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / f"{kind}-{round_number:06d}.safetensors") as path:
             save_file({name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}, path)
-        for _, path in self._files(kind)[:-_KEPT]:
-            path.unlink()
+        files = self._files(kind)
+        kept = [path for number, path in files if number <= round_number][-_KEPT:]
+        for _, path in files:
+            if path not in kept:
+                path.unlink()
 
     def load(self, kind: str, round_number: int) -> Tensors | None:
         """The tensors that the last round before `round_number` kept; None where there was none."""

@@ -129,3 +129,11 @@ def test_a_site_that_waits_has_not_imported_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_package_imports_nothing_of_federations():
+    code = (
+        "import hf_video, sys; print(sorted({'flwr', 'ray', 'opacus', 'tenseal', 'cryptography'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
