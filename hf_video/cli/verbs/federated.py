@@ -140,7 +140,7 @@ _FIELDS = {
     "--secure": "secagg or he: the server sees sums alone",
     "--compression": "of what clients send: int8, fp16, topk:0.01",
 }
-_SIMULATION = ("data", "clients", "partition", "test_size", "shift", "output")
+_SIMULATION = ("data", "clients", "partition", "test_size", "shift", "engine", "output")
 
 
 def _simulate_arguments(parser: Parser) -> None:
@@ -153,6 +153,7 @@ def _simulate_arguments(parser: Parser) -> None:
     add("--partition", metavar="HOW", help="iid, recording, dirichlet:0.3, …, or a SPLIT.json (default iid)")
     add("--test-size", type=fraction, metavar="SHARE", help="of each client's videos to evaluate on (default 0.2)")
     add("--shift", type=non_negative_float, metavar="S", help="how unlike each other their videos look (default 0)")
+    add("--engine", choices=("local", "ray"), help="clients in this process, or in Ray's (default local)")
     add("--rounds", type=positive_int, metavar="N", help="(default 20)")
     add("--fraction", type=float, metavar="SHARE", help="of the clients that a round asks (default 1)")
     add("--min-clients", type=positive_int, metavar="N", help="answers that a round needs (default 2)")
