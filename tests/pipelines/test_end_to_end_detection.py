@@ -151,7 +151,7 @@ def test_options_and_files_that_cant_be_read(detect, long, tmp_path):
         hf_video.TemporalActionDetectionPipeline(
             model=detect.model, image_processor=detect.image_processor, task=TASK, encoder="videomae-folder"
         )
-    with pytest.raises(VideoOptionError, match="whole video at once"):
+    with pytest.raises(VideoOptionError, match="sees the frames of files"):
         hf_video.LiveDetector(detect.model.name_or_path)
 
 
