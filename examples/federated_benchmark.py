@@ -4,7 +4,8 @@ Clips of drifting glyphs are dealt out to ten clients, of which each sees mostly
 (Dirichlet, alpha = 0.2). Rows:
 
 - a tiny VideoMAE trained on all clips in one place, and by FedAvg in 15 rounds;
-- the clients' own models of Ditto beside the common one, which is FedAvg's, on each client's own kind of clips;
+- the clients' own models, by Ditto and by 30 steps of their own after FedAvg, beside the common one, on each client's
+  own kind of clips;
 - LoRA adapters on a model of public clips (other classes), each video private at ε = 8, if that part is installed;
 - a small I3D on clips that look different at each client, by FedAvg and by FedBN.
 
@@ -81,6 +82,10 @@ ROWS = {
     "fedavg": Row("VideoMAE, FedAvg", VIDEOMAE, 1200, {"rounds": 15}, ADAM, FEDERATED),
     "ditto": Row(
         *("VideoMAE, Ditto", VIDEOMAE, 1200, {"rounds": 4, "local_epochs": 2, "personal": "ditto:lam=0.1"}, ADAM),
+        *(FEDERATED, True),
+    ),
+    "adapt": Row(
+        *("VideoMAE, adapted", VIDEOMAE, 1200, {"rounds": 3, "local_epochs": 2, "personal": "adapt:steps=30"}, ADAM),
         *(FEDERATED, True),
     ),
     "public": Row("VideoMAE, public clips", VIDEOMAE, 1200, {"rounds": 6, "min_clients": 1}, ADAM, CENTRAL),
