@@ -74,7 +74,7 @@ CENTRAL = {"clients": 1, "partition": "iid"}
 SHIFTED = {"clients": CLIENTS, "partition": "iid", "shift": SHIFT, "test_size": 0.3}
 ADAM = ("training.per_device_train_batch_size=16", "training.learning_rate=2e-3")
 SGD = ("training.optim=sgd", "training.learning_rate=0.5", "training.weight_decay=0", "training.max_grad_norm=0")
-SMALL = ("training.per_device_train_batch_size=4", "training.learning_rate=5e-3")
+SMALL = ("training.per_device_train_batch_size=16", "training.learning_rate=5e-3")
 LORA = {"r": 4, "target_modules": ["query", "value"]}
 PRIVACY = "video:eps=8,delta=1e-4,clip=1.0"
 ROWS = {
@@ -92,10 +92,9 @@ ROWS = {
     "private": Row(
         *("VideoMAE, LoRA, ε = 8", "public", 1200, {"rounds": 15, "lora": LORA, "privacy": PRIVACY}, SGD, FEDERATED),
     ),
-    "shift-fedavg": Row("I3D, feature shift, FedAvg", I3D, 600, {"rounds": 8, "local_epochs": 2}, SMALL, SHIFTED, True),
+    "shift-fedavg": Row("I3D, feature shift, FedAvg", I3D, 2000, {"rounds": 10}, SMALL, SHIFTED, True),
     "shift-fedbn": Row(
-        *("I3D, feature shift, FedBN", I3D, 600, {"rounds": 8, "local_epochs": 2, "personal": "fedbn"}, SMALL, SHIFTED),
-        True,
+        *("I3D, feature shift, FedBN", I3D, 2000, {"rounds": 10, "personal": "fedbn"}, SMALL, SHIFTED, True),
     ),
 }
 
