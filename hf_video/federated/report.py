@@ -12,6 +12,7 @@ from hf_video.base.written_files import read_json
 from hf_video.errors import FederatedError, pluralize
 from hf_video.federated.rounds import ALL, AUDIT, HISTORY, RoundReport
 
+FIGURE = "rounds.png"
 COLUMNS = ("round", "clients", "loss", "accuracy", "worst", "server", "sent", "received", "seconds")
 
 

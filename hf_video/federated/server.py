@@ -20,6 +20,7 @@ from hf_video.federated.config import FederatedConfig
 from hf_video.federated.messages.exchange import ClientFailure, Exchange
 from hf_video.federated.messages.payload import Payload
 from hf_video.federated.privacy.statement import statement_of_clients
+from hf_video.federated.report import FIGURE, rounds_figure
 from hf_video.federated.rounds import ALL, FederatedRun, Measure, RoundReport
 from hf_video.federated.secure.homomorphic import HomomorphicKeys
 from hf_video.federated.secure.runs import EncryptedRun, make_run
@@ -103,17 +104,17 @@ def run_federation(
     model = model or FederatedModel(config, server_task(config))
     run = make_run(config, exchange, output, model.arrays(), measure=measure, on_round=on_round)
     history = run.run(resume=resume)
-    arrays = run.state.arrays
+    arrays, clients = run.state.arrays, sorted({client for row in history for client in row.clients})
     if isinstance(run, EncryptedRun):
         arrays = None if shared_keys is None else run.opened(shared_keys)
     if arrays is not None:
-        own = run.mean_of_own(sorted({client for row in history for client in row.clients}))
+        own = run.mean_of_own(clients)
         model.receive(arrays, None if own is None else to_tensors(own))
         model.save(output)
     summary = {
         "config": config.to_dict(),
         "rounds": len(history),
-        "clients": sorted({client for row in history for client in row.clients}),
+        "clients": clients,
         "seconds": round(time.monotonic() - started, 2),
         "bytes_down": sum(row.bytes_down for row in history),
         "bytes_up": sum(row.bytes_up for row in history),
@@ -123,6 +124,8 @@ def run_federation(
         "privacy": privacy_facts(run),
     }
     write_json(Path(output) / SUMMARY, summary)
+    if any(row.evaluation for row in history):
+        rounds_figure(history, Path(output) / FIGURE)  # the card shows it
     if arrays is not None:
         write_card(Path(output))
     return summary

@@ -161,6 +161,7 @@ def test_the_command_simulates_reports_and_resumes(videos, model, tmp_path, caps
     command = ["federated", "simulate", str(file), "--clients", "3"]
     assert main(command) == 0
     assert "3/3" in capsys.readouterr().out
+    assert "](rounds.png)" in (run / "README.md").read_text()  # drawn before the card is written
     assert main(command) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*command, "--rounds", "2", "--resume"]) == 0

@@ -46,8 +46,6 @@ from hf_video.errors import FederatedError, pluralize
 if TYPE_CHECKING:
     from hf_video.federated.deployment.site import SiteFile
 
-FIGURE = "rounds.png"
-
 
 def add_arguments(parser: Parser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -161,7 +159,7 @@ def _simulate_arguments(parser: Parser) -> None:
     add("--local-steps", type=positive_int, metavar="N", help="steps of the optimiser instead")
     for name, text in _FIELDS.items():
         add(name, metavar="HOW", help=text)
-    add("--lora", metavar="R", type=positive_int, help="train adapters of this rank on the attention, and the head")
+    add("--lora", metavar="R", type=positive_int, help="train adapters of this rank on all linear layers, and the head")
     add("--evaluate-every", type=positive_int, metavar="N", help="rounds (default 1)")
     add("--seed", default=None)
     add("--set")
@@ -171,7 +169,7 @@ def _simulate_arguments(parser: Parser) -> None:
 
 def _run_simulate(options: argparse.Namespace) -> int:
     from hf_video.federated.config import FederatedConfig, read_federation
-    from hf_video.federated.report import format_clients, format_round, header, read_history, rounds_figure
+    from hf_video.federated.report import format_clients, format_round, header, read_history
     from hf_video.federated.simulation import simulate
 
     is_file = options.data.lower().endswith((".yaml", ".yml"))
@@ -196,10 +194,7 @@ def _run_simulate(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         **simulation,
     )
-    history = read_history(output)
-    print(f"\n{format_clients(history)}\n")
-    if any(row.evaluation for row in history):
-        rounds_figure(history, Path(output) / FIGURE)
+    print(f"\n{format_clients(read_history(output))}\n")
     print(f"{pluralize(summary['rounds'], 'round')} in {summary['seconds']:.0f} s. The model: {output}")
     return DONE
 
@@ -212,7 +207,7 @@ def _report_arguments(parser: Parser) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> int:
-    from hf_video.federated.report import format_report, read_history, rounds_figure
+    from hf_video.federated.report import FIGURE, format_report, read_history, rounds_figure
 
     print(format_report(options.folder))
     if any(row.evaluation for row in read_history(options.folder)):
