@@ -103,7 +103,10 @@ def test_scores_are_the_checkpoints_own(checkpoint, kind, side, tmp_path):
     assert reloaded.text_padding == processor.text_padding == ("max_length" if kind == "siglip" else True)
     both = reloaded(text=TEXTS, videos=[[exact]])
     both.pop("token_type_ids", None)
-    assert torch.equal(again(**both).logits_per_text, model(**inputs).logits_per_text)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, both[name]) for name, value in inputs.items())
+    # Not bit for bit: where weights lie in memory decides which kernel some processors take.
+    torch.testing.assert_close(again(**both).logits_per_text, model(**inputs).logits_per_text, atol=1e-6, rtol=1e-5)
     label = pipeline("zero-shot-video-classification", model=str(tmp_path), device="cpu")
     rows = label(np.stack([frame(side, side)] * 3), candidate_labels=TEXTS, hypothesis_template="{}")
     scores = model(**inputs).logits_per_video[0]
