@@ -19,6 +19,12 @@ _PROCESSORS = {
     **dict.fromkeys(("actionformer", "tridet"), "TemporalDetectionProcessor"),
     "adatad": "WindowDetectionProcessor",
 }
+# Of transformers' own video encoders: what their files name, and what stands for it where they don't.
+STOCK_PROCESSORS = {
+    "videoprism": "LlavaOnevisionVideoProcessor",
+    "videoprism_vision_model": "LlavaOnevisionVideoProcessor",
+    "vjepa2": "VJEPA2VideoProcessor",
+}
 PIPELINES = {"video-classification": f"{_HOME}.video_classification.VideoClassificationPipeline"}
 # Tasks that transformers has not.
 NEW_PIPELINES = {
@@ -73,11 +79,32 @@ def register_auto_classes(override: bool | None = None) -> None:
             mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
         if model.processor:
             transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
+    register_stock_processors(override=override)
     # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
     # import above may have made transformers' module anew: a user holds the old object or will get the new one.
     for module in (transformers, sys.modules["transformers"]):
         module.AutoVideoProcessor = AutoVideoProcessor
     register_pipelines(override=override)
+
+
+def register_stock_processors(*, override: bool) -> None:
+    """Processors that need no torchvision, for transformers' own video models that need one for theirs, and whose
+    types are not ours."""
+    types = [one for one in STOCK_PROCESSORS if one not in MODELS]
+    if not (override and types):
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+
+    from hf_video.base.processing_stock import Door
+
+    for model_type in types:
+        name = STOCK_PROCESSORS[model_type]
+        same = tuple(one for one in types if STOCK_PROCESSORS[one] == name)
+        chosen = type(name, (Door,), {"model_types": same})
+        VIDEO_PROCESSOR_MAPPING.register(
+            CONFIG_MAPPING[model_type], {"pil": chosen, "torchvision": chosen}, exist_ok=True
+        )
 
 
 def register_pipelines(*, override: bool = True) -> None:

@@ -72,6 +72,7 @@ class ModelContract(LayerContract):
     refused_clips: ClassVar[list[tuple[int, int, int]]] = []
     tokens: ClassVar[int]
     channels: ClassVar[int] = 3
+    clip_name: ClassVar[str] = "pixel_values"  # what the model calls its clips
     attention: ClassVar[bool] = True  # False: nothing to attend, and output_attentions is refused
     embedding: ClassVar[int | None] = None  # width of a clip's embedding where it is not the hidden size
     encoder_outputs: ClassVar[list[str]] = []  # what the bare model gives between last_hidden_state and hidden_states
@@ -137,7 +138,7 @@ class ModelContract(LayerContract):
 
     def inputs(self, head: str, batch: int = 2, clip=None) -> dict[str, torch.Tensor]:
         """What a call needs to give an output and, but for the bare model, a loss."""
-        inputs = {"pixel_values": self.video(batch, clip)}
+        inputs = {self.clip_name: self.video(batch, clip)}
         if head == "AutoModelForVideoClassification":
             inputs["labels"] = torch.arange(batch) % CLASSES
         return inputs
@@ -186,7 +187,7 @@ class ModelContract(LayerContract):
 
     def test_wrong_inputs(self, head):
         model, inputs = self.model(head), self.inputs(head)
-        video = inputs.pop("pixel_values")
+        video = inputs.pop(self.clip_name)
         for wrong, message in (
             (video[0], "five dimensions"),
             (video[:, :, :-1], "channels"),
@@ -195,7 +196,7 @@ class ModelContract(LayerContract):
             (None, "missing"),
         ):
             with pytest.raises(ModelInputError, match=message):
-                model(pixel_values=wrong, **inputs)
+                model(**{self.clip_name: wrong}, **inputs)
 
     def test_bfloat16_is_close(self, head):
         model, inputs = self.model(head), self.inputs(head)
@@ -373,7 +374,7 @@ class ModelContract(LayerContract):
     def test_features_follow_the_convention_of_transformers(self, head):
         model, inputs = self.model(head), self.inputs(head)
         inputs = {k: v for k, v in inputs.items() if k not in ("bool_masked_pos", "labels", "boxes")}
-        video = inputs.pop("pixel_values")
+        video = inputs.pop(self.clip_name)
         features = model.get_video_features(pixel_values_videos=video, output_hidden_states=True, **inputs)
         plain = model.get_video_features(video, **inputs)
         assert_close(features.pooler_output, plain["embedding"], atol=0)

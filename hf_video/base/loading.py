@@ -3,6 +3,7 @@ makes what the model takes."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from transformers.utils import logging
 
+from hf_video.base.calling import clip_name
 from hf_video.base.configuration import pair
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.base.processing_config import frames_of_config, frames_of_file, frames_per_clip, pixel_processor
+from hf_video.base.processing_stock import ours_for, saved
 from hf_video.base.written_files import check_finished
 from hf_video.errors import (
     CheckpointError,
@@ -236,22 +239,29 @@ def find_processors(
 ) -> tuple[Processor | None, Processor | None]:
     """The processors that a pipeline got, or those that lie beside the model's weights.
 
-    Raises CheckpointError where there are none, with what loading them said.
+    Those of transformers become ours with the same values, where the model type is none of ours and their steps are
+    (`processing_stock`). Raises CheckpointError where there are none, with what loading them said.
     """
+    stock = model.config.model_type not in MODELS
     if image_processor is not None or video_processor is not None:
-        return image_processor, video_processor
+        given = (image_processor, video_processor)
+        return tuple(ours_for(one) if stock and one is not None else one for one in given)  # type: ignore[return-value]
     from transformers import AutoImageProcessor, AutoVideoProcessor
 
     origin = getattr(model, "name_or_path", "")
+    autos = [AutoImageProcessor, AutoVideoProcessor]
     reasons = []
-    for position, auto in enumerate((AutoImageProcessor, AutoVideoProcessor)):
+    for auto in sorted(autos, key=autos.index, reverse=clip_name(model) == "pixel_values_videos") if origin else ():
         try:
-            found = auto.from_pretrained(origin) if origin else None
+            found = auto.from_pretrained(origin)
         except Exception as error:
             reasons.append(f"{auto.__name__}: {str(error).strip().splitlines()[0]}")
             continue
-        if found is not None:
-            return (found, None) if position == 0 else (None, found)
+        found = ours_for(found) if stock else found
+        return (found, None) if auto is AutoImageProcessor else (None, found)
+    if origin and stock:
+        with contextlib.suppress(OSError):
+            return None, saved(origin)
     where = f"beside the model in {origin!r}" if origin else "given, and the model was not loaded from a folder"
     raise CheckpointError(
         f"No image processor was found {where}. Save one there (preprocessor_config.json), or pass "

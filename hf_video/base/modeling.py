@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from hf_video.base.calling import CLIP_NAMES
 from hf_video.base.configuration import VideoConfig
 from hf_video.base.losses import classification_loss
 from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
@@ -130,25 +131,24 @@ class VideoPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
 
     def check_input(self, pixel_values: torch.Tensor) -> None:
         """Raises ModelInputError unless `pixel_values` is a floating (B, T, C, H, W) with the config's channels."""
+        name = self.main_input_name if self.main_input_name in CLIP_NAMES else CLIP_NAMES[0]
         if pixel_values is None:
-            raise ModelInputError(
-                "pixel_values is missing. Pass a float tensor (batch, frames, channels, height, width)."
-            )
+            raise ModelInputError(f"{name} is missing. Pass a float tensor (batch, frames, channels, height, width).")
         if pixel_values.ndim != 5:
             raise ModelInputError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected five dimensions (batch, frames, "
+                f"{name} has shape {tuple(pixel_values.shape)}; expected five dimensions (batch, frames, "
                 "channels, height, width). One clip: add the batch with [None]."
             )
         if pixel_values.shape[2] != self.config.num_channels:
             hint = " They look like (batch, channels, frames, ...): permute(0, 2, 1, 3, 4)."
             swapped = pixel_values.shape[1] == self.config.num_channels
             raise ModelInputError(
-                f"pixel_values has {pixel_values.shape[2]} channels in shape {tuple(pixel_values.shape)}; expected "
+                f"{name} has {pixel_values.shape[2]} channels in shape {tuple(pixel_values.shape)}; expected "
                 f"(batch, frames, {self.config.num_channels}, height, width).{hint if swapped else ''}"
             )
         if not pixel_values.is_floating_point():
             raise ModelInputError(
-                f"pixel_values is {pixel_values.dtype}; expected normalised floats. Run the frames through the model's "
+                f"{name} is {pixel_values.dtype}; expected normalised floats. Run the frames through the model's "
                 "image processor first."
             )
 

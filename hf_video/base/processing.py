@@ -74,9 +74,10 @@ class ClipProcessing(ChecksumsOnSave):
     (0 to 255) or float (0 to 1; never divided by 255 a second time). Arrays of another number of channels are taken
     where `input_data_format` says which dimension holds them; statistics then have as many numbers, or one.
 
-    It returns a `BatchFeature` with `pixel_values`, float32 (rows, frames, 3, height, width). A video gives one row, or
-    one for each of its views, clips first: `sampler="dense", sampler_options={"num_clips": 5}, num_crops=3` gives
-    15 rows a video, so `logits.reshape(videos, 15, -1)`.
+    It returns a `BatchFeature` with `pixel_values`, float32 (rows, frames, 3, height, width); a class for models that
+    call it otherwise has that name in `model_input_names`. A video gives one row, or one for each of its views, clips
+    first: `sampler="dense", sampler_options={"num_clips": 5}, num_crops=3` gives 15 rows a video, so
+    `logits.reshape(videos, 15, -1)`.
 
     Settings (keywords of the class, of a call, and of `preprocessor_config.json`):
         do_resize, size, resample: `{"shortest_edge": pixels}` or `{"height", "width"}`; PIL's filter, 2 is bilinear.
@@ -203,7 +204,7 @@ class ClipProcessing(ChecksumsOnSave):
     def _inputs(self, clips: list[Clip], settings: SimpleNamespace) -> dict[str, Any]:
         """The model's inputs, one row for each view of each clip."""
         rows = [view for clip in clips for view in views(clip.frames, settings)]
-        return {"pixel_values": pixel_values(rows, settings)}
+        return {self.model_input_names[0]: pixel_values(rows, settings)}
 
     def _resolve(self, given: dict[str, Any]) -> SimpleNamespace:
         """Settings of this call: what was passed, else what the processor holds. None means "as it is"."""
@@ -281,7 +282,6 @@ class VideoVideoProcessor(ClipProcessing, VideoProcessorMixin):
     such. See `ClipProcessing`."""
 
     valid_kwargs = VideoKwargs
-    model_input_names = ["pixel_values"]  # noqa: RUF012
 
     @classmethod
     def get_video_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs):

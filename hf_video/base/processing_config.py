@@ -78,21 +78,30 @@ def raise_unknown_option(name: str, known: Iterable[str], owner: str) -> None:
     raise VideoOptionError(unknown_name(f"{owner} has no option", name, sorted(known)))
 
 
-def frames_of_model(pretrained: str | os.PathLike[str], hub: Mapping[str, Any]) -> int | None:
-    """`num_frames` of the model that lies beside a processor's file, or None."""
+def hub_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `from_pretrained`'s options that say where files are."""
     names = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
+    return {name: options[name] for name in names if name in options}
+
+
+def frames_of_model(pretrained: str | os.PathLike[str], hub: Mapping[str, Any]) -> int | None:
+    """Frames of a clip by the model that lies beside a processor's file, or None."""
     try:
-        config, _ = PreTrainedConfig.get_config_dict(pretrained, **{k: hub[k] for k in names if k in hub})
+        config, _ = PreTrainedConfig.get_config_dict(pretrained, **hub_options(hub))
     except (OSError, ValueError):
         return None  # a processor on its own
-    count = config.get("num_frames")
-    return count if isinstance(count, int) else None
+    return frames_of_config(config)
 
 
 def frames_of_config(config: object) -> int | None:
-    """Frames of a clip by a model's configuration or that of its video tower, or None where it doesn't say."""
-    parts = (config, getattr(config, "video_config", None), getattr(config, "vision_config", None))
-    counts = (getattr(part, name, None) for part in parts for name in ("num_frames", "frames_per_clip"))
+    """Frames of a clip by a model's configuration (or the dictionary of its file) or that of its video tower, or None
+    where it doesn't say."""
+
+    def field(name: str) -> Any:
+        return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+    counts = [field(name) for name in ("num_frames", "frames_per_clip")]
+    counts += [frames_of_config(tower) for tower in map(field, ("video_config", "vision_config")) if tower]
     return next((count for count in counts if is_whole(count)), None)
 
 

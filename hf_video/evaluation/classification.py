@@ -29,11 +29,12 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from hf_video.base.calling import clip_logits
 from hf_video.base.loading import check_pair
 from hf_video.clips.batching import read_each, run_videos
 from hf_video.clips.read import read_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
-from hf_video.errors import CheckpointError, DataError, nearest
+from hf_video.errors import DataError, nearest
 from hf_video.evaluation.multi_label_report import MultiLabelReport
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
@@ -285,14 +286,7 @@ def evaluate_videos(
 
 
 def _logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    if model.main_input_name not in inputs and len(inputs) == 1:  # the processor has another name for clips
-        inputs = {model.main_input_name: next(iter(inputs.values()))}
-    logits = getattr(model(**inputs), "logits", None)
-    if logits is None:
-        raise CheckpointError(
-            f"{type(model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
-        )
-    return logits
+    return clip_logits(model, model(**inputs))
 
 
 def _unique_names(rows: Iterable[VideoRow]) -> list[str]:

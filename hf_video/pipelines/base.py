@@ -14,6 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
+from hf_video.base.calling import named_for
 from hf_video.base.loading import check_pair, find_processors
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
@@ -143,7 +144,8 @@ class VideoPipeline(Pipeline):
 
     def _run(self, method: Callable[..., Any], model_inputs: dict[str, torch.Tensor], **more: Any) -> Any:
         """`method` of the model on clips in the pipeline's dtype, the model in eval mode meanwhile."""
-        floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in model_inputs.items()}
+        named = named_for(self.model, model_inputs)
+        floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in named.items()}
         training = self.model.training
         self.model.eval()
         try:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import ModelOutput
 
+from hf_video.base.calling import clip_logits
 from hf_video.clips.read import WindowSample
 from hf_video.clips.request import FUNCTIONS, average_views
 from hf_video.errors import CheckpointError, VideoOptionError, check_choice, check_count, is_number
@@ -128,16 +129,7 @@ class VideoClassificationPipeline(VideoPipeline):
         return {}, answer
 
     def _forward(self, model_inputs: dict[str, torch.Tensor]) -> ModelOutput:
-        name = self.model.main_input_name
-        if name not in model_inputs and len(model_inputs) == 1:
-            # Some models call their clips otherwise than the processor; there is only one thing that can be meant.
-            model_inputs = {name: next(iter(model_inputs.values()))}
-        output = self._run(self.model, model_inputs)
-        if getattr(output, "logits", None) is None:
-            raise CheckpointError(
-                f"{type(self.model).__name__} gives no logits. Load the model with AutoModelForVideoClassification."
-            )
-        return ModelOutput(logits=output.logits)
+        return ModelOutput(logits=clip_logits(self.model, self._run(self.model, model_inputs)))
 
     def postprocess(
         self,

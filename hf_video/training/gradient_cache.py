@@ -21,10 +21,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from hf_video.base.calling import CLIP_NAMES
 from hf_video.errors import ConfigError, ModelInputError, check_count
 
 Inputs = Mapping[str, Any]
-VIDEO_INPUTS = ("pixel_values", "video_mask", "segment_features")
+VIDEO_INPUTS = (*CLIP_NAMES, "video_mask", "segment_features")
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 

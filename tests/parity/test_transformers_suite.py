@@ -24,6 +24,7 @@ from transformers_suite import (
 )
 
 from hf_video import MODELS
+from hf_video.base.calling import CLIP_NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +128,10 @@ def config_of(model_type: str):
 
 def inputs_of(model_type: str, batch: int) -> dict[str, torch.Tensor]:
     frames, height, width = KINDS[model_type][1]
-    given = {"pixel_values": torch.rand(batch, frames, 3, height, width)}
+    row = MODELS[model_type]
+    name = row.load(row.auto["AutoModel"]).main_input_name
+    name = name if name in CLIP_NAMES else "pixel_values"
+    given = {name: torch.rand(batch, frames, 3, height, width)}
     if model_type == "two_stream":
         given["flow_values"] = torch.rand(batch, frames, 4, height, width)
     if MODELS[model_type].processor:

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import torch
 
+from hf_video.base.calling import CLIP_NAMES
 from hf_video.clips.request import ClipRequest, Views, parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.errors import (
@@ -251,9 +252,10 @@ class SampleBuilder:
             clip = frames if len(needed) == len(frames) and (np.diff(needed) == 1).all() else frames[needed]
             inputs = self.processor(clip, do_sample_frames=False, **options)
         sample = {name: value[crop] for name, value in inputs.items()}
-        if self.augmentation is not None and "pixel_values" in sample:
-            draw = generator(sample_seed(seed, 0, 0, 0, ERASING))
-            sample["pixel_values"] = self.augmentation.erase(sample["pixel_values"], generator=draw)
+        for name in CLIP_NAMES if self.augmentation is not None else ():
+            if name in sample:
+                draw = generator(sample_seed(seed, 0, 0, 0, ERASING))
+                sample[name] = self.augmentation.erase(sample[name], generator=draw)
         return sample, label
 
 

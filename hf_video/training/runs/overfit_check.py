@@ -40,7 +40,7 @@ def overfit_check(trainer: VideoTrainer, *, steps: int = 150) -> OverfitResult:
     optimiser settings but without augmentation, mixing, dropout and decay. The model itself is left alone."""
     model = copy.deepcopy(trainer.model)
     batch = _batch(trainer)
-    inputs = {name: value.to(trainer.args.device) for name, value in batch.items()}
+    inputs = trainer._prepare_inputs(batch)
     groups = parameter_groups(
         model,
         learning_rate=trainer.args.learning_rate,

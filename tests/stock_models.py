@@ -1,0 +1,83 @@
+"""Tiny models of transformers' own, every weight random, saved as transformers saves them, with the processors' files
+that it writes where torchvision is there (transformers 5.24)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import transformers
+from contract import randomise
+
+LABELS = ("archery", "bowling", "cricket", "diving", "eating")
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+OPENAI = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+SCALE = {"do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True, "return_metadata": False}
+PROCESSORS = {
+    "vjepa2": {
+        **(IMAGENET | SCALE),
+        "crop_size": {"height": 16, "width": 16},
+        "do_center_crop": True,
+        "do_normalize": True,
+        "resample": 2,
+        "size": {"shortest_edge": 18},
+        "video_processor_type": "VJEPA2VideoProcessor",
+    },
+    "videoprism": {
+        **(OPENAI | SCALE),
+        "do_convert_rgb": True,
+        "do_normalize": False,
+        "do_sample_frames": True,
+        "resample": 3,
+        "size": {"height": 16, "width": 16},
+        "video_processor_type": "LlavaOnevisionVideoProcessor",
+    },
+    "xclip": {
+        **(IMAGENET | SCALE),
+        "crop_size": {"height": 16, "width": 16},
+        "do_center_crop": True,
+        "do_normalize": True,
+        "resample": 2,
+        "size": {"shortest_edge": 16},
+        "image_processor_type": "VideoMAEImageProcessor",
+    },
+}
+
+
+def vjepa2_config(**changes) -> transformers.VJEPA2Config:
+    sizes = {"patch_size": 8, "crop_size": 16, "frames_per_clip": 4, "hidden_size": 16, "num_hidden_layers": 1}
+    predictor = {"pred_hidden_size": 16, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_pooler_layers": 1, "mlp_ratio": 2.0}
+    return transformers.VJEPA2Config(**{**sizes, **predictor, **heads, **_labels(), **changes})
+
+
+def videoprism_config(**changes) -> transformers.VideoPrismVisionConfig:
+    sizes = {"image_size": 16, "num_frames": 4, "tubelet_size": [1, 8, 8], "hidden_size": 16, "intermediate_size": 32}
+    layers = {"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1, "num_attention_heads": 2}
+    return transformers.VideoPrismVisionConfig(**{**sizes, **layers, **_labels(), **changes})
+
+
+def _labels() -> dict[str, dict]:
+    return {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+
+
+def stock(name: str):
+    """transformers' own class, whatever stands in the Auto classes."""
+    module = {"VJEPA2": "vjepa2", "VideoPrism": "videoprism", "XCLIP": "x_clip"}
+    folder = next(there for prefix, there in module.items() if name.startswith(prefix))
+    return getattr(getattr(getattr(transformers.models, folder), f"modeling_{folder}"), name)
+
+
+def save_classifier(folder: Path, kind: str, *, file: str = "video_preprocessor_config.json") -> Path:
+    """A stock "vjepa2" or "videoprism" classifier with its processor's `file`."""
+    made = {
+        "vjepa2": ("VJEPA2ForVideoClassification", vjepa2_config),
+        "videoprism": ("VideoPrismForVideoClassification", videoprism_config),
+    }
+    name, config = made[kind]
+    randomise(stock(name)(config())).save_pretrained(folder)
+    (folder / file).write_text(json.dumps(PROCESSORS[kind]))
+    return folder
