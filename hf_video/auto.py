@@ -55,6 +55,8 @@ def register_auto_classes(override: bool | None = None) -> None:
     import transformers
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
+    from transformers.processing_utils import transformers_module
+    from transformers.video_processing_utils import VideoProcessorMixin
 
     override = override_wanted() if override is None else override
     for model_type, model in (MODELS | DETECTORS).items():
@@ -80,10 +82,11 @@ def register_auto_classes(override: bool | None = None) -> None:
         if model.processor:
             transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
     register_stock_processors(override=override)
-    # Without torchvision, transformers hides this class behind a placeholder, though the class itself needs none. The
-    # import above may have made transformers' module anew: a user holds the old object or will get the new one.
-    for module in (transformers, sys.modules["transformers"]):
+    # Without torchvision, transformers hides these classes, though they need none. The import above may have made
+    # transformers' module anew: a user holds the old object or will get the new one, and its processors their own.
+    for module in (transformers, sys.modules["transformers"], transformers_module):
         module.AutoVideoProcessor = AutoVideoProcessor
+        module.VideoProcessorMixin = VideoProcessorMixin
     register_pipelines(override=override)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import transformers
 from contract import randomise
+from tiny_text import tiny_tokenizer
 
 LABELS = ("archery", "bowling", "cricket", "diving", "eating")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -60,6 +61,21 @@ def videoprism_config(**changes) -> transformers.VideoPrismVisionConfig:
     return transformers.VideoPrismVisionConfig(**{**sizes, **layers, **_labels(), **changes})
 
 
+def xclip_config(**changes) -> transformers.XCLIPConfig:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"image_size": 16, "patch_size": 8, "num_frames": 4, "mit_hidden_size": 16, "mit_intermediate_size": 32}
+    vision |= {"mit_num_hidden_layers": 1, "mit_num_attention_heads": 2, **sizes, **changes}
+    text = {"vocab_size": 60, "max_position_embeddings": 16, "eos_token_id": 2, **sizes}
+    prompts = {"projection_dim": 16, "prompt_layers": 1, "prompt_num_attention_heads": 2}
+    return transformers.XCLIPConfig(vision_config=vision, text_config=text, **prompts)
+
+
+def videoprism_clip_config() -> transformers.VideoPrismConfig:
+    text = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 12}
+    return transformers.VideoPrismConfig(vision_config=videoprism_config().to_dict(), text_config=text)
+
+
 def _labels() -> dict[str, dict]:
     return {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
 
@@ -69,6 +85,30 @@ def stock(name: str):
     module = {"VJEPA2": "vjepa2", "VideoPrism": "videoprism", "XCLIP": "x_clip"}
     folder = next(there for prefix, there in module.items() if name.startswith(prefix))
     return getattr(getattr(getattr(transformers.models, folder), f"modeling_{folder}"), name)
+
+
+def save_video_text(folder: Path, kind: str) -> Path:
+    """A stock "xclip" or "videoprism" of video and text, with its processor in one file, as transformers 5 saves it."""
+    made = {"xclip": ("XCLIPModel", xclip_config), "videoprism": ("VideoPrismClipModel", videoprism_clip_config)}
+    name, config = made[kind]
+    model = randomise(stock(name)(config()))
+    if kind == "xclip":
+        model.logit_scale.data.fill_(2.0)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    half, whole = ("image", "XCLIPProcessor") if kind == "xclip" else ("video", "VideoPrismProcessor")
+    file = {f"{half}_processor": PROCESSORS[kind], "processor_class": whole}
+    (folder / "processor_config.json").write_text(json.dumps(file))
+    return folder
+
+
+def save_encoder(folder: Path, kind: str) -> Path:
+    """A stock "vjepa2" or "videoprism" encoder without a head."""
+    made = {"vjepa2": ("VJEPA2Model", vjepa2_config), "videoprism": ("VideoPrismVisionModel", videoprism_config)}
+    name, config = made[kind]
+    randomise(stock(name)(config())).save_pretrained(folder)
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(PROCESSORS[kind]))
+    return folder
 
 
 def save_classifier(folder: Path, kind: str, *, file: str = "video_preprocessor_config.json") -> Path:

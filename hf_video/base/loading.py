@@ -239,10 +239,11 @@ def find_processors(
 ) -> tuple[Processor | None, Processor | None]:
     """The processors that a pipeline got, or those that lie beside the model's weights.
 
-    Those of transformers become ours with the same values, where the model type is none of ours and their steps are
-    (`processing_stock`). Raises CheckpointError where there are none, with what loading them said.
+    Those of transformers become ours with the same values, where ours have their steps (`processing_stock`). Raises
+    CheckpointError where there are none, with what loading them said.
     """
-    stock = model.config.model_type not in MODELS
+    entry = MODELS.get(model.config.model_type)
+    stock = entry is None or not entry.stock  # transformers' own stay where they were not to be replaced
     if image_processor is not None or video_processor is not None:
         given = (image_processor, video_processor)
         return tuple(ours_for(one) if stock and one is not None else one for one in given)  # type: ignore[return-value]

@@ -39,3 +39,19 @@ class SavedScorer(SavedVideoModel):
         from transformers import AutoModelForVideoClassification
 
         return AutoModelForVideoClassification if "ForVideoClassification" in saved else super().auto_class(saved)
+
+
+def joins_images_and_texts(model: Any) -> bool:
+    """Whether a model of transformers, or its class, embeds images and texts and knows nothing of videos (CLIP, SigLIP
+    and their kin)."""
+    embeds = (hasattr(model, f"get_{one}_features") for one in ("image", "text"))
+    return all(embeds) and not hasattr(model, "get_video_features")
+
+
+def as_video_model(model: Any) -> Any:
+    """A model of images and texts as a `VideoCLIPModel`, which averages the frames' vectors; others as they are."""
+    if not joins_images_and_texts(model):
+        return model
+    video_model = MODELS["videoclip"].load("VideoCLIPModel").from_clip(model)
+    video_model.name_or_path = model.name_or_path
+    return video_model.to(model.device)

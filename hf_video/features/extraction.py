@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.base.calling import named_for
+from hf_video.base.calling import inputs_for
 from hf_video.base.loading import check_pair
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import clip_processor, read_events
@@ -188,6 +188,5 @@ class ClipVectors:
     @torch.inference_mode()
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         device, dtype = self.model.device, self.model.dtype
-        named = named_for(self.model, inputs)
-        inputs = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in named.items()}
-        return self._compute(self.model, inputs).float().cpu()
+        inputs = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in inputs.items()}
+        return self._compute(self.model, inputs_for(self.model, inputs)).float().cpu()

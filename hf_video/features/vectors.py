@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,8 +17,9 @@ from hf_video.errors import CheckpointError
 def clip_vectors(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Computes the vectors (B, D) of B clips from model inputs.
 
-    Our models give `get_video_features(...).embedding`. Of a stock model with a classifier it is what the classifier
-    reads, of a stock encoder its `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
+    Our models give `get_video_features(...).embedding`, and of transformers' own those of video and text their
+    `get_video_features`. Of others with a classifier it is what the classifier reads, of an encoder its
+    `pooler_output`, or the mean of its tokens. Raises CheckpointError for other models.
     """
     if isinstance(model, VideoPreTrainedModel):
         embedding = model.get_video_features(**inputs, return_dict=True).embedding
@@ -25,8 +29,7 @@ def clip_vectors(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
             )
         return embedding
     if hasattr(model, "get_video_features"):
-        features = model.get_video_features(**inputs)
-        return features if isinstance(features, torch.Tensor) else features.pooler_output
+        return pooled_vectors(model.get_video_features(**inputs))
     classifier = getattr(model, "classifier", None)
     if isinstance(classifier, nn.Linear):
         taken: list[torch.Tensor] = []
@@ -35,12 +38,21 @@ def clip_vectors(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
             model(**inputs)
         finally:
             hook.remove()
-        return taken[-1]
-    output = model.base_model(**inputs)
+        return taken[-1].flatten(1)
+    encoder = model.base_model
+    # V-JEPA 2 would predict hidden tokens besides, of which nothing is used.
+    more = {"skip_predictor": True} if "skip_predictor" in inspect.signature(encoder.forward).parameters else {}
+    output = encoder(**inputs, **more)
     pooled = getattr(output, "pooler_output", None)
     if pooled is None and getattr(output, "last_hidden_state", None) is None:
         raise CheckpointError(f"{type(model).__name__} gives no features: no pooler_output, no last_hidden_state.")
-    return output.last_hidden_state.mean(1) if pooled is None else pooled
+    return output.last_hidden_state.mean(1) if pooled is None else pooled_vectors(output)
+
+
+def pooled_vectors(features: Any) -> torch.Tensor:
+    """Vectors (B, D) from what a class of transformers gives for a video or a text, some with (B, 1, D)."""
+    vectors = features if isinstance(features, torch.Tensor) else features.pooler_output
+    return vectors.flatten(1)
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:

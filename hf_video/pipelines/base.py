@@ -14,8 +14,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from hf_video.base.calling import named_for
+from hf_video.base.calling import inputs_for
 from hf_video.base.loading import check_pair, find_processors
+from hf_video.base.saved_model import as_video_model
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
 from hf_video.clips.request import ClipRequest, parse_views, parse_windows
@@ -53,6 +54,7 @@ class VideoPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.model = as_video_model(self.model)
         if self.processor is not None:
             self.image_processor = self.image_processor or getattr(self.processor, "image_processor", None)
             self.tokenizer = self.tokenizer or getattr(self.processor, "tokenizer", None)
@@ -144,12 +146,11 @@ class VideoPipeline(Pipeline):
 
     def _run(self, method: Callable[..., Any], model_inputs: dict[str, torch.Tensor], **more: Any) -> Any:
         """`method` of the model on clips in the pipeline's dtype, the model in eval mode meanwhile."""
-        named = named_for(self.model, model_inputs)
-        floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in named.items()}
+        floating = {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in model_inputs.items()}
         training = self.model.training
         self.model.eval()
         try:
-            return method(**floating, **more)
+            return method(**inputs_for(self.model, floating), **more)
         finally:
             self.model.train(training)
 

@@ -1,7 +1,8 @@
 """How well clips and texts fit, by any model of video and text.
 
-A **dual encoder** (VideoCLIP) embeds both sides apart; what fits is near. A **pair scorer** (VIOLET, VideoCLIP's
-"tight" head, X-CLIP) looks at each pair together and has no vector for a text alone.
+A **dual encoder** (VideoCLIP, VideoPrism) embeds both sides apart; what fits is near. A **pair scorer** (VIOLET,
+VideoCLIP's "tight" head, X-CLIP, whose texts' vectors are made anew for each video) looks at each pair together and has
+no vector for a text alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from hf_video.base.modeling import VideoPreTrainedModel
 from hf_video.errors import CheckpointError, VideoOptionError
+from hf_video.features.vectors import pooled_vectors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
 TEXT_BATCH = 256
 PAIR_BATCH = 32
 
+# Of models of transformers' that learnt none, or whose file has none: the temperature of the authors' example
+# (google-deepmind/videoprism, colabs/videoprism_video_text_demo.ipynb).
+TEMPERATURES = {"videoprism": 0.01}
+
 Tokens = dict[str, torch.Tensor]
 
 
 def is_dual_encoder(model: PreTrainedModel) -> bool:
     """Whether video and text have vectors of their own, in one space."""
-    ours = isinstance(model, VideoPreTrainedModel) and hasattr(model, "get_text_features")
-    return ours and getattr(model.config, "temporal", None) != "tight"
+    embeds_both = hasattr(model, "get_text_features") and hasattr(model, "get_video_features")
+    joined = getattr(model.config, "temporal", None) == "tight" or model.config.model_type == "xclip"
+    return embeds_both and not joined
 
 
 def check_matches(model: PreTrainedModel) -> None:
@@ -67,16 +74,15 @@ def texts_of(name: str, given: object) -> list[str]:
     return texts
 
 
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    device: torch.device | str = "cpu",
-    *,
-    padding: str | bool = True,
-) -> Tokens:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], model: PreTrainedModel | None = None) -> Tokens:
     """Token ids, mask and what else the tokenizer's models read, each (N, L), padded to the longest, or as a model's
-    `text_padding` says."""
-    made = tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
+    `text_padding` says (VideoPrism's texts fill all of its places); on the model's device."""
+    padding = getattr(model, "text_padding", True)
+    length = None
+    if model is not None and model.config.model_type == "videoprism":
+        padding, length = "max_length", model.config.text_config.max_position_embeddings
+    made = tokenizer(list(texts), padding=padding, truncation=True, max_length=length, return_tensors="pt")
+    device = "cpu" if model is None else model.device
     return {name: value.to(device) for name, value in made.items() if isinstance(value, torch.Tensor)}
 
 
@@ -89,7 +95,7 @@ def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
         tokens: Of N texts, each (N, L).
 
     Returns:
-        Vectors (N, D), of unit length.
+        Vectors (N, D), of unit length where the model's are.
     """
     count = len(tokens["input_ids"])
     takes = {name: value for name, value in tokens.items() if name != "token_type_ids" or _segments(model)}
@@ -97,9 +103,12 @@ def text_vectors(model: Any, tokens: Tokens) -> torch.Tensor:
     model.eval()
     try:
         parts = [
-            model.get_text_features(
-                **{name: value[i : i + TEXT_BATCH] for name, value in takes.items()}, return_dict=True
-            ).embedding
+            _embedding(
+                model,
+                model.get_text_features(
+                    **{name: value[i : i + TEXT_BATCH] for name, value in takes.items()}, return_dict=True
+                ),
+            )
             for i in range(0, count, TEXT_BATCH)
         ]
     finally:
@@ -117,13 +126,24 @@ def averaged(model: PreTrainedModel, vectors: torch.Tensor, groups: int) -> torc
 def similarity(model: Any, clips: Tokens, *, vectors: torch.Tensor) -> torch.Tensor:
     """Dot products (B, N) of a dual encoder's clips with texts' vectors (N, D): cosines, where vectors are of unit
     length."""
-    return model.get_video_features(**clips, return_dict=True).embedding @ vectors.t().to(model.dtype)
+    return _embedding(model, model.get_video_features(**clips, return_dict=True)) @ vectors.t().to(model.dtype)
+
+
+def _embedding(model: Any, features: Any) -> torch.Tensor:
+    """The vectors (N, D) of clips or texts that are compared. A model of transformers' whose configuration doesn't say
+    how long they are compares directions, as CLIP does."""
+    if hasattr(features, "embedding"):
+        return features.embedding
+    vectors = pooled_vectors(features)
+    text = getattr(model.config, "text_config", model.config)
+    return vectors if hasattr(text, "apply_l2norm") else F.normalize(vectors, dim=-1)
 
 
 def logits_of(model: PreTrainedModel, products: torch.Tensor) -> torch.Tensor:
     """What the model's loss sees of dot products: over the temperature and with the bias, where it has them."""
     scale, bias = getattr(model, "logit_scale", None), getattr(model, "logit_bias", None)
-    logits = products.float() if scale is None else products.float() * scale.detach().float().exp()
+    logits = products.float() / TEMPERATURES.get(model.config.model_type, 1.0)
+    logits = logits if scale is None else products.float() * scale.detach().float().exp()
     return logits if bias is None else logits + bias.detach().float()
 
 
@@ -133,7 +153,7 @@ def pair_logits(model: Any, clips: Tokens, *, tokens: Tokens) -> torch.Tensor:
     Clips are embedded once where the model does that apart from the texts."""
     texts = {name: value for name, value in tokens.items() if name != "token_type_ids" or _segments(model)}
     batch, count = len(next(iter(clips.values()))), len(tokens["input_ids"])
-    size = max(PAIR_BATCH // batch, 1)
+    size = max(PAIR_BATCH // batch, 1) if hasattr(model, "embed_video") else TEXT_BATCH
     parts = [{name: value[i : i + size] for name, value in texts.items()} for i in range(0, count, size)]
     if not hasattr(model, "embed_video"):
         return torch.cat([model(**clips, **part).logits_per_video for part in parts], dim=1)

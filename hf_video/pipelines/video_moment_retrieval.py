@@ -153,9 +153,7 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
         if sentences is None:
             raise VideoOptionError("sentences is missing: pass a text or a list of them.")
         model = self.encoder.model if self.trained else self.model
-        tokens = matching.tokenize(
-            self.tokenizer, sentences, model.device, padding=getattr(model, "text_padding", True)
-        )
+        tokens = matching.tokenize(self.tokenizer, sentences, model)
         found: dict[str, Any]
         if self.trained:
             found = {"states": sentence_features(model, tokens, self.model.config.max_text_length)}

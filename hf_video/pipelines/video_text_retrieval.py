@@ -77,9 +77,7 @@ class VideoTextRetrievalPipeline(VideoPipeline):
     def _ask(self, *, texts: list[str] | None = None) -> dict[str, Any]:
         if texts is None:
             raise VideoOptionError("texts is missing: pass a text or a list of them.")
-        tokens = matching.tokenize(
-            self.tokenizer, texts, self.device, padding=getattr(self.model, "text_padding", True)
-        )
+        tokens = matching.tokenize(self.tokenizer, texts, self.model)
         if not matching.is_dual_encoder(self.model):
             return {"tokens": tokens}
         return {"vectors": matching.text_vectors(self.model, tokens)}

@@ -69,9 +69,7 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
             raise VideoOptionError("candidate_labels is missing: pass the labels to choose from, a list of texts.")
         templates = hypothesis_template or [TEMPLATE]
         texts = [template.replace("{}", label) for label in candidate_labels for template in templates]
-        tokens = matching.tokenize(
-            self.tokenizer, texts, self.device, padding=getattr(self.model, "text_padding", True)
-        )
+        tokens = matching.tokenize(self.tokenizer, texts, self.model)
         if not matching.is_dual_encoder(self.model):
             return {"tokens": tokens, "templates": len(templates)}
         vectors = matching.text_vectors(self.model, tokens)

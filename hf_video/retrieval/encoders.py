@@ -16,6 +16,7 @@ from PIL import Image
 
 from hf_video.base.loading import check_pair, loading
 from hf_video.base.processing_config import pixel_processor
+from hf_video.base.saved_model import joins_images_and_texts
 from hf_video.base.written_files import writing_model_folder
 from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
@@ -146,7 +147,10 @@ class ModelEncoder(Encoder):
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """`name`, and hashes of what decides the vectors: configuration, processor, weights."""
-        if hasattr(self.model, "get_text_features") and not is_dual_encoder(self.model):
+        # X-CLIP has vectors of videos, and can be searched by examples.
+        if hasattr(self.model, "get_text_features") and not (
+            is_dual_encoder(self.model) or self.model.config.model_type == "xclip"
+        ):
             raise CheckpointError(
                 f"{type(self.model).__name__} looks at video and text together and has no vectors to search by: use a "
                 "model with a tower for each, such as a VideoCLIPModel or any CLIP."
@@ -195,13 +199,17 @@ class ModelEncoder(Encoder):
                 self._tokenizer.save_pretrained(draft)
 
     def text_query(self, text: str) -> Query:
+        if self.model.config.model_type == "xclip":
+            raise VideoOptionError(
+                "X-CLIP's vectors of a text are made anew for each video, so an index has none to compare: search by "
+                'an example (--video, --image), or compare by pipeline("video-text-retrieval").'
+            )
         if not self.reads_text:
             raise VideoOptionError(
                 f"{type(self.model).__name__} can't read text: search by an example (--video, --image), or "
                 "index the folder with a model of video and text, saved with its tokenizer."
             )
-        padding = getattr(self.model, "text_padding", True)
-        tokens = tokenize(self._tokenizer, texts_of("text", text), self.model.device, padding=padding)
+        tokens = tokenize(self._tokenizer, texts_of("text", text), self.model)
         return Query(unit_length(text_vectors(self.model, tokens).float().cpu().numpy()))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -254,7 +262,7 @@ class _Loader:
 
     def __call__(self, number: int) -> tuple[PreTrainedModel, Processor | _Both]:
         name = os.fspath(self.model)
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 
         from hf_video.models.videoclip.from_image_text import video_clip
         from hf_video.registry import MODELS
@@ -262,11 +270,11 @@ class _Loader:
         loader = ModelLoader(name, revision=self.revision, device=self.device)
         with loading(name, words=("fingerprint",)):
             config = AutoConfig.from_pretrained(name, revision=self.revision)
-            if config.model_type not in MODELS and hasattr(config, "vision_config") and hasattr(config, "text_config"):
+            if config.model_type not in MODELS and joins_images_and_texts(MODEL_MAPPING.get(type(config), None)):
                 model, processor = video_clip(name, revision=self.revision)
                 return model.to(loader.device_of(number)), processor
             model, pixels = loader(number)
-            reads = hasattr(model, "get_text_features")
+            reads = is_dual_encoder(model)
             return model, _Both(pixels, AutoTokenizer.from_pretrained(name, revision=self.revision) if reads else None)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from hf_video.base.calling import named_for
+from hf_video.base.calling import inputs_for
 from hf_video.errors import ConfigError, HFVideoError
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def _as_served(model: nn.Module, inputs: Mapping[str, torch.Tensor]):
     from accelerate.utils import send_to_device
 
     device, training = next(model.parameters()).device, model.training
-    moved = send_to_device(named_for(model, inputs), device)
+    moved = send_to_device(inputs_for(model, inputs), device)
     model.eval()
     try:
         with torch.random.fork_rng():

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from hf_video.base.calling import named_for
+from hf_video.base.calling import inputs_for
 from hf_video.base.written_files import mark_being_written, write_checksums
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import generator
@@ -150,7 +150,7 @@ class VideoTrainer(PublishingTrainer, Trainer):
         return batches, items
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return super()._prepare_inputs(named_for(self.model, inputs))
+        return super()._prepare_inputs(inputs_for(self.model, inputs))
 
     def steps_per_epoch(self) -> int | None:
         """Optimiser steps of one epoch; None where the data have no length."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from stock_models import PROCESSORS, save_classifier, videoprism_config, vjepa2_config
 
 import hf_video
-from hf_video.base.calling import named_for
+from hf_video.base.calling import inputs_for
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_stock import like, ours_for, saved, stock_class
 from hf_video.errors import CheckpointError
@@ -138,12 +138,12 @@ class Model:
     def forward(self, input_ids, pixel_values_videos): ...
 
 
-def test_clips_are_named_for_the_model():
+def test_clips_are_model_inputs_the_model():
     model, clip = Model(), object()
-    assert named_for(model, {"pixel_values": clip, "labels": 1}) == {"pixel_values_videos": clip, "labels": 1}
-    assert named_for(model, {"pixel_values_videos": clip}) == {"pixel_values_videos": clip}
+    assert inputs_for(model, {"pixel_values": clip, "labels": 1}) == {"pixel_values_videos": clip, "labels": 1}
+    assert inputs_for(model, {"pixel_values_videos": clip}) == {"pixel_values_videos": clip}
     model.main_input_name = "input_ids"
-    assert named_for(model, {"pixel_values": clip, "input_ids": 1}) == {"pixel_values_videos": clip, "input_ids": 1}
+    assert inputs_for(model, {"pixel_values": clip, "input_ids": 1}) == {"pixel_values_videos": clip, "input_ids": 1}
     model.main_input_name = "clips"
     model.forward = lambda clips: clips
-    assert named_for(model, {"pixel_values": clip}) == {"clips": clip}
+    assert inputs_for(model, {"pixel_values": clip}) == {"clips": clip}

@@ -171,8 +171,7 @@ class MomentTraining(Task):
             texts: list[torch.Tensor] = []
             for first in range(0, len(kept), SENTENCES_AT_ONCE):
                 sentences = [row.text for row in _rows(kept)[first : first + SENTENCES_AT_ONCE]]
-                padding = getattr(model, "text_padding", True)
-                tokens = matching.tokenize(self.tokenizer, sentences, model.device, padding=padding)
+                tokens = matching.tokenize(self.tokenizer, sentences, model)
                 texts += [states.cpu() for states in sentence_features(model, tokens, most_words)]
             self.inputs[split] = [videos[id(one)] for one in sequences], texts
         if not len(self.splits["train"]):
