@@ -192,6 +192,17 @@ from .models.vivit.modeling_vivit import (
 from .models.vivit.modeling_vivit import (
     VivitModel as VivitModel,
 )
+from .models.vjepa2.configuration_vjepa2 import VJEPA2Config as VJEPA2Config
+from .models.vjepa2.image_processing_vjepa2 import (
+    VJEPA2ImageProcessor as VJEPA2ImageProcessor,
+)
+from .models.vjepa2.image_processing_vjepa2 import (
+    VJEPA2VideoProcessor as VJEPA2VideoProcessor,
+)
+from .models.vjepa2.modeling_vjepa2 import (
+    VJEPA2ForVideoClassification as VJEPA2ForVideoClassification,
+)
+from .models.vjepa2.modeling_vjepa2 import VJEPA2Model as VJEPA2Model
 from .models.x3d.configuration_x3d import X3DConfig as X3DConfig
 from .models.x3d.image_processing_x3d import (
     X3DImageProcessor as X3DImageProcessor,

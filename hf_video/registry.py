@@ -96,6 +96,7 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("videomae", "VideoMAE", heads=_VIDEOMAE, by_name=_BOXES, stock=True),
         ModelEntry("violet", "Violet", heads=("Model", "ForPreTraining"), by_name=_VIOLET, has_processor=True),
         ModelEntry("vivit", "Vivit", stock=True),
+        ModelEntry("vjepa2", "VJEPA2", stock=True),
         ModelEntry("x3d", "X3D"),
     )
 }

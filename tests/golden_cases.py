@@ -36,6 +36,18 @@ def weight(key: str, shape: list[int], seed: int, gain: float) -> torch.Tensor:
     return 0.2 * t
 
 
+def parts_of(state: dict) -> dict:
+    """A file of several models, whose keys here are "encoder/module.…", and "classifiers/0/…" for a list's first."""
+    parts: dict = {}
+    for key, value in state.items():
+        *names, name = key.split("/")
+        if names == ["classifiers", "0"]:
+            parts.setdefault("classifiers", [{}])[0][name] = value
+        else:
+            parts.setdefault(names[0], {})[name] = value
+    return parts
+
+
 class Golden:
     """A case: `config` (official names), `checkpoint` (as published, with its wrapper), `inputs` (video as (batch,
     frames, channels, height, width), token ids and their masks as int64, other masks as bool)."""
@@ -64,6 +76,8 @@ class Golden:
         if abs(total - self.case["weights_checksum"]) > 1e-6 * total:
             raise ValueError(f"This machine draws other random numbers: {total}, not {self.case['weights_checksum']}.")
         wrapper = self.case.get("checkpoint_wrapper")  # not every file has one
+        if self.case.get("parts"):
+            return parts_of(state)
         return {wrapper: state} if wrapper else state
 
     def compare(self, outputs: dict[str, torch.Tensor]) -> None:

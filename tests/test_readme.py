@@ -26,6 +26,7 @@ PAGES = (
     "model_cards/mvit.md",
     "model_cards/video_swin.md",
     "model_cards/vivit.md",
+    "model_cards/vjepa2.md",
     "model_cards/i3d.md",
     "model_cards/c3d.md",
     "model_cards/slowfast.md",
@@ -37,6 +38,7 @@ NAMES = {
     "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
     "facebook/timesformer-base-finetuned-k400": "Timesformer",
     "google/vivit-b-16x2-kinetics400": "Vivit",
+    "facebook/vjepa2-vitl-fpc16-256-ssv2": "VJEPA2",
 }
 
 
@@ -56,7 +58,8 @@ def folder(tmp_path_factory):
     for name in ("clip.mp4", "other.mp4"):
         write_video(folder / name, rng.integers(0, 255, (40, 48, 64, 3), dtype=np.uint8), fps=10)
     for hub_name, model in NAMES.items():
-        tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        tiny |= {} if model == "VJEPA2" else {"intermediate_size": 32}
         config = getattr(hf_video, f"{model}Config")(**tiny, num_labels=5, image_size=32)
         getattr(hf_video, f"{model}ForVideoClassification")(config).save_pretrained(folder / hub_name)
         sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}

@@ -130,7 +130,8 @@ def build_from_official(
     """`from_official`, and what its layout told."""
     row = model_entry(model_type)
     module = importlib.import_module(f"{row.package}.convert_{model_type}")
-    converted: Converted = module.convert(unwrap(state_dict), config_overrides)
+    # Files with several models in them are opened by the layout itself.
+    converted: Converted = module.convert(getattr(module, "unwrap", unwrap)(state_dict), config_overrides)
     config = row.load(row.config)(**converted.config)
     # Values that the checkpoint replaces need not be drawn first, which takes longer than loading.
     with nullcontext() if converted.optional else no_init_weights():

@@ -38,13 +38,15 @@ class PublishedModel:
         return kind.preset(self.preset, **fields) if self.preset else kind(**fields)
 
 
-K400, UCF101 = "Kinetics-400", "UCF101 split 1"
+K400, UCF101, SSV2 = "Kinetics-400", "UCF101 split 1", "Something-Something v2"
 MAE, MAE2 = "MCG-NJU/VideoMAE MODEL_ZOO", "OpenGVLab/VideoMAEv2 MODEL_ZOO"
 TIMESFORMER, SCENIC = "facebookresearch/TimeSformer README", "google-research/scenic projects/vivit README"
 SLOWFAST, PYTORCHVIDEO = "facebookresearch/SlowFast MODEL_ZOO", "facebookresearch/pytorchvideo model zoo"
 SWIN, DEEPMIND = "SwinTransformer/Video-Swin-Transformer README", "google-deepmind/kinetics-i3d README"
+VJEPA2 = "facebookresearch/vjepa2 README"
 MMACTION, TWO_STREAM = "open-mmlab/mmaction2 model zoo", "bryanyzhu/two-stream-pytorch README"
 
+_DIVING48: dict[str, Any] = {"data": "Diving48", "classes": 48, "num_frames": 32}
 _FE: dict[str, Any] = {"attention_type": "factorized_encoder"}
 _VIVIT_L: dict[str, Any] = {
     "hidden_size": 1024,
@@ -114,6 +116,10 @@ PUBLISHED: tuple[PublishedModel, ...] = (
     _row("ViViT-B/16x2", "vivit", 2, 79.9, "4x3", SCENIC),
     _row("ViViT-B/16x2 FE", "vivit", 2, 78.4, "4x3", SCENIC, **_FE),
     _row("ViViT-L/16x2 FE", "vivit", 2, 80.3, "4x3", SCENIC, num_temporal_layers=24, **_FE, **_VIVIT_L),
+    _row("V-JEPA 2 ViT-L, SSv2", "vjepa2", 4, 73.7, "2x3", VJEPA2, "large", data=SSV2, classes=174, num_frames=16),
+    _row("V-JEPA 2 ViT-L, Diving48", "vjepa2", 2, 89.0, "4x3", VJEPA2, "large", **_DIVING48),
+    _row("V-JEPA 2 ViT-g, SSv2", "vjepa2", 2, 77.3, "2x3", VJEPA2, "giant-384", data=SSV2, classes=174),
+    _row("V-JEPA 2 ViT-g, Diving48", "vjepa2", 2, 90.2, "4x3", VJEPA2, "giant-384", **_DIVING48),
     _row("X3D-XS", "x3d", 12, 69.12, "10x3", PYTORCHVIDEO, "xs"),
     _row("X3D-S", "x3d", 6, 73.33, "10x3", PYTORCHVIDEO, "s"),
     _row("X3D-M", "x3d", 5, 75.94, "10x3", PYTORCHVIDEO, "m"),

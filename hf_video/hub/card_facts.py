@@ -24,7 +24,24 @@ if TYPE_CHECKING:
 BASE_LICENSES = (
     (r"MCG-NJU/videomae-", "cc-by-nc-4.0"),
     (r"facebook/timesformer-", "cc-by-nc-4.0"),
+    (r"facebook/vjepa2-", "mit"),
 )
+# What a model type is called, and its paper on arXiv.
+PAPERS = {
+    "actionformer": ("ActionFormer", "2202.07925"),
+    "c3d": ("C3D", "1412.0767"),
+    "i3d": ("I3D", "1705.07750"),
+    "mvit": ("MViT", "2104.11227"),
+    "slowfast": ("SlowFast", "1812.03982"),
+    "timesformer": ("TimeSformer", "2102.05095"),
+    "two_stream": ("two-stream network", "1406.2199"),
+    "video_swin": ("Video Swin", "2106.13230"),
+    "videomae": ("VideoMAE", "2203.12602"),
+    "vivit": ("ViViT", "2103.15691"),
+    "vjepa2": ("V-JEPA 2", "2506.09985"),
+    "x3d": ("X3D", "2004.04730"),
+    "tridet": ("TriDet", "2303.07347"),
+}
 PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 ABSOLUTE = re.compile(r"""(?<![\w:/.\\-])(?:/[^\s/"'`,;:()\[\]<>|]+){2,}/?|\b[A-Za-z]:\\[^\s"'`,;()<>|]+""")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

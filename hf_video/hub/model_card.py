@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_video.base.version import __version__
 from hf_video.errors import pluralize
-from hf_video.hub.card_facts import ModelFacts, read_facts
+from hf_video.hub.card_facts import PAPERS, ModelFacts, read_facts
 from hf_video.hub.markdown import (
     bullet_list,
     collapsible,
@@ -40,20 +40,6 @@ _NO_PRIVACY = (
     "There is no guarantee of differential privacy: the updates that clients sent, and the model itself, may tell "
     "something of single videos."
 )
-PAPERS = {
-    "actionformer": ("ActionFormer", "2202.07925"),
-    "c3d": ("C3D", "1412.0767"),
-    "i3d": ("I3D", "1705.07750"),
-    "mvit": ("MViT", "2104.11227"),
-    "slowfast": ("SlowFast", "1812.03982"),
-    "timesformer": ("TimeSformer", "2102.05095"),
-    "two_stream": ("two-stream network", "1406.2199"),
-    "video_swin": ("Video Swin", "2106.13230"),
-    "videomae": ("VideoMAE", "2203.12602"),
-    "vivit": ("ViViT", "2103.15691"),
-    "x3d": ("X3D", "2004.04730"),
-    "tridet": ("TriDet", "2303.07347"),
-}
 
 
 def write_card(folder: str | Path, *, repo_id: str | None = None, license: str | None = None) -> Path:

@@ -38,7 +38,8 @@ def take_patches(view: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of patches (t, p, q), kept as the convolution `projection` that checkpoints hold.
+    """Linear embedding of patches (t, p, q), kept as the convolution `projection` that checkpoints hold, or one of
+    another `name`.
 
     `dims=3`: Conv3d weight (D, C, t, p, q), tubelets; they overlap in time with a `time_stride` below t. `dims=2`:
     Conv2d weight (D, C, p, q), t = 1, frame by frame.
@@ -51,33 +52,36 @@ class PatchEmbedding(nn.Module):
         patch: tuple[int, int, int],
         dims: int = 3,
         time_stride: int | None = None,
+        name: str = "projection",
     ) -> None:
         super().__init__()
-        self.patch, self.time_stride, self.dims = patch, time_stride, dims
+        self.patch, self.time_stride, self.dims, self.name = patch, time_stride, dims, name
         self.conv: type[nn.Conv3d | nn.Conv2d] = nn.Conv3d if dims == 3 else nn.Conv2d
         kernel: tuple[Any, ...] = patch if dims == 3 else patch[1:]
         stride = kernel if time_stride is None else (time_stride, *kernel[1:])
-        self.projection = self.conv(channels, hidden_size, kernel_size=kernel, stride=stride)
+        self.add_module(name, self.conv(channels, hidden_size, kernel_size=kernel, stride=stride))
 
     def forward(self, video: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, C, H, W) -> (B, tokens, D) in order frame, row, column; only the tokens in `index` (B, n) if given.
 
         A projection that is more than its weights (see `layers.linear`) is called: with the whole clip, as a
         convolution would be, or with the chosen patches as so many clips of one patch each."""
-        plain = is_plain(self.projection, self.conv)
+        layer = getattr(self, self.name)
+        plain = is_plain(layer, self.conv)
         if index is None and not plain:
             return self.convolve(video).flatten(1, 3)
         view = patch_view(video, self.patch, self.time_stride)
         patches = view.flatten(1, 3) if index is None else take_patches(view, index)
         if plain or index is None:
-            return F.linear(patches.flatten(2), self.projection.weight.flatten(1), self.projection.bias)
+            return F.linear(patches.flatten(2), layer.weight.flatten(1), layer.bias)
         return self.convolve(patches.flatten(0, 1).transpose(1, 2)).flatten(1).unflatten(0, index.shape)
 
     def convolve(self, video: torch.Tensor) -> torch.Tensor:
         """(B, T, C, H, W) -> (B, t, h, w, D), by a call of the layer."""
+        layer = getattr(self, self.name)
         if self.dims == 3:
-            return self.projection(video.transpose(1, 2)).movedim(1, -1)
-        return self.projection(video.flatten(0, 1)).unflatten(0, video.shape[:2]).movedim(2, -1)
+            return layer(video.transpose(1, 2)).movedim(1, -1)
+        return layer(video.flatten(0, 1)).unflatten(0, video.shape[:2]).movedim(2, -1)
 
 
 class Tables(nn.Module):

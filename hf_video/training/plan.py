@@ -32,6 +32,7 @@ CHECKPOINTS = {
     "videomae": "MCG-NJU/videomae-base",
     "timesformer": "facebook/timesformer-base-finetuned-k400",
     "vivit": "google/vivit-b-16x2-kinetics400",
+    "vjepa2": "facebook/vjepa2-vitl-fpc64-256",
 }
 
 

@@ -40,6 +40,14 @@ KINDS = {
     "videomae": ({**VIT, **DECODER, "patch_size": 2, "decoder_intermediate_size": 37}, (2, 10, 10), 2, True),
     "timesformer": ({**VIT, "patch_size": 2}, (2, 10, 10), 2, True),
     "vivit": ({**VIT, "num_frames": 4, "tubelet_size": [2, 2, 2]}, (4, 10, 10), 2, True),
+    "vjepa2": (
+        {"crop_size": 16, "patch_size": 8, "frames_per_clip": 2, "hidden_size": 32, "num_hidden_layers": 2}
+        | {"num_attention_heads": 2, "pred_hidden_size": 32, "pred_num_attention_heads": 4, "num_pooler_layers": 1}
+        | {"pred_num_hidden_layers": 2},
+        (2, 16, 16),
+        2,
+        True,
+    ),
     "mvit": (
         {"image_size": 32, "num_frames": 4, "embed_dim": 16, "num_hidden_layers": 3, "dim_mul": [[1, 2.0]]}
         | {"head_mul": [[1, 2.0]], "pool_q_stride": [[1, 1, 2, 2]], "pool_kv_stride_adaptive": [1, 4, 4]},

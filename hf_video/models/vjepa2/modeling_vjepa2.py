@@ -1,0 +1,342 @@
+"""V-JEPA 2 (Assran et al., 2025, arXiv:2506.09985), section 2, after the authors' code (facebookresearch/vjepa2).
+
+A clip is cut into tubelets of 2 frames × 16 × 16 pixels; tokens have no positions added, but queries and keys of every
+block are rotated by them (see `rotation`). A predictor gets the tokens of a part of the clip, the context, and mask
+tokens for another, the target, and says what the encoder makes of the target. Classification: the attentive pooler,
+then a linear layer; the predictor is not asked.
+
+Positions are those in the clip at hand, as in the authors' encoder. transformers' class numbers the tokens of every
+clip as if its frames had `crop_size` pixels; for other sizes the two give different answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput, logging
+
+from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
+from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.errors import ModelInputError
+from hf_video.layers.embeddings import PatchEmbedding
+from hf_video.layers.vit import run_blocks
+from hf_video.models.vjepa2.blocks import VJEPA2AttentivePooler, VJEPA2Layer, make_layers
+from hf_video.models.vjepa2.configuration_vjepa2 import VJEPA2Config
+from hf_video.models.vjepa2.masks import Masks, check_masks, take_tokens
+from hf_video.models.vjepa2.rotation import RotaryTables, Rotation, at_tokens
+
+logger = logging.get_logger(__name__)
+
+Grid = tuple[int, int, int]
+
+
+@dataclass
+class VJEPA2PredictorOutput(ModelOutput):
+    """`last_hidden_state` (rows, target tokens, D): what is predicted; `target_hidden_state`, of the same shape: what
+    the encoder made of these tokens. Rows are the clips, once for each pair of masks."""
+
+    last_hidden_state: torch.Tensor | None = None
+    masked_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    target_hidden_state: torch.Tensor | None = None
+
+
+@dataclass
+class VJEPA2ModelOutput(ModelOutput):
+    """`last_hidden_state` (B, tokens, D); `masked_hidden_state` (rows, context tokens, D): those of the context;
+    `hidden_states`: the embeddings and every block's output; `attentions`: each block's probabilities;
+    `predictor_output`: a `VJEPA2PredictorOutput`."""
+
+    last_hidden_state: torch.Tensor | None = None
+    masked_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    predictor_output: VJEPA2PredictorOutput | None = None
+
+    features = VideoModelOutput.features
+    temporal_attentions = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in super().to_tuple())
+
+
+class VJEPA2Embeddings(nn.Module):
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__()
+        self.patch_embeddings = PatchEmbedding(config.in_chans, config.hidden_size, config.patch, name="proj")
+
+    def forward(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """(B, T, C, H, W), of any floating type -> (B, t·h·w, D)."""
+        return self.patch_embeddings(pixel_values_videos.to(next(self.patch_embeddings.parameters()).dtype))
+
+
+class VJEPA2Encoder(nn.Module):
+    """Tubelets, blocks and the last norm."""
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__()
+        width, heads = config.hidden_size, config.num_attention_heads
+        self.embeddings = VJEPA2Embeddings(config)
+        self.tables = RotaryTables(width // heads)
+        self.layer = make_layers(config, width, heads, config.mlp_ratio, config.num_hidden_layers)
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, pixel_values_videos: torch.Tensor, grid: Grid, **flags: bool) -> VideoModelOutput:
+        tokens = self.embeddings(pixel_values_videos)
+        rotation = self.tables(grid, tokens.dtype, tokens.device)
+        tokens, hidden_states, attentions = run_blocks(self.layer, tokens, rotation=rotation, **flags)
+        return VideoModelOutput(self.layernorm(tokens), hidden_states, attentions)
+
+
+class VJEPA2PredictorEmbeddings(nn.Module):
+    """Context tokens in the predictor's width, and a mask token for each token to be predicted. Training has a mask
+    token for every kind of mask; as in the authors' predictor, the second is what a call without more words gets."""
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__()
+        self.predictor_embeddings = nn.Linear(config.hidden_size, config.pred_hidden_size)
+        self.mask_tokens = nn.Parameter(torch.zeros(config.pred_num_mask_tokens, 1, 1, config.pred_hidden_size))
+
+    def forward(self, context: torch.Tensor, targets: int) -> torch.Tensor:
+        """(rows, context tokens, D) -> (rows, context tokens + targets, P)."""
+        mask_token = self.mask_tokens[1 % len(self.mask_tokens)].expand(context.shape[0], targets, -1)
+        return torch.cat([self.predictor_embeddings(context), mask_token], dim=1)
+
+
+class VJEPA2Predictor(nn.Module):
+    """A narrow transformer over context and mask tokens, each with its own place. The authors sort tokens by place
+    before and back after, which changes nothing: attention sees a set."""
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__()
+        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
+        self.embeddings = VJEPA2PredictorEmbeddings(config)
+        self.tables = RotaryTables(width // heads)
+        self.layer = make_layers(config, width, heads, config.pred_mlp_ratio, config.pred_num_hidden_layers)
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.proj = nn.Linear(width, config.hidden_size)
+
+    def forward(self, context: torch.Tensor, grid: Grid, masks: tuple[Masks, Masks] | None = None) -> torch.Tensor:
+        """Context (rows, n, D) and the places of context and target, lists of (B, n) and (B, m) -> (rows, m, D).
+        Without places both are the whole grid."""
+        rotation = self.tables(grid, context.dtype, context.device)
+        if masks is None:
+            targets, rotation = context.shape[1], both(rotation)
+        else:
+            places = torch.cat([torch.cat(list(mask)) for mask in masks], dim=1)
+            targets, rotation = masks[1][0].shape[1], at_tokens(rotation, places)
+        tokens, _, _ = run_blocks(self.layer, self.embeddings(context, targets), rotation=rotation)
+        return self.proj(self.layernorm(tokens[:, context.shape[1] :]))
+
+
+def both(rotation: Rotation) -> Rotation:
+    """For tokens that stand there twice, as context and as target."""
+    cos, sin = rotation
+    return torch.cat([cos, cos]), torch.cat([sin, sin])
+
+
+class VJEPA2PreTrainedModel(VideoPreTrainedModel):
+    """Initialisation after the authors' code: truncated normal, the last weights of both branches of block l divided by
+    √(2l); mask tokens zero."""
+
+    config_class = VJEPA2Config
+    base_model_prefix = "vjepa2"
+    main_input_name = "pixel_values_videos"
+    _no_split_modules: ClassVar[list[str]] = [
+        "VJEPA2Layer",
+        "VJEPA2PoolerSelfAttentionLayer",
+        "VJEPA2PoolerCrossAttentionLayer",
+        "VJEPA2PredictorEmbeddings",
+    ]
+    stem_pattern = r"encoder\.embeddings\."
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv3d)):
+            init.trunc_normal_(module.weight, std=std)
+        elif isinstance(module, VJEPA2Layer):
+            for last in (module.attention.proj, module.mlp.fc2):
+                init.trunc_normal_(last.weight, std=std / (2 * module.number) ** 0.5)
+        elif isinstance(module, VJEPA2PredictorEmbeddings):
+            if self.config.pred_zero_init_mask_tokens:
+                init.zeros_(module.mask_tokens)
+            else:
+                init.trunc_normal_(module.mask_tokens, std=std)
+        elif isinstance(module, VJEPA2AttentivePooler):
+            init.trunc_normal_(module.query_tokens, std=std)
+            for number, layer in enumerate(module.self_attention_layers, 1):
+                for name in ("self_attn.out_proj", "mlp.fc2"):
+                    init.trunc_normal_(layer.get_submodule(name).weight, std=std / (2 * number) ** 0.5)
+            number = max(len(module.self_attention_layers), 1)
+            init.trunc_normal_(module.cross_attention_layer.mlp.fc2.weight, std=std / (2 * number) ** 0.5)
+
+    def token_grid(self, pixel_values_videos: torch.Tensor) -> Grid:
+        """(time, rows, columns) of tubelets in a clip. One frame counts as a whole tubelet; whatever else does not
+        divide into tubelets raises ModelInputError."""
+        self.check_input(pixel_values_videos)
+        frames, _, height, width = pixel_values_videos.shape[1:]
+        t, p, q = self.config.patch
+        frames = t if frames == 1 else frames
+        if frames % t or height % p or width % q or 0 in (frames, height, width):
+            raise ModelInputError(
+                f"A clip of {frames} frames of {height}x{width} pixels does not divide into tubelets of {t} frames of "
+                f"{p}x{q}. Use a multiple, such as {max(frames // t, 1) * t} frames of "
+                f"{max(height // p, 1) * p}x{max(width // q, 1) * q}, or one frame, which is shown {t} times."
+            )
+        return frames // t, height // p, width // q
+
+
+class VJEPA2Model(VJEPA2PreTrainedModel):
+    """Encoder and predictor: (B, T, C, H, W) -> `VJEPA2ModelOutput`. T, H and W come from the tensor."""
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__(config)
+        self.encoder = VJEPA2Encoder(config)
+        self.predictor = VJEPA2Predictor(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.embeddings.patch_embeddings
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        context_mask: Sequence[torch.Tensor] | None = None,
+        target_mask: Sequence[torch.Tensor] | None = None,
+        skip_predictor: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VJEPA2ModelOutput | tuple[Any, ...]:
+        """Encodes clips, and predicts some of their tokens from others.
+
+        Args:
+            pixel_values_videos: Clips (B, T, C, H, W), normalised. One frame is an image, which the model sees as a
+                clip of one tubelet that stands still.
+            context_mask: The tokens that the predictor sees: a list of int64 (B, n), token numbers in order time, row,
+                column; or one such tensor. None shows all of them.
+            target_mask: The tokens to predict: as many int64 (B, m) as there are context masks, each predicted from the
+                context at the same place of the list. Pass both masks or none.
+            skip_predictor: Whether the encoder alone is wanted.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+                States and probabilities are the encoder's.
+
+        Returns:
+            `last_hidden_state` (B, tokens, D), and with the predictor `predictor_output`.
+
+        Raises:
+            ModelInputError: The clip has another shape or does not divide into tubelets; masks are no such lists, or
+                one is given without the other.
+        """
+        grid = self.token_grid(pixel_values_videos)
+        batch = pixel_values_videos.shape[0]
+        context_places, target_places = check_masks(context_mask, target_mask, batch, grid, skip_predictor)
+        attentions, hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
+        outputs = self.encoder(
+            self.as_clip(pixel_values_videos),
+            grid,
+            output_attentions=attentions,
+            output_hidden_states=hidden_states,
+        )
+        tokens = outputs.last_hidden_state
+        context = take_tokens(tokens, context_places)
+        predicted = None
+        if not skip_predictor:
+            places = None if context_places is None or target_places is None else (context_places, target_places)
+            predicted = VJEPA2PredictorOutput(
+                last_hidden_state=self.predictor(context, grid, places),
+                target_hidden_state=take_tokens(tokens, target_places),
+            )
+        output = VJEPA2ModelOutput(tokens, context, outputs.hidden_states, outputs.attentions, predicted)
+        return self.to_output(output, return_dict)
+
+    def as_clip(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """An image, a clip of one frame, as often as a tubelet has frames; the authors' evaluation on ImageNet shows
+        it as often as a clip has."""
+        if pixel_values_videos.shape[1] > 1 or self.config.tubelet_size == 1:
+            return pixel_values_videos
+        if not torch.compiler.is_compiling():
+            logger.warning_once(f"A clip of one frame is an image: it is shown {self.config.tubelet_size} times.")
+        return pixel_values_videos.expand(-1, self.config.tubelet_size, -1, -1, -1)
+
+    def get_vision_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """(B, tokens, D): the encoder's tokens, under transformers' name for them."""
+        return self(pixel_values_videos, skip_predictor=True, return_dict=True).last_hidden_state
+
+    @video_features
+    def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
+        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
+        outputs = self(pixel_values, skip_predictor=True, return_dict=True, **flags)
+        tokens = outputs.last_hidden_state
+        return outputs.features(tokens.mean(1), tokens.unflatten(1, self.token_grid(pixel_values)))
+
+
+class VJEPA2ForVideoClassification(VideoClassifier, VJEPA2PreTrainedModel):
+    """Attentive pooler and linear classifier on the encoder's tokens."""
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__(config)
+        self.vjepa2 = VJEPA2Model(config)
+        self.pooler = VJEPA2AttentivePooler(config)
+        self.add_classifier(config.hidden_size)
+
+    def forward(  # type: ignore[override]
+        self,
+        pixel_values_videos: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> VideoClassifierOutput | tuple[Any, ...]:
+        """Classifies clips; see `VideoClassifier.forward`, whose `pixel_values` have transformers' name here."""
+        output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
+        outputs = self.encode(pixel_values_videos, output_attentions, output_hidden_states)
+        return self.classifier_output(
+            self.classifier(self.dropout(self.pool(outputs))),
+            labels,
+            num_items_in_batch,
+            return_dict,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.attentions,
+        )
+
+    def encode(self, pixel_values_videos: torch.Tensor, attentions: bool, hidden_states: bool) -> Any:
+        """The encoder's outputs, with the hidden states if the pooler reads any."""
+        return self.vjepa2(
+            pixel_values_videos,
+            skip_predictor=True,
+            output_attentions=attentions,
+            output_hidden_states=hidden_states or self.config.pooler_layers is not None,
+            return_dict=True,
+        )
+
+    def pool(self, outputs: VJEPA2ModelOutput) -> torch.Tensor:
+        """What the classifier reads, (B, D)."""
+        blocks, states = self.config.pooler_layers, outputs.hidden_states
+        if blocks is None or states is None:
+            return self.pooler(outputs.last_hidden_state)
+        norm = self.vjepa2.encoder.layernorm
+        return self.pooler(torch.cat([norm(states[1 + i]) for i in blocks], dim=1))
+
+    @video_features
+    def get_video_features(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> VideoFeatures:
+        attentions, hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
+        outputs = self.encode(pixel_values, attentions, hidden_states)
+        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        features: VideoFeatures = outputs.features(self.pool(outputs), feature_map)
+        features.hidden_states = outputs.hidden_states if hidden_states else None
+        return features
