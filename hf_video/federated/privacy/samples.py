@@ -1,8 +1,8 @@
 """Video-level privacy: gradients of each video, clipped, summed, with noise (DP-SGD, Abadi et al., CCS 2016).
 
-The gradient of each video is taken by `torch.func.vmap(grad)` of the whole model on one video. Hooks on layers, as
-Opacus has them, are wrong for models that fold frames or windows into the batch, and miss parameters that no layer
-owns.
+The gradient of each video is that of the whole model on one video, run over videos by `torch.func.vmap`. Hooks on
+layers, as Opacus has them, are wrong for models that fold frames or windows into the batch, and miss parameters that no
+layer owns.
 """
 
 from __future__ import annotations
@@ -110,26 +110,30 @@ def _by_backward(model: torch.nn.Module, inputs: Tensors, loss: Loss) -> tuple[T
 
 
 def _by_vmap(model: torch.nn.Module, inputs: Tensors, loss: Loss) -> tuple[Tensors, torch.Tensor]:
-    """Gradients and losses of several videos at once."""
-    trained = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
-    fixed = {name: one.detach() for name, one in model.named_parameters() if not one.requires_grad}
-    fixed |= dict(model.named_buffers())
+    """Gradients and losses of several videos at once: each video has a view of the weights, and the gradient with
+    respect to that view is its own. `torch.func.grad` would keep all activations for a second derivative."""
+    videos = len(next(iter(inputs.values())))
+    trained = {
+        name: one.detach().expand(videos, *one.shape).requires_grad_()
+        for name, one in model.named_parameters()
+        if one.requires_grad
+    }
     whole = _LossOf(model, loss)
 
-    def of_one(trained: Tensors, row: Tensors) -> torch.Tensor:
-        one = {name: value[None] for name, value in row.items()}
-        tensors = {f"model.{name}": value for name, value in {**fixed, **trained}.items()}
-        return torch.func.functional_call(whole, tensors, (one,))
+    def of_one(weights: Tensors, row: Tensors) -> torch.Tensor:
+        tensors = {f"model.{name}": value for name, value in weights.items()}
+        return torch.func.functional_call(whole, tensors, ({name: value[None] for name, value in row.items()},))
 
-    of_all = torch.func.vmap(torch.func.grad_and_value(of_one), in_dims=(None, 0), randomness="different")
     try:
         # Where attention can't be folded, plain products: PyTorch would call the fused kernel once for each video.
         with sdpa_kernel(SDPBackend.MATH), FoldedAttention():
-            return of_all(trained, inputs)
+            losses = torch.func.vmap(of_one, randomness="different")(trained, inputs)
+        found = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True, materialize_grads=True)
     except RuntimeError as error:
         raise FederatedError(
             f'{type(model).__name__} can\'t be run over videos by vmap ({error}). Use engine="loop".'
         ) from error
+    return dict(zip(trained, found, strict=True)), losses.detach()
 
 
 class _LossOf(torch.nn.Module):

@@ -254,10 +254,11 @@ class PrivateVideoTrainer(VideoTrainer):
         loss = torch.zeros((), device=self.args.device)
         if inputs:
             inputs = self._prepare_inputs(inputs)
-            # Half a micro-batch at a time, but where a head alone is trained: gradients are as many times the weights.
+            # Half a micro-batch at a time, but where a head or adapters are trained: gradients are as many times the
+            # weights.
             weights, size = sum(one.numel() for one in trained.values()), self.args.per_device_train_batch_size
             clip_size = max(one[0].numel() for one in inputs.values())
-            size = size if 10 * weights < clip_size else -(-size // 2)
+            size = size if weights < clip_size else -(-size // 2)
             with self._training_mode(model):
                 for gradients, losses in gradients_in_chunks(model, inputs, self._loss_of_one, self.engine, size):
                     total, _ = clipped_sum(gradients, self.privacy.clip)
