@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -114,6 +115,14 @@ def composed_epsilon(releases: Sequence[Release], delta: float, *, accountant: s
     unsampled = gaussian_epsilon(sum(count / noise**2 for (noise, _), count in steps.items()) ** -0.5, delta)
     if accountant == "prv" and all(rate == 1 for _, rate in steps):
         return unsampled
+    mechanisms = ("rdp", accountant) if unsampled > MOST_PRV else (accountant,)
+    found = _opacus_epsilon(tuple((*kind, count) for kind, count in sorted(steps.items())), delta, mechanisms)
+    return found if accountant == "rdp" else min(found, unsampled)
+
+
+@lru_cache(maxsize=4096)  # clients with as many videos have the same accounts, and each is asked for in every round
+def _opacus_epsilon(history: tuple[tuple[float, float, int], ...], delta: float, mechanisms: tuple[str, ...]) -> float:
+    """ε of (noise, rate, steps) by the first of Opacus' accountants, and by the next where it is not above MOST_PRV."""
     try:
         from opacus.accountants import create_accountant
     except ImportError as error:
@@ -122,13 +131,13 @@ def composed_epsilon(releases: Sequence[Release], delta: float, *, accountant: s
         ) from error
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # orders at an end of their range make the bound looser, and no less true
-        for mechanism in ("rdp", accountant) if unsampled > MOST_PRV else (accountant,):
+        for mechanism in mechanisms:
             account = create_accountant(mechanism=mechanism)
-            account.history = [(*kind, count) for kind, count in steps.items()]
+            account.history = list(history)
             found = float(account.get_epsilon(delta=delta))
             if found > MOST_PRV:
                 break
-    return found if accountant == "rdp" else min(found, unsampled)
+    return found
 
 
 def sampled_epsilon(
@@ -172,21 +181,24 @@ def noise_for(
         high *= 1.5
         if high > MOST_NOISE:
             raise FederatedError(f"No noise keeps {planned} within ε = {epsilon:g}, δ = {delta:g}. Take fewer steps.")
-    low, at_high = high / 1.1, found(high, accountant)
+    while (at_high := found(high, accountant)) > epsilon:  # by the error that PRV allows itself
+        high *= 1.05
+    low = high / 1.25
     while (at_low := found(low, accountant)) <= epsilon:
-        low, high, at_high = low / 1.1, low, at_low
-    interpolate = True
+        low, high, at_high = low / 1.25, low, at_low
+    step = 0
     while high / low > 1.001:
-        # By turns in the middle, and a little above where ε as a power of the noise meets the target.
-        middle = math.sqrt(low * high)
-        if interpolate and at_low < math.inf:
-            guess = 1.0005 * low * (high / low) ** (math.log(at_low / epsilon) / math.log(at_low / at_high))
+        step, middle = step + 1, math.sqrt(low * high)
+        if at_low < math.inf and step % 4:
+            # Where ε as a power of the noise meets the target, and a little towards the end that is farther away.
+            root = low * (high / low) ** (math.log(at_low / epsilon) / math.log(at_low / at_high))
+            guess = root * 1.0004 if high * low > root**2 else root / 1.0004
             middle = guess if low < guess < high else middle
-        interpolate = not interpolate
         value = found(middle, accountant)
-        low, at_low, high, at_high = (
-            (low, at_low, middle, value) if value <= epsilon else (middle, value, high, at_high)
-        )
+        if value <= epsilon:
+            high, at_high = middle, value
+        else:
+            low, at_low = middle, value
     return high
 
 
