@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from importlib import import_module
 
-from hf_video.base.saved_model import SavedScorer, SavedVideoModel
+from hf_video.base.saved_model import SavedScorer, SavedVideoModel, SavedWriter
 from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"
@@ -32,11 +32,18 @@ NEW_PIPELINES = {
         f"{_HOME}.spatio_temporal_action_detection.SpatioTemporalActionDetectionPipeline"
     ),
     "temporal-action-detection": f"{_HOME}.temporal_action_detection.TemporalActionDetectionPipeline",
+    "video-captioning": f"{_HOME}.video_captioning.VideoCaptioningPipeline",
     "video-feature-extraction": f"{_HOME}.video_feature_extraction.VideoFeatureExtractionPipeline",
     "video-moment-retrieval": f"{_HOME}.video_moment_retrieval.VideoMomentRetrievalPipeline",
     "video-question-answering": f"{_HOME}.video_question_answering.VideoQuestionAnsweringPipeline",
     "video-text-retrieval": f"{_HOME}.video_text_retrieval.VideoTextRetrievalPipeline",
     "zero-shot-video-classification": f"{_HOME}.zero_shot_video_classification.ZeroShotVideoClassificationPipeline",
+}
+# Those that load other models than ours with a head.
+_LOADERS = {
+    "temporal-action-detection": SavedScorer,
+    "video-captioning": SavedWriter,
+    "video-question-answering": SavedWriter,
 }
 
 
@@ -125,5 +132,9 @@ def register_pipelines(*, override: bool = True) -> None:
     for task, path in PIPELINES.items() if override else ():
         table[task] = {**table[task], "impl": implementation(path)}
     for task, path in NEW_PIPELINES.items():
-        loader = SavedScorer if task == "temporal-action-detection" else SavedVideoModel
-        table[task] = {"impl": implementation(path), "pt": (loader,), "default": {}, "type": "multimodal"}
+        table[task] = {
+            "impl": implementation(path),
+            "pt": (_LOADERS.get(task, SavedVideoModel),),
+            "default": {},
+            "type": "multimodal",
+        }

@@ -55,3 +55,16 @@ def as_video_model(model: Any) -> Any:
     video_model = MODELS["videoclip"].load("VideoCLIPModel").from_clip(model)
     video_model.name_or_path = model.name_or_path
     return video_model.to(model.device)
+
+
+class SavedWriter(SavedVideoModel):
+    """As `SavedVideoModel`, with the head that writes text of models that are none of ours."""
+
+    @classmethod
+    def auto_class(cls, saved: str) -> Any:
+        from transformers import AutoModelForImageTextToText
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+        # Of all others the bare model is loaded, so that the pipeline can say what is wrong with them.
+        writers = {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()}
+        return AutoModelForImageTextToText if saved in writers else super().auto_class(saved)

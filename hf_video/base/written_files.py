@@ -21,7 +21,8 @@ from typing import Any
 from hf_video.errors import CheckpointError, OutputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
-EVENT_FILES = (".json", ".csv", ".vtt")
+EVENT_FILES = (".json", ".csv", ".vtt", ".srt")
+SUBTITLES = (".vtt", ".srt")  # of one video
 
 
 def check_output_folder(path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ from .spatio_temporal_action_detection import (
     SpatioTemporalActionDetectionPipeline as SpatioTemporalActionDetectionPipeline,
 )
 from .temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
+from .video_captioning import VideoCaptioningPipeline as VideoCaptioningPipeline
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline
 from .video_moment_retrieval import VideoMomentRetrievalPipeline as VideoMomentRetrievalPipeline

@@ -229,10 +229,15 @@ class VideoPipeline(Pipeline):
         for result in run_videos(self._events(videos, read, num_workers), rows, batch_size=batch_size):
             if result.error is None:
                 yield self._answer(result, request, answer)
-            elif bad_files == "raise":
-                raise result.error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(result.error)
             else:
-                yield error_entry(result.error)
+                yield self._fault(result.error, videos, bad_files)
+
+    @staticmethod
+    def _fault(error: VideoError, videos: Videos, bad_files: str) -> dict[str, Any]:
+        """The result of a video that can't be read; raises its error where `bad_files` says so."""
+        if bad_files == "raise":
+            raise error if isinstance(videos, list) and len(videos) == 1 else _with_way_on(error)
+        return error_entry(error)
 
     def _reader(self, request: ClipRequest, asked: dict[str, Any]) -> Callable[[Any], Iterator[Event]]:
         """What makes events of a video; it may run in another process."""

@@ -16,6 +16,7 @@ from hf_video.data.datasets.questions import question_texts
 from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.pipelines import matching
 from hf_video.pipelines.base import VideoPipeline
+from hf_video.pipelines.generation import Asked, GenerativePipeline
 from hf_video.pipelines.video_classification import NOT_GIVEN, best
 from hf_video.video.frames.types import VideoSource
 
@@ -39,6 +40,10 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
     question. Videos, views, windows, workers and files that can't be read are as in `VideoClassificationPipeline`;
     probabilities of several views are averaged.
 
+    **A model that writes** (GIT, and any `AutoModelForImageTextToText` whose processor takes videos: SmolVLM, Qwen-VL,
+    LLaVA-OneVision) answers in its own words, `[{"answer": "to the left"}]`, without scores. In place of `choices` and
+    `top_k` it has `max_new_tokens` and `generate_kwargs`, and its frames are chosen as in `VideoCaptioningPipeline`.
+
     Options, of the pipeline or of a call: `question`, a text or a list; `choices`, a list of texts, for multiple choice
     only; `top_k`, how many answers, default 5, None for all; and those for reading. A row's own `question` and
     `choices` go before those of the call.
@@ -47,6 +52,12 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
     what `VideoClassificationPipeline` raises.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A model that writes gets the pipeline for those, whose options differ."""
+        model = args[0] if args else kwargs.get("model")
+        writes = hasattr(model, "can_generate") and model.can_generate()
+        return WrittenAnswersPipeline(*args, **kwargs) if writes else super().__new__(cls)
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         name = type(self.model).__name__
@@ -54,7 +65,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
         if not self.multiple_choice and not name.endswith("QuestionAnswering"):
             raise CheckpointError(
                 f"{name} answers no questions. Use a model for them, such as hf_video.VioletForQuestionAnswering or "
-                "hf_video.VioletForMultipleChoice."
+                "hf_video.VioletForMultipleChoice, or one that writes: GIT, SmolVLM, Qwen2.5-VL, LLaVA-OneVision."
             )
         self.tokenizer = matching.find_tokenizer(self.model, self.tokenizer)
 
@@ -101,7 +112,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
         found = best(average_views(model_outputs["logits"], "softmax"), names, top_k)
         return [{"score": one["score"], "answer": one["label"]} for one in found]
 
-    def _window(self, rows: torch.Tensor, seen: Asked, repeated: set[int], **answer: Any) -> Any:
+    def _window(self, rows: torch.Tensor, seen: AskedWindow, repeated: set[int], **answer: Any) -> Any:
         found = [
             self.postprocess(ModelOutput(logits=views), choices=choices, **answer)
             for views, choices in zip(rows.unflatten(0, (-1, len(seen.choices))).unbind(1), seen.choices, strict=True)
@@ -110,7 +121,7 @@ class VideoQuestionAnsweringPipeline(VideoPipeline):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked(WindowSample):
+class AskedWindow(WindowSample):
     """A window, and what is asked of it: the `choices` of each question, None where a model knows its answers; `single`
     where not a list of questions came."""
 
@@ -141,7 +152,7 @@ def _read_asked(
             inputs |= {name: value.repeat(crops, *[1] * (value.ndim - 1)) for name, value in tokens.items()}
             yield dataclasses.replace(event, inputs=inputs)
         elif isinstance(event, list):
-            yield [Asked(seen.seconds, seen.sample, choices, single) for seen in event]
+            yield [AskedWindow(seen.seconds, seen.sample, choices, single) for seen in event]
         else:
             yield event
 
@@ -185,3 +196,42 @@ def _choices_of(given: object) -> list[Any]:
     if isinstance(given, (list, tuple)) and given and all(isinstance(one, (list, tuple)) for one in given):
         return [matching.texts_of("choices", one) for one in given]
     return matching.texts_of("choices", given)
+
+
+class WrittenAnswersPipeline(GenerativePipeline):
+    """What `VideoQuestionAnsweringPipeline` makes of a model that writes its answers."""
+
+    window_key = "predictions"
+
+    def _options(
+        self,
+        *,
+        question: str | list[str] | None = None,
+        max_new_tokens: int | None = None,
+        generate_kwargs: Mapping[str, Any] | None = None,
+        choices: object = None,
+        top_k: int | None = NOT_GIVEN,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if choices is not None or top_k is not NOT_GIVEN:
+            raise VideoOptionError(
+                f"{'top_k' if choices is None else 'choices'} is for models that choose among answers; "
+                f"{type(self.model).__name__} writes one of its own."
+            )
+        own: dict[str, Any] = {}
+        if question is not None:
+            own = {"question": matching.texts_of("question", question), "single": isinstance(question, str)}
+        return self._writing(max_new_tokens, generate_kwargs, **own)
+
+    def _asked(self, asked: dict[str, Any]) -> Callable[[VideoSource], Asked]:
+        return functools.partial(
+            _own_question, **{name: asked[name] for name in ("question", "single") if name in asked}
+        )
+
+    def _answers(self, texts: list[str], single: bool, seen: WindowSample, repeated: tuple[int, ...]) -> Any:
+        found = [[{"answer": text}] for text in texts]
+        return found[0] if single else found
+
+
+def _own_question(video: VideoSource, **asked: Any) -> Asked:
+    questions, _, single = _question(video, False, **asked)
+    return questions, single

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.base.detection.curve import AnomalyCurve
-from hf_video.base.detection.types import webvtt
-from hf_video.base.written_files import EVENT_FILES, atomic_write, writing_into
+from hf_video.base.detection.types import subrip, webvtt
+from hf_video.base.written_files import EVENT_FILES, SUBTITLES, atomic_write, writing_into
 from hf_video.errors import OutputError, VideoOptionError
 from hf_video.features.anomaly_head import AnomalyHead
 from hf_video.retrieval.anomalies import AnomalyDetector
@@ -25,7 +25,7 @@ def check_suffix(path: str | os.PathLike[str], videos: int) -> None:
     suffix = Path(path).suffix
     if suffix not in EVENT_FILES:
         raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(EVENT_FILES)}.")
-    if suffix == ".vtt" and videos != 1:
+    if suffix in SUBTITLES and videos != 1:
         raise VideoOptionError(f"{str(path)!r} holds the events of one video; {videos} came. Use .json or .csv.")
 
 
@@ -38,13 +38,13 @@ def write_curves(
 
     Args:
         path: `.csv`, a row for each moment: video, start, end, score, distance; `.json`, the same with events, the
-            threshold and a score for each frame, which `hf-video evaluate --task anomaly` reads; `.vtt`, the events of
-            one video for web players.
+            threshold and a score for each frame, which `hf-video evaluate --task anomaly` reads; `.vtt` or
+            `.srt`, the events of one video for players.
         curves: For each video its curve.
         detector: That made them; JSON says what it was.
 
     Raises:
-        VideoOptionError: Another suffix, or several videos for `.vtt`.
+        VideoOptionError: Another suffix, or several videos for `.vtt` or `.srt`.
         OutputError: The file can't be written.
     """
     path = Path(path)
@@ -54,7 +54,7 @@ def write_curves(
     elif path.suffix == ".csv":
         text = _csv(curves)
     else:
-        text = webvtt(next(iter(curves.values())).events)
+        text = (subrip if path.suffix == ".srt" else webvtt)(next(iter(curves.values())).events)
     with writing_into(path.parent, OutputError), atomic_write(path) as draft:
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 

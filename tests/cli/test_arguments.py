@@ -183,7 +183,11 @@ FOLDERS = {
     "anomalies": "anomalies normal a.mp4 --detector {}",
     "federated": "federated server federation.yaml --keys sites/server --output {}",
 }
-EVENTS = {"anomalies": "anomalies normal a.mp4 --output {}", "detect": "detect a.mp4 --model m --output {}"}
+EVENTS = {
+    "anomalies": "anomalies normal a.mp4 --output {}",
+    "caption": "caption a.mp4 --model m --output {}",
+    "detect": "detect a.mp4 --model m --output {}",
+}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
 
@@ -220,7 +224,7 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_
 
 @pytest.mark.parametrize("verb", [*FILES, *EVENTS])
 def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
-    end, ends = (".png", ".png, .jpg or .jpeg") if verb in FILES else (".csv", ".json, .csv or .vtt")
+    end, ends = (".png", ".png, .jpg or .jpeg") if verb in FILES else (".csv", ".json, .csv, .vtt or .srt")
     (tmp_path / f"folder{end}").mkdir()
     (tmp_path / "file").write_text("kept")
     cases = {

@@ -130,7 +130,7 @@ def test_answers_to_a_query(library, detect, tmp_path):
     ("options", "message"),
     [
         (("--output", "e.txt"), "must end in"),
-        (("--output", "e.vtt"), "chapters of one video, and 2 came"),
+        (("--output", "e.vtt"), "events of one video, and 2 came"),
         (("--resume",), "name it with --output"),
         (("--labels", "jump"), "6 labels of its own"),
         (("--grid", "0s"), "above 0"),

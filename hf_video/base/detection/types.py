@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_video.base.written_files import EVENT_FILES, atomic_write
+from hf_video.base.written_files import EVENT_FILES, SUBTITLES, atomic_write
 from hf_video.errors import DataError, OutputError, VideoOptionError, check_count, check_number
 
 if TYPE_CHECKING:
@@ -58,24 +58,27 @@ def write_detections(
 
     Args:
         path: `.json`, ActivityNet's results ("results": {video: [{"label", "score", "segment"}]}), which evaluators of
-            temporal detection read; `.csv`, one row for each event; `.vtt`, chapters of one video for web players.
+            temporal detection read; `.csv`, one row for each event; `.vtt`, chapters of one video for web players;
+            `.srt`, subtitles of one video.
         detections: for each video its events.
         durations: of the videos in seconds; JSON holds them where they are given.
         made_with: model and options, as plain JSON values; JSON holds them as its "external_data".
 
     Raises:
-        VideoOptionError: another suffix, or several videos for `.vtt`.
+        VideoOptionError: another suffix, or several videos for `.vtt` or `.srt`.
         OutputError: the file can't be written.
     """
     path = Path(path)
     if path.suffix not in EVENT_FILES:
         raise VideoOptionError(f"{str(path)!r} must end in one of {', '.join(EVENT_FILES)}.")
-    if path.suffix == ".vtt" and len(detections) != 1:
-        raise VideoOptionError(f"{str(path)!r} holds the chapters of one video; {len(detections)} came.")
+    if path.suffix in SUBTITLES and len(detections) != 1:
+        raise VideoOptionError(f"{str(path)!r} holds the events of one video; {len(detections)} came.")
     if path.suffix == ".json":
         text = _json(detections, durations or {}, made_with or {})
+    elif path.suffix == ".csv":
+        text = _csv(detections)
     else:
-        text = _csv(detections) if path.suffix == ".csv" else webvtt(next(iter(detections.values())))
+        text = (subrip if path.suffix == ".srt" else webvtt)(next(iter(detections.values())))
     try:
         with atomic_write(path) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
@@ -135,17 +138,33 @@ def _csv(detections: Mapping[str, Sequence[Detection]]) -> str:
 
 def webvtt(detections: Sequence[Detection]) -> str:
     """Chapters in the order of time, as WebVTT: one cue for each event, its label the text."""
-    cues = (
-        f"{_clock(one.start)} --> {_clock(one.end)}\n{' '.join(one.label.split()).replace('-->', '->')}\n"
-        for one in sorted(detections, key=lambda one: (one.start, one.end))
+    escaped = (
+        (times, text.replace("&", "&amp;").replace("<", "&lt;")) for times, text in _cues(detections, decimal=".")
     )
-    return "\n".join(("WEBVTT\n", *cues))
+    return "\n".join(("WEBVTT\n", *(f"{times}\n{text}\n" for times, text in escaped)))
 
 
-def _clock(seconds: float) -> str:
+def subrip(detections: Sequence[Detection]) -> str:
+    """Subtitles in the order of time, as SubRip (.srt): one for each event, its label the text."""
+    return "\n".join(f"{n}\n{times}\n{text}\n" for n, (times, text) in enumerate(_cues(detections, decimal=","), 1))
+
+
+def _cues(detections: Sequence[Detection], decimal: str) -> list[tuple[str, str]]:
+    """The times and the text, in one line, of each event. Where an empty line stood for a text the cue would end, so
+    that one without words shows a dash."""
+    return [
+        (
+            f"{_clock(one.start, decimal)} --> {_clock(one.end, decimal)}",
+            " ".join(one.label.split()).replace("-->", "->") or "-",
+        )
+        for one in sorted(detections, key=lambda one: (one.start, one.end))
+    ]
+
+
+def _clock(seconds: float, decimal: str) -> str:
     milliseconds = round(max(seconds, 0.0) * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{decimal}{milliseconds % 1000:03d}"
 
 
 def detection_frame(detections: Mapping[str, Sequence[Detection]]) -> pandas.DataFrame:

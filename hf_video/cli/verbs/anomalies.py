@@ -67,7 +67,7 @@ def add_arguments(parser: Parser) -> None:
         "--output",
         type=output_events,
         metavar="FILE",
-        help="scores as .csv or .json, or the events of one video as .vtt",
+        help="scores as .csv or .json, or the events of one video as .vtt or .srt",
     )
     add("--figure", type=output_picture, metavar="FILE.png", help="also draw scores, threshold and events")
     add("--json", action="store_true", help="events as a JSON object on stdout")

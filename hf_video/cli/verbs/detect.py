@@ -7,10 +7,11 @@
 
 --model is a detector (ActionFormer, TriDet) with its encoder, or without any training a video classifier, or a model of
 video and text with --labels. A folder means the videos in it. --output is ActivityNet's JSON, a CSV table, or WebVTT
-chapters of one video. Videos have their names in it without folder and suffix, and as they were typed where two would
-be alike. A JSON file is written as results come in: stopped, the same with --resume goes on. Files that can't be read
-are named on stderr, the others go on, and the exit code is 1. --query prints answers in place of events: relations are
-before, after, then, overlaps, during and within; any, not and labels in double quotes stand for events.
+chapters or SubRip subtitles of one video. Videos have their names in it without folder and suffix, and as they were
+typed where two would be alike. A JSON file is written as results come in: stopped, the same with --resume goes on.
+Files that can't be read are named on stderr, the others go on, and the exit code is 1. --query prints answers in place
+of events: relations are before, after, then, overlaps, during and within; any, not and labels in double quotes stand
+for events.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_video.base.written_files import SUBTITLES
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, non_negative_float, output_events, output_picture, positive_int
 from hf_video.cli.files import expand_paths
@@ -81,7 +83,7 @@ def add_arguments(parser: Parser) -> None:
     add("--nms", choices=("soft", "hard", "none"), help="how a detector's overlapping events are merged")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
     add("--views")
-    add("--output", type=output_events, metavar="FILE", help="events as .json, .csv or .vtt")
+    add("--output", type=output_events, metavar="FILE", help="events as .json, .csv, .vtt or .srt")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with a JSON file that is there")
     existing.add_argument("--overwrite", action="store_true", help="replace the output if it is there")
@@ -144,8 +146,8 @@ def _check_outputs(options: argparse.Namespace, files: list[str]) -> dict[str, l
     from hf_video.base.detection.types import read_detections
 
     output = options.output
-    if output and output.endswith(".vtt") and len(files) > 1:
-        raise CommandError(f"{output} holds the chapters of one video, and {len(files)} came: take .json or .csv")
+    if output and output.endswith(SUBTITLES) and len(files) > 1:
+        raise CommandError(f"{output} holds the events of one video, and {len(files)} came: take .json or .csv")
     if options.sheet and len(files) > MOST_DRAWN:
         raise CommandError(f"--sheet draws {MOST_DRAWN} videos at most, and {len(files)} came")
     if options.resume and not (output and output.endswith(".json")):

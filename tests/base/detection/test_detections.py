@@ -50,6 +50,15 @@ def test_chapters_are_in_order_and_one_line_each(tmp_path):
     assert text.endswith("01:01:01.500 --> 01:01:02.250\nlong jump, run-up\n")
     write_detections(tmp_path / "chapters.vtt", {"a": EVENTS})
     assert (tmp_path / "chapters.vtt").read_text() == webvtt(EVENTS)
+    assert "\nR&amp;B &lt;i> text\n" in webvtt([Detection("R&B <i> text", 1.0, 0.0, 1.0)])
+
+
+def test_subtitles_are_numbered_and_never_empty(tmp_path):
+    """A cue without text would be an empty line, which ends a cue."""
+    events = [Detection("b\n\n--> <i>", 1.0, 5.0, 3605.9996), Detection(" \n", 1.0, 0.0, 5.0)]
+    text = "1\n00:00:00,000 --> 00:00:05,000\n-\n\n2\n00:00:05,000 --> 01:00:06,000\nb -> <i>\n"
+    write_detections(tmp_path / "a.srt", {"a": events})
+    assert (tmp_path / "a.srt").read_text() == text
 
 
 def test_what_can_not_be_written(tmp_path):
