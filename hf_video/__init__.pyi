@@ -214,6 +214,7 @@ from .models.x3d.modeling_x3d import X3DForVideoClassification as X3DForVideoCla
 from .models.x3d.modeling_x3d import X3DModel as X3DModel
 from .pipelines.live_detection import LiveDetector as LiveDetector
 from .pipelines.repetitions import count_repetitions as count_repetitions
+from .pipelines.streaming_classification import StreamingClassifier as StreamingClassifier
 from .pipelines.temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .pipelines.video_classification import VideoClassificationPipeline as VideoClassificationPipeline
 from .pipelines.video_feature_extraction import VideoFeatureExtractionPipeline as VideoFeatureExtractionPipeline

@@ -35,7 +35,8 @@ def inputs_for(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     word, or for which it has no positions (`check_clips`).
     """
     wanted = clip_name(model)
-    given = [name for name in CLIP_NAMES if name in inputs] or list(inputs)
+    takes = inspect.signature(model.forward).parameters
+    given = [name for name in CLIP_NAMES if name in inputs] or [name for name in inputs if name not in takes]
     named = dict(inputs)
     # Where something comes beside them, only clips can be meant.
     if wanted not in inputs and len(given) == 1 and (wanted in CLIP_NAMES or len(inputs) == 1):

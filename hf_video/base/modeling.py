@@ -110,6 +110,11 @@ class VideoPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     # Whether the loss compares the samples of a batch or counts over them, so that none has a loss of its own.
     loss_joins_samples = False
 
+    # Frames of a clip that make a state of their own, whatever stands before and behind them; None where the states of
+    # a clip depend on all of it. A classifier with a number has `encode_states`, clips (B, T, C, H, W) to states
+    # (B, T / frames_per_state, D), and `classify_states`, states to logits: a stream encodes each frame once.
+    frames_per_state: int | None = None
+
     # Whether `config.image_mean` and `image_std` are those that the model was trained with.
     knows_statistics = False
 

@@ -6,6 +6,7 @@ from .spatio_temporal_action_detection import PeopleEvents as PeopleEvents
 from .spatio_temporal_action_detection import (
     SpatioTemporalActionDetectionPipeline as SpatioTemporalActionDetectionPipeline,
 )
+from .streaming_classification import StreamingClassifier as StreamingClassifier
 from .temporal_action_detection import TemporalActionDetectionPipeline as TemporalActionDetectionPipeline
 from .video_captioning import VideoCaptioningPipeline as VideoCaptioningPipeline
 from .video_classification import VideoClassificationPipeline as VideoClassificationPipeline

@@ -266,3 +266,19 @@ class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedMo
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token."""
         return tokens[:, 0]
+
+    @property
+    def frames_per_state(self) -> int | None:
+        """1 for space_only, whose frames meet in a mean; see `VideoPreTrainedModel`."""
+        return 1 if self.config.attention_type == "space_only" else None
+
+    def encode_states(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Clips (B, T, C, H, W) -> the class tokens of their frames (B, T, D), for space_only."""
+        grid = self.timesformer.token_grid(pixel_values)
+        tokens = self.timesformer.embeddings(pixel_values, grid)
+        tokens, _, _ = run_blocks(self.timesformer.encoder.layer, tokens, first_only=True)
+        return tokens[:, 0].unflatten(0, (-1, grid[0]))
+
+    def classify_states(self, states: torch.Tensor) -> torch.Tensor:
+        """What `encode_states` gave, (B, T, D) -> logits (B, classes)."""
+        return self.classifier(self.dropout(self.timesformer.layernorm(states.mean(1))))

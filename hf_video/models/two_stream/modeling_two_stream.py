@@ -302,3 +302,19 @@ class TwoStreamForVideoClassification(VideoClassifier, TwoStreamPreTrainedModel)
         self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **flags: bool | None
     ) -> VideoFeatures:
         return self.two_stream.get_video_features(pixel_values, flow_values, return_dict=True, **flags)
+
+    @property
+    def frames_per_state(self) -> int | None:
+        """1 for a spatial stream of images alone; see `VideoPreTrainedModel`."""
+        streams = self.two_stream.streams
+        alone = len(streams) == 1 and streams[0] is self.two_stream.spatial and isinstance(streams[0], StreamNetwork)
+        return 1 if alone else None
+
+    def encode_states(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Clips (B, T, 3, H, W) -> the spatial stream's vectors of their frames (B, T, D)."""
+        (maps,), _ = self.two_stream.encode(pixel_values, None)
+        return self.two_stream.spatial.embed(maps)
+
+    def classify_states(self, states: torch.Tensor) -> torch.Tensor:
+        """What `encode_states` gave, (B, T, D) -> logits (B, classes)."""
+        return self.classifier(states.mean(1))

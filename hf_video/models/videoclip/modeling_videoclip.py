@@ -136,10 +136,22 @@ class VideoCLIPModel(VideoPreTrainedModel):
     def get_frame_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Frames (B, T, C, H, W) -> projected vectors (B, T, D), each frame (or segment of `segment_frames`, then T is
         their number) for itself, not normalised."""
+        return self.visual_projection(self.encode_states(pixel_values))
+
+    @property
+    def frames_per_state(self) -> int | None:
+        """1 for a tower of frames, `segment_frames` for one of segments; None for one that sees whole clips, or
+        neighbours in its patches. See `VideoPreTrainedModel`."""
+        apart = not self.config.sees_clips and self.vision_model is not None and self.config.patch_frames == 1
+        return (self.config.segment_frames or 1) if apart else None
+
+    def encode_states(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Clips (B, T, C, H, W) -> the tower's vectors of their frames or segments, (B, T', D): the `segment_features`
+        of the other methods."""
         return self._encode(pixel_values)[0]
 
     def _encode(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, ModelOutput]:
-        """`get_frame_embeddings`, and what the tower gave for all frames (or segments) as one batch."""
+        """`encode_states`, and what the tower gave for all frames (or segments) as one batch."""
         self.check_input(pixel_values)
         if self.config.segment_frames:
             return self._encode_segments(pixel_values, **flags)
@@ -153,7 +165,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
         images = pixel_values.flatten(0, 1)
         resized = {"interpolate_pos_encoding": True} if other_size else {}
         states = self.vision_model(images, return_dict=True, **resized, **flags)
-        return self.visual_projection(states.pooler_output).unflatten(0, (batch, frames)), states
+        return states.pooler_output.unflatten(0, (batch, frames)), states
 
     def _encode_segments(self, pixel_values: torch.Tensor, **flags: bool | None) -> tuple[torch.Tensor, ModelOutput]:
         length = self.config.segment_frames
@@ -164,7 +176,7 @@ class VideoCLIPModel(VideoPreTrainedModel):
             )
         segments = pixel_values.unflatten(1, (-1, length))
         states = self.vision_model.get_video_features(segments.flatten(0, 1), return_dict=True, **flags)
-        return self.visual_projection(states.pooler_output).unflatten(0, segments.shape[:2]), states
+        return states.pooler_output.unflatten(0, segments.shape[:2]), states
 
     @video_features
     def get_video_features(
@@ -211,12 +223,11 @@ class VideoCLIPModel(VideoPreTrainedModel):
     def _frames(self, pixel_values, video_mask, segment_features, **flags):
         """Vectors of frames or segments (B, T, D), which of them are there (B, T), and what the tower gave, or None."""
         tower = None
-        if segment_features is not None:
-            frames = self.visual_projection(segment_features)
-        elif self.vision_model is None:
-            raise ModelInputError("This model has no video tower (feature_dim is set): pass segment_features.")
-        else:
-            frames, tower = self._encode(pixel_values, **flags)
+        if segment_features is None:
+            if self.vision_model is None:
+                raise ModelInputError("This model has no video tower (feature_dim is set): pass segment_features.")
+            segment_features, tower = self._encode(pixel_values, **flags)
+        frames = self.visual_projection(segment_features)
         shape = tuple(frames.shape[:2])
         if video_mask is None:
             return frames, torch.ones(shape, dtype=torch.bool, device=frames.device), tower

@@ -345,3 +345,18 @@ class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
         return self.vivit.pool(tokens)
+
+    @property
+    def frames_per_state(self) -> int | None:
+        """Those of a tubelet for model 2, whose times meet in a second transformer; see `VideoPreTrainedModel`."""
+        return self.config.patch[0] if self.vivit.two_stages else None
+
+    def encode_states(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Clips (B, T, C, H, W) -> model 2's class tokens of their times (B, T / t, D)."""
+        grid = self.vivit.token_grid(pixel_values)
+        return self.vivit.encode_places(pixel_values, grid, cls_only=True)[0][:, 0].unflatten(0, (-1, grid[0]))
+
+    def classify_states(self, states: torch.Tensor) -> torch.Tensor:
+        """What `encode_states` gave, (B, t, D) -> logits (B, classes)."""
+        tokens, _ = self.vivit.encode_times(states.flatten(0, 1)[:, None], states.shape[1], cls_only=True)
+        return self.classifier(self.dropout(self.pool(tokens)))
