@@ -98,12 +98,13 @@ def register_auto_classes(override: bool | None = None) -> None:
 
 
 def register_stock_processors(*, override: bool) -> None:
-    """Processors that need no torchvision, for transformers' own video models that need one for theirs, and whose
-    types are not ours."""
-    types = [one for one in STOCK_PROCESSORS if one not in MODELS]
+    """Processors that need no torchvision, for files of video models that name one of transformers' which needs it."""
+    taken = {name for row in MODELS.values() for name in (row.image_processor, row.video_processor)}
+    types = [one for one in STOCK_PROCESSORS if STOCK_PROCESSORS[one] not in taken]
     if not (override and types):
         return
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
     from hf_video.base.processing_stock import Door
@@ -112,9 +113,9 @@ def register_stock_processors(*, override: bool) -> None:
         name = STOCK_PROCESSORS[model_type]
         same = tuple(one for one in types if STOCK_PROCESSORS[one] == name)
         chosen = type(name, (Door,), {"model_types": same})
-        VIDEO_PROCESSOR_MAPPING.register(
-            CONFIG_MAPPING[model_type], {"pil": chosen, "torchvision": chosen}, exist_ok=True
-        )
+        # Under transformers' own configuration: ours of the same type has our processor.
+        config = getattr(transformers, CONFIG_MAPPING_NAMES[model_type])
+        VIDEO_PROCESSOR_MAPPING.register(config, {"pil": chosen, "torchvision": chosen}, exist_ok=True)
 
 
 def register_pipelines(*, override: bool = True) -> None:

@@ -260,7 +260,7 @@ def find_processors(
             continue
         found = ours_for(found) if stock else found
         return (found, None) if auto is AutoImageProcessor else (None, found)
-    if origin and stock:
+    if origin:
         with contextlib.suppress(OSError):
             return None, saved(origin)
     where = f"beside the model in {origin!r}" if origin else "given, and the model was not loaded from a folder"

@@ -147,8 +147,8 @@ def ours_for(found: BaseImageProcessor) -> BaseImageProcessor:
 
 
 class Door(VideoVideoProcessor):
-    """What the Auto classes find under a name, the only thing that they know a processor by: `like(name)` for the model
-    types of `model_types`, and transformers' own for others."""
+    """What the Auto classes find under a name, the only thing that they know a processor by: for the model types of
+    `model_types` ours, or `like(name)` where the type is none of ours, and transformers' own for others."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
 
@@ -158,8 +158,11 @@ class Door(VideoVideoProcessor):
             config, _ = transformers.PreTrainedConfig.get_config_dict(pretrained, **hub_options(options))
         except (OSError, ValueError):
             config = {}
-        ours = config.get("model_type") in cls.model_types
-        chosen = like(cls.__name__) if ours else stock_class(cls.__name__)
+        model_type = config.get("model_type")
+        if model_type in MODELS and model_type in cls.model_types:
+            chosen = MODELS[model_type].load(MODELS[model_type].video_processor)
+        else:
+            chosen = like(cls.__name__) if model_type in cls.model_types else stock_class(cls.__name__)
         return chosen.from_pretrained(pretrained, *args, **options)
 
 

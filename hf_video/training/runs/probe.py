@@ -180,8 +180,9 @@ def load_encoder(
     """A classifier for `labels` around the encoder of a model folder or name on the Hub, its head still random, in
     eval mode; `random=True` gives an untrained one of the same shape: what the probe has to be compared with.
 
-    A VideoMAE that comes from pretraining pools over all tokens, as in fine-tuning. Raises CheckpointError for a model
-    type without a classifier.
+    A VideoMAE that comes from pretraining pools over all tokens, as in fine-tuning. Where a classifier would have more
+    random weights than its last layer (the poolers of V-JEPA 2 and VideoPrism), and where a model type of clips has
+    none, the encoder itself comes. Raises CheckpointError for a model type that takes no clips.
     """
     import transformers
 
@@ -189,7 +190,12 @@ def load_encoder(
     with loading(model):
         config = transformers.AutoConfig.from_pretrained(model, revision=revision)
     if type(config) not in auto._model_mapping:
-        raise CheckpointError(f"{model} is a {config.model_type}: there is no video classifier of that type to probe.")
+        encoder = transformers.MODEL_MAPPING.get(type(config), None)
+        if encoder is None or not hasattr(encoder, "get_video_features"):
+            raise CheckpointError(
+                f"{model} is a {config.model_type}: there is no video classifier of that type to probe."
+            )
+        auto = transformers.AutoModel
     if "VideoMAEForPreTraining" in (config.architectures or ()):
         config.use_mean_pooling = True
     config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
@@ -199,9 +205,11 @@ def load_encoder(
     transformers.utils.logging.set_verbosity_error()  # that the classifier is new is what is wanted here
     try:
         with loading(model):
-            loaded = auto.from_pretrained(
-                model, config=config, revision=revision, dtype=dtype, ignore_mismatched_sizes=True
-            )
+            options = {"config": config, "revision": revision, "dtype": dtype, "ignore_mismatched_sizes": True}
+            loaded, found = auto.from_pretrained(model, **options, output_loading_info=True)
+            new = {name for name in found["missing_keys"] if not name.startswith("classifier.")}
+            if any(parameter.ndim > 1 for name, parameter in loaded.named_parameters() if name in new):
+                loaded = transformers.AutoModel.from_pretrained(model, **options)
     finally:
         transformers.utils.logging.set_verbosity(level)
     return loaded.eval()
@@ -299,7 +307,7 @@ def probe_model(
     }
     if random:
         torch.manual_seed(seed)
-        untrained = load_encoder(model, train.labels, random=True, revision=revision)
+        untrained = type(encoder)._from_config(encoder.config).eval()
         facts["random_top1"] = linear_probe(untrained, processor, train, test, seed=seed, **options).test_top1
     if output is not None:
         row = next(row for row in train if row.name not in {one.name for one in report.skipped})

@@ -10,6 +10,7 @@ import tiny
 import torch
 import transformers
 from evaluation_models import make
+from stock_models import save_classifier, save_encoder, save_video_text
 
 import hf_video
 from hf_video.data.moving_glyphs import DIRECTIONS, write_moving_glyphs
@@ -154,6 +155,17 @@ class TestEncoder:
         name = "videomae.encoder.layer.0.output.dense.weight"
         assert not torch.equal(model.get_parameter(name), other.get_parameter(name))
         assert other.config.id2label == {0: "a", 1: "b"}
+
+    def test_no_random_pooler_stands_before_the_probe(self, tmp_path):
+        """A V-JEPA 2 without its attentive pooler, and a VideoPrism without its own, are probed as they are."""
+        for kind in ("vjepa2", "videoprism"):
+            encoder = load_encoder(str(save_encoder(tmp_path / kind, kind)), ["a", "b"])
+            assert type(encoder).__name__ in ("VJEPA2Model", "VideoPrismVisionModel")
+            whole = load_encoder(str(save_classifier(tmp_path / f"{kind}_whole", kind)), ["a", "b"])
+            assert type(whole).__name__.endswith("ForVideoClassification")
+            assert whole.config.num_labels == 2
+        scorer = load_encoder(str(save_video_text(tmp_path / "xclip", "xclip")), ["a", "b"])
+        assert type(scorer).__name__ == "XCLIPModel"
 
     def test_a_type_without_a_classifier_is_refused(self, tmp_path):
         transformers.BertConfig().save_pretrained(tmp_path)
