@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 # The models of the default tests are tiny: a second thread in each process costs more than it brings.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test coverage slow lint format matrix picture bench clean
+.PHONY: demo test coverage slow lint format matrix picture pages bench clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ matrix: $(VENV)/.ready
 
 picture: $(VENV)/.ready
 	$(BIN)/python docs/draw_architecture.py
+
+pages: $(VENV)/.ready
+	$(BIN)/python docs/list_stock_models.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/run.py

@@ -100,6 +100,11 @@ def explain_load_failure(model: str | os.PathLike[str], error: Exception) -> str
             f"{name!r} is a {other[1]} model, and that type has no {other[2].removeprefix('AutoModelFor')} model. What "
             "gives vectors, but no classes, is for hf-video embed, index and search."
         )
+    if re.search(r"requires? the timm library", reason):
+        return (
+            f"The model {name!r} needs timm, which needs torchvision: pip install timm torchvision, in the version of "
+            "torchvision that was made for your torch (https://pytorch.org)."
+        )
     if os.path.isdir(name):
         if type(error).__module__.startswith("safetensors"):
             reason = f"its weights are damaged ({reason}). Copy or make them again."

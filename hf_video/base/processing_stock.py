@@ -45,7 +45,7 @@ def stock_class(name: str) -> type[BaseImageProcessor]:
     found = getattr(transformers, name, None)
     try:
         found = getattr(import_module(found.__module__), name, found) if isinstance(found, type) else None
-    except ImportError as error:
+    except (ImportError, NameError) as error:  # some modules use torchvision's names without importing it
         raise CheckpointError(
             f"{name} has steps of its own, and its module can't be imported: {error}. Install torchvision in the "
             "version that was made for your torch (https://pytorch.org)."

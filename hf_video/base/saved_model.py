@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_video.errors import CheckpointError
 from hf_video.registry import DETECTORS, MODELS
 
 
@@ -21,7 +22,12 @@ class SavedVideoModel:
         model = (MODELS | DETECTORS).get(config.model_type)
         saved = (config.architectures or [""])[0]
         chosen = model.load(saved) if model is not None and saved in model.class_names else cls.auto_class(saved)
-        return chosen.from_pretrained(name, **options)
+        try:
+            return chosen.from_pretrained(name, **options)
+        except ImportError as error:
+            from hf_video.base.loading import explain_load_failure
+
+            raise CheckpointError(explain_load_failure(name, error)) from error
 
     @classmethod
     def auto_class(cls, saved: str) -> Any:
