@@ -15,9 +15,13 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, GenerationConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
+from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
+from hf_video.base.processing import ClipProcessing
+from hf_video.base.processing_stock import Door, stock_class, values_of
 from hf_video.errors import CheckpointError, VideoOptionError, unknown_name
 
 DEFAULT_FRAMES = 8  # where neither processor nor model says how many
@@ -113,11 +117,11 @@ class ChatWriter:
         text = self._prompt(prompt or "")
         # As `apply_chat_template(tokenize=True)` does: a template that writes the first token needs no second.
         first = self.tokenizer.bos_token
-        more = {"add_special_tokens": False} if first is not None and text.startswith(first) else {}
+        more: dict[str, Any] = {"add_special_tokens": False} if first is not None and text.startswith(first) else {}
+        if not isinstance(self.processor.video_processor, ClipProcessing):  # ours write no seconds
+            more["video_metadata"] = [seen]
         planes = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-        made = self.processor(
-            text=[text], videos=[planes], video_metadata=[seen], do_sample_frames=False, return_tensors="pt", **more
-        )
+        made = self.processor(text=[text], videos=[planes], do_sample_frames=False, return_tensors="pt", **more)
         return dict(made)
 
     def _prompt(self, text: str) -> str:
@@ -229,6 +233,8 @@ def _load_processor(model: PreTrainedModel) -> ProcessorMixin:
     if not origin:
         raise CheckpointError(f"{_name(model)} was loaded from no folder: pass its processor=.")
     try:
+        if not is_torchvision_available():
+            _admit_plain_processor(model, origin)
         return AutoProcessor.from_pretrained(origin)
     except ImportError as error:
         raise CheckpointError(missing_package(origin, error)) from error
@@ -238,6 +244,24 @@ def _load_processor(model: PreTrainedModel) -> ProcessorMixin:
             f"No processor was found beside the model in {origin!r} ({reason}). Save it there "
             "(processor.save_pretrained), or pass processor=."
         ) from error
+
+
+def _admit_plain_processor(model: PreTrainedModel, origin: str) -> None:
+    """Has AutoProcessor read a video processor that only resizes, crops, rescales and normalises (LLaVA-OneVision's,
+    LLaVA-NeXT-Video's, Video-LLaVA's) as one of ours with its values, which needs no torchvision. Raises ImportError
+    for one with other steps."""
+    try:
+        name = VideoProcessorMixin.get_video_processor_dict(origin)[0].get("video_processor_type")
+    except OSError:
+        return  # GIT has none, and other folders say so themselves
+    if name is None:
+        return
+    try:
+        values_of(stock_class(name)())
+    except CheckpointError as error:
+        raise ImportError(f"{name} requires torchvision.") from error
+    door = type(name, (Door,), {})
+    VIDEO_PROCESSOR_MAPPING.register(type(model.config), {"pil": door, "torchvision": door}, exist_ok=True)
 
 
 def missing_package(origin: str, error: ImportError) -> str:

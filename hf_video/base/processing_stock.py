@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import transformers
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import is_torchvision_available
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video.base.processing import ClipProcessing, VideoImageProcessor, VideoVideoProcessor
@@ -148,7 +149,8 @@ def ours_for(found: BaseImageProcessor) -> BaseImageProcessor:
 
 class Door(VideoVideoProcessor):
     """What the Auto classes find under a name, the only thing that they know a processor by: for the model types of
-    `model_types` ours, or `like(name)` where the type is none of ours, and transformers' own for others."""
+    `model_types` ours, or `like(name)` where the type is none of ours; for others transformers' own, or `like(name)`
+    where torchvision is missing, without which theirs can't be called."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
 
@@ -162,7 +164,8 @@ class Door(VideoVideoProcessor):
         if model_type in MODELS and model_type in cls.model_types:
             chosen = MODELS[model_type].load(MODELS[model_type].video_processor)
         else:
-            chosen = like(cls.__name__) if model_type in cls.model_types else stock_class(cls.__name__)
+            ours = model_type in cls.model_types or not is_torchvision_available()
+            chosen = like(cls.__name__) if ours else stock_class(cls.__name__)
         return chosen.from_pretrained(pretrained, *args, **options)
 
 

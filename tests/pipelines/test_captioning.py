@@ -15,10 +15,12 @@ import torch
 import transformers
 from tiny_text import tiny_bert
 from transformers import pipeline
+from transformers.utils import is_torchvision_available
 
 import hf_video
 from hf_video import cli
 from hf_video.base.generation import SeenVideo, missing_package
+from hf_video.base.processing_stock import like
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.video import VideoReader
 
@@ -295,6 +297,36 @@ def test_the_pair_of_torch_and_torchvision_is_named(monkeypatch):
     other = missing_package("folder", ImportError("Package `num2words` is required"))
     assert "num2words" in other
     assert "torchvision" not in other
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="torchvision is there")
+class TestWithoutTorchvision:
+    def test_processors_that_only_resize_are_ours(self, tmp_path, minute):
+        """LLaVA-OneVision's: the same pixels, and words of the model on them."""
+        folder = str(tiny_generation.save_llava_onevision(tmp_path))
+        describe = pipeline("video-captioning", model=folder, device="cpu", max_new_tokens=8)
+        found = describe(minute, windows="10s", num_frames=3, prompt="What?")
+        with VideoReader(minute) as reader:
+            frames = [reader.get_frames(middles(100 * k, 100, 3)).data for k in range(6)]
+        processor = like("LlavaOnevisionVideoProcessor")(size={"height": 32, "width": 32})
+        asked = f"<|user|>{'<video>' * (3 * 4 + 1)}What?<|assistant|>"
+        ids = describe.tokenizer(asked, return_tensors="pt").input_ids
+        own = []
+        for clip in frames:
+            pixels = processor(clip, return_tensors="pt")["pixel_values_videos"]
+            made = describe.model.generate(input_ids=ids, pixel_values_videos=pixels, max_new_tokens=8)
+            own.append(describe.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).strip())
+        assert [one["caption"] for one in found] == own
+        assert len(set(own)) > 3
+
+    def test_others_say_what_to_install(self, tmp_path):
+        tiny_generation.save_llava_onevision(tmp_path)
+        file = tmp_path / "processor_config.json"
+        file.write_text(file.read_text().replace("LlavaOnevisionVideoProcessor", "SmolVLMVideoProcessor"))
+        with pytest.raises(
+            CheckpointError, match=r"needs torchvision \(SmolVLM.*pip install 'torchvision==0\.\d+\.\*'"
+        ):
+            pipeline("video-captioning", model=str(tmp_path), device="cpu")
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import transformers
 from contract import randomise
 from tiny_text import tiny_clip_vision
 
+from hf_video.base.processing_stock import stock_class
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<video>", "<|user|>", "<|assistant|>")
 TEMPLATE = (
     "{% for m in messages %}<|user|>{% for c in m['content'] %}{% if c['type'] == 'video' %}VIDEO"
@@ -78,11 +80,17 @@ def save_llava_onevision(folder, *, template: str | None = TEMPLATE.replace("VID
         vision_feature_layer=-1, image_grid_pinpoints=[[32, 32]],
     )  # fmt: skip
     size = {"height": 32, "width": 32}
+    # Their values need no torchvision.
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
     processor = transformers.LlavaOnevisionProcessor(
-        transformers.LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=[[32, 32]]), tokenizer,
-        transformers.LlavaOnevisionVideoProcessor(size=size), num_image_tokens=16,
-        vision_feature_select_strategy="full", chat_template=template,
-    )  # fmt: skip
+        LlavaOnevisionImageProcessorPil(size=size, image_grid_pinpoints=[[32, 32]]),
+        tokenizer,
+        stock_class("LlavaOnevisionVideoProcessor")(size=size),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=template,
+    )
     return saved(folder, transformers.LlavaOnevisionForConditionalGeneration(config), processor)
 
 
