@@ -150,7 +150,8 @@ class VideoTrainer(PublishingTrainer, Trainer):
         return batches, items
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return super()._prepare_inputs(inputs_for(self.model, inputs))
+        described_by = getattr(self.model, "described_by", self.model)
+        return super()._prepare_inputs(inputs_for(described_by, inputs))
 
     def steps_per_epoch(self) -> int | None:
         """Optimiser steps of one epoch; None where the data have no length."""

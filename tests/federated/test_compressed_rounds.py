@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("flwr", reason="the extra [federated] is not installed")
 
+from small_federations import SETTINGS, VIDEOMAE
+
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import FederatedError
 from hf_video.federated.config import FederatedConfig
@@ -16,29 +18,13 @@ from hf_video.federated.rounds import load_state
 from hf_video.federated.simulation import simulate
 from hf_video.federated.store import PersonalStore
 
-VIDEOMAE = {
-    **{"model_type": "videomae", "image_size": 16, "patch_size": 8, "num_frames": 2, "tubelet_size": 2},
-    **{"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
-}
-SETTINGS = (
-    "training.optim=sgd",
-    "training.learning_rate=0.05",
-    "training.max_grad_norm=0",
-    "training.dataloader_num_workers=0",
-    "data.sampler=uniform",
-    "augmentation.crop=center",
-    "augmentation.short_side=16",
-    "augmentation.flip=0",
-    "mixing=null",
-)
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Runs a federation of three clients; gives its summary and its folder."""
     folder = tmp_path_factory.mktemp("compressed")
     write_moving_glyphs(folder / "videos" / "train", 6, size=16, speed=2, num_frames=4)
-    (folder / "config.json").write_text(json.dumps(VIDEOMAE))
+    (folder / "config.json").write_text(json.dumps({**VIDEOMAE, "hidden_size": 32, "intermediate_size": 64}))
 
     def run(name, rounds=2, resume=False, **fields):
         fields = {"settings": SETTINGS, "local_steps": 1, "evaluate_every": 9, "rounds": rounds, **fields}

@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("flwr", reason="the extra [federated] is not installed")
 pytest.importorskip("cryptography")
 
+from small_federations import SETTINGS, VIDEOMAE
+
 from hf_video.data.moving_glyphs import write_moving_glyphs
 from hf_video.errors import FederatedError
 from hf_video.federated.client import ClientRuntime, Site, task_payload
@@ -298,22 +300,8 @@ def test_a_site_with_another_key_file_is_named(tmp_path):
 
 # -- of videos ---------------------------------------------------------------------------------------------------------
 
-VIDEOMAE = {
-    **{"model_type": "videomae", "image_size": 16, "patch_size": 8, "num_frames": 2, "tubelet_size": 2},
-    **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
-}
 WIDER = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
 USUAL = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
-SETTINGS = (
-    "training.optim=sgd",
-    "training.learning_rate=0.05",
-    "training.dataloader_num_workers=0",
-    "data.sampler=uniform",
-    "augmentation.crop=center",
-    "augmentation.short_side=16",
-    "augmentation.flip=0",
-    "mixing=null",
-)
 
 
 @pytest.fixture(scope="module")
