@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_video.layers.linear import is_plain
+from hf_video.layers.linear import is_plain, product
 
 
 def patch_view(video: torch.Tensor, patch: tuple[int, int, int], time_stride: int | None = None) -> torch.Tensor:
@@ -73,7 +73,7 @@ class PatchEmbedding(nn.Module):
         view = patch_view(video, self.patch, self.time_stride)
         patches = view.flatten(1, 3) if index is None else take_patches(view, index)
         if plain or index is None:
-            return F.linear(patches.flatten(2), layer.weight.flatten(1), layer.bias)
+            return product(patches.flatten(2), layer.weight.flatten(1), layer.bias)
         return self.convolve(patches.flatten(0, 1).transpose(1, 2)).flatten(1).unflatten(0, index.shape)
 
     def convolve(self, video: torch.Tensor) -> torch.Tensor:

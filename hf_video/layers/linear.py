@@ -8,11 +8,17 @@ Every shortcut asks `is_plain`, and calls the layer where the answer is no.
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+FEW_ROWS = 64  # with fewer, finding the kernel takes longer than it saves
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
@@ -53,7 +59,52 @@ def is_ordinary(tensor: torch.Tensor | None) -> bool:
 
 def on_rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """layer(x) for (B, ..., D), handed over as (B, rows, D): bitsandbytes' 8-bit layers know no more dimensions."""
+    if takes_onednn(x) and isinstance(layer, nn.Linear) and is_plain(layer, nn.Linear):
+        return product(x, layer.weight, layer.bias)
     return layer(x) if x.ndim <= 3 else layer(x.flatten(1, -2)).unflatten(1, x.shape[1:-1])
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x weightᵀ + bias for (..., D), as `F.linear`: by oneDNN where that is faster and nothing has to be learnt."""
+    # Of a weight whose rows don't lie side by side oneDNN takes minutes.
+    if takes_onednn(x, weight, bias) and weight.is_contiguous():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+@functools.lru_cache
+def mkl_is_slow() -> bool:
+    """A processor with AVX512 that is not Intel's: MKL, which torch multiplies float32 by, keeps to AVX2 there, and
+    oneDNN, which it has besides, takes half of the time."""
+    there = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not (there and getattr(torch.cpu, "_is_avx512_supported", bool)()):
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def takes_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether a float32 product of these tensors may be oneDNN's: on such a processor, of many rows, and by nobody who
+    looks on: autograd, compilers, transforms, modes and autocast don't know that operation."""
+    if torch.compiler.is_compiling():
+        return False
+    tensors = [x, *(other for other in others if other is not None)]
+    return (
+        x.dtype == torch.float32
+        and mkl_is_slow()
+        and x.shape[:-1].numel() >= FEW_ROWS
+        and all(type(t) in (torch.Tensor, nn.Parameter) and t.dtype == x.dtype for t in tensors)
+        and all(t.device.type == "cpu" and t.layout is torch.strided for t in tensors)
+        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._get_mkldnn_enabled()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+    )
 
 
 def side_by_side(x: torch.Tensor, layers: tuple[nn.Linear, ...], bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,7 +114,7 @@ def side_by_side(x: torch.Tensor, layers: tuple[nn.Linear, ...], bias: torch.Ten
         return joined if bias is None else joined + bias
     if layers[0].bias is not None:
         bias = torch.cat([layer.bias for layer in layers])
-    return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
+    return product(x, torch.cat([layer.weight for layer in layers]), bias)
 
 
 def chain(x: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
@@ -74,4 +125,4 @@ def chain(x: torch.Tensor, first: nn.Linear, second: nn.Linear) -> torch.Tensor:
     many = not exporting and x.shape[1:-1].numel() > x.shape[-1]
     if not (many and is_plain(first, nn.Linear) and is_plain(second, nn.Linear)):
         return on_rows(second, on_rows(first, x))
-    return F.linear(x, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
+    return product(x, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))

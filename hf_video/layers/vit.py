@@ -20,9 +20,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_video.layers.linear import on_rows, side_by_side
+from hf_video.layers.linear import on_rows, product, side_by_side, takes_onednn
 
 SCORES_IN_CACHE = 2_500_000
+QUERIES_IN_CACHE, MANY_QUERIES = 256, 1024
 
 # A context or hidden state, and the probabilities of its attention where they were asked for.
 Attended = tuple[torch.Tensor, torch.Tensor | None]
@@ -63,8 +64,11 @@ def sdpa_attention(
     Stands in for transformers' function of the same name, which branches on the number of tokens: that number may come
     out of a mask (masked autoencoding), and a compiled or exported graph can't branch on data.
     """
-    if attention_mask is None and dropout == 0.0 and plain_products_pay(query):
-        return attention_by_heads(query, key, value, scaling), None
+    if attention_mask is None and dropout == 0.0:
+        if plain_products_pay(query):
+            return attention_by_heads(query, key, value, scaling), None
+        if query.shape[2] >= MANY_QUERIES and takes_onednn(query, key, value):
+            return attention_by_blocks(query, key, value, scaling), None
     context = F.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
@@ -99,6 +103,21 @@ def attention_by_heads(
     query = query * (head_dim**-0.5 if scaling is None else scaling)
     groups = zip(query.split(heads, 1), key.transpose(-2, -1).split(heads, 1), value.split(heads, 1), strict=True)
     return torch.cat([(q @ k).softmax(-1) @ v for q, k, v in groups], dim=1).transpose(1, 2).contiguous()
+
+
+def attention_by_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None = None
+) -> torch.Tensor:
+    """softmax(scaling · q kᵀ) v as in `attention_by_heads`, a head and a block of queries at a time, by `product`."""
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    key, value = key.contiguous(), value.transpose(-2, -1).contiguous()
+    context = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[2])
+    for clip in range(query.shape[0]):
+        for head in range(query.shape[1]):
+            parts = query[clip, head].split(QUERIES_IN_CACHE)
+            probs = (product(part, key[clip, head]).softmax(-1) for part in parts)
+            torch.cat([product(p, value[clip, head]) for p in probs], out=context[clip, :, head])
+    return context
 
 
 def attention_function(name: str | None) -> Callable[..., Attended]:

@@ -7,7 +7,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hf_video.layers.linear import side_by_side
+from hf_video.layers.linear import on_rows, side_by_side
 from hf_video.layers.vit import Attended, DropPath, SelfAttention, SplitSelfAttention, drop_path_rates
 from hf_video.models.vjepa2.configuration_vjepa2 import VJEPA2Config
 from hf_video.models.vjepa2.rotation import Rotation, rotate
@@ -23,7 +23,7 @@ class VJEPA2MLP(nn.Module):
         self.fc2 = nn.Linear(int(width * ratio), width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+        return on_rows(self.fc2, self.activation(on_rows(self.fc1, x)))
 
 
 class VJEPA2RopeAttention(SplitSelfAttention):
@@ -37,7 +37,7 @@ class VJEPA2RopeAttention(SplitSelfAttention):
         qkv = self.project(x).unflatten(-1, (3, self.num_heads, self.head_dim))
         query, key = rotate(qkv[:, :, :2], rotation).permute(2, 0, 3, 1, 4).unbind(0)
         context, probs = self.attend(query, key, qkv[:, :, 2].transpose(1, 2), output_attentions)
-        return self.proj(context), probs
+        return on_rows(self.proj, context), probs
 
 
 class VJEPA2Layer(GradientCheckpointingLayer):
@@ -94,7 +94,7 @@ class VJEPA2PoolerAttention(SelfAttention):
             key, value = both.unflatten(-1, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
             query = self.q_proj(queries).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         context, _ = self.attend(query, key, value)
-        return context if self.out_proj is None else self.out_proj(context)
+        return context if self.out_proj is None else on_rows(self.out_proj, context)
 
 
 class VJEPA2PoolerLayer(GradientCheckpointingLayer):
