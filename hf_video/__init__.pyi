@@ -150,6 +150,27 @@ from .models.videomae.modeling_videomae import (
 from .models.videomae.modeling_videomae import (
     VideoMAEModel as VideoMAEModel,
 )
+from .models.videoprism.configuration_videoprism import VideoPrismConfig as VideoPrismConfig
+from .models.videoprism.configuration_videoprism import (
+    VideoPrismTextConfig as VideoPrismTextConfig,
+)
+from .models.videoprism.configuration_videoprism import (
+    VideoPrismVisionConfig as VideoPrismVisionConfig,
+)
+from .models.videoprism.image_processing_videoprism import (
+    VideoPrismImageProcessor as VideoPrismImageProcessor,
+)
+from .models.videoprism.image_processing_videoprism import (
+    VideoPrismVideoProcessor as VideoPrismVideoProcessor,
+)
+from .models.videoprism.modeling_videoprism import VideoPrismClipModel as VideoPrismClipModel
+from .models.videoprism.modeling_videoprism import (
+    VideoPrismForVideoClassification as VideoPrismForVideoClassification,
+)
+from .models.videoprism.modeling_videoprism import VideoPrismTextModel as VideoPrismTextModel
+from .models.videoprism.modeling_videoprism import VideoPrismVideoModel as VideoPrismVideoModel
+from .models.videoprism.modeling_videoprism import VideoPrismVisionModel as VideoPrismVisionModel
+from .models.videoprism.processing_videoprism import VideoPrismProcessor as VideoPrismProcessor
 from .models.violet.configuration_violet import VioletConfig as VioletConfig
 from .models.violet.image_processing_violet import (
     VioletImageProcessor as VioletImageProcessor,

@@ -60,6 +60,7 @@ def register_auto_classes(override: bool | None = None) -> None:
     theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
     """
     import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING, AutoVideoProcessor
     from transformers.processing_utils import transformers_module
@@ -67,7 +68,7 @@ def register_auto_classes(override: bool | None = None) -> None:
 
     override = override_wanted() if override is None else override
     for model_type, model in (MODELS | DETECTORS).items():
-        if model.stock and not override:
+        if model.stock and not override and model_type in CONFIG_MAPPING_NAMES:  # an older one may not have it
             continue
         config = model.load(model.config)
         transformers.AutoConfig.register(model_type, config, exist_ok=True)
@@ -113,8 +114,9 @@ def register_stock_processors(*, override: bool) -> None:
         name = STOCK_PROCESSORS[model_type]
         same = tuple(one for one in types if STOCK_PROCESSORS[one] == name)
         chosen = type(name, (Door,), {"model_types": same})
-        # Under transformers' own configuration: ours of the same type has our processor.
-        config = getattr(transformers, CONFIG_MAPPING_NAMES[model_type])
+        # Under transformers' own configuration, as ours of the same type has our processor; where there is none, under
+        # anything: it is looked for by its name.
+        config = getattr(transformers, CONFIG_MAPPING_NAMES.get(model_type, ""), chosen)
         VIDEO_PROCESSOR_MAPPING.register(config, {"pil": chosen, "torchvision": chosen}, exist_ok=True)
 
 

@@ -14,11 +14,14 @@ class ModelEntry:
     Attributes:
         model_type: As in `config.json`; the model's folder and the ends of its files are named so too.
         prefix: What the names of its classes begin with: "VideoMAE" of `VideoMAEConfig`, `VideoMAEImageProcessor`, ….
-        heads: How the models' names go on: "ForPreTraining", which `AutoModelForPreTraining` stands for.
+        heads: How the models' names go on: "ForPreTraining", which `AutoModelForPreTraining` stands for, and "Model" or
+            another end in it, which `AutoModel` does.
         by_name: How the names of classes go on that no Auto class stands for.
         has_processor: Whether an image processor and a tokenizer are joined in a processor (video and text).
         stock: Whether transformers has classes of the same names, which ours replace.
         reads_clips: Whether it takes clips; a model of feature sequences has no image processor.
+        part: What stands between the prefix and "Config", of a type that is part of another: "Vision".
+        folder: The folder, where another type has it too.
     """
 
     model_type: str
@@ -28,19 +31,26 @@ class ModelEntry:
     has_processor: bool = False
     stock: bool = False
     reads_clips: bool = True
+    part: str = ""
+    folder: str = ""
+
+    @property
+    def home(self) -> str:
+        """The model's folder, as which its files end too."""
+        return self.folder or self.model_type
 
     @property
     def package(self) -> str:
-        return f"hf_video.models.{self.model_type}"
+        return f"hf_video.models.{self.home}"
 
     @property
     def config(self) -> str:
-        return f"{self.prefix}Config"
+        return f"{self.prefix}{self.part}Config"
 
     @property
     def auto(self) -> dict[str, str]:
         """Names of Auto classes, and of those that they stand for."""
-        return {f"AutoModel{head.removeprefix('Model')}": f"{self.prefix}{head}" for head in self.heads}
+        return {f"AutoModel{'' if head.endswith('Model') else head}": f"{self.prefix}{head}" for head in self.heads}
 
     @property
     def image_processor(self) -> str:
@@ -66,7 +76,7 @@ class ModelEntry:
             **{self.config: "configuration", self.processor: "processing"},
             **dict.fromkeys((self.image_processor, self.video_processor), "image_processing"),
         }
-        module = f"{self.package}.{files.get(name, 'modeling')}_{self.model_type}"
+        module = f"{self.package}.{files.get(name, 'modeling')}_{self.home}"
         return getattr(importlib.import_module(module), name)
 
 
@@ -79,6 +89,7 @@ _VIOLET = (
 )
 # Of a clip encoder that classifies boxes.
 _BOXES = ("ForSpatioTemporalActionDetection",)
+_PRISM = ("VideoModel", "TextModel", "TextConfig")
 _VIDEOMAE = ("Model", "ForPreTraining", "ForVideoClassification")
 
 MODELS: dict[str, ModelEntry] = {
@@ -94,6 +105,15 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("video_swin", "VideoSwin"),
         ModelEntry("videoclip", "VideoCLIP", heads=("Model",), has_processor=True),
         ModelEntry("videomae", "VideoMAE", heads=_VIDEOMAE, by_name=_BOXES, stock=True),
+        ModelEntry("videoprism", "VideoPrism", heads=("ClipModel",), by_name=_PRISM, has_processor=True, stock=True),
+        ModelEntry(
+            "videoprism_vision_model",
+            "VideoPrism",
+            heads=("VisionModel", "ForVideoClassification"),
+            stock=True,
+            part="Vision",
+            folder="videoprism",
+        ),
         ModelEntry("violet", "Violet", heads=("Model", "ForPreTraining"), by_name=_VIOLET, has_processor=True),
         ModelEntry("vivit", "Vivit", stock=True),
         ModelEntry("vjepa2", "VJEPA2", stock=True),

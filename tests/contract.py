@@ -29,7 +29,13 @@ from hf_video.errors import ModelInputError
 CLASSES = 5
 _MADE: dict[tuple[type, str, str], torch.nn.Module] = {}  # of one contract
 # Parameters of two and more dimensions that recipes leave out of weight decay all the same.
-UNDECAYED = ("_token", "position_embeddings", "time_embeddings", "relative_position_bias_table")
+UNDECAYED = (
+    "_token",
+    "attention_query",
+    "position_embeddings",
+    "relative_position_bias_table",
+    "time_embeddings",
+)
 
 
 def randomise(model: torch.nn.Module, seed: int = 0, gain: float = 1.0) -> torch.nn.Module:

@@ -48,7 +48,8 @@ def inputs_for(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_clips(model: Any, clips: torch.Tensor) -> dict[str, bool]:
-    """Compares clips (B, T, C, H, W) with what a class of transformers takes, whose own forward is silent or unclear.
+    """Compares clips (B, T, C, H, W) with what a class of transformers takes, whose own forward is silent or unclear;
+    and with what our VideoPrism takes unless it is told to interpolate.
 
     Returns:
         What has to be said to the model besides: that VideoPrism's positions are to be interpolated.
@@ -57,7 +58,8 @@ def check_clips(model: Any, clips: torch.Tensor) -> dict[str, bool]:
         ModelInputError: frames or pixels that V-JEPA 2 and VideoPrism would leave over, or frames that X-CLIP has no
             positions for.
     """
-    if not type(model).__module__.startswith("transformers.") or not model.config.model_type.startswith(_SILENT):
+    stock, kind = type(model).__module__.startswith("transformers."), model.config.model_type
+    if not (stock and kind.startswith(_SILENT)) and not kind.startswith("videoprism"):
         return {}
     config = getattr(model.config, "vision_config", model.config)
     frames, _, *size = clips.shape[1:]

@@ -11,6 +11,7 @@ import copy
 import importlib
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -129,13 +130,14 @@ def build_from_official(
 ) -> tuple[Any, Converted]:
     """`from_official`, and what its layout told."""
     row = model_entry(model_type)
-    module = importlib.import_module(f"{row.package}.convert_{model_type}")
+    module = importlib.import_module(f"{row.package}.convert_{row.home}")
     # Files with several models in them are opened by the layout itself.
     converted: Converted = module.convert(getattr(module, "unwrap", unwrap)(state_dict), config_overrides)
-    config = row.load(row.config)(**converted.config)
+    cls = row.load(converted.class_name)
+    config = cls.config_class(**converted.config)
     # Values that the checkpoint replaces need not be drawn first, which takes longer than loading.
     with nullcontext() if converted.optional else no_init_weights():
-        model = row.load(converted.class_name)(config)
+        model = cls(config)
     load_exactly(model, converted)
     model.tie_weights()
     warn_assumed_values(model_type, model.config, converted.unspecified)
@@ -234,9 +236,9 @@ def number_of_heads(width: int, known: Mapping[int, int], name: str) -> int:
 
 
 def load_official_file(path: str | Path) -> dict[str, Any]:
-    """An official checkpoint file: `.safetensors`, a flax checkpoint (needs the package msgpack), or a PyTorch file
-    read with `weights_only=True`. So a file can only hold tensors and plain data. Raises CheckpointError for anything
-    else."""
+    """An official checkpoint file: `.safetensors`, `.npz`, a flax checkpoint (needs the package msgpack), or a PyTorch
+    file read with `weights_only=True`. So a file can only hold tensors and plain data. Raises CheckpointError for
+    anything else."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"No file at {path}.")
@@ -248,6 +250,12 @@ def load_official_file(path: str | Path) -> dict[str, Any]:
             return load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged or no safetensors file: {error}.") from error
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path} is no .npz file of plain arrays: {error}.") from error
     if is_flax_file(path):
         return load_flax_file(path)
     # Training scripts keep their arguments and a few numpy numbers in the file: plain data, no code.
@@ -306,7 +314,8 @@ def convert_file(path: str | Path, *, model_type: str, output: str | Path, **con
     model. `config_overrides` as in `from_official`; a `processor` dictionary among them sets processor values."""
     given, row = config_overrides.pop("processor", {}), model_entry(model_type)
     model, converted = build_from_official(model_type, load_official_file(path), config_overrides)
-    kind = row.load(row.image_processor)
+    kinds = [row.load(name) for name in (row.image_processor, row.video_processor)]
+    kind = kinds[kinds[0].model_input_names[0] != "pixel_values"]  # of which transformers has a video processor alone
     processor = kind(**{**processor_values(kind, model.config), **converted.processor, **given})
     with writing_model_folder(output) as folder:
         model.save_pretrained(folder)

@@ -282,6 +282,14 @@ class VideoVideoProcessor(ClipProcessing, VideoProcessorMixin):
     such. See `ClipProcessing`."""
 
     valid_kwargs = VideoKwargs
+    # As in `VideoImageProcessor`.
+    saved_type: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        saved = super().to_dict()
+        if self.saved_type is not None:
+            saved["video_processor_type"] = self.saved_type
+        return saved
 
     @classmethod
     def get_video_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs):

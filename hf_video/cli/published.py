@@ -67,6 +67,7 @@ _I3D_PAIR: dict[str, Any] = {
 NOT_LISTED = {
     "s3d": "it is the video encoder of Facebook's VideoCLIP, whose published weights have no classifier",
     "videoclip": "it is judged by retrieval; model_cards/videoclip.md has the recalls that its authors report",
+    "videoprism": "it is judged by retrieval; model_cards/videoprism.md has the recalls that its authors report",
     "violet": "it is judged by retrieval and answers; model_cards/violet.md has the numbers that its authors report",
 }
 
@@ -113,6 +114,8 @@ PUBLISHED: tuple[PublishedModel, ...] = (
     _row("VideoMAE v2-S, distilled", "videomae", 4, 83.7, "5x3", MAE2, "v2-small-k710"),
     _row("VideoMAE v2-B, distilled", "videomae", 4, 86.6, "5x3", MAE2, "v2-base-k710"),
     _row("VideoMAE v2-g", "videomae", 4, 88.4, "5x3", MAE2, "giant"),
+    _row("VideoPrism-B", "videoprism_vision_model", None, preset="base"),
+    _row("VideoPrism-L", "videoprism_vision_model", None, preset="large"),
     _row("ViViT-B/16x2", "vivit", 2, 79.9, "4x3", SCENIC),
     _row("ViViT-B/16x2 FE", "vivit", 2, 78.4, "4x3", SCENIC, **_FE),
     _row("ViViT-L/16x2 FE", "vivit", 2, 80.3, "4x3", SCENIC, num_temporal_layers=24, **_FE, **_VIVIT_L),

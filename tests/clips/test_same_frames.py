@@ -9,7 +9,7 @@ import pytest
 import tiny_video_text
 from tiny import LABELS
 from tiny_text import tiny_tokenizer
-from transformers import AutoImageProcessor, pipeline
+from transformers import AutoImageProcessor, AutoVideoProcessor, pipeline
 
 import hf_video
 from hf_video.clips.request import ClipRequest, Windows
@@ -43,6 +43,11 @@ MODELS = {
     "video_swin": {"embed_dim": 8, "depths": (1,), "num_heads": (1,), "window_size": (4, 3, 3)},
     "videoclip": {},
     "videomae": TOKENS,
+    "videoprism": {},
+    "videoprism_vision_model": {
+        **{"tubelet_size": [1, 8, 8], "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16},
+        **{"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1},
+    },
     "violet": {},
     "vivit": {**{k: v for k, v in TOKENS.items() if k != "patch_size"}, "tubelet_size": [2, 8, 8]},
     "x3d": {"stem_channels": 4, "depth_factor": 0.2, "head_size": 8},
@@ -72,6 +77,12 @@ def save(model_type: str, folder, **file):
         tiny_video_text.save_videoclip(folder, num_frames=config_frames)
     elif model_type == "violet":
         tiny_video_text.save_violet(folder)
+    elif model_type == "videoprism":
+        sizes = {"image_size": 32, "num_frames": config_frames, **MODELS["videoprism_vision_model"]}
+        text = {"vocab_size": 60, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16}
+        text |= {"hidden_size": 16, "intermediate_size": 16}
+        config = hf_video.VideoPrismConfig(vision_config=sizes, text_config=text)
+        hf_video.VideoPrismClipModel(config).save_pretrained(folder)
     else:
         labels = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
         config = row.load(row.config)(image_size=32, num_frames=config_frames, **MODELS[model_type], **labels)
@@ -79,7 +90,8 @@ def save(model_type: str, folder, **file):
         row.load(row.auto[auto])(config).save_pretrained(folder)
     size = {"size": {"height": 32, "width": 32}, "crop_size": {"height": 32, "width": 32}}
     flow = {"flow_length": 2} if model_type == "two_stream" else {}
-    images = row.load(row.image_processor)(**size, **flow, **file)
+    kind = row.video_processor if model_type == "videoprism" else row.image_processor
+    images = row.load(kind)(**size, **flow, **file)
     if row.processor:
         images = row.load(row.processor)(images, tiny_tokenizer())
     images.save_pretrained(folder)
@@ -124,9 +136,11 @@ def loaded(folder):
 
     row = hf_video.MODELS[AutoConfig.from_pretrained(folder).model_type]
     name = {"violet": "VioletForVideoTextRetrieval", "videoclip": "VideoCLIPModel", "s3d": "S3DModel"}
+    name |= {"videoprism": "VideoPrismClipModel"}
     model = getattr(hf_video, name.get(row.model_type) or row.auto["AutoModelForVideoClassification"])
     tokenizer = AutoTokenizer.from_pretrained(folder) if row.processor else None
-    return model.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder), tokenizer
+    auto = AutoVideoProcessor if row.model_type == "videoprism" else AutoImageProcessor
+    return model.from_pretrained(folder), auto.from_pretrained(folder), tokenizer
 
 
 def entrances(model, processor, tokenizer, clip, asked, index):

@@ -17,7 +17,7 @@ from hf_video.layers.embeddings import sinusoid_table
 FIRST = {"clip4clip": "videoclip", "i3d": "i3d", "c3d": "c3d", "mvit": "mvit", "s3dg": "s3d", "slowfast": "slowfast"}
 FIRST |= {"timesformer": "timesformer", "twostream": "two_stream", "video_swin": "video_swin", "videoclip": "videoclip"}
 FIRST |= {"videomae": "videomae", "violet": "violet", "vivit": "vivit", "vjepa2": "vjepa2"}
-FIRST |= {"x3d": "x3d"}
+FIRST |= {"videoprism_lvt": "videoprism", "videoprism": "videoprism_vision_model", "x3d": "x3d"}
 # Cases with a gain are others' layouts once more.
 SMALL = [name for name, case in CASES.items() if not case["full_config"] and not name.endswith("_gain")]
 # The widest fully connected layers, which take most of the time; the other cases of their models go the same way.
