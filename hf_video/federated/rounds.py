@@ -8,6 +8,7 @@ model. A run that was stopped goes on after its last finished round.
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 import time
@@ -133,6 +134,8 @@ class FederatedRun:
             report.metrics = mean_metrics({client: one.metrics for client, one in results.items()})
             if "epsilon" in report.metrics:  # each client has its own; what holds for all is the largest
                 report.metrics["epsilon"] = max(one.metrics.get("epsilon", 0.0) for one in results.values())
+            if self.client_privacy is not None and math.isfinite(spent := self.client_privacy.spent()):
+                report.metrics["epsilon"] = spent
             if report.round % self.config.evaluate_every == 0 or report.round == self.config.rounds:
                 self.evaluate(report)
             after = self._bytes()
@@ -174,7 +177,7 @@ class FederatedRun:
             digest = arrays_digest(results[client].arrays)
             norm = update_norm(self.change(results[client].arrays))
             facts = {"round": report.round, "client": client, "bytes": received, "sha256": digest, "norm": norm}
-            self.audit("received", **facts)
+            self.audit("received", **facts, **spent_by(results[client]))
         report.clients = sorted(results)
         return results
 
@@ -340,6 +343,11 @@ def software() -> dict[str, str]:
     """Versions of what a result may depend on."""
     packages = ("flwr", "numpy", "torch", "transformers")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def spent_by(result: ClientResult) -> dict[str, float]:
+    """ε that a client says it has spent so far, for the log; nothing where its videos have no such guarantee."""
+    return {name: value for name, value in result.metrics.items() if name == "epsilon"}
 
 
 def mean_metrics(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

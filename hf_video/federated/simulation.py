@@ -107,8 +107,8 @@ def simulate(
 
 @contextlib.contextmanager
 def modules_left_alone() -> Iterator[None]:
-    """Takes what is there now out of Python's garbage collection, unless the caller did: accelerate collects before each
-    training, and looking through all modules takes longer than a small client's round."""
+    """Takes what is there now out of Python's garbage collection, unless the caller did: accelerate collects before
+    each training, and looking through all modules takes longer than a small client's round."""
     ours = gc.get_freeze_count() == 0
     if ours:
         gc.freeze()

@@ -87,6 +87,10 @@ class ClientLevelPrivacy:
         after = strategy.aggregate(state, {MEAN: result})
         return replace(after, slots={**after.slots, **slots})
 
+    def spent(self) -> float:
+        """ε of the rounds so far."""
+        return self.ledger.spent(self.policy)
+
     def statement(self) -> PrivacyStatement:
         """What may be said of the rounds so far."""
         return PrivacyStatement(

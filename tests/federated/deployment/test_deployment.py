@@ -16,6 +16,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny
 
@@ -97,6 +98,11 @@ class Processes:
         os.killpg(self.running[name].pid, signal.SIGKILL)
         self.running.pop(name).wait()
 
+    def kill_superlink(self) -> None:
+        """Kills the process of Flower's that the server started."""
+        below = psutil.Process(self.running["server"].pid).children(recursive=True)
+        next(one for one in below if any("superlink" in word for word in one.cmdline())).kill()
+
     def wait(self, name: str, seconds: float) -> int:
         try:
             return self.running[name].wait(seconds)
@@ -152,8 +158,9 @@ def digests(output: Path) -> list[str]:
 
 
 def test_killed_clients_and_servers_change_nothing(folder, processes, tmp_path):
-    """A client dies in round 2 and the server in round 3; both come back, and the model is that of a run in which the
-    client missed round 2. A client with an unknown key is refused meanwhile, at once and for good."""
+    """A client dies in round 2 and the server in round 3; both come back, the server's own process of Flower dies in
+    round 4 and is started anew by it; and the model is that of a run in which the client missed round 2. A client with
+    an unknown key is refused meanwhile, at once and for good."""
     from hf_video.federated.messages.local_grid import Fault
 
     output = tmp_path / "run"
@@ -173,7 +180,9 @@ def test_killed_clients_and_servers_change_nothing(folder, processes, tmp_path):
     await_event(output, event="failed", round=2, client="c")
     await_event(output, event="sent", round=3)
     processes.kill("server")
-    processes.server(output, "--resume")
+    processes.server(output, "--resume", "--restarts", 1)
+    await_event(output, event="sent", round=4)
+    processes.kill_superlink()
     assert processes.wait("server", 900) == cli.DONE, processes.logs["server"].read_text()
     assert processes.wait("stranger", 300) == cli.WRONG
     assert "refuses the key" in processes.logs["stranger"].read_text()
@@ -184,7 +193,10 @@ def test_killed_clients_and_servers_change_nothing(folder, processes, tmp_path):
     expected = in_one_process(folder, tmp_path / "same", ROUNDS, [Fault("c", "train", 2, "drop")])
     assert digests(output) == expected
     assert read_json(output / SUMMARY)["rounds"] == ROUNDS
-    assert "goes on after round 2" in processes.logs["server"].read_text()
+    told = processes.logs["server"].read_text()
+    assert "goes on after round 2" in told
+    assert "It is started anew" in told
+    assert "goes on after round 3" in told
     assert list((output / "tensorboard").iterdir())
 
 

@@ -127,6 +127,12 @@ def test_a_run_keeps_its_ledger_and_stops_before_the_target(tmp_path):
     assert sum(one.steps for one in ledger.releases("client")) == most
     history = json.loads((tmp_path / "history.json").read_text())
     assert len(history["rounds"]) == most
+    spent = [line["metrics"]["epsilon"] for line in log_of(tmp_path) if line["event"] == "round"]
+    assert spent == pytest.approx([ledger_epsilon(n + 1) for n in range(most)])
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
 
 
 def ledger_epsilon(rounds):
@@ -187,6 +193,11 @@ def test_each_client_keeps_to_video_level_privacy(tmp_path):
         assert [entry["steps"] for entry in entries] == [2, 2]
         assert {entry["sample_rate"] for entry in entries} == {1.0}
         assert {entry["holder"] for entry in entries} == {folder.name}
+    log = log_of(tmp_path / "run")
+    said = [line["epsilon"] for line in log if line["event"] == "received"]
+    assert said[:2] < said[2:]
+    assert said[2:] == pytest.approx([8, 8], abs=0.02)
+    assert [line["metrics"]["epsilon"] for line in log if line["event"] == "round"] == [max(said[:2]), max(said[2:])]
     more = FederatedConfig.from_dict({**config.to_dict(), "rounds": 3})
     with pytest.raises(FederatedError, match="2 steps more would spend"):
         simulate({"train": VideoRows(rows, labels)}, more, resume=True, **options)
