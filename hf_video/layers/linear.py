@@ -64,6 +64,15 @@ def on_rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return layer(x) if x.ndim <= 3 else layer(x.flatten(1, -2)).unflatten(1, x.shape[1:-1])
 
 
+def in_turn(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """layers(x), its linear maps by `on_rows`."""
+    if not is_untouched(layers, nn.Sequential):
+        return layers(x)
+    for layer in layers:
+        x = on_rows(layer, x) if isinstance(layer, nn.Linear) else layer(x)
+    return x
+
+
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x weightᵀ + bias for (..., D), as `F.linear`: by oneDNN where that is faster and nothing has to be learnt."""
     # Of a weight whose rows don't lie side by side oneDNN takes minutes.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_video.layers.linear import is_ordinary
+from hf_video.layers.linear import is_ordinary, product, takes_onednn
 
 
 def filtering_tables(outputs: int, points: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -56,7 +56,7 @@ class TemporalConv(nn.Conv1d):
             return self.by_taps(x)
         size = self.kernel_size[0]
         rows = F.pad(x, (0, 0, size // 2, size // 2)).unfold(1, size, self.stride[0]).transpose(2, 3).flatten(2)
-        return F.linear(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
+        return product(rows, self.weight.transpose(1, 2).flatten(1), self.bias)
 
     def by_channel(self, x: torch.Tensor) -> torch.Tensor:
         """Each channel by itself: a sum of shifted sequences, each within the bounds of the other."""
@@ -74,7 +74,7 @@ class TemporalConv(nn.Conv1d):
     def by_taps(self, x: torch.Tensor) -> torch.Tensor:
         """Few outputs: the products of all taps first, which are then shifted, instead of the wide input."""
         size, length = self.kernel_size[0], x.shape[1]
-        taps = F.linear(x, self.weight.permute(2, 0, 1).flatten(0, 1))
+        taps = product(x, self.weight.permute(2, 0, 1).flatten(0, 1))
         taps = F.pad(taps, (0, 0, size // 2, size // 2)).unflatten(2, (size, -1))
         out = sum(taps[:, tap : tap + length, tap] for tap in range(size))
         return out if self.bias is None else out + self.bias
@@ -123,7 +123,11 @@ def minimal_filtering(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         rest = tiles - 1 - inner
         torch.bmm(into.expand(rest, -1, -1), overlapping(last[part], rest), out=sample[inner + 1 :])
     kernels = (of_kernel @ weight.reshape(-1, 3).T).view(size, -1, channels)
-    products = torch.bmm(given.flatten(0, 1).transpose(0, 1), kernels.transpose(1, 2))  # (8, tiles, C')
+    points = given.flatten(0, 1).transpose(0, 1)
+    if takes_onednn(points, kernels):
+        products = torch.stack([product(rows, kernel) for rows, kernel in zip(points, kernels, strict=True)])
+    else:
+        products = torch.bmm(points, kernels.transpose(1, 2))  # (8, tiles, C')
     out = torch.bmm(back.expand(batch * tiles, -1, -1), products.transpose(0, 1))  # (tiles, 6, C')
     return out.view(batch, tiles * TILE, -1)[:, :length]
 

@@ -54,7 +54,8 @@ def test_live_is_the_pipeline_with_the_same_window(detect, count, uneven):
     assert bool(waits) == (count == 200)
 
     def rows(events):
-        return np.array(sorted((one.start, one.end, one.score, int(one.label[-1])) for one in events))
+        found = [(one.start, one.end, int(one.label[-1]), one.score) for one in events]
+        return np.array(sorted(found, key=lambda row: np.round(row, 4).tolist()))
 
     np.testing.assert_allclose(rows(found), rows(expected), atol=2e-6)
 

@@ -17,6 +17,7 @@ from hf_video.base.detection.modeling import (
     TemporalDetector,
     TemporalPyramid,
 )
+from hf_video.layers.linear import in_turn, on_rows
 from hf_video.layers.local_attention import local_attention
 from hf_video.layers.temporal import (
     AffineDropPath,
@@ -55,7 +56,7 @@ class ActionFormerAttention(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, C), and the mask of the output (B, T / stride, 1) -> (B, T / stride, C)."""
         query, key, value = (
-            getattr(self, name)(getattr(self, f"{name}_norm")(masked(getattr(self, f"{name}_conv")(x), mask)))
+            on_rows(getattr(self, name), getattr(self, f"{name}_norm")(masked(getattr(self, f"{name}_conv")(x), mask)))
             .unflatten(2, (self.num_heads, -1))
             .transpose(1, 2)
             for name in ("query", "key", "value")
@@ -67,7 +68,7 @@ class ActionFormerAttention(nn.Module):
             # A video that is all padding at this level has no key: attending to all alike keeps NaN out.
             seen = valid.bool() | ~valid.bool().any(1, keepdim=True)
             out = F.scaled_dot_product_attention(query, key, value, seen[:, None, None], dropout_p=dropout)
-        return masked(self.dropout(self.output(out.transpose(1, 2).flatten(2))), mask)
+        return masked(self.dropout(on_rows(self.output, out.transpose(1, 2).flatten(2))), mask)
 
 
 class ActionFormerBlock(nn.Module):
@@ -94,7 +95,7 @@ class ActionFormerBlock(nn.Module):
         if self.stride > 1:
             x = halved(x)
         x = add_update(masked(x, mask), update, self.attention_path)
-        return add_update(x, masked(self.mlp(self.mlp_norm(x)), mask), self.mlp_path), mask
+        return add_update(x, masked(in_turn(self.mlp, self.mlp_norm(x)), mask), self.mlp_path), mask
 
 
 class ActionFormerPreTrainedModel(TemporalDetectionPreTrainedModel):

@@ -19,6 +19,7 @@ from hf_video.base.detection.modeling import (
     TemporalDetector,
     TemporalPyramid,
 )
+from hf_video.layers.linear import in_turn
 from hf_video.layers.segments import center_distance_iou_loss, offset_iou, sigmoid_focal_loss
 from hf_video.layers.temporal import (
     AffineDropPath,
@@ -95,7 +96,7 @@ class TriDetBlock(nn.Module):
         instant = self.instant(out) * F.relu(self.instant_scale(out.mean(1, keepdim=True)))
         update = instant + (self.window(out) + self.wide_window(out)) * self.gate(out) + out
         x = add_update(masked(x, mask), update, self.path)
-        return add_update(x, self.mlp(self.mlp_norm(x.transpose(1, 2)).transpose(1, 2)), self.mlp_path), mask
+        return add_update(x, in_turn(self.mlp, self.mlp_norm(x.transpose(1, 2)).transpose(1, 2)), self.mlp_path), mask
 
 
 class TriDetPreTrainedModel(TemporalDetectionPreTrainedModel):
