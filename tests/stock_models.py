@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 import transformers
 from contract import randomise
 from tiny_text import tiny_tokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 LABELS = ("archery", "bowling", "cricket", "diving", "eating")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -121,3 +123,38 @@ def save_classifier(folder: Path, kind: str, *, file: str = "video_preprocessor_
     randomise(stock(name)(config())).save_pretrained(folder)
     (folder / file).write_text(json.dumps(PROCESSORS[kind]))
     return folder
+
+
+class NewConfig(transformers.PreTrainedConfig):
+    model_type = "next_month"
+    frames_per_clip: int = 4
+
+
+class NewForVideoClassification(transformers.PreTrainedModel):
+    """As a model of the next version may look: other names, logits (B, 1, classes)."""
+
+    config_class = NewConfig
+    main_input_name = "pixel_values_videos"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.classifier = torch.nn.Linear(3, config.num_labels)
+        self.post_init()
+
+    def forward(self, pixel_values_videos, labels=None):
+        logits = self.classifier(pixel_values_videos.mean((1, 3, 4)))[:, None]
+        return transformers.modeling_outputs.ImageClassifierOutput(logits=logits)
+
+
+def save_new(folder: Path, monkeypatch) -> NewForVideoClassification:
+    """A small model of that class, registered for the test alone, with a processor's file."""
+    auto = transformers.AutoModelForVideoClassification
+    for mapping in (auto._model_mapping, CONFIG_MAPPING):
+        monkeypatch.setattr(mapping, "_extra_content", dict(mapping._extra_content))
+    transformers.AutoConfig.register("next_month", NewConfig)
+    auto.register(NewConfig, NewForVideoClassification)
+    model = NewForVideoClassification(NewConfig(num_labels=3)).eval()
+    model.save_pretrained(folder)
+    file = {**PROCESSORS["vjepa2"], "video_processor_type": "VideomtVideoProcessor"}  # any that transformers has
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(file))
+    return model

@@ -14,7 +14,7 @@ import torch
 import transformers
 from contract import randomise
 from safetensors.torch import save_file
-from stock_models import PROCESSORS, save_video_text
+from stock_models import PROCESSORS, save_new, save_video_text
 from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES
 
 import hf_video
@@ -102,36 +102,8 @@ def test_perception_encoders_say_what_they_need(tmp_path):
         transformers.pipeline("video-feature-extraction", model=str(tmp_path))
 
 
-class NewConfig(transformers.PreTrainedConfig):
-    model_type = "next_month"
-    frames_per_clip: int = 4
-
-
-class NewForVideoClassification(transformers.PreTrainedModel):
-    """As a model of the next version may look: other names, logits (B, 1, classes)."""
-
-    config_class = NewConfig
-    main_input_name = "pixel_values_videos"
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.classifier = torch.nn.Linear(3, config.num_labels)
-        self.post_init()
-
-    def forward(self, pixel_values_videos, labels=None):
-        logits = self.classifier(pixel_values_videos.mean((1, 3, 4)))[:, None]
-        return transformers.modeling_outputs.ImageClassifierOutput(logits=logits)
-
-
 def test_a_new_classifier_needs_no_code_of_ours(tmp_path, monkeypatch):
-    transformers.AutoConfig.register("next_month", NewConfig, exist_ok=True)
-    auto = transformers.AutoModelForVideoClassification
-    monkeypatch.setattr(auto._model_mapping, "_extra_content", dict(auto._model_mapping._extra_content))
-    auto.register(NewConfig, NewForVideoClassification)
-    model = NewForVideoClassification(NewConfig(num_labels=3)).eval()
-    model.save_pretrained(tmp_path)
-    file = {**PROCESSORS["vjepa2"], "video_processor_type": "VideomtVideoProcessor"}  # any that transformers has
-    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(file))
+    model = save_new(tmp_path, monkeypatch)
     classify = transformers.pipeline("video-classification", model=str(tmp_path))
     assert isinstance(classify.video_processor, hf_video.base.processing.ClipProcessing)
     pixels = classify.video_processor(CLIP, num_frames=4, return_tensors="pt")

@@ -77,6 +77,7 @@ def count_cost(model_type: str, config: PretrainedConfig) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from hf_video.base.calling import inputs_for
     from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
     from hf_video.registry import MODELS
 
@@ -85,11 +86,12 @@ def count_cost(model_type: str, config: PretrainedConfig) -> tuple[int, int]:
         model = row.load(row.auto["AutoModelForVideoClassification"])(config)
     # Transformers take shortcuts at inference. Convolutional ones take none, and batch norms in training cost seconds.
     model.train(not isinstance(model, ConvVideoPreTrainedModel))
+    model.requires_grad_(False)  # the counter hooks views of parameters, and finds no gradient's function under no_grad
     model.to("meta")  # tables of positions are made on the CPU whatever the default device is
     # How PyTorch runs fused attention, and so whether it is counted, depends on the device: spell the products out.
     model.set_attn_implementation("eager")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(**_meta_inputs(config), output_hidden_states=True)  # all tokens to the end
+        model(**inputs_for(model, _meta_inputs(config)), output_hidden_states=True)  # all tokens to the end
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 

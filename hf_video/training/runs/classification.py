@@ -42,6 +42,7 @@ from hf_video.training.runs.model_loading import (
 )
 from hf_video.training.runs.overfit_check import OverfitResult, overfit_check
 from hf_video.training.runs.run import Task, load_trainer, make_dataset, resolve_inputs, run_training
+from hf_video.training.runs.stock_classifiers import StockEntry
 from hf_video.training.runs.summary import format_summary, make_summary
 from hf_video.training.trainer import VideoTrainer
 from hf_video.video.augment.checks import from_options
@@ -162,6 +163,13 @@ class Classification(Task):
         if known is not None and known != names and sorted(known) == sorted(names):
             splits = load_videos(self.data, labels=known, **options)
         return splits
+
+    def fit_recipe(self) -> dict[str, Any]:
+        """Classes of transformers' don't tell their layers, so all of them learn at one rate unless that is asked."""
+        recipe = super().fit_recipe()
+        if isinstance(self.source.entry, StockEntry) and "training.layer_decay" not in setting_names(self.settings):
+            return {**recipe, "training": {**recipe["training"], "layer_decay": None}}
+        return recipe
 
     def evaluation_rows(self) -> VideoRows | None:
         return self.splits.get("validation") or self.splits.get("test") or None

@@ -12,11 +12,19 @@ from torch import nn
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.base.loading import check_model_path, check_pair, explain_load_failure, loading, model_entry
+from hf_video.base.loading import (
+    check_model_path,
+    check_pair,
+    explain_load_failure,
+    find_processors,
+    loading,
+    model_entry,
+)
 from hf_video.base.processing import ClipProcessing
-from hf_video.base.processing_config import frames_per_clip
+from hf_video.base.processing_config import frames_of_config, frames_per_clip
 from hf_video.errors import CheckpointError, ConfigError, did_you_mean
 from hf_video.registry import MODELS, ModelEntry
+from hf_video.training.runs.stock_classifiers import StockEntry, stock_entry
 
 TASK = "AutoModelForVideoClassification"
 # What configuration files hold that no model is made of.
@@ -47,13 +55,15 @@ class ModelSource:
 
     @property
     def entry(self) -> ModelEntry:
-        return model_entry(self.model_type)
+        return (None if self.model_type in MODELS else stock_entry(self.model_type)) or model_entry(self.model_type)
 
     @property
     def num_frames(self) -> int:
         """Frames of a clip."""
-        config = self.entry.load(self.entry.config)
-        return self.settings.get("num_frames") or next(f.default for f in fields(config) if f.name == "num_frames")
+        said = frames_of_config(self.settings) or frames_of_config(self.entry.load(self.entry.config)())
+        if said is None:
+            raise ConfigError(f"{self.model_type} doesn't say how many frames a clip has: give data.num_frames.")
+        return said
 
     @property
     def labels(self) -> list[str] | None:
@@ -122,6 +132,8 @@ def load_model(
     """
     changes = {name: value for name, value in (settings or {}).items() if value is not None}
     config_class = source.entry.load(source.entry.config)
+    # Positions of a class of transformers' stay as they are: the processor alone gets another number of frames.
+    frames = changes.pop("num_frames", None) if isinstance(source.entry, StockEntry) else None
     check_fields(config_class, changes, source.model_type)
     classes = {**source.entry.auto, **{end: source.entry.prefix + end for end in source.entry.by_name}}
     if task not in classes:
@@ -147,7 +159,11 @@ def load_model(
             )
         if labels is not None and source.labels != list(labels):
             _renew(model)
-    processor = _processor(source, config, revision, changes)
+    if isinstance(source.entry, StockEntry):
+        processor = next(one for one in find_processors(model, None, None) if one is not None)
+        processor.num_frames = frames_per_clip(processor, config, frames)
+    else:
+        processor = _processor(source, config, revision, changes)
     check_pair(model, processor)
     return LoadedModel(model, processor, source.checkpoint is None, source.model_type)
 
@@ -157,7 +173,9 @@ load_start = load_model  # its name in 0.1.0
 
 def known_fields(config_class: type, names: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Those of `names` that the configuration has, and the names of the others."""
-    have = {one.name for one in fields(config_class)}
+    have = {one.name for one in fields(config_class)} | set(getattr(config_class, "attribute_map", ()))
+    if not issubclass(config_class, VideoConfig):
+        have.add("num_frames")  # of the processor: see load_model
     known = {name: value for name, value in names.items() if name in have}
     return known, [name for name in names if name not in have]
 
@@ -165,7 +183,8 @@ def known_fields(config_class: type, names: Mapping[str, Any]) -> tuple[dict[str
 def check_fields(config_class: type[VideoConfig], names: Mapping[str, Any], model_type: str) -> None:
     unknown = known_fields(config_class, names)[1]
     if unknown:
-        config_class._check_spelling(unknown)
+        if issubclass(config_class, VideoConfig):
+            config_class._check_spelling(unknown)
         raise ConfigError(f"The configuration of {model_type} has no field {unknown[0]!r}.")
 
 
@@ -219,7 +238,7 @@ def _sizes(config: VideoConfig) -> dict[str, Any]:
 
 def _known_type(name: str, settings: Mapping[str, Any], known: Mapping[str, ModelEntry]) -> str:
     model_type = settings.get("model_type")
-    if model_type not in known:
+    if model_type not in known and not (known is MODELS and stock_entry(model_type)):
         raise CheckpointError(
             f"{name} is of the model type {model_type!r}, which is not trained here. What is: {', '.join(known)}."
         )
