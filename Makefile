@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 # The models of the default tests are tiny: a second thread in each process costs more than it brings.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test coverage slow lint format matrix picture pages bench clean
+.PHONY: demo test coverage slow lint format matrix picture pages docs docs-links bench clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -49,8 +49,22 @@ picture: $(VENV)/.ready
 pages: $(VENV)/.ready
 	$(BIN)/python docs/list_stock_models.py
 
+# The site in docs/_build/html, offline once its packages are there: notebooks run (and are kept until their code
+# changes), warnings are errors, and every link inside is followed. Links that lead out are listed, and `docs-links`
+# asks for them.
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
+docs-links: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b linkcheck -d docs/_build/doctrees docs docs/_build/links
+
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) .nox .mypy_cache demo_output build *.egg-info .coverage
+	rm -rf $(VENV) .nox .mypy_cache demo_output build docs/_build docs/models docs/project docs/reference *.egg-info .coverage

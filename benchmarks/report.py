@@ -1,4 +1,4 @@
-"""The results file as a markdown table, for the README: `python benchmarks/report.py [results.json]`."""
+"""The results file as a markdown table, for docs/benchmarks.md: `python benchmarks/report.py [results.json]`."""
 
 from __future__ import annotations
 

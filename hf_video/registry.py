@@ -92,6 +92,7 @@ _BOXES = ("ForSpatioTemporalActionDetection",)
 _PRISM = ("VideoModel", "TextModel", "TextConfig")
 _VIDEOMAE = ("Model", "ForPreTraining", "ForVideoClassification")
 
+# The models of clips, by their model type, which `config.json` names.
 MODELS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (
@@ -121,8 +122,8 @@ MODELS: dict[str, ModelEntry] = {
     )
 }
 
-# Models that find events or moments in a sequence of a clip model's features.
 _EVENTS = ("ForTemporalActionDetection",)
+# Models that find events, moments or anomalies, most of them in a sequence of a clip model's features, by model type.
 DETECTORS: dict[str, ModelEntry] = {
     row.model_type: row
     for row in (

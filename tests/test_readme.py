@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
+from project.page_blocks import CLASSIFIERS, ROOT, SIZES, blocks, save_classifier, save_image_text
 from tiny_violet import TOKENIZER, tiny_config
-from transformers import CLIPConfig, CLIPModel, YolosConfig, YolosForObjectDetection, YolosImageProcessorPil
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessorPil
 
 import hf_video
 from hf_video.video import write_video
 
-ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     "docs/detection.md",
@@ -34,17 +31,11 @@ PAGES = (
     "model_cards/violet.md",
     "model_cards/videoclip.md",
 )
-NAMES = {
-    "MCG-NJU/videomae-base-finetuned-kinetics": "VideoMAE",
-    "facebook/timesformer-base-finetuned-k400": "Timesformer",
-    "google/vivit-b-16x2-kinetics400": "Vivit",
-    "facebook/vjepa2-vitl-fpc16-256-ssv2": "VJEPA2",
-}
 
 
 def code_blocks():
     for page in PAGES:
-        for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)):
+        for number, code in enumerate(code for language, code in blocks(page) if language == "python"):
             flow = "TwoStreamImageProcessor" in code and find_spec("cv2") is None
             skip = pytest.mark.skipif(flow, reason="OpenCV is an extra: pip install hf_video[flow]")
             yield pytest.param(code, id=f"{page}-{number}", marks=skip)
@@ -57,18 +48,14 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     for name in ("clip.mp4", "other.mp4"):
         write_video(folder / name, rng.integers(0, 255, (40, 48, 64, 3), dtype=np.uint8), fps=10)
-    for hub_name, model in NAMES.items():
-        tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-        tiny |= {} if model == "VJEPA2" else {"intermediate_size": 32}
-        config = getattr(hf_video, f"{model}Config")(**tiny, num_labels=5, image_size=32)
-        getattr(hf_video, f"{model}ForVideoClassification")(config).save_pretrained(folder / hub_name)
-        sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-        getattr(hf_video, f"{model}ImageProcessor")(**sizes).save_pretrained(folder / hub_name)
-    save_clip(folder / "openai/clip-vit-base-patch32")
+    for name, model in CLASSIFIERS.items():
+        save_classifier(folder / name, model)
+    save_image_text(folder / "openai/clip-vit-base-patch32")
     save_people(folder / "people", folder / "PekingU/rtdetr_r50vd")
     hf_video.VioletForQuestionAnswering(tiny_config(num_labels=5)).save_pretrained(folder / "violet-qa")
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "num_frames": 4}
-    hf_video.VioletProcessor(hf_video.VioletImageProcessor(**sizes), TOKENIZER).save_pretrained(folder / "violet-qa")
+    hf_video.VioletProcessor(hf_video.VioletImageProcessor(**SIZES, num_frames=4), TOKENIZER).save_pretrained(
+        folder / "violet-qa"
+    )
     return folder
 
 
@@ -82,14 +69,6 @@ def save_people(people, detector):
     yolos = YolosConfig(**sizes, image_size=[32, 32], num_detection_tokens=5, id2label={0: "person", 1: "ball"})
     YolosForObjectDetection(yolos).save_pretrained(detector)
     YolosImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(detector)
-
-
-def save_clip(folder):
-    tokenizer = tiny_tokenizer()
-    text, vision = tiny_clip_text(len(tokenizer)).to_dict(), tiny_clip_vision().to_dict()
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("code", code_blocks())

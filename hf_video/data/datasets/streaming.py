@@ -47,8 +47,8 @@ class VideoStream(SampleBuilder, torch.utils.data.IterableDataset):
         shuffle: Videos held in memory, undecoded, from which the next is drawn; 0 keeps the order.
         on_error: "skip" passes over files that can't be read, and records them; "raise" stops.
         max_errors: Share of the videos seen that may fail (after the first ten) before `DataError` stops.
-        num_frames, sampler, sampler_options, augmentation, temporal, repeats, seed, skipped_log, resize, label_column,
-        video_column: as in `VideoDataset` and `load_videos`.
+        num_frames, sampler, sampler_options, augmentation, temporal, repeats: As in `VideoDataset`.
+        seed, skipped_log, resize, label_column, video_column: As in `VideoDataset` and `load_videos`.
     """
 
     def __init__(

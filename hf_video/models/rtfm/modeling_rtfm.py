@@ -50,6 +50,9 @@ class RTFMAggregation(nn.Module):
 
 
 class RTFMForAnomalyDetection(WeakAnomalyPreTrainedModel):
+    """A score for each segment, learnt from videos that are normal or abnormal as a whole, by those of their segments
+    whose features are longest."""
+
     config_class = RTFMConfig
     base_model_prefix = "rtfm"
 

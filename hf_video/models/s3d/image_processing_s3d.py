@@ -6,8 +6,12 @@ from hf_video.base.processing import VideoImageProcessor, VideoVideoProcessor
 
 
 class S3DImageProcessor(VideoImageProcessor):
+    """RGB in [0, 1] with nothing subtracted; short side 224, centre crop."""
+
     do_normalize = False
 
 
 class S3DVideoProcessor(VideoVideoProcessor):
+    """`S3DImageProcessor` for `AutoVideoProcessor`."""
+
     do_normalize = False

@@ -11,6 +11,8 @@ BICUBIC = 3
 
 
 class VideoCLIPImageProcessor(VideoImageProcessor):
+    """Frames as CLIP sees images: bicubic, its mean and deviation; 12 frames of a video."""
+
     resample = BICUBIC
     image_mean = MEAN
     image_std = STD
@@ -18,6 +20,8 @@ class VideoCLIPImageProcessor(VideoImageProcessor):
 
 
 class VideoCLIPVideoProcessor(VideoVideoProcessor):
+    """`VideoCLIPImageProcessor` for `AutoVideoProcessor`."""
+
     resample = BICUBIC
     image_mean = MEAN
     image_std = STD

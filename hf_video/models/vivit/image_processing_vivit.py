@@ -84,8 +84,12 @@ def normalised_once(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class VivitImageProcessor(VivitProcessing, VideoImageProcessor):
+    """See `VivitProcessing`."""
+
     valid_kwargs = VivitImageKwargs
 
 
 class VivitVideoProcessor(VivitProcessing, VideoVideoProcessor):
+    """See `VivitProcessing`."""
+
     valid_kwargs = VivitVideoKwargs

@@ -209,6 +209,7 @@ def _truncated_linspace(first: float, last: float, count: int) -> np.ndarray:
     return values.astype(np.float32).astype(np.int64)
 
 
+# The samplers by the names that `sampler=` and `--sampler` take.
 SAMPLERS: dict[str, Callable[..., FrameSample]] = {
     "uniform": uniform,
     "random": random_segments,
