@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from importlib import import_module
 
-from hf_video.base.saved_model import SavedScorer, SavedVideoModel, SavedWriter
+from hf_video.base.saved_model import SavedVideoModel, SavedWriter
 from hf_video.registry import DETECTORS, MODELS
 
 _HOME = "hf_video.pipelines"
@@ -41,7 +41,6 @@ NEW_PIPELINES = {
 }
 # Those that load other models than ours with a head.
 _LOADERS = {
-    "temporal-action-detection": SavedScorer,
     "video-captioning": SavedWriter,
     "video-question-answering": SavedWriter,
 }

@@ -11,7 +11,7 @@ from hf_video.registry import DETECTORS, MODELS
 
 class SavedVideoModel:
     """`from_pretrained` gives a model of the very class that was saved, where that is one of ours (its `config.json`
-    names it), and what `AutoModel` gives for all others."""
+    names it), and for others a classifier where one was saved, or what `AutoModel` gives."""
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Any:
@@ -32,26 +32,16 @@ class SavedVideoModel:
     @classmethod
     def auto_class(cls, saved: str) -> Any:
         """The Auto class for a model that is none of ours; `saved` is the class that `config.json` names."""
-        from transformers import AutoModel
+        from transformers import AutoModel, AutoModelForVideoClassification
 
-        return AutoModel
-
-
-class SavedScorer(SavedVideoModel):
-    """As `SavedVideoModel`, with the classifier of models that are none of ours."""
-
-    @classmethod
-    def auto_class(cls, saved: str) -> Any:
-        from transformers import AutoModelForVideoClassification
-
-        return AutoModelForVideoClassification if "ForVideoClassification" in saved else super().auto_class(saved)
+        return AutoModelForVideoClassification if "ForVideoClassification" in saved else AutoModel
 
 
 def joins_images_and_texts(model: Any) -> bool:
     """Whether a model of transformers, or its class, embeds images and texts and knows nothing of videos (CLIP, SigLIP
-    and their kin)."""
+    and their kin), nor writes."""
     embeds = (hasattr(model, f"get_{one}_features") for one in ("image", "text"))
-    return all(embeds) and not hasattr(model, "get_video_features")
+    return all(embeds) and not hasattr(model, "get_video_features") and not model.can_generate()
 
 
 def as_video_model(model: Any) -> Any:
