@@ -68,7 +68,7 @@ def sdpa_attention(
         if plain_products_pay(query):
             return attention_by_heads(query, key, value, scaling), None
         # Several threads would wait for each other after every block.
-        if torch.get_num_threads() == 1 and query.shape[2] >= MANY_QUERIES and takes_onednn(query, key, value):
+        if takes_onednn(query, key, value) and query.shape[2] >= MANY_QUERIES and torch.get_num_threads() == 1:
             return attention_by_blocks(query, key, value, scaling), None
     context = F.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
