@@ -19,7 +19,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video.base.processing import ClipProcessing, VideoImageProcessor, VideoVideoProcessor
 from hf_video.base.processing_config import hub_options
-from hf_video.errors import CheckpointError
+from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.registry import MODELS
 
 # What makes pixels, and where transformers has it for all: a class with one of its own does something else.
@@ -77,6 +77,8 @@ def values_of(stock: BaseImageProcessor) -> dict[str, Any]:
     values = {name: getattr(stock, name) for name in ClipProcessing._settings_names if hasattr(stock, name)}
     if values.get("do_resize") and not set(dict(values["size"] or {})) <= {"height", "width", "shortest_edge"}:
         raise CheckpointError(f"{kind.__name__} says size={dict(values['size'])}, which hf_video doesn't have.")
+    if values.get("do_center_crop") and not values.get("crop_size"):
+        raise CheckpointError(f"{kind.__name__} says do_center_crop=True and no crop_size: give it one.")
     # A switch that is None is off, and a size that nothing uses can be left to the default.
     return {name: bool(value) if name.startswith("do_") else value for name, value in values.items()}
 
@@ -143,7 +145,7 @@ def ours_for(found: BaseImageProcessor) -> BaseImageProcessor:
         return found
     try:
         return like(kind.__name__.removesuffix("Fast").removesuffix("Pil"))(**found.to_dict())
-    except CheckpointError:
+    except (CheckpointError, VideoOptionError):
         return found
 
 

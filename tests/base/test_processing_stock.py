@@ -110,6 +110,7 @@ def test_generative_models_keep_theirs(tmp_path):
         ({"do_pad": True}, "do_pad=True"),
         ({"patch_size": 14}, "patch_size=14"),
         ({"size": {"longest_edge": 32}}, "longest_edge"),
+        ({"do_center_crop": True}, "no crop_size"),
         (
             {"video_processor_type": "Qwen2VLVideoProcessor", "size": None},
             "Qwen2VLVideoProcessor has (a step|steps) of its own",

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+import hf_video
 from hf_video import cli
 from hf_video.cli.published import NOT_LISTED, PUBLISHED
-from hf_video.cli.verbs.models import model_row
+from hf_video.cli.verbs.models import count_cost, model_row
 from hf_video.registry import MODELS
 
 BY_NAME = {row.name: row for row in PUBLISHED}
@@ -101,3 +102,14 @@ def test_rows_are_whole():
         quoted = (row.top1, row.data, row.views, row.source)
         assert all(quoted) or not any(quoted), row.name
         assert row.config().num_labels == row.classes
+
+
+def test_models_that_call_their_clips_otherwise():
+    """And whose tokens of a pooler are parameters seen through a view, which torch's counter of products stumbled over."""
+    config = hf_video.VJEPA2Config(
+        patch_size=8, crop_size=16, frames_per_clip=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=1, num_pooler_layers=1, num_labels=3,
+    )  # fmt: skip
+    parameters, products = count_cost("vjepa2", config)
+    assert parameters == sum(p.numel() for p in hf_video.VJEPA2ForVideoClassification(config).parameters())
+    assert products > 8 * 3 * 2 * 8 * 8 * 16  # the patches alone
