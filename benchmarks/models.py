@@ -10,6 +10,7 @@ import torch
 
 VIDEOMAE = {"num_frames": 16, "image_size": 224}
 TIMESFORMER = {"num_frames": 8, "image_size": 224}
+VIDEOPRISM = {"num_frames": 16, "image_size": 288}
 QUICK = {
     "image_size": 64,
     "hidden_size": 64,
@@ -17,19 +18,25 @@ QUICK = {
     "num_attention_heads": 2,
     "intermediate_size": 128,
 }
+QUICK_VIDEOPRISM = {
+    **{name: size for name, size in QUICK.items() if name != "num_hidden_layers"},
+    "image_size": 54,
+    "num_spatial_layers": 2,
+    "num_temporal_layers": 1,
+}
 TOLERANCE = 1e-4
 
 
-def options(base: dict, quick: bool) -> dict:
+def options(base: dict, quick: bool, small: dict = QUICK) -> dict:
     """Base-size settings, or small ones that only show that it runs."""
-    return {**base, **(QUICK if quick else {})}
+    return {**base, **(small if quick else {})}
 
 
 def pair(name: str, settings: dict, attention: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """(ours, stock), float32, in eval mode. `attention` is the stock model's implementation; ours takes its default."""
     import hf_video
 
-    family = "videomae" if name.startswith("VideoMAE") else "timesformer"
+    family = next(one for one in ("videomae", "videoprism", "timesformer") if name.lower().startswith(one))
     module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     cls = getattr(module, name)
     torch.manual_seed(0)

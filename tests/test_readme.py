@@ -22,6 +22,7 @@ PAGES = (
     "model_cards/two_stream.md",
     "model_cards/mvit.md",
     "model_cards/video_swin.md",
+    "model_cards/videoprism.md",
     "model_cards/vivit.md",
     "model_cards/vjepa2.md",
     "model_cards/i3d.md",
