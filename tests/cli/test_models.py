@@ -105,7 +105,7 @@ def test_rows_are_whole():
 
 
 def test_models_that_call_their_clips_otherwise():
-    """And whose tokens of a pooler are parameters seen through a view, which torch's counter of products stumbled over."""
+    """And have a pooler whose query is a view of a parameter, which torch's counter stumbled over."""
     config = hf_video.VJEPA2Config(
         patch_size=8, crop_size=16, frames_per_clip=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=1, num_pooler_layers=1, num_labels=3,
