@@ -64,7 +64,7 @@ class TemporalActionDetectionPipeline(VideoPipeline):
         detect("match.mp4")                               # [Detection("jump", 0.91, start=3.2, end=5.0), ...]
         detect(["a.mp4", "b.mp4"], threshold=0.3)         # one such list for each file
         detect("match.mp4").query("jump before throw")    # see `hf_video.base.detection.events`
-        detect("kitchen.mp4", candidate_labels=["cutting bread", "washing up"], grid="2s/0.5s")   # a VideoCLIP
+        detect("kitchen.mp4", candidate_labels=["cutting bread", "washing up"], grid="2s/0.5s")   # a VideoCLIP or CLIP
 
     **A detector** (ActionFormer, TriDet) works on features of the encoder in its sub-folder `encoder/`, on the grid of
     its configuration. Ready features may come in place of videos: a `FeatureSequence`, an array (T, D), or a list of

@@ -18,7 +18,8 @@ TEMPLATE = "a video of {}"
 
 
 class ZeroShotVideoClassificationPipeline(VideoPipeline):
-    """Which of some labels, given as words, fits a video, by any model of video and text.
+    """Which of some labels, given as words, fits a video, by any model of video and text: VideoCLIP, VideoPrism,
+    X-CLIP, or a CLIP or SigLIP, whose frames' vectors are averaged.
 
         classify = pipeline("zero-shot-video-classification", model="folder or Hub name")
         classify("clip.mp4", candidate_labels=["archery", "a dog catching a ball"])   # [{"score", "label"}, ...]
@@ -32,8 +33,9 @@ class ZeroShotVideoClassificationPipeline(VideoPipeline):
         hypothesis_template: What is compared with the video, "{}" standing for the label; default "a video of {}".
             Of several templates, a label's vectors are averaged (CLIP's prompt ensembles), or its pairs' scores where a
             model has no vectors.
-        function_to_apply: "softmax" over the labels with the temperature that the model learnt, "sigmoid" for each
-            label by itself, "none". Default: "sigmoid" for models that were trained so (SigLIP), else "softmax".
+        function_to_apply: "softmax" over the labels with the temperature that the model learnt (VideoPrism's files have
+            none: 0.01, as in its authors' example), "sigmoid" for each label by itself, "none". Default: "sigmoid" for
+            models that were trained so (SigLIP), else "softmax".
         top_k: How many labels; default all.
 
     Raises VideoOptionError (labels, templates), CheckpointError (no tokenizer, a model without text) and what
