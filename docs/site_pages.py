@@ -126,8 +126,20 @@ def _package_page(package: str, public: dict[str, list[str]]) -> str:
         text += f"The classes of models are on the models' pages: {links}.\n\n"
     again = [name for name in module.__all__ if name not in public[package]]
     if again:
-        text += f"Also exported here, and described above it: {', '.join(f'`{name}`' for name in again)}.\n\n"
+        links = ", ".join(f"{{py:obj}}`{name} <{_first_home(module, name, public)}>`" for name in again)
+        text += f"Also exported here, and described where it is exported first: {links}.\n\n"
     return text + _directives([_entry(package, name) for name in names])
+
+
+def _first_home(module, name: str, public: dict[str, list[str]]) -> str:
+    """Where the reference describes a name that several packages export."""
+    value = getattr(module, name)
+    return next(
+        f"{package}.{one}"
+        for package, names in public.items()
+        for one in names
+        if getattr(importlib.import_module(package), one) is value
+    )
 
 
 def _module_page(name: str) -> str:
