@@ -57,6 +57,9 @@ def register_auto_classes(override: bool | None = None) -> None:
     `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
     type, in every Auto class where those stood, so that existing checkpoints load into ours, and our pipeline over
     theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
+
+    Args:
+        override: Whether ours take the place of transformers' own; None: unless HF_VIDEO_OVERRIDE=0.
     """
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

@@ -119,7 +119,14 @@ class VideoRows(Sequence[VideoRow]):
         return {label: found[number] for number, label in enumerate(self.labels)}
 
     def select(self, indices: Iterable[int]) -> VideoRows:
-        """The rows with these numbers, in this order, with the same labels and the same list of what was skipped."""
+        """Takes some of the rows.
+
+        Args:
+            indices: Numbers of rows.
+
+        Returns:
+            These rows in this order, with the same labels and the same list of what was skipped.
+        """
         return VideoRows((self.rows[i] for i in indices), self.labels, self.skipped, root=self.root)
 
     def __len__(self) -> int:

@@ -108,7 +108,17 @@ class ClassMetrics:
 
 
 def class_metrics(confusion: ArrayLike) -> ClassMetrics:
-    """Computes recall, precision and F1 of each class from a confusion matrix (C, C), rows the truth."""
+    """Computes recall, precision and F1 of each class.
+
+    Args:
+        confusion: (C, C) counts, rows the truth.
+
+    Returns:
+        `ClassMetrics`, arrays (C,).
+
+    Raises:
+        MetricError: It is no square matrix of whole numbers.
+    """
     confusion = np.asarray(confusion)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or confusion.dtype.kind not in "iu":
         raise MetricError(f"A confusion matrix is (C, C) of counts; {confusion.dtype} {confusion.shape} came.")
@@ -124,12 +134,32 @@ def class_metrics(confusion: ArrayLike) -> ClassMetrics:
 
 
 def mean_class_accuracy(confusion: ArrayLike) -> float:
-    """Computes the mean recall of the classes that have videos, from a confusion matrix (C, C)."""
+    """Computes the mean recall of the classes that have videos.
+
+    Args:
+        confusion: (C, C) counts, rows the truth.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        MetricError: It is no square matrix of whole numbers.
+    """
     return _mean(class_metrics(confusion).recall)
 
 
 def macro_f1(confusion: ArrayLike) -> float:
-    """Computes the mean F1 of the classes that have videos, from a confusion matrix (C, C)."""
+    """Computes the mean F1 of the classes that have videos.
+
+    Args:
+        confusion: (C, C) counts, rows the truth.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        MetricError: It is no square matrix of whole numbers.
+    """
     metrics = class_metrics(confusion)
     return _mean(metrics.f1[metrics.support > 0])
 

@@ -115,13 +115,27 @@ class Protocol:
         return {**plain, "sampler": sampler, "options": dict(self.options), "in_words": self.describe()}
 
     def combine(self, logits: torch.Tensor) -> torch.Tensor:
-        """Combines the logits (views, classes) of all views to the video's scores (classes,), float32."""
+        """Combines the logits of all views to the video's scores.
+
+        Args:
+            logits: (views, classes) of one video.
+
+        Returns:
+            (classes,) float32.
+        """
         scores = average_views(logits, self.average if self.average in ("softmax", "sigmoid") else "none")
         return scores * len(logits) if self.average == "sum" else scores
 
     def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
-        """Turns the scores (…, classes) of `combine` into probabilities. A sum of logits is divided by the views first:
-        it ranks the classes as the mean does, and its softmax would be far too confident."""
+        """Turns scores into probabilities. A sum of logits is divided by the views first: it ranks the classes as the
+        mean does, and its softmax would be far too confident.
+
+        Args:
+            scores: (…, classes), what `combine` gave.
+
+        Returns:
+            (…, classes), from 0 to 1.
+        """
         if self.average in ("softmax", "sigmoid"):
             return scores
         return (scores / self.views if self.average == "sum" else scores).softmax(-1)
@@ -129,8 +143,19 @@ class Protocol:
     def request(
         self, config: PreTrainedConfig, processor: FrameProcessor, **reading: Any
     ) -> tuple[ClipRequest, ClipProcessor]:
-        """What reads a video by this protocol for a model's `config`, by `hf_video.clips.read`. `reading` are further
-        fields of `ClipRequest`. Raises VideoOptionError where the processor can't do it."""
+        """Makes what reads a video by this protocol.
+
+        Args:
+            config: Of the model.
+            processor: Its image or video processor.
+            reading: Further fields of `ClipRequest`.
+
+        Returns:
+            The request and the processor for `hf_video.clips.read`.
+
+        Raises:
+            VideoOptionError: The processor can't do it.
+        """
         processor = self._resized(processor)
         request = ClipRequest.resolve(
             processor,

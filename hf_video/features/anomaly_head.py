@@ -57,7 +57,20 @@ class AnomalyHead:
         smooth: float = 0.0,
         device: str | None = None,
     ) -> AnomalyHead:
-        """Opens what `train_anomalies` wrote. Raises CheckpointError for another folder."""
+        """Opens what `train_anomalies` wrote.
+
+        Args:
+            folder: Of the head, with its encoder.
+            threshold: Score from 0 to 1 at which an anomaly begins.
+            smooth: Seconds over which scores are averaged.
+            device: Of the encoder; None takes an accelerator if there is one.
+
+        Returns:
+            The head, ready to score videos.
+
+        Raises:
+            CheckpointError: The folder holds something else.
+        """
         folder = Path(folder)
         with loading(folder):
             config = AutoConfig.from_pretrained(folder)

@@ -169,7 +169,14 @@ class ModelLoader:
         return model.to(self.device_of(number)), image if image is not None else video
 
     def device_of(self, number: int) -> str:
-        """The device of the process with this number."""
+        """Chooses the device of a process.
+
+        Args:
+            number: Of the process, from 0.
+
+        Returns:
+            The device asked for; else the GPUs in turn, or the CPU.
+        """
         if self.device is not None:
             return self.device
         return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"

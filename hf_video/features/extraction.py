@@ -55,7 +55,14 @@ class Features:
 
     @classmethod
     def join(cls, parts: Sequence[Features]) -> Features:
-        """Concatenates several, in this order."""
+        """Concatenates several.
+
+        Args:
+            parts: One or more, of vectors of one length.
+
+        Returns:
+            All vectors in this order.
+        """
         return cls(
             embeddings=np.concatenate([part.embeddings for part in parts]),
             names=[name for part in parts for name in part.names],

@@ -115,7 +115,14 @@ class SequenceEncoder:
         self._digest: str | None = None
 
     def prepare(self, number: int = 0) -> SequenceEncoder:
-        """Loads the model, in process `number`, which decides the device where none was asked for."""
+        """Loads the model, unless it is loaded.
+
+        Args:
+            number: Of the process, which decides the device where none was asked for.
+
+        Returns:
+            Itself.
+        """
         if self._loaded is None:
             self._loaded = self._loader(number)
         if self._request is None:
@@ -172,8 +179,15 @@ class SequenceEncoder:
         return facts_digest(facts)
 
     def has_digest(self, known: str | None) -> bool:
-        """Whether this is the encoder of a digest; None is anyone's. Where version 0.1.0 made the digest, it is this
-        encoder's from then on, so that features made before and after go together."""
+        """Whether this is the encoder of a digest. Where version 0.1.0 made the digest, it is this encoder's from then
+        on, so that features made before and after go together.
+
+        Args:
+            known: The digest; None is anyone's.
+
+        Returns:
+            True where it is this encoder's.
+        """
         if known not in (None, self.digest) and known == self._digest_by(fields_of_0_1_0):
             self._digest = known
         return known in (None, self.digest)
@@ -185,7 +199,14 @@ class SequenceEncoder:
         return {"name": self.name, "digest": self.digest, **chosen}
 
     def cached_path(self, source: VideoSource) -> Path | None:
-        """Where the features of this file are kept; None without a cache, and for what is no local file."""
+        """Says where the features of a file are kept.
+
+        Args:
+            source: A video.
+
+        Returns:
+            The path; None without a cache, and for what is no local file.
+        """
         identity = None if self.cache is None else file_identity(source)
         if identity is None:
             return None

@@ -110,13 +110,26 @@ class FeatureSequence:
         return (frames - 0.5 * self.grid.num_frames) / self.grid.stride
 
     def every(self, step: int) -> FeatureSequence:
-        """Every `step`th vector (`downsample_rate` of the official code)."""
+        """Takes every `step`th vector (`downsample_rate` of the official code).
+
+        Args:
+            step: 1 or more.
+
+        Returns:
+            A sequence with a stride `step` times as long.
+        """
         check_count("step", step)
         return replace(self, vectors=self.vectors[::step], grid=replace(self.grid, stride=self.grid.stride * step))
 
     def resized(self, length: int) -> FeatureSequence:
-        """Stretched or shrunk to `length` vectors by linear interpolation, as ActionFormer does for ActivityNet
-        (`force_upsampling`): the clips of the result lie side by side over what the clips of this one cover."""
+        """Stretches or shrinks by linear interpolation, as ActionFormer does for ActivityNet (`force_upsampling`).
+
+        Args:
+            length: Vectors of the result, 1 or more.
+
+        Returns:
+            Its clips lie side by side over what the clips of this one cover.
+        """
         check_count("length", length)
         rows = torch.from_numpy(self.vectors.T[None].copy())
         vectors = torch.nn.functional.interpolate(rows, size=length, mode="linear", align_corners=False)[0].T.numpy()
@@ -124,7 +137,14 @@ class FeatureSequence:
         return replace(self, vectors=vectors.copy(), grid=replace(self.grid, stride=stride, num_frames=stride))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a `.safetensors` file, in one step. Raises DataError where the disk is full or may not be written."""
+        """Writes a file, in one step.
+
+        Args:
+            path: Of a `.safetensors` file, whose folder is made where it is missing.
+
+        Raises:
+            DataError: The disk is full or may not be written.
+        """
         about = json.dumps({"grid": vars(self.grid), "encoder": self.encoder})
         data = save({"vectors": self.vectors, "timeline": self.timeline}, metadata={"sequence": about})
         with writing_into(path, DataError):
@@ -134,7 +154,17 @@ class FeatureSequence:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeatureSequence:
-        """Reads what `save` wrote. Raises DataError for another file, or a damaged one."""
+        """Reads what `save` wrote.
+
+        Args:
+            path: A `.safetensors` file.
+
+        Returns:
+            The sequence.
+
+        Raises:
+            DataError: It is another file, or damaged.
+        """
         try:
             with safe_open(path, framework="np") as file:
                 about = json.loads((file.metadata() or {})["sequence"])

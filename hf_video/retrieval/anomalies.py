@@ -186,7 +186,14 @@ class AnomalyDetector:
         return cls(folder, index, k=k, smooth=smooth, threshold=threshold)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Copies the detector to a new or empty folder. Raises OutputError for another one."""
+        """Copies the detector.
+
+        Args:
+            folder: A new or empty one.
+
+        Raises:
+            OutputError: The folder is not empty, or can't be written.
+        """
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(f"{folder} is there and not empty: choose a new folder for the detector.")
@@ -229,13 +236,33 @@ class AnomalyDetector:
         return self._curve(vectors, seconds, times, end, own=self._digest_of(source))
 
     def with_threshold(self, threshold: float | str) -> AnomalyDetector:
-        """The same detector with another threshold, see `fit`. Raises DataError and VideoOptionError."""
+        """Changes the threshold.
+
+        Args:
+            threshold: As in `fit`.
+
+        Returns:
+            The same detector with this threshold.
+
+        Raises:
+            DataError: There are too few normal videos to learn one.
+            VideoOptionError: It is no threshold.
+        """
         learnt = learn_threshold(self.index, k=self.k, smooth=self.smooth, rule=parse_threshold(threshold))
         return AnomalyDetector(self.folder, self.index, k=self.k, smooth=self.smooth, threshold=learnt)
 
     def detect(self, source: VideoSource) -> list[Detection]:
-        """The anomalies of a video by start. Arguments and errors are those of `score`; raises DataError without a
-        threshold."""
+        """Finds the anomalies of a video.
+
+        Args:
+            source: A video, as for `score`.
+
+        Returns:
+            The anomalies by start.
+
+        Raises:
+            DataError: The detector has no threshold; and what `score` raises.
+        """
         if self.threshold.value is None:
             raise DataError("This detector has no threshold: fit it with more normal videos, or with a number.")
         return list(self.score(source).events)

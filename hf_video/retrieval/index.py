@@ -290,7 +290,12 @@ class VideoIndex:
         self.add_many([(path, vectors, seconds)], name=name)
 
     def add_many(self, videos: Iterable[tuple[str, ArrayLike, ArrayLike]], *, name: str = "vectors") -> None:
-        """Does as `add` for several videos (path, vectors, seconds), which may come from a generator."""
+        """Adds ready-made vectors of several videos, as `add` those of one.
+
+        Args:
+            videos: (path, vectors (n, D), seconds (n, 2)) of each, also from a generator.
+            name: As in `add`, and so what is raised.
+        """
         encoder = VectorEncoder(name)
         with self._store.writing():
             self._reload()

@@ -42,7 +42,14 @@ class Moment:
 
 
 def merge_overlapping(moments: Sequence[Moment]) -> list[Moment]:
-    """Moments of one video that overlap as one, with the best score among them; the best first."""
+    """Joins moments that overlap.
+
+    Args:
+        moments: Of one or several videos.
+
+    Returns:
+        Those of one video that overlap as one, with the best score among them; the best first.
+    """
     return [Moment(*one) for one in join_overlapping([Stretch(m.path, m.start, m.end, m.score) for m in moments])]
 
 

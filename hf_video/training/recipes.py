@@ -50,10 +50,16 @@ def recipe_names() -> dict[str, list[str]]:
 
 
 def load_recipe(name: str | Path) -> dict[str, Any]:
-    """A recipe of the package, or a YAML file, with one of its variants: `name` or `name:variant`.
+    """Reads a recipe of the package, or a YAML file, with one of its variants.
 
-    Returns a dictionary with all of SECTIONS and `name`, `description`, `variant`. Raises ConfigError naming what there
-    is.
+    Args:
+        name: A name (`small_data`), a name and a variant (`videomae_pretrain:ucf101-B`), or the path of a YAML file.
+
+    Returns:
+        A dictionary with all of SECTIONS and `name`, `description`, `variant`.
+
+    Raises:
+        ConfigError: There is no such recipe, variant or section; says what there is.
     """
     base, colon, variant = str(name).rpartition(":")
     if not colon or "/" in variant or "\\" in variant:  # a path may hold a colon of its own

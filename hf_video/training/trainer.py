@@ -91,7 +91,18 @@ class VideoTrainer(PublishingTrainer, Trainer):
         use_log_lines(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'. Ctrl-C and SIGTERM end it after the step, with a checkpoint: raises KeyboardInterrupt."""
+        """Trains, as transformers' Trainer.
+
+        Args:
+            args: As transformers'.
+            kwargs: As transformers'.
+
+        Returns:
+            As transformers'.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM ended it, after a whole step and with a checkpoint.
+        """
         try:
             with self.stopper.listening():
                 result = super().train(*args, **kwargs)
@@ -170,7 +181,15 @@ class VideoTrainer(PublishingTrainer, Trainer):
         return super().create_optimizer(model)
 
     def parameter_groups(self, model: nn.Module, **changes: Any) -> list[dict[str, Any]]:
-        """Groups for the optimiser, as the arguments say, but for `changes`; see `optimizer.parameter_groups`."""
+        """Groups the parameters as the arguments say: rates by layer, weight decay.
+
+        Args:
+            model: What is trained, wrapped or not.
+            changes: Values in place of those of the arguments.
+
+        Returns:
+            Groups for the optimiser, see `hf_video.training.optim.parameter_groups`.
+        """
         args = self.args
         options = {
             name: getattr(args, name)

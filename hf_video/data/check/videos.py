@@ -139,8 +139,14 @@ def _ranked(values: Iterable[str]) -> dict[str, int]:
 
 
 def double_files(splits: Mapping[str, VideoRows]) -> list[str]:
-    """Of data that are about to be trained on: in words, the same bytes under two labels, in two splits, or simply
-    twice."""
+    """Names files that stand twice in data that are about to be trained on.
+
+    Args:
+        splits: The rows of each split by its name.
+
+    Returns:
+        A sentence for each kind of fault: the same bytes under two labels, in two splits, or simply twice.
+    """
     rows = [row for part in splits.values() for row in part]
     split = [name for name, part in splits.items() for _ in part]
     found: dict[str, list[str]] = {}

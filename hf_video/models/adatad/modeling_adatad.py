@@ -188,7 +188,14 @@ class AdaTADModel(AdaTADPreTrainedModel):
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor) -> VideoFeatures:
-        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D).
+        """
         tokens = self.token_map(pixel_values)
         return VideoFeatures(
             last_hidden_state=tokens.flatten(1, 3), pooler_output=tokens.mean((1, 2, 3)), feature_map=tokens

@@ -103,7 +103,17 @@ class C3DModel(C3DPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(time, rows, columns) of the last map; raises ModelInputError unless fc6 reads just that."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (time, rows, columns) of the last map.
+
+        Raises:
+            ModelInputError: fc6 does not read just that.
+        """
         self.check_input(pixel_values)
         config = self.config
         frames, _, height, width = pixel_values.shape[1:]
@@ -123,7 +133,15 @@ class C3DModel(C3DPreTrainedModel):
         return C3DModelOutput(last_hidden_state=tokens(maps), hidden_states=hidden_states, fc6=fc6, fc7=fc7)
 
     def clip_embedding(self, outputs: C3DModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
-        """fc7 (B, 4096), what the classifier sees; fc6 is in the output of `forward`."""
+        """Makes one vector of a clip.
+
+        Args:
+            outputs: Of the encoder.
+            feature_map: (B, t, h, w, D).
+
+        Returns:
+            fc7 (B, 4096), what the classifier sees; fc6 is in the output of `forward`.
+        """
         return outputs.fc7
 
 

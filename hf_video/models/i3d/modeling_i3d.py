@@ -151,7 +151,17 @@ class I3DModel(I3DPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(time, rows, columns) of the last map; raises ModelInputError where nothing is left of the clip."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (time, rows, columns) of the last map.
+
+        Raises:
+            ModelInputError: Nothing is left of the clip.
+        """
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
         if self.config.architecture == "inception":
@@ -167,7 +177,14 @@ class I3DModel(I3DPreTrainedModel):
         return time, -(-height // step), -(-width // step)
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Averages over windows of `head_pool`: (B, t, h, w, D) -> (B, t', h', w', D)."""
+        """Averages over windows of `head_pool`.
+
+        Args:
+            feature_map: (B, t, h, w, D).
+
+        Returns:
+            (B, t', h', w', D).
+        """
         return window_means(feature_map, self.config.head_pool)
 
 

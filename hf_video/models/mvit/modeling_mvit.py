@@ -322,7 +322,15 @@ class MViTModel(MViTPreTrainedModel):
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D) is the class token; `feature_map` (B, t, h, w, D) the last stage's grid."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D) is the class token; `feature_map` (B, t, h, w, D) the last stage's grid.
+        """
         outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         grid = self.token_grid(pixel_values)
@@ -342,5 +350,12 @@ class MViTForVideoClassification(VideoClassifier, MViTPreTrainedModel):
         self.add_classifier(config.hidden_size)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D): the class token."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the class token.
+        """
         return tokens[:, 0]

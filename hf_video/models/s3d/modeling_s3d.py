@@ -133,7 +133,17 @@ class S3DModel(ConvVideoPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(frames, rows, columns) of the last map. Raises ModelInputError for odd sizes."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (frames, rows, columns) of the last map.
+
+        Raises:
+            ModelInputError: Odd sizes.
+        """
         self.check_input(pixel_values)
         frames, height, width = pixel_values.shape[1], *pixel_values.shape[-2:]
         if self.config.space_to_depth and (frames % 2 or height % 2 or width % 2):
@@ -144,5 +154,13 @@ class S3DModel(ConvVideoPreTrainedModel):
         return tuple(-(-n // by) for n, by in ((frames, 8), (height, 32), (width, 32)))
 
     def clip_embedding(self, outputs: VideoModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
-        """(B, projection_dim), the projected mean of the map."""
+        """Makes one vector of a clip.
+
+        Args:
+            outputs: Of the encoder.
+            feature_map: (B, t, h, w, D).
+
+        Returns:
+            (B, projection_dim), the projected mean of the map.
+        """
         return self.projection(feature_map.mean((1, 2, 3)))

@@ -133,7 +133,17 @@ class SlowFastModel(SlowFastPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(time, rows, columns) of the last map; raises ModelInputError unless `alpha` divides the frames."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (time, rows, columns) of the last map.
+
+        Raises:
+            ModelInputError: `alpha` does not divide the frames.
+        """
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
         alpha, step = self.config.alpha if self.config.fast_pathway else 1, self.config.map_stride
@@ -151,7 +161,14 @@ class SlowFastModel(SlowFastPreTrainedModel):
         return tokens(torch.cat([slow, fast.unflatten(2, (-1, self.config.alpha)).mean(3)], dim=1))
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Averages over all time and windows of `head_pool`: (B, t, h, w, D) -> (B, 1, h', w', D)."""
+        """Averages over all time and windows of `head_pool`.
+
+        Args:
+            feature_map: (B, t, h, w, D).
+
+        Returns:
+            (B, 1, h', w', D).
+        """
         return window_means(feature_map, (0, *self.config.head_pool))
 
 

@@ -181,8 +181,17 @@ class TimesformerModel(TimesformerPreTrainedModel):
         return self.embeddings.patch_embeddings
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(T, rows, columns) of patches in a clip. A rest smaller than a patch is left out, as by the official
-        convolution; a clip smaller than one patch is refused."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (T, rows, columns) of patches; a rest smaller than a patch is left out, as by the official convolution.
+
+        Raises:
+            ModelInputError: The clip is smaller than one patch.
+        """
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
         _, p, q = self.config.patch
@@ -244,7 +253,15 @@ class TimesformerModel(TimesformerPreTrainedModel):
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D) is the class token; `feature_map` (B, T, H/p, W/p, D), with T = 1 for space_only.
+        """
         outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         frames, rows, columns = self.token_grid(pixel_values)
@@ -264,7 +281,14 @@ class TimesformerForVideoClassification(VideoClassifier, TimesformerPreTrainedMo
         self.add_classifier(config.hidden_size)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D): the class token."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the class token.
+        """
         return tokens[:, 0]
 
     @property

@@ -194,7 +194,16 @@ class TwoStreamModel(TwoStreamPreTrainedModel):
     def get_video_features(
         self, pixel_values: torch.Tensor | None = None, flow_values: torch.Tensor | None = None, **flags: bool | None
     ) -> VideoFeatures:
-        """`pooler_output` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, 3, H, W), for a spatial stream.
+            flow_values: Stacks of flow (B, T, 2·L, H, W), for a temporal one.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D) and `feature_map` (B, T, h, w, D), the streams side by side.
+        """
         outputs, feature_map = self._outputs_and_map(pixel_values, flow_values, **flags)
         return outputs.features(outputs.pooler_output, feature_map)
 

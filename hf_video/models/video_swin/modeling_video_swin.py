@@ -246,7 +246,15 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D)."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D).
+        """
         feature_map, *states = self.encode(pixel_values, **flags)
         return self.as_tokens(feature_map, *states).features(feature_map.mean((1, 2, 3)), feature_map)
 
@@ -260,5 +268,12 @@ class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel)
         self.add_classifier(config.hidden_size)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D): the mean."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the mean.
+        """
         return tokens.mean(1)

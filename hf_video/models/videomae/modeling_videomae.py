@@ -186,7 +186,15 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D)."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, T/t, H/p, W/p, D).
+        """
         outputs = self(pixel_values, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         return outputs.features(tokens.mean(1), tokens.unflatten(1, self.token_grid(pixel_values)))
@@ -217,7 +225,14 @@ class VideoMAEForVideoClassification(VideoClassifier, VideoMAEPreTrainedModel):
             )
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D)."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the first token, or the norm of their mean (`use_mean_pooling`).
+        """
         return tokens[:, 0] if self.fc_norm is None else self.fc_norm(tokens.mean(1))
 
     @video_features

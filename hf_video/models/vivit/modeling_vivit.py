@@ -173,8 +173,18 @@ class VivitModel(VivitPreTrainedModel):
         self.config.position_grid = None
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(time, rows, columns) of tubelets in a clip. A rest smaller than a tubelet is left out, as by the official
-        convolution; a clip smaller than one tubelet is refused."""
+        """Counts the places of the last map, or the tokens, of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (time, rows, columns) of tubelets; a rest smaller than a tubelet is left out, as by the official
+            convolution.
+
+        Raises:
+            ModelInputError: The clip is smaller than one tubelet.
+        """
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
         t, p, q = self.config.patch
@@ -281,13 +291,29 @@ class VivitModel(VivitPreTrainedModel):
         return self.to_output(output, return_dict)
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the class token, or the mean where there is none.
+        """
         return tokens[:, 0] if self.config.has_class_token else tokens.mean(1)
 
     @video_features
     def get_video_features(self, pixel_values: torch.Tensor, **flags: bool | None) -> VideoFeatures:
-        """`pooler_output` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D), for
-        model 2 that of its first transformer."""
+        """Encodes clips.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+            flags: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            `pooler_output` (B, D): class token (models 1, 2) or mean of tokens; `feature_map` (B, T/t, H/p, W/q, D),
+            for
+            model 2 that of its first transformer.
+        """
         grid = self.token_grid(pixel_values)
         if self.two_stages:
             attentions, hidden = self.resolve_output_flags(**flags)
@@ -343,7 +369,14 @@ class VivitForVideoClassification(VideoClassifier, VivitPreTrainedModel):
         )
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, tokens, D) -> (B, D): the class token, or the mean where there is none."""
+        """Makes one vector of a clip's tokens.
+
+        Args:
+            tokens: (B, tokens, D).
+
+        Returns:
+            (B, D): the class token, or the mean where there is none.
+        """
         return self.vivit.pool(tokens)
 
     @property

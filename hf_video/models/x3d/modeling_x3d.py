@@ -124,7 +124,14 @@ class X3DModel(X3DPreTrainedModel):
         return frames, -(-height // 32), -(-width // 32)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """All time and windows of `head_pool` averaged, then ReLU(fc_1): (B, D, T, h, w) -> (B, h', w', head_size)."""
+        """Averages all time and windows of `head_pool`, then ReLU(fc_1).
+
+        Args:
+            x: (B, D, T, h, w).
+
+        Returns:
+            (B, h', w', head_size).
+        """
         return F.relu(on_rows(self.fc_1, window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
 
     def encoder_output(self, maps: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None) -> X3DModelOutput:
@@ -132,7 +139,15 @@ class X3DModel(X3DPreTrainedModel):
         return X3DModelOutput(last_hidden_state=tokens(x), hidden_states=hidden_states, pooled=self.pool(x))
 
     def clip_embedding(self, outputs: X3DModelOutput, feature_map: torch.Tensor) -> torch.Tensor:
-        """(B, 2048), the mean that the classifier sees."""
+        """Makes one vector of a clip.
+
+        Args:
+            outputs: Of the encoder.
+            feature_map: (B, t, h, w, D).
+
+        Returns:
+            (B, 2048), the mean that the classifier sees.
+        """
         return outputs.pooled.mean((1, 2))
 
 

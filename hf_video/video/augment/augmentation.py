@@ -165,7 +165,15 @@ class Augmentation:
         return self.apply(clip, self.sample_params(clip, generator))
 
     def apply(self, clip: torch.Tensor, params: SampledParams) -> torch.Tensor:
-        """Does to a clip, uint8 (T, H, W, 3), what was drawn for it; returns uint8 (T, height, width, 3)."""
+        """Does to a clip what was drawn for it.
+
+        Args:
+            clip: uint8 (T, H, W, 3).
+            params: What `draw` gave for its size.
+
+        Returns:
+            uint8 (T, height, width, 3).
+        """
         if params.resized is None:
             clip = apply_operations(clip, params.operations, params.box)
         else:
@@ -194,14 +202,35 @@ class Augmentation:
         return fill_boxes(pixel_values, boxes, self.erase_mode, generator) if boxes else pixel_values
 
     def draw_erasing(self, height: int, width: int, *, generator: torch.Generator | None = None) -> list[Box]:
-        """Draws the boxes to erase in frames of this size; with probability 1 - `erase_prob` none."""
+        """Draws the boxes to erase.
+
+        Args:
+            height: Of the frames, in pixels.
+            width: Of the frames, in pixels.
+            generator: Of the random numbers; None takes torch's own.
+
+        Returns:
+            Boxes; with probability 1 - `erase_prob` none.
+        """
         rng = numpy_generator(generator)
         if rng.random() >= self.erase_prob:
             return []
         return erase_boxes(height, width, self.erase_count, self.erase_area, self.erase_ratio, rng)
 
     def draw(self, height: int, width: int, *, generator: torch.Generator | None = None) -> SampledParams:
-        """Draws what happens to a clip of this size in pixels. Raises VideoArrayError where it is too small."""
+        """Draws what happens to a clip.
+
+        Args:
+            height: Of the clip, in pixels.
+            width: Of the clip, in pixels.
+            generator: Of the random numbers; None takes torch's own.
+
+        Returns:
+            What `apply` does.
+
+        Raises:
+            VideoArrayError: The clip is too small.
+        """
         rng = numpy_generator(generator)
         operations = RandAugment(self.rand_augment).draw(rng) if self.rand_augment else ()
         resized, box = self._draw_box(height, width, rng)

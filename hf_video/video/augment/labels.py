@@ -29,9 +29,17 @@ def mirror_labels(labels: Sequence[str], *, words: Words = MIRROR_WORDS) -> dict
         {"clap": "clap", "turn_left": "turn_right", "turn_right": "turn_left", "look left": None}
 
     A class without a word of direction is its own; of one with such words all are exchanged ("from left to right":
-    "from right to left"), and None says that no class of that name is there. `words` are pairs that a mirror exchanges.
+    "from right to left").
 
-    Raises VideoOptionError for words that are not pairs.
+    Args:
+        labels: The classes' names.
+        words: Pairs that a mirror exchanges.
+
+    Returns:
+        The class of mirrored clips by each class; None where no class of that name is there.
+
+    Raises:
+        VideoOptionError: The words are not pairs.
     """
     pairs = check_words(words)
     swaps = {**pairs, **{second: first for first, second in pairs.items()}}

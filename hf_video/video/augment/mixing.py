@@ -38,7 +38,17 @@ class MixingParams:
     label_smoothing: float
 
     def clips(self, values: torch.Tensor) -> torch.Tensor:
-        """Mixes clips, floats (B, T, C, H, W): returns a new tensor, or the same one where nothing is to be mixed."""
+        """Mixes clips.
+
+        Args:
+            values: Normalised floats (B, T, C, H, W).
+
+        Returns:
+            A new tensor, or the same one where nothing is to be mixed.
+
+        Raises:
+            VideoArrayError: Another number of clips came, or no normalised floats.
+        """
         check_normalized(values, 5)
         if len(values) != len(self.shares):
             raise VideoArrayError(f"This mixture is for {len(self.shares)} clips and {len(values)} came.")
@@ -58,11 +68,18 @@ class MixingParams:
         return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None, None]
 
     def targets(self, labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-        """Class numbers (B,), or 0 and 1 for each class (B, num_labels) float where clips show several, to float32
-        (B, num_labels): share · own + (1 - share) · partner's, smoothed.
+        """Mixes labels. Of a smoothing e and K classes a right one has 1 - e + e/K and each other e/K.
 
-        Of a smoothing e and K classes a right one has 1 - e + e/K and each other e/K. Raises VideoArrayError for
-        labels of another shape, VideoOptionError for a label that is no class.
+        Args:
+            labels: Class numbers (B,), or 0 and 1 for each class (B, num_labels) float where clips show several.
+            num_labels: Number of classes.
+
+        Returns:
+            float32 (B, num_labels): share · own + (1 - share) · partner's, smoothed.
+
+        Raises:
+            VideoArrayError: Labels have another shape.
+            VideoOptionError: A label is no class.
         """
         check_count("num_labels", num_labels)
         if labels.is_floating_point() and labels.shape == (len(self.shares), num_labels):
@@ -144,8 +161,17 @@ class Mixing:
         return mixture.clips(clips), mixture.targets(labels, num_labels)
 
     def draw(self, batch: int, height: int, width: int, *, generator: torch.Generator | None = None) -> MixingParams:
-        """Draws what happens to `batch` clips of this size in pixels; for several tensors of one batch, such as RGB and
-        flow, use `mixture.clips(x)` of each."""
+        """Draws what happens to a batch.
+
+        Args:
+            batch: Number of clips.
+            height: Of the clips, in pixels.
+            width: Of the clips, in pixels.
+            generator: Of the random numbers; None takes torch's own.
+
+        Returns:
+            The mixture, for several tensors of one batch too, such as RGB and flow: `clips(x)` of each.
+        """
         rng = rng_of(generator)
         draws = {"batch": 1, "pair": (batch + 1) // 2, "elem": batch}[self.mode]
         shares, boxes, cut = self._draw(draws, height, width, rng)

@@ -49,8 +49,19 @@ class TemporalAugmentation:
             object.__setattr__(self, "speed", checked_range("speed", self.speed, 0, float("inf")))
 
     def for_labels(self, labels: Sequence[str]) -> TemporalAugmentation:
-        """Returns this augmentation; raises VideoOptionError if clips may be reversed and a class has a direction in
-        time or space, such as "opening" or "left": backwards it is another class."""
+        """Checks that no label becomes wrong.
+
+        Args:
+            labels: The classes' names.
+
+        Returns:
+            This augmentation.
+
+        Raises:
+            VideoOptionError: Clips may be reversed and a class has a direction in time or space, such as "opening" or
+                "left":
+                backwards it is another class.
+        """
         directed = directed_labels(labels, words=REVERSE_WORDS) if self.reverse else []
         if directed:
             raise VideoOptionError(

@@ -42,7 +42,17 @@ Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def load_opencv(method: str = "dis") -> Any:
-    """The module `cv2`; raises BackendError that says what to install."""
+    """Imports OpenCV.
+
+    Args:
+        method: Of flow; "tvl1" needs OpenCV's contributed modules.
+
+    Returns:
+        The module `cv2`.
+
+    Raises:
+        BackendError: It is not there, or lacks the method; says what to install.
+    """
     try:
         import cv2
     except ImportError as error:
@@ -155,15 +165,37 @@ def optical_flow(
 
 
 def quantize(flow: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
-    """Quantises flow of any shape, in pixels, to uint8: clipped to ±`bound`, which become 0 and 255; half-way steps go
-    to the even one, as OpenCV's cvRound in dense_flow. Raises VideoOptionError for a bound of 0 or less."""
+    """Quantises flow.
+
+    Args:
+        flow: In pixels, any shape.
+        bound: Pixels that become 255; minus as many become 0, and what lies beyond is cut.
+
+    Returns:
+        uint8 of the same shape; half-way steps go to the even one, as OpenCV's cvRound in dense_flow.
+
+    Raises:
+        VideoOptionError: The bound is 0 or less.
+    """
     scaled = np.clip(np.asarray(flow, np.float32), -check_number("bound", bound, above=0), bound)
     return np.rint((scaled + np.float32(bound)) * np.float32(255 / (2 * bound))).astype(np.uint8)
 
 
 def dequantize(images: np.ndarray, *, bound: float = BOUND) -> np.ndarray:
-    """What `quantize` stored, in pixels, float32: off by at most bound / 255 inside the bound. STILL is not quite 0
-    but bound / 255, as 256 steps have no middle one."""
+    """Turns quantised flow into pixels.
+
+    Args:
+        images: uint8, any shape, what `quantize` gave.
+        bound: The same, in pixels.
+
+    Returns:
+        float32 in pixels, off by at most bound / 255 inside the bound. STILL is not quite 0 but bound / 255, as 256
+        steps
+        have no middle one.
+
+    Raises:
+        VideoOptionError: The bound is 0 or less.
+    """
     return images.astype(np.float32) * np.float32(2 * check_number("bound", bound, above=0) / 255) - np.float32(bound)
 
 
@@ -187,13 +219,23 @@ def flip_flow(flow: np.ndarray) -> np.ndarray:
 
 
 def stack_frames(indices: ArrayLike, first: int, last: int, length: int) -> np.ndarray:
-    """The frames of each stack: (...,) frame numbers to (..., length + 1).
+    """Chooses the frames of each stack of flow fields.
 
     The stack of frame t holds the fields t to t+1, t+1 to t+2, … (Simonyan and Zisserman 2014, eq. 1). Near the end of
     the video (frames `first` to `last`, not included) it begins earlier, so that all of its fields exist. A video of no
     more than `length` frames has fewer fields: its last one is repeated.
 
-    Raises ShortVideoError for a video of one frame.
+    Args:
+        indices: (...,) frame numbers t.
+        first: Of the video's frames.
+        last: Of the video's frames, not included.
+        length: Fields of a stack.
+
+    Returns:
+        (..., length + 1) frame numbers.
+
+    Raises:
+        ShortVideoError: The video has one frame.
     """
     if last - first < 2:
         raise ShortVideoError(f"Flow lies between two frames, and there are {last - first} from {first} to {last}.")
@@ -202,14 +244,27 @@ def stack_frames(indices: ArrayLike, first: int, last: int, length: int) -> np.n
 
 
 def stack_pairs(frames: np.ndarray) -> np.ndarray:
-    """(..., L + 1) of `stack_frames` to (..., L, 2): from which frame to which. Where the video has ended the last pair
-    stands again."""
+    """Lists the pairs of frames between which a stack's fields lie.
+
+    Args:
+        frames: (..., L + 1), what `stack_frames` gave.
+
+    Returns:
+        (..., L, 2): from which frame to which. Where the video has ended the last pair stands again.
+    """
     pairs = np.stack([frames[..., :-1], frames[..., 1:]], axis=-1)
     ended = pairs[..., 0] == pairs[..., 1]
     return np.where(ended[..., None], pairs - np.array([1, 0]), pairs)
 
 
 def flow_stacks(fields: np.ndarray) -> np.ndarray:
-    """(..., L, H, W, 2) to channels (..., 2·L, H, W) in the order x1, y1, x2, y2, …; a copy."""
+    """Makes channels of flow fields.
+
+    Args:
+        fields: (..., L, H, W, 2).
+
+    Returns:
+        A copy (..., 2·L, H, W), in the order x1, y1, x2, y2, ….
+    """
     planes = np.moveaxis(fields, -1, -3)  # (..., L, 2, H, W)
     return np.ascontiguousarray(planes).reshape(*planes.shape[:-4], -1, *planes.shape[-2:])

@@ -222,7 +222,17 @@ SAMPLERS: dict[str, Callable[..., FrameSample]] = {
 
 
 def resolve(sampler: str | Callable[..., FrameSample]) -> Callable[..., FrameSample]:
-    """The sampler of that name; a callable is returned as it is. Raises SamplingError with the nearest name."""
+    """Finds a sampler.
+
+    Args:
+        sampler: A name of `SAMPLERS`, or a callable, which is returned as it is.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        SamplingError: There is no such name; says the nearest.
+    """
     if callable(sampler):
         return sampler
     if isinstance(sampler, str) and sampler in SAMPLERS:
