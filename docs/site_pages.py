@@ -128,7 +128,7 @@ def _package_page(package: str, public: dict[str, list[str]]) -> str:
     if again:
         links = ", ".join(f"{{py:obj}}`{name} <{_first_home(module, name, public)}>`" for name in again)
         text += f"Also exported here, and described where it is exported first: {links}.\n\n"
-    return text + _directives([_entry(package, name) for name in names])
+    return text + _directives([f".. py:module:: {package}\n", *(_entry(package, name) for name in names)])
 
 
 def _first_home(module, name: str, public: dict[str, list[str]]) -> str:
@@ -148,7 +148,7 @@ def _module_page(name: str) -> str:
     if name == "hf_video.errors":  # what is raised; its checks of arguments are for the package itself
         names = [one for one in names if inspect.isclass(getattr(module, one))]
     text = f"# {name}\n\n{inspect.getdoc(module) or ''}\n\n"
-    return text + _directives([_entry(name, one) for one in names])
+    return text + _directives([f".. py:module:: {name}\n", *(_entry(name, one) for one in names)])
 
 
 def model_pages(public: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
