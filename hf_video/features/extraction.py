@@ -88,6 +88,7 @@ def extract_features(
     backend: str = "auto",
     on_error: str = "skip",
     on_video: Callable[[], None] | None = None,
+    compute: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor] = clip_vectors,
 ) -> Features:
     """Extracts the vectors of all clips of videos; several views of a window are averaged.
 
@@ -105,6 +106,7 @@ def extract_features(
         backend: Of `VideoReader`.
         on_error: "skip" names videos that can't be read in `skipped`; "raise" raises.
         on_video: Called after each video.
+        compute: What makes vectors (B, D) of the model and its inputs.
 
     Raises:
         VideoOptionError, SamplingError: For options.
@@ -126,7 +128,7 @@ def extract_features(
     read = functools.partial(read_events, request=request, process=clip_processor(processor))
     events = read_each([row.source for row in rows], read, num_workers)
     collected = _Collected()
-    with ClipVectors(model, device) as forward:
+    with ClipVectors(model, device, compute) as forward:
         for row, result in zip(rows, run_videos(events, forward, batch_size=batch_size), strict=True):
             if result.error is not None and on_error == "raise":
                 raise result.error

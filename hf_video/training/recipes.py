@@ -2,7 +2,7 @@
 
 A recipe has the sections `model` (fields of the configuration), `data` (arguments of `VideoDataset`), `augmentation`,
 `mixing` (null: none) and `training` (fields of `VideoTrainingArguments`); `masking` where the task is pretraining,
-`answers` where it is answering questions.
+`answers` where it is answering questions, `probe` where it is an attentive one.
 `variants` change a few of these: "videomae_finetune_kinetics:B-1600"; `by_type` does so for models of one type.
 """
 
@@ -36,7 +36,10 @@ _CONTRADICTS = ("base_learning_rate", "effective_batch_size")
 _SCHEDULES = {"training.schedule", "training.lr_scheduler_type"}
 _MILESTONES = ("milestone_epochs", "milestone_steps")
 _NEED_SCHEDULE = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", *_MILESTONES)
-_HEADER = ("name", "description", "model_type", "by_type", "task", "masking", "answers", "variants", "default_variant")
+_HEADER = (
+    *("name", "description", "model_type", "by_type", "task", "masking", "answers", "probe"),
+    *("variants", "default_variant"),
+)
 
 
 def recipe_names() -> dict[str, list[str]]:
@@ -117,7 +120,7 @@ def override_recipe(recipe: Mapping[str, Any], settings: Sequence[str]) -> dict[
     for setting in settings:
         name, equals, text = setting.partition("=")
         section, _, key = name.strip().partition(".")
-        known = (*SECTIONS, "masking", "answers")
+        known = (*SECTIONS, "masking", "answers", "probe")
         if not equals or section not in known or (not key and text.strip() != "null"):
             hint = did_you_mean(section, known) if section not in known else ""
             raise ConfigError(

@@ -2,11 +2,14 @@
 
   hf-video probe labelled/ --model my-encoder
   hf-video probe labelled/ --model my-encoder --random --output my-probe
+  hf-video probe labelled/ --model facebook/vjepa2-vitl-fpc64-256 --recipe vjepa2_attentive_probe --output my-probe
 
 DATA is a folder (train/<label>/clip.mp4 and test/..., or <label>/clip.mp4 to be divided), a list, or tar shards.
 Features are made once for each video; the classifier is solved to its end, its penalty chosen on a part of the training
 videos. --random probes the same model with random weights too: what the features have to be better than. With --output
-the probe is saved as a model that `hf-video classify` and the pipeline take.
+the probe is saved as a model that `hf-video classify` and the pipeline take. --recipe vjepa2_attentive_probe trains
+V-JEPA 2's attentive pooler on the encoder's tokens, which are made once; its variant `:grid` tries the authors' twenty
+learning rates and weight decays.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from hf_video.cli.arguments import Parser
@@ -28,6 +32,8 @@ def add_arguments(parser: Parser) -> None:
     add("--format")
     add("--videos")
     add("--output", help="save the model with the probe as its classifier")
+    add("--recipe", help="vjepa2_attentive_probe, or a YAML file like it (default: a linear probe)")
+    add("--set")
     add("--random", action="store_true", help="probe random weights as well")
     add("--views")
     add("--batch-size", default=8)
@@ -38,16 +44,26 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from hf_video.cli import DONE, SOME_FAILED
+    from hf_video.cli import DONE, SOME_FAILED, CommandError
     from hf_video.data.rows import Skipped
+    from hf_video.training.runs.attentive_probe import attentive_probe_model
     from hf_video.training.runs.probe import probe_model
 
-    report = probe_model(
+    probe: Callable[..., dict[str, Any]]
+    if options.recipe is None:
+        if options.settings:
+            raise CommandError("--set changes a recipe; a linear probe has none. Pass --recipe.")
+        probe, more = probe_model, {"random": options.random}
+    else:
+        if options.random:
+            raise CommandError("--random is for a linear probe. For an attentive one pass a folder of random weights.")
+        probe, more = attentive_probe_model, {"recipe": options.recipe, "settings": options.settings}
+    report = probe(
         options.data,
         options.model,
         output=options.output,
         revision=options.revision,
-        random=options.random,
+        **more,
         device=options.device,
         seed=options.seed,
         data_format=options.format,
@@ -70,7 +86,8 @@ def print_report(report: dict[str, Any]) -> None:
         f"{pluralize(report['train_found'], 'training video')}, {pluralize(report['test_found'], 'test video')}, "
         f"{pluralize(len(report['labels']), 'class', 'classes')}"
     )
-    print(f"linear probe     top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
+    kind = "linear" if "penalty" in report else "attentive"
+    print(f"{kind + ' probe':16} top-1 {report['test_top1']:.1%}   (training {report['train_top1']:.1%})")
     if report.get("random_top1") is not None:
         print(f"random weights   top-1 {report['random_top1']:.1%}")
     print(f"chance           top-1 {report['chance']:.1%}   (the most frequent class)")

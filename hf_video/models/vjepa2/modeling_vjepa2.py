@@ -319,13 +319,17 @@ class VJEPA2ForVideoClassification(VideoClassifier, VJEPA2PreTrainedModel):
             return_dict=True,
         )
 
-    def pool(self, outputs: VJEPA2ModelOutput) -> torch.Tensor:
+    def pool(self, outputs: Any) -> torch.Tensor:
         """What the classifier reads, (B, D)."""
+        return self.pooler(self.pooler_tokens(outputs))
+
+    def pooler_tokens(self, outputs: Any) -> torch.Tensor:
+        """What the pooler reads, (B, tokens, D)."""
         blocks, states = self.config.pooler_layers, outputs.hidden_states
         if blocks is None or states is None:
-            return self.pooler(outputs.last_hidden_state)
+            return outputs.last_hidden_state
         norm = self.vjepa2.encoder.layernorm
-        return self.pooler(torch.cat([norm(states[1 + i]) for i in blocks], dim=1))
+        return torch.cat([norm(states[1 + i]) for i in blocks], dim=1)
 
     @video_features
     def get_video_features(

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,9 +252,12 @@ def save_probe(
     with writing_model_folder(folder) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        (folder / "probe.json").write_text(
-            json.dumps({**report.as_dict(), **(facts or {})}, indent=2, ensure_ascii=False) + "\n"
-        )
+        write_report(folder, {**report.as_dict(), **(facts or {})})
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Writes the `probe.json` of a folder."""
+    (folder / "probe.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def probe_model(
