@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import SubConfigSpec
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError, check_count, check_number
@@ -144,9 +145,10 @@ class VideoPrismConfig(VideoConfig):
     """
 
     model_type = "videoprism"
+    # Specifications, not classes, which transformers 5.20 doesn't take.
     sub_configs_defaults = {  # noqa: RUF012 - transformers reads it from the class
-        "vision_config": VideoPrismVisionConfig,
-        "text_config": VideoPrismTextConfig,
+        "vision_config": SubConfigSpec(config_class=VideoPrismVisionConfig),
+        "text_config": SubConfigSpec(config_class=VideoPrismTextConfig),
     }
 
     text_config: Any = None
