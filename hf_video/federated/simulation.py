@@ -16,7 +16,7 @@ from hf_video.errors import BackendError, FederatedError, check_choice, check_nu
 from hf_video.federated.arrays import Arrays
 from hf_video.federated.client import ClientRuntime, Site
 from hf_video.federated.config import FederatedConfig
-from hf_video.federated.data.feature_shift import Appearance
+from hf_video.federated.data.feature_shift import Appearance, parse_shift
 from hf_video.federated.data.split import client_name, divide_rows
 from hf_video.federated.deployment.certificates import SHARED_KEY
 from hf_video.federated.messages.exchange import Exchange
@@ -43,7 +43,7 @@ def simulate(
     clients: int | None = 8,
     partition: str = "iid",
     test_size: float = 0.2,
-    shift: float = 0.0,
+    shift: float | str = 0.0,
     engine: str = "local",
     faults: Sequence[Fault] = (),
     on_round: Callable[[RoundReport], None] | None = None,
@@ -60,7 +60,8 @@ def simulate(
         clients: How many sites there are; None is one for each natural client, of the partition "natural" alone.
         partition: Who has which videos, see `parse_partition`, or a file of `hf-video federated partition`.
         test_size: Share of each client's videos that it is evaluated on, of each class; 0 for none.
-        shift: How unlike each other the clients' videos look, see `Appearance.of_client`; 0 leaves them as they are.
+        shift: How unlike each other the clients' videos look, see `Appearance.of_client`: 2, "greys:3"; 0 for
+            alike.
         engine: "local": clients one after the other in this process; "ray": several at once, in processes of Ray, with
             the same result.
         faults: What goes wrong, see `Fault`.
@@ -87,7 +88,7 @@ def simulate(
     keys = make_site_keys(config, names, output / "clients" / SHARED_KEY)
     for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         splits = hold_out(task.splits["train"].select(part), test_size, config.seed + number)
-        appearance = Appearance.of_client(name, shift, seed=config.seed) if shift else None
+        appearance = Appearance.of_client(name, shift, seed=config.seed) if parse_shift(shift)[1] else None
         folder = output / "clients" / name
         sites[name] = Site(name, with_splits(task, splits), folder, keys=keys[name], appearance=appearance)
     grid = make_grid(sites, models, faults, engine)

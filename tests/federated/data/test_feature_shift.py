@@ -23,7 +23,7 @@ def test_an_appearance_is_drawn_from_the_name_alone():
     drawn = [Appearance.of_client(name, seed=3) for name in ("a", "b", "a")]
     assert drawn[0] == drawn[2] != drawn[1]
     assert Appearance.of_client("a", seed=4) != drawn[0]
-    assert Appearance.of_client("a", strength=0) == Appearance()
+    assert Appearance.of_client("a", shift=0) == Appearance() == Appearance.of_client("a", "greys:0")
     many = [Appearance.of_client(str(number)) for number in range(200)]
     for name, low, high in (
         ("brightness", 0.5, 2),
@@ -35,6 +35,27 @@ def test_an_appearance_is_drawn_from_the_name_alone():
         values = [getattr(one, name) for one in many]
         assert low <= min(values) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < max(values) <= high
+
+
+def test_ranges_of_greys_are_narrow_and_lie_anywhere():
+    """Nothing is cut off: what differs is a factor, a constant and a sign."""
+    many = [Appearance.of_client(str(number), "greys:2") for number in range(200)]
+    assert {one.inverted for one in many} == {True, False}
+    assert 0.25 <= min(one.brightness for one in many) < 0.3
+    ramp = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    for one in many[:20]:
+        found = one(ramp).float()
+        assert float(found.max() - found.min()) == pytest.approx(255 * one.brightness, abs=2)
+        assert bool(found[0, 0, 0, 0] > found[0, -1, -1, 0]) == one.inverted
+    lowest = [float(one(ramp).min()) for one in many]
+    assert min(lowest) < 10
+    assert max(lowest) > 150
+
+
+@pytest.mark.parametrize("shift", ["grey:2", "greys", "greys:much", "-1", "camera:-1"])
+def test_shifts_that_mean_nothing(shift):
+    with pytest.raises(FederatedError, match="shift"):
+        Appearance.of_client("a", shift)
 
 
 def test_what_each_change_does(clip):

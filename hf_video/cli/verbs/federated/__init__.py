@@ -150,7 +150,7 @@ def _simulate_arguments(parser: Parser) -> None:
     add("--clients", type=positive_int, metavar="N", help="how many sites there are (default 8)")
     add("--partition", metavar="HOW", help="iid, recording, dirichlet:0.3, …, or a SPLIT.json (default iid)")
     add("--test-size", type=fraction, metavar="SHARE", help="of each client's videos to evaluate on (default 0.2)")
-    add("--shift", type=non_negative_float, metavar="S", help="how unlike each other their videos look (default 0)")
+    add("--shift", metavar="S", help="how unlike each other their videos look: 2, camera:2, greys:3 (default 0)")
     add("--engine", choices=("local", "ray"), help="clients in this process, or in Ray's (default local)")
     add("--rounds", type=positive_int, metavar="N", help="(default 20)")
     add("--fraction", type=float, metavar="SHARE", help="of the clients that a round asks (default 1)")
