@@ -76,6 +76,8 @@ def run_lines(code: str) -> None:
         words = shlex.split(line, comments=True)
         if not words:
             continue
+        if "--output" in words and (made := Path(words[words.index("--output") + 1])).is_symlink():
+            made.unlink()  # the page makes itself what other pages take as given
         if words[0] == "pip":
             extras = re.findall(r"\[(.*)\]", line.partition("#")[0])
             known = (ROOT / "pyproject.toml").read_text()
@@ -90,8 +92,6 @@ def run_verb(words: list[str]) -> None:
     out = None
     if ">" in words:
         words, out = words[: words.index(">")], words[words.index(">") + 1]
-    if "--output" in words and (made := Path(words[words.index("--output") + 1])).is_symlink():
-        made.unlink()  # the page makes itself what other pages take as given
     words = ["MCG-NJU/videomae-base" if re.fullmatch(r"videomae:\w+", word) else word for word in words]
     command = words + (SHORT if words[0] in ("train", "pretrain") else [])
     stdout = sys.stdout
