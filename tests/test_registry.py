@@ -27,6 +27,7 @@ NO_MODEL = {
     "HFVideoError",
     "LiveDetector",
     "MODELS",
+    "StreamingClassifier",
     "TemporalActionDetectionPipeline",
     "VideoClassificationPipeline",
     "VideoFeatureExtractionPipeline",
