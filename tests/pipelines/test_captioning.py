@@ -213,6 +213,25 @@ def test_subtitles_that_players_take(git, minute, tmp_path, capsys):
     assert (tmp_path / "both.csv").read_text().count("\n") == 2
 
 
+def test_questions_on_the_command_line(git, ask, clips, tmp_path, capsys):
+    (tmp_path / "empty.mp4").touch()
+    asked = ["--question", "what moves?", "--question", "where to?", "--max-new-tokens", "8", "--device", "cpu"]
+    words = ["ask", str(clips[0]), str(tmp_path / "empty.mp4"), "--model", git, *asked]
+    assert cli.main([*words, "--json", "--windows", "2s"]) == cli.SOME_FAILED
+    good, bad = json.loads(capsys.readouterr().out)
+    own = ask(clips[0], question=["what moves?", "where to?"], windows="2s")
+    assert [part["seconds"] for part in good["windows"]] == [[0.0, 2.0], [2.0, 3.0]]
+    for part, expected in zip(good["windows"], own, strict=True):
+        assert [one["answers"] for one in part["questions"]] == expected["predictions"]
+    assert bad["error"] == "EmptyFileError"
+    assert cli.main(words) == cli.SOME_FAILED
+    out, err = capsys.readouterr()
+    assert f"  what moves?  {ask(clips[0], question='what moves?')[0]['answer']}" in out
+    assert "empty.mp4 is empty" in err
+    assert cli.main([*words, "--top-k", "2"]) == cli.WRONG
+    assert "top_k is for models that choose" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
