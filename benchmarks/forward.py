@@ -1,5 +1,5 @@
-"""Forward of VideoMAE-B (16x224²), TimeSformer-B (8x224²) and VideoPrism-B (16x288²), one clip: stock and ours, float32
-and bfloat16."""
+"""Forward of VideoMAE-B (16x224²), TimeSformer-B (8x224²), V-JEPA 2 ViT-L (16x256²) and VideoPrism-B (16x288²): one
+clip, stock and ours, float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ AREA = "forward"
 CASES = {
     "VideoMAE-B 16x224²": ("VideoMAEForVideoClassification", models.VIDEOMAE, "sdpa", 1.0, 0.45),
     "TimeSformer-B 8x224²": ("TimesformerForVideoClassification", models.TIMESFORMER, "eager", 0.85, 0.45),
+    "V-JEPA-2-L 16x256²": ("VJEPA2ForVideoClassification", models.VJEPA2, "sdpa", 0.85, 0.45),
     "VideoPrism-B 16x288²": ("VideoPrismForVideoClassification", models.VIDEOPRISM, "eager", 0.7, 0.45),
 }
+SMALL = {"VideoPrism-B 16x288²": models.QUICK_VIDEOPRISM, "V-JEPA-2-L 16x256²": models.QUICK_VJEPA2}
 AGREEMENT_CLIPS = 4
 
 
@@ -28,7 +30,7 @@ def run(setting: Setting) -> list[Row]:
 
 def case_rows(setting: Setting, job: str) -> list[Row]:
     name, base, attention, target, bf16_target = CASES[job]
-    small = models.QUICK_VIDEOPRISM if base is models.VIDEOPRISM else models.QUICK
+    small = SMALL.get(job, models.QUICK)
     settings = models.options({**base, "num_labels": 400}, setting.quick, small)
     ours, stock = models.pair(name, settings, attention)
     ours16, stock16 = (copy.deepcopy(model).to(torch.bfloat16) for model in (ours, stock))

@@ -11,6 +11,8 @@ import torch
 VIDEOMAE = {"num_frames": 16, "image_size": 224}
 TIMESFORMER = {"num_frames": 8, "image_size": 224}
 VIDEOPRISM = {"num_frames": 16, "image_size": 288}
+# Stock knows its fields under other names; ours takes both.
+VJEPA2 = {"num_frames": 16, "image_size": 256, "frames_per_clip": 16, "crop_size": 256}
 QUICK = {
     "image_size": 64,
     "hidden_size": 64,
@@ -24,6 +26,7 @@ QUICK_VIDEOPRISM = {
     "num_spatial_layers": 2,
     "num_temporal_layers": 1,
 }
+QUICK_VJEPA2 = {**QUICK, "crop_size": 64, "pred_num_hidden_layers": 1, "num_pooler_layers": 1}
 TOLERANCE = 1e-4
 
 
@@ -36,7 +39,7 @@ def pair(name: str, settings: dict, attention: str) -> tuple[torch.nn.Module, to
     """(ours, stock), float32, in eval mode. `attention` is the stock model's implementation; ours takes its default."""
     import hf_video
 
-    family = next(one for one in ("videomae", "videoprism", "timesformer") if name.lower().startswith(one))
+    family = next(one for one in ("videomae", "videoprism", "vjepa2", "timesformer") if name.lower().startswith(one))
     module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     cls = getattr(module, name)
     torch.manual_seed(0)
