@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from transformers.integrations.flex_attention import flex_attention_forward
 
-SCORES = 1 << 20  # of a block: 4 MB in float32
+SCORES = 1 << 21  # of a block: 8 MB in float32
 
 
 def capped_softmax(

@@ -158,9 +158,17 @@ class VideoPrismConfig(VideoConfig):
     def num_frames(self) -> Any:
         return self.vision_config.num_frames
 
+    @num_frames.setter
+    def num_frames(self, value: Any) -> None:
+        raise ConfigError(f"num_frames={value!r} is the video tower's: pass vision_config={{'num_frames': {value!r}}}.")
+
     @property
     def image_size(self) -> Any:
         return self.vision_config.image_size
+
+    @image_size.setter
+    def image_size(self, value: Any) -> None:
+        raise ConfigError(f"image_size={value!r} is the video tower's: pass vision_config={{'image_size': {value!r}}}.")
 
     def check(self) -> None:
         super().check()
