@@ -50,6 +50,10 @@ MODELS = {
     },
     "violet": {},
     "vivit": {**{k: v for k, v in TOKENS.items() if k != "patch_size"}, "tubelet_size": [2, 8, 8]},
+    "vjepa2": {
+        **{"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8},
+        **{"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
+    },
     "x3d": {"stem_channels": 4, "depth_factor": 0.2, "head_size": 8},
 }
 FILE, CONFIG, ASKED = 8, 4, 12  # frames of a clip, of those that say it
