@@ -15,7 +15,7 @@ import hf_video
 ROOT = Path(__file__).parents[2]
 SECTIONS = re.compile(r"^(Args|Returns|Raises|Yields):$", re.M)
 # Functions in the reference whose docstrings say in prose what others say in sections. It only gets smaller.
-WITHOUT_SECTIONS = 71
+WITHOUT_SECTIONS = 67
 DOCS = ROOT / "docs"
 
 
@@ -106,8 +106,8 @@ def test_commands_show_the_help_of_every_verb(pages):
 def test_links_of_copied_pages_lead_where_they_led(pages):
     for name, text in pages.items():
         for target in re.findall(r"\]\(([^)\s:#]+)[^)\s]*\)", re.sub(r"```.*?```", "", text, flags=re.S)):
-            path = (DOCS / name).parent / target
-            assert path.exists() or str(path.resolve().relative_to(DOCS)) in pages, f"{name}: {target}"
+            path = ((DOCS / name).parent / target).resolve()  # the page's folder is there after a build alone
+            assert path.exists() or str(path.relative_to(DOCS)) in pages, f"{name}: {target}"
 
 
 def test_docstrings_become_markup(site):

@@ -55,7 +55,16 @@ class C3DConfig(VideoConfig):
         return self.grid_of(self.num_frames, *pair(self.image_size, "image_size"))
 
     def grid_of(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """(time, rows, columns) of the last map for a clip of that size; 0 where nothing is left."""
+        """Counts the places of the last map.
+
+        Args:
+            frames: Of the clip.
+            height: Of its frames, in pixels.
+            width: Of its frames, in pixels.
+
+        Returns:
+            (time, rows, columns); 0 where nothing is left.
+        """
 
         def pool5(n: int) -> int:
             # Symmetric padding makes a fourth row of six, where Caffe's rounding up leaves three.

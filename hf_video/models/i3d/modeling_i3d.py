@@ -197,7 +197,15 @@ class I3DForVideoClassification(VideoClassifier, I3DPreTrainedModel):
         self.add_classifier(config.hidden_size)
 
     def pooled(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, t', h', w', D), after dropout."""
+        """Averages the encoder's map over windows of `head_pool`, and drops out.
+
+        Args:
+            outputs: Of the encoder.
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (B, t', h', w', D).
+        """
         return self.dropout(self.i3d.pool(self.i3d.feature_map(outputs.last_hidden_state, pixel_values)))
 
     def clip_vector(self, outputs: VideoModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -205,7 +213,14 @@ class I3DForVideoClassification(VideoClassifier, I3DPreTrainedModel):
         return self.pooled(outputs, pixel_values).mean((1, 2, 3))
 
     def logits_per_step(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the classifier says along the clip, (B, t', classes), of which `logits` is the mean: step i of Inception
-        sees map frames i and i+1, which stand for 16 frames of the clip and what lies around them."""
+        """What the classifier says along the clip: step i of Inception sees map frames i and i+1, which stand for 16
+        frames of the clip and what lies around them.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (B, t', classes), of which `logits` is the mean.
+        """
         outputs = self.i3d(pixel_values, return_dict=True)
         return self.classifier(self.pooled(outputs, pixel_values).mean((2, 3)))

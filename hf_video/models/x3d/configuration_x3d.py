@@ -74,7 +74,14 @@ class X3DConfig(VideoConfig):
         return stages[0], *stages
 
     def inner(self, width: int) -> int:
-        """Channels between the first and the last convolution of a block of that width."""
+        """Counts the channels between the first and the last convolution of a block.
+
+        Args:
+            width: Channels of the block.
+
+        Returns:
+            A whole number, rounded down.
+        """
         return int(self.bottleneck_factor * width)
 
     @property

@@ -116,7 +116,17 @@ class X3DModel(X3DPreTrainedModel):
         self.post_init()
 
     def token_grid(self, pixel_values: torch.Tensor) -> tuple[int, int, int]:
-        """(time, rows, columns) of the last map; raises ModelInputError for an empty clip."""
+        """Counts the places of the last map of a clip.
+
+        Args:
+            pixel_values: Clips (B, T, C, H, W), normalised floats.
+
+        Returns:
+            (time, rows, columns) of the last map.
+
+        Raises:
+            ModelInputError: The clip is empty.
+        """
         self.check_input(pixel_values)
         frames, _, height, width = pixel_values.shape[1:]
         if 0 in (frames, height, width):
