@@ -48,6 +48,10 @@ LAZY = {
     "tenseal",
     "webdataset",
     "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "nncf",
 }
 # Flower's own classes, which nothing imports but what runs them.
 OF_FLOWER = {ROOT / "federated" / "apps.py", ROOT / "federated" / "messages" / "local_grid.py"}

@@ -15,6 +15,7 @@ from transformers.utils import (
     has_file,
 )
 
+from hf_video.base.exported import is_exported, load_exported
 from hf_video.base.written_files import ChecksumsOnSave, check_model_folder
 from hf_video.errors import UnsafeWeightsError
 
@@ -43,6 +44,8 @@ class SafeWeights(ChecksumsOnSave):
             )
         if pretrained_model_name_or_path is not None and os.path.isdir(pretrained_model_name_or_path):
             check_model_folder(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+            if is_exported(pretrained_model_name_or_path):
+                return load_exported(cls, pretrained_model_name_or_path, **kwargs)
         logger.debug("%s is loaded as %s.%s", pretrained_model_name_or_path, cls.__module__, cls.__qualname__)
         # Only `True` where they are there: transformers would ask a web service to convert what is not.
         safe = pretrained_model_name_or_path is not None and has_safetensors(pretrained_model_name_or_path, **kwargs)

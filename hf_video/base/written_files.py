@@ -139,7 +139,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 UNFINISHED = "UNFINISHED"
 CHECKSUMS = "checksums.json"
-_CHECKED_FILES = ("*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model", "*.jinja", "*.pt", "*.pth")
+_CHECKED_FILES: tuple[str, ...] = (
+    "*.safetensors",
+    "*.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+    "*.pt",
+    "*.pth",
+)
+_CHECKED_FILES += ("openvino_*.xml", "openvino_*.bin", "*.onnx", "*.onnx.data", "*.pt2")  # of `hf-video export`
 _SUMMARY = "training_summary.json"
 
 

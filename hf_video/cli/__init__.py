@@ -32,6 +32,7 @@ VERBS = {
     "count": "count what is repeated in videos",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "detect": "find events in videos, with a detector or any classifier",
+    "export": "turn a model into a folder that OpenVINO, ONNX Runtime or torch.export computes",
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",
     "models": "the published models: parameters, GFLOPs, input, accuracy",

@@ -12,6 +12,7 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "evaluate", "matplotlib", "yaml", "tensorboard"), "train"),
     **dict.fromkeys(("faiss", "pyarrow"), "retrieval"),
     **{"cv2": "flow", "ray": "ray", "gradio": "demo", "torchcodec": "torchcodec"},
+    **{"openvino": "openvino", **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")},
 }
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)
 KILLED = re.compile(r"DataLoader worker .*(exited unexpectedly|killed by signal)", re.DOTALL)

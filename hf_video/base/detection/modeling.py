@@ -209,6 +209,7 @@ class TemporalDetector(TemporalDetectionPreTrainedModel):
     """A detector: a pyramid, heads on its levels, a loss, and what the outputs mean. Subclasses have `predict`."""
 
     detection_loss: TemporalDetectionLoss
+    output_class = TemporalDetectionOutput
 
     def predict(self, levels: list[tuple[torch.Tensor, torch.Tensor]]) -> TemporalDetectionOutput:
         """`logits` and `offsets` of all points, from the states (B, T, C) and the mask (B, T, 1) of each level."""

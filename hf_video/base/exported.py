@@ -1,0 +1,265 @@
+"""Models that another runtime computes: a folder of `hf-video export`, loaded as the class that was exported.
+
+The folder's `export.json` says which graphs there are. Each stands for a method of the class, whose weights stay
+without memory; configuration, processor and everything that a pipeline asks of a model are the class's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig
+
+from hf_video.base.outputs import TextFeatures, VideoClassifierOutput, VideoFeatures, VideoModelOutput
+from hf_video.base.written_files import CHECKSUMS, file_crc32
+from hf_video.errors import BackendError, CheckpointError, ModelInputError
+
+MANIFEST = "export.json"
+BACKENDS = ("openvino", "onnx", "torch")
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+Tensors = dict[str, torch.Tensor]
+Graph = Callable[[Tensors], list[torch.Tensor]]
+
+
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    return os.path.isfile(os.path.join(folder, MANIFEST))
+
+
+# -- the runtimes -----------------------------------------------------------------------------------------------------
+
+
+def open_graph(backend: str, path: Path, *, precision: str = "f32") -> Graph:
+    """Loads a graph on the CPU, with as many threads as torch has now.
+
+    Args:
+        backend: One of `BACKENDS`.
+        path: The file.
+        precision: "f32", or "auto": what OpenVINO takes for the processor, bfloat16 where that is fast.
+
+    Returns:
+        Named tensors to the list of its outputs.
+
+    Raises:
+        BackendError: The runtime is not installed.
+    """
+    try:
+        return {"openvino": _open_openvino, "onnx": _open_onnx, "torch": _open_torch}[backend](path, precision)
+    except ImportError as error:
+        package = PACKAGES.get(backend, backend)
+        raise BackendError(
+            f"{path.parent} is computed by {package}, which can't be imported ({error}): "
+            f'pip install "hf_video[{backend}]".'
+        ) from error
+
+
+def _open_openvino(path: Path, precision: str) -> Graph:
+    import openvino
+
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    if precision != "auto":  # unasked, it computes in bfloat16 wherever the processor can
+        options["INFERENCE_PRECISION_HINT"] = precision
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+
+    def run(inputs: Tensors) -> list[torch.Tensor]:
+        found = compiled({name: value.numpy() for name, value in inputs.items()})
+        return [torch.from_numpy(found[i].copy()) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def _open_onnx(path: Path, precision: str) -> Graph:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Tensors) -> list[torch.Tensor]:
+        return [torch.from_numpy(one) for one in session.run(None, {n: v.numpy() for n, v in inputs.items()})]
+
+    return run
+
+
+def _open_torch(path: Path, precision: str) -> Graph:
+    module = torch.export.load(path).module()
+
+    def run(inputs: Tensors) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return list(module(*inputs.values()))  # in the order of the manifest
+
+    return run
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+
+class ExportedModel:
+    """Mixed in before the class that was exported, whose methods then ask graphs: on the CPU, in float32, untrained."""
+
+    facts: dict[str, Any]
+    graphs: dict[str, Graph]
+    folder: Path
+
+    def compute(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The named outputs of a graph. Raises ModelInputError for inputs that it has not, or of another shape."""
+        if graph not in self.graphs:
+            raise CheckpointError(
+                f"{self.folder} was exported without what {graph} gives; it has {', '.join(self.graphs)}. Use the "
+                "model that was exported."
+            )
+        facts = self.facts["graphs"][graph]
+        given = {name: value for name, value in inputs.items() if value is not None and value is not False}
+        given.pop("return_dict", None)
+        wanted = facts["inputs"]
+        if unknown := [name for name in given if name not in wanted]:
+            raise ModelInputError(
+                f"An exported model takes {', '.join(wanted)} alone; {', '.join(unknown)} came. Use the model that was "
+                "exported for labels, states, attentions and masks."
+            )
+        tensors = {}
+        for name, shape in wanted.items():
+            if name not in given:
+                raise ModelInputError(f"{name} is missing. This export takes {', '.join(wanted)}.")
+            value = given[name]
+            sizes = list(value.shape)
+            if len(sizes) != len(shape) or any(b is not None and a != b for a, b in zip(sizes, shape, strict=True)):
+                expected = ", ".join("any" if size is None else str(size) for size in shape)
+                raise ModelInputError(
+                    f"{name} has shape {tuple(sizes)}; this export takes ({expected}). Give the processor those sizes, "
+                    "or export the model for others: hf-video export --num-frames, --size."
+                )
+            value = value.detach().cpu()
+            tensors[name] = (value.float() if value.is_floating_point() else value).contiguous()
+        return dict(zip(facts["outputs"], self.graphs[graph](tensors), strict=True))
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        names = list(self.facts["graphs"]["forward"]["inputs"]) if "forward" in self.graphs else []
+        found = self.compute("forward", {**dict(zip(names, args, strict=False)), **inputs})
+        kind = VideoClassifierOutput if "logits" in found else VideoModelOutput
+        return self._output(kind(**{n: v for n, v in found.items() if n in kind.__annotations__}), inputs)
+
+    def get_video_features(self, *args: Any, **inputs: Any) -> Any:
+        names = list(self.facts["graphs"]["forward"]["inputs"])
+        inputs = {**dict(zip(names, args, strict=False)), **inputs}
+        if "pixel_values" in names and "pixel_values_videos" in inputs:
+            inputs["pixel_values"] = inputs.pop("pixel_values_videos")
+        found = self.compute("forward", inputs)
+        kept = VideoFeatures.__annotations__
+        return self._output(VideoFeatures(**{n: v for n, v in found.items() if n in kept}), inputs)
+
+    def _output(self, output: Any, inputs: Mapping[str, Any]) -> Any:
+        wanted = inputs.get("return_dict")
+        return output if wanted or (wanted is None and self.config.return_dict) else output.to_tuple()  # type: ignore[attr-defined]
+
+    # -- what holds for all models, whose weights these have not
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        moved = fn(torch.zeros(1))
+        if moved.device.type != "cpu" or moved.dtype != torch.float32:
+            raise CheckpointError(
+                f"{self.folder} was exported for the CPU and takes float32: it can't be put on {moved.device} in "
+                f"{moved.dtype}. Use the model that was exported."
+            )
+        return self
+
+    def train(self, mode: bool = True) -> Any:
+        if mode:
+            raise CheckpointError(
+                f"{self.folder} is an exported model, which can't be trained. Train the model itself."
+            )
+        return super().train(mode)  # type: ignore[misc]
+
+    def state_dict(self, *args: Any, **options: Any) -> Tensors:
+        """The checksums of the graphs' files, by which their vectors are told from those of others."""
+        files = sorted(name for graph in self.facts["graphs"].values() for name in graph["files"])
+        return {name: torch.tensor([file_crc32(self.folder / name)]) for name in files}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+        """Copies the folder's files."""
+        shutil.copytree(
+            self.folder, save_directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("UNFINISHED", CHECKSUMS)
+        )
+
+
+class ExportedDualEncoder(ExportedModel):
+    """Of video and text: a graph for each tower."""
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: Any = None, **inputs: Any) -> Any:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        found = self.compute("get_text_features", {"input_ids": input_ids, "attention_mask": mask, **inputs})
+        return self._output(TextFeatures(**found), inputs)
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        raise CheckpointError(
+            f"{self.folder} was exported as two towers, which are called apart: get_video_features, get_text_features."
+        )
+
+
+class ExportedDetector(ExportedModel):
+    """Of sequences of features, padded to the one length that the graph has."""
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None, **inputs: Any) -> Any:
+        length = self.facts["graphs"]["forward"]["inputs"]["features"][1]
+        steps = features.shape[1]
+        if steps > length:
+            raise ModelInputError(
+                f"{steps} steps came; this export takes at most {length} (the model's max_length). Give shorter "
+                "sequences, a longer grid, or use the model that was exported."
+            )
+        mask = torch.ones(features.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        padded = {"features": F.pad(features, (0, 0, 0, length - steps)), "mask": F.pad(mask, (0, length - steps))}
+        found = self.compute("forward", {**padded, **inputs})
+        return self._output(self.output_class(**found), inputs)  # type: ignore[attr-defined]
+
+
+def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> Any:
+    """An exported model as the class `cls`, in eval mode.
+
+    Args:
+        cls: The class that was exported.
+        folder: Of `hf-video export`.
+        options: Of `from_pretrained`: a `dtype` must be float32 or "auto".
+
+    Raises:
+        CheckpointError: The folder was exported as another class, for another version, or another dtype is asked for.
+        BackendError: The runtime is not installed.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        architecture, backend, graphs = facts["architecture"], facts["backend"], facts["graphs"]
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged ({error}): export the model again.") from error
+    if cls.__name__ != architecture:
+        raise CheckpointError(
+            f"{folder} was exported as {architecture}, and {cls.__name__} was asked for. Export the model that you "
+            "want from one that was saved as it."
+        )
+    dtype = options.get("dtype", options.get("torch_dtype"))
+    if dtype not in (None, "auto", "float32", torch.float32):
+        raise CheckpointError(f"{folder} is an exported model and takes float32; dtype={dtype} came. Leave it out.")
+    mixins = {"dual": ExportedDualEncoder, "events": ExportedDetector}
+    kind = type(cls.__name__, (mixins.get(facts["kind"], ExportedModel), cls), {"__module__": cls.__module__})
+    config = options.get("config") or AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = kind(config)
+    # Values beside the towers, such as the temperature; and one of the dtype and on the device that the model has.
+    for name, value in facts["scalars"].items():
+        setattr(model, name, nn.Parameter(torch.tensor(value), requires_grad=False))
+    first = {"exported": nn.Parameter(torch.zeros(()), requires_grad=False)}
+    model._parameters = {**first, **model._parameters}
+    model.facts, model.folder, model.name_or_path = facts, folder, str(folder)
+    model.graphs = {
+        name: open_graph(backend, folder / graph["files"][0], precision=facts["precision"])
+        for name, graph in graphs.items()
+    }
+    return model.eval()

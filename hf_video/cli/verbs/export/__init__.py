@@ -1,0 +1,61 @@
+"""Turn a model into a folder that OpenVINO, ONNX Runtime or torch.export computes.
+
+  hf-video export my-model --to openvino --output my-model-openvino
+  hf-video classify clip.mp4 --model my-model-openvino
+  hf-video export my-encoder --to onnx --output my-encoder-onnx --num-frames 16 --size 224x224
+
+The folder is loaded by pipelines and by the other verbs as the model was. The batch may have any size; frames and their
+size are fixed. What was written is loaded and compared with torch; an export that does not agree is refused. Needs
+pip install "hf_video[openvino]" or "hf_video[onnx]"; torch needs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from hf_video.cli import DONE
+from hf_video.cli.arguments import Parser, positive_int
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("model", metavar="MODEL", help="a folder, or a name on the Hub")
+    add("--to", choices=("openvino", "onnx", "torch"), required=True, help="what computes it")
+    add("--output", required=True, help="the folder to write, new or empty")
+    add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
+    add("--size", type=frame_size, metavar="HxW", help="pixels of a frame, such as 224x224 (default: the model's)")
+    add("--revision")
+    add("--force", action="store_true", help="keep an export that does not agree with torch")
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} came, and it must be a height and a width such as 224x224")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.export import export_model
+
+    report = export_model(
+        options.model,
+        options.output,
+        to=options.to,
+        num_frames=options.num_frames,
+        size=options.size,
+        revision=options.revision,
+        force=options.force,
+    )
+    for one in report.agreements:
+        label = "" if one.same_label is None else f", same best label {one.same_label:.0%}"
+        print(
+            f"{one.graph}: largest difference from torch {one.largest:.1e} (relative {one.relative:.1e}){label}; "
+            f"{one.seconds[1]:.3g} s, torch {one.seconds[0]:.3g} s",
+            file=sys.stderr,
+        )
+    print(f"{report.folder}: {report.bytes / 1e6:.1f} MB for {options.to}", file=sys.stderr)
+    print(report.folder)
+    return DONE
