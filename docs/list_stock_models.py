@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
-from hf_video.base.calling import clip_name
+from hf_video.base.modeling import clip_name
 from hf_video.base.processing_config import frames_of_config
 from hf_video.base.processing_stock import stock_class, values_of
 from hf_video.errors import CheckpointError

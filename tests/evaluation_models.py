@@ -28,6 +28,14 @@ I3D_R50 = {"architecture": "resnet", "stem_channels": 8, "depths": [1, 1], "temp
 CONFIGS = {
     "videomae": {**PLAIN, **VIT, "patch_size": 16},
     "timesformer": {**PLAIN, **VIT, "patch_size": 16},
+    "vjepa2": {
+        **{**PLAIN, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 16},
+        **{"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1, "num_pooler_layers": 1},
+    },
+    "videoprism_vision_model": {
+        **{**PLAIN, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 32, "tubelet_size": [1, 16, 16]},
+        **{"num_spatial_layers": 1, "num_temporal_layers": 1},
+    },
     "vivit": {**PLAIN, **VIT, "tubelet_size": [2, 16, 16]},
     "mvit": MVIT,
     "mvit-large": {**MVIT, "embed_dim": 144, "num_attention_heads": 2},
@@ -47,6 +55,7 @@ SIZES = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}
 FIXED = {**SIZES, "size": {"height": 40, "width": 64}}
 PROCESSORS = {
     "c3d": FIXED,
+    "videoprism_vision_model": {"size": {"height": 32, "width": 32}},
     "two_stream": {**FIXED, "flow_length": 3},
     "two_stream-rgb": {**FIXED, "streams": "spatial"},
     "slowfast": {**SIZES, "sampler_options": {"rate": 2, "start": "center"}},

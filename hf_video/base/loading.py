@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from transformers.utils import logging
 
-from hf_video.base.calling import clip_name
 from hf_video.base.configuration import pair
-from hf_video.base.modeling import VideoPreTrainedModel
+from hf_video.base.modeling import VideoPreTrainedModel, clip_name
 from hf_video.base.processing_config import frames_of_config, frames_of_file, frames_per_clip, pixel_processor
 from hf_video.base.processing_stock import ours_for, saved
 from hf_video.base.written_files import check_finished

@@ -29,8 +29,8 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from hf_video.base.calling import clip_logits
 from hf_video.base.loading import check_pair
+from hf_video.base.modeling import clip_logits
 from hf_video.clips.batching import read_each, run_videos
 from hf_video.clips.read import read_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of

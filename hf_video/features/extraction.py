@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_video.base.calling import inputs_for
 from hf_video.base.loading import check_pair
+from hf_video.base.modeling import inputs_for
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import clip_processor, read_events
 from hf_video.clips.request import ClipRequest

@@ -14,8 +14,8 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from hf_video.base.calling import inputs_for
 from hf_video.base.loading import check_pair, find_processors
+from hf_video.base.modeling import inputs_for
 from hf_video.base.saved_model import as_video_model
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of

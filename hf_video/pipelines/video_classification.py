@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.base.calling import clip_logits
+from hf_video.base.modeling import clip_logits
 from hf_video.clips.read import WindowSample
 from hf_video.clips.request import FUNCTIONS, average_views
 from hf_video.errors import CheckpointError, VideoOptionError, check_choice, check_count, is_number

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from hf_video.base.calling import CLIP_NAMES
+from hf_video.base.modeling import CLIP_NAMES
 from hf_video.errors import ConfigError, ModelInputError, check_count
 
 Inputs = Mapping[str, Any]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from hf_video.base.calling import inputs_for
+from hf_video.base.modeling import inputs_for
 from hf_video.errors import ConfigError, HFVideoError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
-from hf_video.base.calling import inputs_for
+from hf_video.base.modeling import inputs_for
 from hf_video.base.written_files import mark_being_written, write_checksums
 from hf_video.data.datasets.collate import VideoCollator
 from hf_video.data.datasets.dataset import generator

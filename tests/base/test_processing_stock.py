@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from stock_models import PROCESSORS, save_classifier, videoprism_config, vjepa2_config
 from transformers.utils import is_torchvision_available
 
-from hf_video.base.calling import inputs_for
+from hf_video.base.modeling import inputs_for
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_stock import like, ours_for, saved, stock_class
 from hf_video.errors import CheckpointError

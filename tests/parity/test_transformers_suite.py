@@ -24,7 +24,7 @@ from transformers_suite import (
 )
 
 from hf_video import MODELS
-from hf_video.base.calling import CLIP_NAMES
+from hf_video.base.modeling import CLIP_NAMES
 
 pytestmark = pytest.mark.slow
 

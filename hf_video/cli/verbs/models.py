@@ -77,7 +77,7 @@ def count_cost(model_type: str, config: PretrainedConfig) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hf_video.base.calling import inputs_for
+    from hf_video.base.modeling import inputs_for
     from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
     from hf_video.registry import MODELS
 

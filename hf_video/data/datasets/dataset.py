@@ -17,7 +17,7 @@ import av
 import numpy as np
 import torch
 
-from hf_video.base.calling import CLIP_NAMES
+from hf_video.base.modeling import CLIP_NAMES
 from hf_video.clips.request import ClipRequest, Views, parse_views
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, plain_reason
 from hf_video.errors import (

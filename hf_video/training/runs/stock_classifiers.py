@@ -9,8 +9,8 @@ from typing import Any
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_video.base.calling import clip_logits
 from hf_video.base.losses import classification_loss
+from hf_video.base.modeling import clip_logits
 from hf_video.registry import ModelEntry
 
 HEAD = "ForVideoClassification"

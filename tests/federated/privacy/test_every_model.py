@@ -22,7 +22,7 @@ CLASSIFIERS = [name for name in evaluation_models.CONFIGS if name != "mvit-large
 def inputs_of(model, videos=3):
     """Clips, the flow that goes with them, and labels."""
     generator, config = torch.Generator().manual_seed(0), model.config
-    inputs = {"pixel_values": torch.randn(videos, config.num_frames, 3, 32, 32, generator=generator)}
+    inputs = {model.main_input_name: torch.randn(videos, config.num_frames, 3, 32, 32, generator=generator)}
     if config.model_type == "two_stream" and config.temporal_config is not None:
         shape = (videos, config.num_frames, 2 * config.flow_length, 32, 32)
         inputs["flow_values"] = torch.randn(shape, generator=generator)
@@ -35,7 +35,7 @@ def assert_exact(model, inputs):
     found = per_video_gradients(model, inputs)
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     assert set(found) == set(trained)
-    for row in range(len(inputs["labels"] if "labels" in inputs else inputs["pixel_values"])):
+    for row in range(len(inputs["labels"] if "labels" in inputs else next(iter(inputs.values())))):
         loss = model(**{name: one[row : row + 1] for name, one in inputs.items()}).loss
         alone = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
         size = max(float(one.abs().max()) for one in alone)
@@ -65,7 +65,7 @@ def test_masked_pretraining():
     model = entry.load("VideoMAEForPreTraining")(config).eval()
     mask = torch.zeros(3, 8, dtype=torch.bool)
     mask[:, [1, 2, 4, 6, 7]] = True
-    inputs = {"pixel_values": torch.randn(3, 4, 3, 32, 32), "bool_masked_pos": mask}
+    inputs = {model.main_input_name: torch.randn(3, 4, 3, 32, 32), "bool_masked_pos": mask}
     assert_exact(model, inputs)
 
 

@@ -91,7 +91,7 @@ def test_texts_that_are_refused():
             model(**wrong)
     with pytest.raises(ConfigError, match="vision_config={'num_frames': 8}"):
         hf_video.VideoPrismConfig(num_frames=8)
-    with pytest.raises(ConfigError, match="length 24, texts of 32"):
+    with pytest.raises(ConfigError, match=r"length 24, texts of 32"):
         hf_video.VideoPrismConfig(vision_config=TINY, text_config={**TEXT, "hidden_size": 32})
 
 
