@@ -23,7 +23,8 @@ from hf_video.base.written_files import CHECKSUMS, file_crc32
 from hf_video.errors import BackendError, CheckpointError, ModelInputError
 
 MANIFEST = "export.json"
-BACKENDS = ("openvino", "onnx", "torch")
+# Not "torch": reading a .pt2 file of `torch.export` unpickles, which can run whatever a file says.
+BACKENDS = ("openvino", "onnx")
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 Tensors = dict[str, torch.Tensor]
@@ -52,7 +53,7 @@ def open_graph(backend: str, path: Path, *, precision: str = "f32") -> Graph:
         BackendError: The runtime is not installed.
     """
     try:
-        return {"openvino": _open_openvino, "onnx": _open_onnx, "torch": _open_torch}[backend](path, precision)
+        return {"openvino": _open_openvino, "onnx": _open_onnx}[backend](path, precision)
     except ImportError as error:
         package = PACKAGES.get(backend, backend)
         raise BackendError(
@@ -85,16 +86,6 @@ def _open_onnx(path: Path, precision: str) -> Graph:
 
     def run(inputs: Tensors) -> list[torch.Tensor]:
         return [torch.from_numpy(one) for one in session.run(None, {n: v.numpy() for n, v in inputs.items()})]
-
-    return run
-
-
-def _open_torch(path: Path, precision: str) -> Graph:
-    module = torch.export.load(path).module()
-
-    def run(inputs: Tensors) -> list[torch.Tensor]:
-        with torch.inference_mode():
-            return list(module(*inputs.values()))  # in the order of the manifest
 
     return run
 

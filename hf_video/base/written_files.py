@@ -149,7 +149,7 @@ _CHECKED_FILES: tuple[str, ...] = (
     "*.pt",
     "*.pth",
 )
-_CHECKED_FILES += ("openvino_*.xml", "openvino_*.bin", "*.onnx", "*.onnx.data", "*.pt2")  # of `hf-video export`
+_CHECKED_FILES += ("openvino_*.xml", "openvino_*.bin", "*.onnx", "*.onnx.data")  # of `hf-video export`
 _SUMMARY = "training_summary.json"
 
 

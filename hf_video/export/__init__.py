@@ -1,4 +1,4 @@
-"""Models for other runtimes: OpenVINO, ONNX Runtime and `torch.export`."""
+"""Models for other runtimes: OpenVINO and ONNX Runtime."""
 
 from hf_video.export.model_folder import Agreement, ExportReport, export_model
 

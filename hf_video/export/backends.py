@@ -12,12 +12,11 @@ from hf_video.base.exported import BACKENDS
 from hf_video.errors import BackendError, check_choice
 from hf_video.export.graphs import ModelGraph
 
-NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
+NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 # The graph of the clips, and that of the texts beside it.
 NAMES = {
     "openvino": {"forward": "openvino_model.xml", "get_text_features": "openvino_text_model.xml"},
     "onnx": {"forward": "model.onnx", "get_text_features": "text_model.onnx"},
-    "torch": {"forward": "model.pt2", "get_text_features": "text_model.pt2"},
 }
 
 
@@ -37,7 +36,7 @@ def check_backend(backend: str, *, int8: bool = False) -> None:
 def write_program(program: torch.export.ExportedProgram, graph: ModelGraph, folder: Path, backend: str) -> list[str]:
     """Writes a traced graph into a folder; names of its files, the one to open first."""
     path = folder / NAMES[backend][graph.name]
-    {"openvino": _write_openvino, "onnx": _write_onnx, "torch": _write_torch}[backend](program, graph, path)
+    {"openvino": _write_openvino, "onnx": _write_onnx}[backend](program, graph, path)
     return [path.name, *sorted(p.name for p in folder.glob(f"{path.stem}.*") if p != path)]
 
 
@@ -56,7 +55,3 @@ def _write_onnx(program: torch.export.ExportedProgram, graph: ModelGraph, path: 
     made = torch.onnx.export(program, dynamo=True, opset_version=20, verbose=False, **names)
     assert made is not None  # it is None without dynamo
     made.save(path, external_data=True)
-
-
-def _write_torch(program: torch.export.ExportedProgram, graph: ModelGraph, path: Path) -> None:
-    torch.export.save(program, path)

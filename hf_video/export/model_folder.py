@@ -82,7 +82,7 @@ def export_model(
         model: A folder or a name on the Hub: a video classifier, an encoder, a model of video and text with a tower for
             each, or a detector on features.
         output: The folder to write; it must be new or empty.
-        to: "openvino", "onnx" or "torch" (`torch.export`).
+        to: "openvino" or "onnx" (ONNX Runtime).
         num_frames: Frames of a clip; default the model's.
         size: (height, width) of a frame; default the model's.
         revision: Of a model on the Hub.

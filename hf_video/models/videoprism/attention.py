@@ -69,6 +69,12 @@ def attention_in_blocks(
     return context
 
 
+def learns(*tensors: torch.Tensor) -> bool:
+    """Whether autograd follows one of these. Within `torch.func`'s transforms a tensor doesn't say so: then too."""
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.is_grad_enabled() and (transformed or any(tensor.requires_grad for tensor in tensors))
+
+
 def lean_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -83,7 +89,6 @@ def lean_attention(
     plain = mask is not None or dropout > 0
     if query.is_cuda and not plain and query.shape[-1] >= 16:
         return flex_attention_forward(module, query, key, value, None, scaling=scaling, softcap=softcap)[0]
-    learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if plain or learns or query.device.type != "cpu" or torch.compiler.is_compiling():
+    if plain or learns(query, key, value) or query.device.type != "cpu" or torch.compiler.is_compiling():
         return plain_attention(query, key, value, scaling, softcap, mask, dropout)[0]
     return attention_in_blocks(query, key, value, scaling, softcap)

@@ -89,7 +89,7 @@ def test_texts_that_are_refused():
     ):
         with pytest.raises(ModelInputError, match=words):
             model(**wrong)
-    with pytest.raises(ConfigError, match="vision_config={'num_frames': 8}"):
+    with pytest.raises(ConfigError, match=r"vision_config=\{'num_frames': 8\}"):
         hf_video.VideoPrismConfig(num_frames=8)
     with pytest.raises(ConfigError, match=r"length 24, texts of 32"):
         hf_video.VideoPrismConfig(vision_config=TINY, text_config={**TEXT, "hidden_size": 32})

@@ -1,4 +1,4 @@
-"""Turn a model into a folder that OpenVINO, ONNX Runtime or torch.export computes.
+"""Turn a model into a folder that OpenVINO or ONNX Runtime computes.
 
   hf-video export my-model --to openvino --output my-model-openvino
   hf-video classify clip.mp4 --model my-model-openvino
@@ -6,7 +6,7 @@
 
 The folder is loaded by pipelines and by the other verbs as the model was. The batch may have any size; frames and their
 size are fixed. What was written is loaded and compared with torch; an export that does not agree is refused. Needs
-pip install "hf_video[openvino]" or "hf_video[onnx]"; torch needs nothing.
+pip install "hf_video[openvino]" or "hf_video[onnx]".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hf_video.cli.arguments import Parser, positive_int
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
     add("model", metavar="MODEL", help="a folder, or a name on the Hub")
-    add("--to", choices=("openvino", "onnx", "torch"), required=True, help="what computes it")
+    add("--to", choices=("openvino", "onnx"), required=True, help="what computes it")
     add("--output", required=True, help="the folder to write, new or empty")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
     add("--size", type=frame_size, metavar="HxW", help="pixels of a frame, such as 224x224 (default: the model's)")
