@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_video.layers.linear import is_plain, on_rows, product, side_by_side
-from hf_video.models.videoprism.attention import learns, lean_attention, plain_attention
+from hf_video.models.videoprism.attention import lean_attention, learns, plain_attention
 
 MLP_ROWS = 2048  # tokens whose hidden layer is in memory at once
 R_SOFTPLUS_0 = 1.442695041  # 1 / softplus(0), as rounded in the official code
