@@ -75,7 +75,7 @@ def in_turn(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x weightᵀ + bias for (..., D), as `F.linear`: by oneDNN where that is faster and nothing has to be learnt."""
-    # Of a weight whose rows don't lie side by side oneDNN takes minutes.
+    # oneDNN was slow where a weight is a view of another.
     if takes_onednn(x, weight, bias) and weight.is_contiguous():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)

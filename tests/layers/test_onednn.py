@@ -33,7 +33,7 @@ def test_products_are_the_same(x):
 
 @torch.no_grad()
 def test_rows_of_a_weight_that_lie_apart(monkeypatch):
-    """For which oneDNN takes minutes."""
+    """Only contiguous weights go to oneDNN."""
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     weight = torch.randn(16, 48)[:, :24]
     torch.testing.assert_close(product(X, weight), F.linear(X, weight))
