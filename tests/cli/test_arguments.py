@@ -179,7 +179,7 @@ FOLDERS = {
     "train": "train videos --model m --output {}",
     "pretrain": "pretrain videos --model m --output {}",
     "convert": "convert m.pth --output {}",
-    "export": "export m --to torch --output {}",
+    "export": "export m --to onnx --output {}",
     "check": "check videos --reencode {}",
     "anomalies": "anomalies normal a.mp4 --detector {}",
     "federated": "federated server federation.yaml --keys sites/server --output {}",
