@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny
+import torch
 
 from hf_video import cli
 from hf_video.base.written_files import read_json
@@ -145,6 +146,7 @@ def in_one_process(folder: Path, output: Path, rounds: int, faults=()) -> list[s
     """Digests of the server's model after each of the last rounds, of the same federation without processes."""
     from hf_video.federated.messages.local_grid import LocalGrid
 
+    torch.set_num_threads(1)  # as in the processes: several threads round otherwise
     config = FederatedConfig.load(folder / "federation.yaml")
     config = FederatedConfig.from_dict({**config.to_dict(), "rounds": rounds})
     sites = {name: Site(name, str(folder / "videos" / name), output / name) for name in SITES}
