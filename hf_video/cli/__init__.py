@@ -30,6 +30,7 @@ VERBS = {
     "check": "find damaged, duplicate and leaking videos in a folder",
     "classify": "label videos with a model",
     "count": "count what is repeated in videos",
+    "compare": "classifiers on the same videos: accuracy, agreement, significance, speed",
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "detect": "find events in videos, with a detector or any classifier",
     "export": "turn a model into a folder that OpenVINO, ONNX Runtime or torch.export computes",

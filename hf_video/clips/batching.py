@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hf_video.clips.read import ClipInputs, Event, SeenWindows, each
 from hf_video.errors import VideoError
-from hf_video.video.frames.types import VideoList, Videos, VideoSource
+from hf_video.video.frames.types import VideoList, Videos
 
 # Views of one forward where nobody set a batch size: enough to fill a CPU or a small accelerator.
 DEFAULT_BATCH = 8
@@ -84,20 +84,38 @@ def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_siz
     Yields:
         Each video, in order, when its last view is back.
     """
-    batch = _Batch(forward, batch_size or DEFAULT_BATCH)
-    results: deque[VideoResult] = deque()
+    numbered = (((0, event) for event in events) for events in videos)
+    return (result for (result,) in run_models(numbered, [forward], batch_size=batch_size))
+
+
+def run_models(
+    videos: Iterable[Iterable[tuple[int, Event]]], forwards: Sequence[Forward], *, batch_size: int | None
+) -> Iterator[list[VideoResult]]:
+    """Runs several models over the clips of many videos, each in batches of its own: those that it would have alone.
+
+    Args:
+        videos: The events of each video, each with the number of the model that it is for.
+        forwards, batch_size: As in `run_videos`.
+
+    Yields:
+        For each video, in order, the result of each model.
+    """
+    batches = [_Batch(forward, batch_size or DEFAULT_BATCH) for forward in forwards]
+    waiting: deque[list[VideoResult]] = deque()
     for events in videos:
-        result = VideoResult()
-        results.append(result)
-        for event in events:
-            _take(event, result, batch)
-        result.complete = True
-        if batch_size is None:
-            batch.run()
-        while results and results[0].ready:
-            yield results.popleft()
-    batch.run()
-    yield from results
+        results = [VideoResult() for _ in forwards]
+        waiting.append(results)
+        for number, event in events:
+            _take(event, results[number], batches[number])
+        for result, batch in zip(results, batches, strict=True):
+            result.complete = True
+            if batch_size is None:
+                batch.run()
+        while waiting and all(result.ready for result in waiting[0]):
+            yield waiting.popleft()
+    for batch in batches:
+        batch.run()
+    yield from waiting
 
 
 def _take(event: Event, result: VideoResult, batch: _Batch) -> None:
@@ -145,15 +163,17 @@ def _shapes(row: Row) -> dict[str, torch.Size]:
 # in number (each tensor that crosses to another process holds a file descriptor).
 PART_BYTES, PART_EVENTS = 16 * 2**20, 32
 
-Read = Callable[[VideoSource], Iterable[Event]]
+AnyEvent = TypeVar("AnyEvent", Event, tuple[int, Event])
 
 
-def read_each(videos: Videos, read: Read, num_workers: int) -> Iterator[Iterable[Event]]:
+def read_each(
+    videos: Videos, read: Callable[[Any], Iterable[AnyEvent]], num_workers: int
+) -> Iterator[Iterable[AnyEvent]]:
     """Reads many videos, ahead of their use where there are workers.
 
     Args:
         videos: With a length, or read in this process.
-        read: What gives the events of a video; it runs in the workers.
+        read: What gives the events of a video, or numbered ones; it runs in the workers.
         num_workers: Processes; 0 reads in this one.
 
     Returns:
@@ -166,26 +186,27 @@ def read_each(videos: Videos, read: Read, num_workers: int) -> Iterator[Iterable
     return (_until_end(shares[n % count]) for n in range(len(videos)))
 
 
-def _until_end(parts: Iterator[tuple[list[Event], bool]]) -> Iterator[Event]:
+def _until_end(parts: Iterator[tuple[list[AnyEvent], bool]]) -> Iterator[AnyEvent]:
     for events, is_last in parts:
         yield from events
         if is_last:
             return
 
 
-class _Share(IterableDataset[tuple[list[Event], bool]]):
+class _Share(IterableDataset[tuple[list[Any], bool]]):
     """Every `step`th video from `first` on, as parts of its events and whether a part is the video's last: what one
     worker process reads."""
 
-    def __init__(self, videos: VideoList, read: Read, first: int, step: int):
+    def __init__(self, videos: VideoList, read: Callable[[Any], Iterable[Any]], first: int, step: int):
         self._videos, self._read, self._first, self._step = videos, read, first, step
 
-    def __iter__(self) -> Iterator[tuple[list[Event], bool]]:
+    def __iter__(self) -> Iterator[tuple[list[Any], bool]]:
         for number in range(self._first, len(self._videos), self._step):
-            part: list[Event] = []
+            part: list[Any] = []
             size = 0
             for event in self._read(self._videos[number]):
                 part.append(event)
+                event = event[1] if isinstance(event, tuple) else event
                 if isinstance(event, ClipInputs):
                     size += sum(value.nbytes for value in event.inputs.values())
                 if size > PART_BYTES or len(part) >= PART_EVENTS:

@@ -149,32 +149,45 @@ def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor
     """
     options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
     with open_video(source, fps=request.fps, **options) as video:
-        windows = cut(video, request.windows)
-        energy = _motion(source, request)
-        samples = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
-        meta = video.metadata
-        timeline = np.array([[0.0, meta.begin], [meta.num_frames, meta.begin + meta.duration]])
-        if isinstance(request.windows, FeatureGrid):
-            timeline = request.windows.timeline(video)
-        seen = SeenWindows(samples, timeline)
+        seen, clips = plan_clips(video, source, request)
         yield seen
-        clips = [
-            (number, _needed(indices, window, request))
-            for number, window in enumerate(windows)
-            for indices in seen[number].sample.indices
-        ]
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
         limit = max(FRAME_BUDGET // frame_bytes(video, decode), 1)
         read = frames_of_clips(video, [needed for _, needed in clips], limit)
         for (number, needed), frames in zip(clips, read, strict=True):
-            places = np.searchsorted(frames.indices, needed)
-            if request.frames_needed is not None:
-                inputs = process(frames.data, request.views.crops, places)
-            elif np.array_equal(frames.indices, needed):
-                inputs = process(frames.data, request.views.crops)
-            else:
-                inputs = process(frames.data[places], request.views.crops)
+            inputs = clip_inputs(frames.data, frames.indices, needed, request, process)
             yield ClipInputs(number, inputs, frames.repeated)
+
+
+def plan_clips(
+    video: FrameReader, source: VideoSource, request: ClipRequest
+) -> tuple[SeenWindows, list[tuple[int, np.ndarray]]]:
+    """The windows of an open video, and of each clip in order the number of its window and the frames that it needs,
+    numbered in the whole video. Raises VideoError where the sampler can't choose."""
+    windows = cut(video, request.windows)
+    energy = _motion(source, request)
+    samples = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
+    meta = video.metadata
+    timeline = np.array([[0.0, meta.begin], [meta.num_frames, meta.begin + meta.duration]])
+    if isinstance(request.windows, FeatureGrid):
+        timeline = request.windows.timeline(video)
+    clips = [
+        (number, _needed(indices, window, request))
+        for number, (window, one) in enumerate(zip(windows, samples, strict=True))
+        for indices in one.sample.indices
+    ]
+    return SeenWindows(samples, timeline), clips
+
+
+def clip_inputs(
+    frames: np.ndarray, indices: np.ndarray, needed: np.ndarray, request: ClipRequest, process: ClipProcessor
+) -> Rows:
+    """What a processor makes of the frames that a clip needs: `frames` (K, H, W, 3) are its distinct ones, `indices`
+    (K,) their ascending numbers."""
+    places = np.searchsorted(indices, needed)
+    if request.frames_needed is not None:
+        return process(frames, request.views.crops, places)
+    return process(frames if np.array_equal(indices, needed) else frames[places], request.views.crops)
 
 
 def frames_of_clips(video: FrameReader, clips: list[np.ndarray], limit: int) -> Iterator[VideoFrames]:

@@ -1,5 +1,8 @@
 from .classification import evaluate_videos as evaluate_videos
 from .classification import match_labels as match_labels
+from .compare import Comparison as Comparison
+from .compare import ModelPair as ModelPair
+from .compare import compare_models as compare_models
 from .figures import anomaly_figure as anomaly_figure
 from .figures import confusion_figure as confusion_figure
 from .figures import loss_figure as loss_figure
@@ -31,6 +34,8 @@ from .report import Report as Report
 from .retrieval import evaluate_retrieval as evaluate_retrieval
 from .rows import kinetics_rows as kinetics_rows
 from .rows import split_rows as split_rows
+from .significance import holm as holm
+from .significance import mcnemar as mcnemar
 from .video_text_metrics import QuestionMetrics as QuestionMetrics
 from .video_text_metrics import RetrievalMetrics as RetrievalMetrics
 from .video_text_metrics import answer_accuracy as answer_accuracy

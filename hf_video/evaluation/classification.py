@@ -19,7 +19,8 @@ import time
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,12 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
+from hf_video.base.json_lines import JsonLines, read_json_lines
 from hf_video.base.loading import check_pair
 from hf_video.base.modeling import clip_logits
-from hf_video.clips.batching import read_each, run_videos
-from hf_video.clips.read import read_events
+from hf_video.clips.batching import VideoResult, read_each, run_models
+from hf_video.clips.read import Event
+from hf_video.clips.shared_read import Reading, read_shared_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
 from hf_video.errors import DataError, nearest
 from hf_video.evaluation.multi_label_report import MultiLabelReport
@@ -96,71 +99,32 @@ def match_labels(data: Sequence[str], model: Mapping[int, str]) -> list[int]:
 
 logger = logging.get_logger(__name__)
 
-NAME = "predictions.jsonl"
 
+def open_predictions(
+    folder: str | os.PathLike[str] | None, run: dict[str, Any]
+) -> tuple[JsonLines, dict[str, np.ndarray]]:
+    """Opens `folder/predictions.jsonl`: a first line that names the run, then `{"video", "scores"}` for each video.
 
-class PredictionLog:
-    """`folder/predictions.jsonl`: a first line that names the run, then `{"video", "scores"}` for each video.
+    Args:
+        folder: Where it lies; None keeps nothing.
+        run: Model, weights, protocol. The file of another run is moved to `predictions.previous.jsonl`.
 
-    `known` has what an earlier call with the same `run` (model, weights, protocol) wrote: names to scores (classes,)
-    float32. A line that was cut off is dropped. A file of another run is moved to `predictions.previous.jsonl`.
-    Without a folder nothing is kept.
+    Returns:
+        The file, and what an earlier call of the same run wrote: names to scores (classes,) float32.
     """
-
-    def __init__(self, folder: str | os.PathLike[str] | None, run: dict[str, Any]):
-        self.known: dict[str, np.ndarray] = {}
-        self._file = None
-        if folder is None:
-            return
-        self.path = Path(folder) / NAME
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._read(run):
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `__exit__`
-        else:
-            self._file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
-            self._write({"run": run})
-
-    def add(self, video: str, scores: np.ndarray) -> None:
-        # Nine digits bring a float32 back to the bit.
-        self._write({"video": video, "scores": [float(f"{x:.9g}") for x in scores.tolist()]})
-
-    def __enter__(self) -> PredictionLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(entry) + "\n")  # in ASCII: names of files need not be UTF-8
-            self._file.flush()
-
-    def _read(self, run: dict[str, Any]) -> bool:
-        """Reads the whole lines of this run's file and cuts off what is behind them; False without such a file."""
-        if not self.path.exists():
-            return False
-        with open(self.path, "rb+") as file:
-            if _entry(file.readline()) != {"run": json.loads(json.dumps(run))}:
-                os.replace(self.path, self.path.with_name("predictions.previous.jsonl"))
-                logger.warning(f"{self.path} was of another run and is now predictions.previous.jsonl; starting anew.")
-                return False
-            whole = file.tell()
-            while (entry := _entry(line := file.readline())) is not None and "scores" in entry:
-                self.known[entry["video"]] = np.asarray(entry["scores"], dtype=np.float32)
-                whole += len(line)
-            file.truncate(whole)
-        return True
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
+    if folder is None:
+        return JsonLines(None), {}
+    path = Path(folder) / "predictions.jsonl"
+    lines, size = read_json_lines(path)
+    if not lines or lines[0] != {"run": json.loads(json.dumps(run))}:
+        if path.exists():
+            os.replace(path, path.with_name("predictions.previous.jsonl"))
+            logger.warning(f"{path} was of another run and is now predictions.previous.jsonl; starting anew.")
+        lines, size = [], 0
+    log = JsonLines(path, size)
+    if not lines:
+        log.write({"run": run})
+    return log, {one["video"]: np.asarray(one["scores"], dtype=np.float32) for one in lines[1:]}
 
 
 def weights_checksum(model: torch.nn.Module) -> str:
@@ -220,72 +184,146 @@ def evaluate_videos(
     """
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
-    check_pair(model, processor)
-    protocol = find_protocol(protocol, model.config, processor=processor)
-    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
-    if several:
-        protocol = replace(protocol, average="sigmoid")
-    elif rows.multi_label:
-        raise DataError(
-            "The videos have several labels each, and the model gives one of its classes: train it on such videos, or "
-            'set config.problem_type = "multi_label_classification" if that is what it was trained for.'
-        )
-    request, process = protocol.request(model.config, processor, on_error=on_error, backend=backend)
-    labels = [model.config.id2label[i] for i in sorted(model.config.id2label)]
-    classes = match_labels(rows.labels, dict(enumerate(labels)))
-    names = _unique_names(rows)
-    skipped = [entry for entry in rows.skipped if not entry.used]
-    skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
-    labelled = {name: row for name, row in zip(names, rows, strict=True) if row.label is not None}
+    one = Evaluation(model, processor, rows, protocol, output=output, on_error=on_error, backend=backend)
+    forward = ClipVectors(model, compute=clip_scores)
+    seconds = score_videos([one], [forward], rows, batch_size=batch_size, num_workers=num_workers, progress=progress)
+    return one.report(seconds)
 
+
+class Evaluation:
+    """One model's part in evaluating `rows`: how it reads them, its classes, and the scores of each video so far.
+
+    Arguments and exceptions are those of `evaluate_videos`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: FrameProcessor,
+        rows: VideoRows,
+        protocol: str | Protocol,
+        *,
+        output: str | os.PathLike[str] | None,
+        on_error: str,
+        backend: str,
+    ) -> None:
+        check_pair(model, processor)
+        self.model = model
+        self.name = getattr(model, "name_or_path", "") or type(model).__name__
+        self.output = output
+        self.multi_label = getattr(model.config, "problem_type", None) == "multi_label_classification"
+        self.protocol = find_protocol(protocol, model.config, processor=processor)
+        if self.multi_label:
+            self.protocol = replace(self.protocol, average="sigmoid")
+        elif rows.multi_label:
+            raise DataError(
+                "The videos have several labels each, and the model gives one of its classes: train it on such videos, "
+                'or set config.problem_type = "multi_label_classification" if that is what it was trained for.'
+            )
+        self.reading = self.protocol.request(model.config, processor, on_error=on_error, backend=backend)
+        self.labels = [str(model.config.id2label[i]) for i in sorted(model.config.id2label)]
+        self.classes = match_labels(rows.labels, dict(enumerate(self.labels)))
+        self.rows = {name: row for name, row in zip(_unique_names(rows), rows, strict=True) if row.label is not None}
+        self.skipped = [entry for entry in rows.skipped if not entry.used]
+        self.skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
+        self.scores: dict[str, np.ndarray] = {}
+        self.resumed = 0
+
+    def open_log(self) -> JsonLines:
+        """The log in the output folder; what it knows of these videos counts as scored."""
+        run = {"model": self.name, "protocol": self.protocol.to_dict(), "classes": len(self.labels)}
+        if self.output is not None:
+            run["weights"] = weights_checksum(self.model)
+        log, known = open_predictions(self.output, run)
+        self.scores = {name: known[name] for name in self.rows if name in known}
+        self.resumed = len(self.scores)
+        return log
+
+    def add(self, name: str, result: VideoResult, log: JsonLines) -> None:
+        """Takes what the model said of a video."""
+        if result.error is not None:
+            self.skipped.append(skipped_video(self.rows[name].name, result.error, self.rows[name].source))
+            return
+        self.scores[name] = self.protocol.combine(result.views(0)).numpy()
+        # Nine digits bring a float32 back to the bit.
+        log.write({"video": name, "scores": [float(f"{x:.9g}") for x in self.scores[name].tolist()]})
+
+    def report(self, seconds: float) -> Report | MultiLabelReport:
+        """What came out, after so many seconds. Raises DataError where no video could be scored."""
+        if not self.scores:
+            why = f"None of the {len(self.skipped)} videos could be scored. {self.skipped[0]}" if self.skipped else ""
+            raise DataError(why or "There are no videos to evaluate.")
+        found = {name: row for name, row in self.rows.items() if name in self.scores}
+        facts: dict[str, Any] = {
+            "model": self.name,
+            "protocol": self.protocol,
+            "labels": self.labels,
+            "names": [row.name for row in found.values()],
+            "scores": np.stack([self.scores[name] for name in found]),
+            "skipped": self.skipped,
+            "seconds": seconds,
+            "resumed": self.resumed,
+        }
+        numbers = [[self.classes[label] for label in classes_of(row.label)] for row in found.values()]
+        if not self.multi_label:
+            return Report(truth=np.array([number for (number,) in numbers]), **facts)
+        truth = np.zeros((len(found), len(self.labels)), dtype=bool)
+        for place, shown in enumerate(numbers):
+            truth[place, shown] = True
+        limits = thresholds_of(self.model.config, len(self.labels))
+        return MultiLabelReport(truth=truth, thresholds=limits, **facts)
+
+
+def score_videos(
+    evaluations: Sequence[Evaluation],
+    forwards: Sequence[ClipVectors],
+    rows: VideoRows,
+    *,
+    batch_size: int | None,
+    num_workers: int,
+    progress: bool,
+) -> float:
+    """Scores the videos that the logs don't know, each read once for all models that still need it.
+
+    Args:
+        evaluations: Of the models; they take the scores.
+        forwards: What computes each model.
+        rows, batch_size, num_workers, progress: As in `evaluate_videos`.
+
+    Returns:
+        The seconds that it took.
+    """
     start = time.monotonic()
-    name_of_model = getattr(model, "name_or_path", "") or type(model).__name__
-    run = {"model": name_of_model, "protocol": protocol.to_dict(), "classes": len(labels)}
-    if output is not None:
-        run["weights"] = weights_checksum(model)
-    with PredictionLog(output, run) as log:
-        scores = {name: log.known[name] for name in labelled if name in log.known}
-        resumed = len(scores)
-        todo = {name: row for name, row in labelled.items() if name not in scores}
-        read = functools.partial(read_events, request=request, process=process)
-        events = read_each([row.source for row in todo.values()], read, num_workers)
+    with ExitStack() as stack:
+        logs = [stack.enter_context(one.open_log()) for one in evaluations]
+        names = list(evaluations[0].rows)
+        todo = {name: [n for n, one in enumerate(evaluations) if name not in one.scores] for name in names}
+        todo = {name: numbers for name, numbers in todo.items() if numbers}
+        videos: list[Any] = [(evaluations[0].rows[name].source, numbers) for name, numbers in todo.items()]
+        events = read_each(videos, functools.partial(_read, [one.reading for one in evaluations]), num_workers)
         hidden = None if progress else True  # None: hidden where stderr is no terminal
-        shown = {"desc": "evaluating", "unit": "video", "file": sys.stderr, "disable": hidden}
-        bar = tqdm(total=len(labelled), initial=resumed, **shown)
-        with ClipVectors(model, compute=_logits) as forward:
-            for (name, row), result in zip(
-                todo.items(), run_videos(events, forward, batch_size=batch_size), strict=True
-            ):
-                if result.error is not None:
-                    skipped.append(skipped_video(row.name, result.error, row.source))
-                else:
-                    scores[name] = protocol.combine(result.views(0)).numpy()
-                    log.add(name, scores[name])
-                bar.update()
-        bar.close()
-    if not scores:
-        why = f"None of the {len(skipped)} videos could be scored. {skipped[0]}" if skipped else ""
-        raise DataError(why or "There are no videos to evaluate.")
-    found = [labelled[name] for name in labelled if name in scores]
-    facts: dict[str, Any] = {
-        "model": name_of_model,
-        "protocol": protocol,
-        "labels": labels,
-        "names": [row.name for row in found],
-        "scores": np.stack([scores[name] for name in labelled if name in scores]),
-        "skipped": skipped,
-        "seconds": time.monotonic() - start,
-        "resumed": resumed,
-    }
-    if not several:
-        return Report(truth=np.array([classes[label] for row in found for label in classes_of(row.label)]), **facts)
-    truth = np.zeros((len(found), len(labels)), dtype=bool)
-    for number, row in enumerate(found):
-        truth[number, [classes[label] for label in classes_of(row.label)]] = True
-    return MultiLabelReport(truth=truth, thresholds=thresholds_of(model.config, len(labels)), **facts)
+        doing = "evaluating" if len(evaluations) == 1 else f"evaluating {len(evaluations)} models"
+        shown = {"desc": doing, "unit": "video", "file": sys.stderr, "disable": hidden}
+        bar = stack.enter_context(tqdm(total=len(names), initial=len(names) - len(todo), **shown))
+        for forward in forwards:
+            stack.enter_context(forward)
+        results = run_models(events, forwards, batch_size=batch_size)
+        for (name, numbers), found in zip(todo.items(), results, strict=True):
+            for number in numbers:
+                evaluations[number].add(name, found[number], logs[number])
+            bar.update()
+    return time.monotonic() - start
 
 
-def _logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def _read(readings: Sequence[Reading], video: tuple[Any, Sequence[int]]) -> Iterator[tuple[int, Event]]:
+    """The events of a video for the models of these numbers."""
+    source, numbers = video
+    for place, event in read_shared_events(source, [readings[number] for number in numbers]):
+        yield numbers[place], event
+
+
+def clip_scores(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits (views, classes) of clips."""
     return clip_logits(model, model(**inputs))
 
 
