@@ -19,9 +19,10 @@ from test_architecture import FLOORS, ROOT, ROOT_MODULES, folders, modules  # no
 BOXES = {
     "cli": (20, 840, "the command hf-video, a file per verb"),
     "auto": (690, 840, "models and pipelines", "for Auto classes"),
-    "retrieval": (20, 300, "searchable indexes of videos", "and the search page"),
+    "retrieval": (20, 250, "searchable indexes of videos", "and the search page"),
+    "visual": (265, 475, "what models say, look at", "and get wrong"),
     "export": (655, 775, "models for", "other runtimes"),
-    "training": (330, 640, "runs (one file per task), trainers, recipes,", "optimisers, samplers"),
+    "training": (490, 645, "runs, trainers, recipes,", "optimisers, samplers"),
     "federated": (330, 605, "learning together: rules, partitions,", "privacy, secure sums"),
     "features": (20, 205, "embeddings", "in shards"),
     "pipelines": (225, 410, "one file per task"),

@@ -25,6 +25,7 @@ from hf_video.errors import HFVideoError
 DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
 VERBS = {
+    "annotate": "draw labels onto a video, with its sound",
     "ask": "ask questions about videos",
     "caption": "say in words what happens in videos, as subtitles if you like",
     "check": "find damaged, duplicate and leaking videos in a folder",

@@ -12,4 +12,5 @@ from .reader import VideoReader as VideoReader
 from .sampling.frame_sample import FrameSample as FrameSample
 from .sampling.motion import motion_energy as motion_energy
 from .sampling.samplers import sample_video as sample_video
+from .sound import Sound as Sound
 from .writer import write_video as write_video

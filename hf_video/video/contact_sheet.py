@@ -102,11 +102,11 @@ def _lines(text: str, size: int, width: int, most: int) -> list[str]:
     return [shortened(line, size, width) for line in lines]
 
 
-def shortened(line: str, size: int, width: int) -> str:
-    """The text in `width` pixels, with an ellipsis where it is longer."""
-    font = ImageFont.load_default(size)
-    if font.getlength(line) <= width:
+def shortened(line: str, font: float | ImageFont.FreeTypeFont, width: float) -> str:
+    """The text in `width` pixels, with an ellipsis where it is longer; `font` is one, or the size of Pillow's own."""
+    used = ImageFont.load_default(font) if isinstance(font, (int, float)) else font
+    if used.getlength(line) <= width:
         return line
-    while line and font.getlength(line + "…") > width:
+    while line and used.getlength(line + "…") > width:
         line = line[:-1]
     return line.rstrip() + "…"

@@ -13,7 +13,7 @@ from hf_video.errors import VideoArrayError
 from hf_video.video.contact_sheet import fitted, shortened
 
 _PAPER, _INK, _FAINT, _RULE = (250, 250, 248), (30, 32, 36), (96, 100, 106), (222, 222, 218)
-_COLOURS = (
+COLOURS = (
     *((31, 111, 180), (196, 78, 18), (38, 132, 84), (150, 60, 150), (176, 42, 62), (94, 98, 18)),
     *((20, 124, 132), (110, 80, 200), (140, 86, 50), (90, 96, 104)),
 )
@@ -94,7 +94,7 @@ def _drawn(line: TimeLine) -> Image.Image:
     for second in _ticks(line.begin, line.end, width):
         x = left + round((second - line.begin) / (line.end - line.begin) * (width - 1))
         draw.line((x, axis, x, part.height), fill=_RULE)
-        text = _clock(second, line.end - line.begin)
+        text = clock(second, line.end - line.begin)
         # The last one may lie at the edge of the picture.
         x = min(x + 3, _WIDTH - 2 - round(font.getlength(text)))
         draw.text((x, axis + 1), text, fill=_FAINT, font=font)
@@ -103,7 +103,7 @@ def _drawn(line: TimeLine) -> Image.Image:
         draw.text((_MARGIN, axis + 21), "no events", fill=_FAINT, font=font)
     top = axis + 22
     for number, ((label, lane), tall) in enumerate(zip(found, heights, strict=True)):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         draw.text((_MARGIN, top), shortened(label, _TEXT, _GUTTER - 10), fill=colour, font=font)
         for row, first, last, bar in lane:
             y = top + row * (_BAR + _GAP)
@@ -123,7 +123,7 @@ def _ticks(begin: float, end: float, width: int) -> list[float]:
     return [n * step for n in range(int(np.ceil(begin / step - 1e-9)), int(np.floor(end / step + 1e-9)) + 1)]
 
 
-def _clock(second: float, length: float) -> str:
+def clock(second: float, length: float) -> str:
     if length < 10:
         return f"{second:.1f} s"
     minutes, seconds = divmod(round(second), 60)

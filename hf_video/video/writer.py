@@ -21,10 +21,13 @@ from hf_video.video.frames.pixels import is_uint16
 from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from hf_video.video.frames.types import Frame, VideoFrames
+    from hf_video.video.sound import Sound
 
 # suffix -> (FFmpeg muxer, codec when the caller names none)
-_CONTAINERS = {
+CONTAINERS = {
     ".mp4": ("mp4", "h264"), ".m4v": ("mp4", "h264"), ".mov": ("mov", "h264"), ".mkv": ("matroska", "h264"),
     ".webm": ("webm", "vp9"), ".avi": ("avi", "h264"), ".ts": ("mpegts", "h264"), ".gif": ("gif", "gif"),
 }  # fmt: skip
@@ -39,15 +42,20 @@ _PIXEL_FORMATS = {
 }  # fmt: skip
 _HAS_CRF = ("libx264", "libx264rgb", "libx265", "libvpx", "libvpx-vp9", "libsvtav1", "libaom-av1")
 _X265_MIN_SIZE = 64  # measured: on 32x48 it writes past its buffers and takes the process down
+_TIME_BASE = Fraction(1, 60_000)  # of frames at times of their own; MPEG-4's encoder takes none finer than 1/65535
+# As far may times lie from those of one rate: files of Matroska round theirs to milliseconds.
+_REGULAR = 0.0006
 _GIF_MAX_FPS = 50  # a gif frame lasts whole hundredths of a second, and browsers slow anything under 2 of them to 10
 
 
 def write_video(
     path: str | os.PathLike[str],
     frames: VideoFrames | Frame | Iterable[Frame],
-    fps: float | Fraction,
+    fps: float | Fraction | None = None,
     codec: str | None = None,
     *,
+    seconds: ArrayLike | None = None,
+    sound: Sound | None = None,
     crf: int | None = None,
     pixel_format: str | None = None,
     keyframe_interval: int | None = None,
@@ -64,10 +72,14 @@ def write_video(
         frames: RGB frames: an array or tensor (frames, height, width, 3), a `VideoFrames`, or any iterable (a generator
             too, so that a long video needs no memory) of (height, width, 3) arrays, tensors or PIL images. Floats from
             0 to 1, other dtypes and PIL modes become 8-bit RGB as `hf_video.video.frames.rgb` says.
-        fps: Frames per second; a `Fraction` is kept exactly (`Fraction(30000, 1001)`).
+        fps: Frames per second; a `Fraction` is kept exactly (`Fraction(30000, 1001)`). None where `seconds` are given.
         codec: `"h264"`, `"h265"`, `"vp8"`, `"vp9"`, `"av1"`, `"ffv1"`, `"gif"`, or the name of one of FFmpeg's
             encoders. None takes h264, and vp9 for .webm and gif for .gif. `"ffv1"` (.mkv, .avi) and `"libx264rgb"`
             with `crf=0` (.mp4, .mkv, .mov) are lossless: the frames that were written are read back to the bit.
+        seconds: In place of `fps` a time for each frame: when it begins, and at last when the last one ends,
+            (frames + 1,), growing, from 0 up. Irregular ones are kept to 1/60000 s, or as exactly as the container can
+            (.mkv and .webm 0.001 s, .gif 0.01 s; .avi has one rate and refuses them).
+        sound: The sound of another file, written beside the frames (see `Sound`).
         crf: Constant quality, lower is better (x264: 0 to 51, default 23).
         pixel_format: FFmpeg's name, for instance `"yuv444p"`. Default yuv420p, RGB for the lossless codecs.
         keyframe_interval: Most frames from one keyframe to the next. Shorter makes seeking cheaper and files larger.
@@ -81,8 +93,8 @@ def write_video(
 
     Raises:
         VideoArrayError: Frames have another shape, dtype or size, or there are none.
-        VideoWriteError: The suffix, codec or an option is unknown, `fps` is not a rate above 0, the folder doesn't
-            exist, or the encoder refuses.
+        VideoWriteError: The suffix, codec or an option is unknown, `fps` is not a rate above 0, `seconds` don't grow or
+            are not as many as the frames, the folder doesn't exist, or the encoder refuses.
 
     Example:
         >>> write_video("clip.mp4", frames, fps=25)
@@ -94,7 +106,7 @@ def write_video(
     pixel_format = pixel_format or _PIXEL_FORMATS.get(encoder, "yuv420p")
     if pad not in (None, "edge", "black"):
         raise VideoWriteError(f'pad={pad!r} is not known. Use None, "edge" or "black".')
-    rate = _rate(fps, muxer)
+    rate, time_base, ticks = _timing(fps, seconds, muxer)
     images = _rgb_frames(frames)
     first = next(images, None)
     if first is None:
@@ -112,6 +124,10 @@ def write_video(
             stream.codec_context.thread_count = num_threads
             if keyframe_interval is not None:
                 stream.codec_context.gop_size = check_count("keyframe_interval", keyframe_interval, VideoWriteError)
+            if time_base is not None:
+                stream.codec_context.time_base = stream.time_base = time_base
+            if sound is not None:
+                sound.start_writing(container, muxer)
             rows, columns = stream.height - first.shape[0], stream.width - first.shape[1]
             for number, image in enumerate(itertools.chain([first], images)):
                 if rows or columns:
@@ -122,17 +138,31 @@ def write_video(
                 else:
                     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                     frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU601", interpolation="BICUBIC")
-                frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
+                frame.pts, frame.time_base = number, 1 / rate
+                if ticks is not None:
+                    if number + 1 >= len(ticks):
+                        raise VideoWriteError(f"seconds= tells of {len(ticks) - 1} frames, and more came.")
+                    frame.pts, frame.time_base = int(ticks[number]), time_base or 1 / rate
+                    frame.duration = int(ticks[number + 1] - ticks[number])
                 with refusals():
-                    container.mux(stream.encode(frame))
+                    packets = stream.encode(frame)  # opens the encoder, before the container does with its own options
+                    if sound is not None:
+                        sound.write_until(float(frame.pts * frame.time_base))
+                    container.mux(packets)
                 unknown = stream.codec_context.options if number == 0 else None  # PyAV leaves here what wasn't taken
                 if unknown:
                     name = stream.codec_context.codec.name
                     raise VideoWriteError(f"The encoder {name} has no option {', '.join(sorted(unknown))}.")
+            if ticks is not None and number + 2 != len(ticks):
+                raise VideoWriteError(f"{number + 1} frames came, and seconds= tells of {len(ticks) - 1}.")
             with refusals():
                 container.mux(stream.encode(None))
+                if sound is not None:
+                    sound.write_until(float("inf"))
         os.replace(temporary, path)
     finally:
+        if sound is not None:
+            sound.close()
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
     return path
@@ -151,9 +181,9 @@ def _refusals(what: str) -> Iterator[None]:
 
 def _container(path: Path) -> tuple[str, str]:
     try:
-        return _CONTAINERS[path.suffix.lower()]
+        return CONTAINERS[path.suffix.lower()]
     except KeyError:
-        known = " ".join(_CONTAINERS)
+        known = " ".join(CONTAINERS)
         raise VideoWriteError(
             f"{path} ends in {path.suffix!r}, which names no container. Use one of {known}."
         ) from None
@@ -170,7 +200,41 @@ def _encoder(codec: str) -> str:
     raise VideoWriteError(f"This FFmpeg has no video encoder for codec={codec!r}. Known names: {known}.")
 
 
-def _rate(fps: float | Fraction, muxer: str) -> Fraction:
+def _timing(
+    fps: float | Fraction | None, seconds: ArrayLike | None, muxer: str
+) -> tuple[Fraction, Fraction | None, np.ndarray | None]:
+    """The rate, and for times of their own: the time base unless it is that of the rate, and the ticks in it."""
+    if seconds is None:
+        return _rate(fps, muxer), None, None
+    if fps is not None:
+        raise VideoWriteError("Both fps= and seconds= came; the times of frames follow from one of them.")
+    times = np.asarray(seconds, np.float64)
+    if times.ndim != 1 or len(times) < 2 or not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
+        raise VideoWriteError(
+            "seconds= must be the times at which frames begin and at last the end of the last one: (frames + 1,), from "
+            "0 up, each greater than the one before."
+        )
+    steps = np.diff(times)
+    mean = float(1 / steps[: max(len(steps) - 1, 1)].mean())  # the last frame may be shown for any time
+    common = Fraction(round(mean)), Fraction(round(mean * 1.001) * 1000, 1001), Fraction(mean).limit_denominator(1001)
+    for rate in filter(None, common):
+        ticks = np.arange(len(times)) + round(times[0] * float(rate))
+        # An avi can't begin a part of a frame late.
+        late = ticks[0] / float(rate) - times[0] if muxer == "avi" else 0.0
+        if np.abs(ticks / float(rate) - late - times)[:-1].max() <= _REGULAR:
+            return _rate(rate, muxer), None, ticks
+    if muxer == "avi":
+        raise VideoWriteError("An avi has one frame rate, and these frames have times of their own. Use .mp4 or .mkv.")
+    if muxer == "gif" and steps.min() < 1 / _GIF_MAX_FPS:
+        shortest = f"{1 / _GIF_MAX_FPS:g} s at least"
+        raise VideoWriteError(f"A gif shows a frame for {shortest}, and one of {steps.min():.3g} s came.")
+    ticks = np.rint(times / float(_TIME_BASE)).astype(np.int64)
+    if (np.diff(ticks) <= 0).any():
+        raise VideoWriteError("seconds= holds frames that are less than 1/60000 s apart, which no container keeps.")
+    return Fraction(float(1 / np.median(steps))).limit_denominator(1001), _TIME_BASE, ticks
+
+
+def _rate(fps: float | Fraction | None, muxer: str) -> Fraction:
     try:
         rate = Fraction(fps).limit_denominator(100_000)
     except (TypeError, ValueError, OverflowError):

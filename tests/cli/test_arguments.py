@@ -57,7 +57,7 @@ def test_what_verbs_share_is_taken_from_one_place():
         found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
         assert len(found) > 1, f"{name} is shared by nobody"
         for verb, action in found.items():
-            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS)):
+            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS, *VIDEOS)):
                 assert action.type is shared["type"], (verb, name)
 
 
@@ -189,6 +189,7 @@ EVENTS = {
     "caption": "caption a.mp4 --model m --output {}",
     "detect": "detect a.mp4 --model m --output {}",
 }
+VIDEOS = {"annotate": "annotate a.mp4 --model m --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
 
@@ -200,6 +201,7 @@ def test_no_output_is_left_out():
         *FOLDERS,
         *FILES,
         *EVENTS,
+        *VIDEOS,
     }
 
 
@@ -223,22 +225,23 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_
     assert [one.name for one in tmp_path.iterdir()] == ["a file"]
 
 
-@pytest.mark.parametrize("verb", [*FILES, *EVENTS])
+@pytest.mark.parametrize("verb", [*FILES, *EVENTS, *VIDEOS])
 def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
-    end, ends = (".png", ".png, .jpg or .jpeg") if verb in FILES else (".csv", ".json, .csv, .vtt or .srt")
+    kinds = {".png": (FILES, ".jpg or .jpeg"), ".csv": (EVENTS, ".vtt or .srt"), ".mp4": (VIDEOS, ".ts or .gif")}
+    end, ends = next((end, ends) for end, (verbs, ends) in kinds.items() if verb in verbs)
     (tmp_path / f"folder{end}").mkdir()
     (tmp_path / "file").write_text("kept")
     cases = {
         f"folder{end}": "is a folder, and a file is needed",
         f"none/sheet{end}": "There is no folder",
         f"file/sheet{end}": "it is a file",
-        "sheet.gif": f"must end in {ends}",
+        "sheet.txt": f", {ends}",
         "sheet": "must end in",
         "": "the name is empty",
     }
     for name, reason in cases.items():
         output = str(tmp_path / name) if name else ""
-        code = cli.main([word.format(output) for word in (FILES | EVENTS)[verb].split()])
+        code = cli.main([word.format(output) for word in (FILES | EVENTS | VIDEOS)[verb].split()])
         err = capsys.readouterr().err
         assert code == cli.WRONG
         assert reason in err

@@ -28,6 +28,7 @@ COMMAND = shutil.which("hf-video", path=os.path.dirname(sys.executable))
 SHORT = "--set training.max_steps=2 --set training.warmup_steps=0 --set training.report_to=none"
 # What a verb is called with: {model}, {pickled}: the same in a pickle, {data}: labelled videos, {clip}, {out}, {index}.
 CALLS = {
+    "annotate": "annotate {clip} --model {model} --output {out}.mp4",
     "classify": "classify {clip} --model {model}",
     "detect": "detect {clip} --model {model} --output {out}.json",
     "anomalies": "anomalies {data} {clip} --model {model} --detector {out} --output {out}.csv",

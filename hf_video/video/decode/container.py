@@ -168,6 +168,24 @@ NOT_VIDEOS = frozenset({"tty", "hls", "dash", "concat", "concatf", "lavfi", "sdp
 _inherited: list[object] = []
 
 
+def open_container(media: Media) -> tuple[av.container.InputContainer, BinaryIO | None]:
+    """FFmpeg's view of a file, and the file object behind it; the caller closes both. Raises NotAVideoError and
+    VideoSourceError."""
+    target = media.open()
+    try:
+        # Titles and comments in an old encoding are no reason to refuse a video.
+        return av.open(target, metadata_errors="replace"), None if isinstance(target, str) else target
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if not isinstance(target, str):
+            target.close()
+        if isinstance(error, (FileNotFoundError, PermissionError, ConnectionError)):
+            raise VideoSourceError(f"{media.label} can't be opened: {error.strerror or error}") from None
+        raise NotAVideoError(
+            f"{media.label} is not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error}); "
+            "it may be another kind of file, or cut off before its header"
+        ) from None
+
+
 class OpenVideo:
     """One open container with one video stream (`media.track`, or the one that FFmpeg takes for the main one, pictures
     aside) and a decoder of `threads` threads (1 is right for reading single frames; 0 lets FFmpeg choose).
@@ -189,7 +207,7 @@ class OpenVideo:
         media, threads = self.media, self.threads
         self.strict = strict
         self.touched = False
-        self.container = self._open(media)
+        self.container, self._file = open_container(media)
         try:
             if self._index is None:
                 self._index = self._choose()
@@ -209,22 +227,6 @@ class OpenVideo:
         except BaseException:
             self.close()
             raise
-
-    def _open(self, media: Media) -> av.container.InputContainer:
-        target = media.open()
-        if not isinstance(target, str):
-            self._file = target
-        try:
-            # Titles and comments in an old encoding are no reason to refuse a video.
-            return av.open(target, metadata_errors="replace")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self._close_file()
-            if isinstance(error, (FileNotFoundError, PermissionError, ConnectionError)):
-                raise VideoSourceError(f"{media.label} can't be opened: {error.strerror or error}") from None
-            raise NotAVideoError(
-                f"{media.label} is not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error}); "
-                "it may be another kind of file, or cut off before its header"
-            ) from None
 
     def _choose(self) -> int:
         """Index of the stream to read: the one that was named, else FFmpeg's choice (flagged as default, with more than

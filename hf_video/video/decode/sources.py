@@ -235,6 +235,18 @@ def open_source(
     return StillSource(stills, source, sizing=sizing)
 
 
+def encoded_media(source: VideoSource) -> Media | None:
+    """The file of a source that FFmpeg reads, with all of its streams; None for frames, stills and parts."""
+    opened = getattr(source, "_source", source)  # of a VideoReader
+    given: Any = opened.again() if isinstance(opened, Source) else plain_source(opened)
+    if isinstance(given, (VideoPart, VideoFrames, np.ndarray, list, tuple)) or is_decoder(given) or is_tensor(given):
+        return None
+    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
+        return None
+    media = given if isinstance(given, Media) else media_of(given)
+    return media if is_encoded(media) else None
+
+
 def is_encoded(media: Media) -> bool:
     """Whether FFmpeg reads it, and not PIL.
 

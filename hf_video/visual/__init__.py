@@ -1,0 +1,11 @@
+"""Pictures and videos of what models say, look at and get wrong.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live are in `__init__.pyi`, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
