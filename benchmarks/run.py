@@ -21,6 +21,7 @@ AREAS = {
     "forward": "benchmarks.forward",
     "pretraining": "benchmarks.pretraining",
     "label": "benchmarks.label",
+    "folder": "benchmarks.folder",
     "loader": "benchmarks.loader",
     "import": "benchmarks.imports",
 }

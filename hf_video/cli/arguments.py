@@ -127,9 +127,8 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--group-pattern": {"metavar": "REGEX", "help": "clips of one recording stay on one side"},
     "--num-workers": {
         "type": non_negative_int,
-        "default": 0,
         "metavar": "N",
-        "help": "processes that decode (default 0: this one)",
+        "help": "processes that read ahead (default: a thread of this one; 0: nothing is read ahead)",
     },
     "--output": {"type": output_folder, "metavar": "DIR"},
     "--overwrite": {

@@ -3,9 +3,12 @@ videos they came from."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -85,7 +88,9 @@ def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_siz
         Each video, in order, when its last view is back.
     """
     numbered = (((0, event) for event in events) for events in videos)
-    return (result for (result,) in run_models(numbered, [forward], batch_size=batch_size))
+    with _closed(videos):
+        for (result,) in run_models(numbered, [forward], batch_size=batch_size):
+            yield result
 
 
 def run_models(
@@ -102,20 +107,26 @@ def run_models(
     """
     batches = [_Batch(forward, batch_size or DEFAULT_BATCH) for forward in forwards]
     waiting: deque[list[VideoResult]] = deque()
-    for events in videos:
-        results = [VideoResult() for _ in forwards]
-        waiting.append(results)
-        for number, event in events:
-            _take(event, results[number], batches[number])
-        for result, batch in zip(results, batches, strict=True):
-            result.complete = True
-            if batch_size is None:
-                batch.run()
-        while waiting and all(result.ready for result in waiting[0]):
-            yield waiting.popleft()
+    with _closed(videos):
+        for events in videos:
+            results = [VideoResult() for _ in forwards]
+            waiting.append(results)
+            for number, event in events:
+                _take(event, results[number], batches[number])
+            for result, batch in zip(results, batches, strict=True):
+                result.complete = True
+                if batch_size is None:
+                    batch.run()
+            while waiting and all(result.ready for result in waiting[0]):
+                yield waiting.popleft()
     for batch in batches:
         batch.run()
     yield from waiting
+
+
+def _closed(videos: Iterable[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Closes a generator at the end: the traceback of an error would keep it, and a thread that reads for it."""
+    return contextlib.closing(videos) if isinstance(videos, Generator) else contextlib.nullcontext()
 
 
 def _take(event: Event, result: VideoResult, batch: _Batch) -> None:
@@ -159,57 +170,102 @@ def _shapes(row: Row) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in row.items()}
 
 
-# What a worker hands over at once, of each of its videos: more clips than a forward takes, in bytes of model inputs and
-# in number (each tensor that crosses to another process holds a file descriptor).
+# What is handed over at once of a video that is read elsewhere: more clips than a forward takes, in bytes of model
+# inputs and in number (each tensor that crosses to another process holds a file descriptor).
 PART_BYTES, PART_EVENTS = 16 * 2**20, 32
+PARTS_AHEAD = 2  # that a thread has read, or is reading, before they are asked for
 
 AnyEvent = TypeVar("AnyEvent", Event, tuple[int, Event])
+Part = tuple[list[Any], bool]  # events of a video, and whether they are its last
 
 
 def read_each(
-    videos: Videos, read: Callable[[Any], Iterable[AnyEvent]], num_workers: int
-) -> Iterator[Iterable[AnyEvent]]:
-    """Reads many videos, ahead of their use where there are workers.
+    videos: Videos, read: Callable[[Any], Iterable[AnyEvent]], num_workers: int | None
+) -> Generator[Iterable[AnyEvent], None, None]:
+    """Reads many videos, ahead of their use but with 0 workers.
 
     Args:
         videos: With a length, or read in this process.
         read: What gives the events of a video, or numbered ones; it runs in the workers.
-        num_workers: Processes; 0 reads in this one.
+        num_workers: Processes that read. None: one thread of this process, which reads the next clips, or videos, while
+            those before them are used. 0: each video is read when its events are asked for.
 
     Returns:
-        `read(video)` of each, in order. The events of one must be taken to their end before those of the next.
+        `read(video)` of each, in order. The events of one can be taken until those of the next are asked for.
     """
-    count = min(num_workers, len(videos)) if num_workers > 0 and isinstance(videos, VideoList) else 0
-    if not count or not isinstance(videos, VideoList):
+    if num_workers == 0:
         return (read(video) for video in each(videos))
-    shares = [iter(DataLoader(_Share(videos, read, n, count), batch_size=None, num_workers=1)) for n in range(count)]
-    return (_until_end(shares[n % count]) for n in range(len(videos)))
+    if num_workers is None or not isinstance(videos, VideoList):
+        return _by_video(_read_ahead(_parts(each(videos), read)))
+    return _by_video(_read_elsewhere(videos, read, min(num_workers, len(videos))))
 
 
-def _until_end(parts: Iterator[tuple[list[AnyEvent], bool]]) -> Iterator[AnyEvent]:
+def _by_video(parts: Generator[Part, None, None]) -> Generator[Iterable[Any], None, None]:
+    with contextlib.closing(parts):
+        for part in parts:
+            events = _until_end(itertools.chain([part], parts))
+            yield events
+            deque(events, maxlen=0)  # of a video that was given up the rest is not the next one's
+
+
+def _until_end(parts: Iterable[Part]) -> Iterator[Any]:
     for events, is_last in parts:
         yield from events
         if is_last:
             return
 
 
-class _Share(IterableDataset[tuple[list[Any], bool]]):
-    """Every `step`th video from `first` on, as parts of its events and whether a part is the video's last: what one
-    worker process reads."""
+def _parts(videos: Iterable[Any], read: Callable[[Any], Iterable[Any]]) -> Generator[Part, None, None]:
+    for video in videos:
+        part: list[Any] = []
+        size = 0
+        for event in read(video):
+            part.append(event)
+            event = event[1] if isinstance(event, tuple) else event
+            if isinstance(event, ClipInputs):
+                size += sum(value.nbytes for value in event.inputs.values())
+            if size > PART_BYTES or len(part) >= PART_EVENTS:
+                yield part, False
+                part, size = [], 0
+        yield part, True
+
+
+def _read_ahead(parts: Generator[Part, None, None]) -> Generator[Part, None, None]:
+    """The same parts, made by a thread. It ends with this generator, after the part that it is making."""
+    ended: Part = ([], True)
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1, "hf_video-reader", initializer=torch.get_num_threads) as reader:
+        try:
+            if threads > 1:
+                # Sets how many torch takes for what this thread does, and what new threads begin with. A reader with
+                # several would wait, at every resize, for cores that the model has.
+                reader.submit(torch.set_num_threads, 1).result()
+                torch.set_num_threads(threads)
+            ahead = deque(reader.submit(next, parts, ended) for _ in range(PARTS_AHEAD))
+            while (part := ahead.popleft().result()) is not ended:
+                ahead.append(reader.submit(next, parts, ended))
+                yield part
+        finally:
+            reader.shutdown(cancel_futures=True)
+            parts.close()
+
+
+def _read_elsewhere(videos: VideoList, read: Callable[[Any], Iterable[Any]], count: int) -> Generator[Part, None, None]:
+    """The parts that `count` processes make, in order."""
+    shares = [iter(DataLoader(_Share(videos, read, n, count), batch_size=None, num_workers=1)) for n in range(count)]
+    for number in range(len(videos)):
+        for part in shares[number % count]:
+            yield part
+            if part[1]:
+                break
+
+
+class _Share(IterableDataset[Part]):
+    """Every `step`th video from `first` on: what one worker process reads."""
 
     def __init__(self, videos: VideoList, read: Callable[[Any], Iterable[Any]], first: int, step: int):
         self._videos, self._read, self._first, self._step = videos, read, first, step
 
-    def __iter__(self) -> Iterator[tuple[list[Any], bool]]:
-        for number in range(self._first, len(self._videos), self._step):
-            part: list[Any] = []
-            size = 0
-            for event in self._read(self._videos[number]):
-                part.append(event)
-                event = event[1] if isinstance(event, tuple) else event
-                if isinstance(event, ClipInputs):
-                    size += sum(value.nbytes for value in event.inputs.values())
-                if size > PART_BYTES or len(part) >= PART_EVENTS:
-                    yield part, False
-                    part, size = [], 0
-            yield part, True
+    def __iter__(self) -> Iterator[Part]:
+        mine = (self._videos[number] for number in range(self._first, len(self._videos), self._step))
+        return _parts(mine, self._read)

@@ -143,7 +143,7 @@ def evaluate_videos(
     *,
     protocol: str | Protocol = "1x1",
     batch_size: int | None = None,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -163,7 +163,7 @@ def evaluate_videos(
             `match_labels`.
         protocol: A name or a `Protocol`, see `hf_video.evaluation.protocols`.
         batch_size: Views in one forward, filled from several videos. None: each video on its own, at most 8 at once.
-        num_workers: Processes that decode; 0 decodes in this one.
+        num_workers: Processes that read. None: a thread of this one reads ahead; 0: nothing is read ahead.
         device: Where the model is moved to; None leaves it where it is.
         dtype: The precision that the model is converted to; None leaves it as it is.
         output: A folder for `predictions.jsonl`. A second call with the same model, weights and protocol goes on from
@@ -280,7 +280,7 @@ def score_videos(
     rows: VideoRows,
     *,
     batch_size: int | None,
-    num_workers: int,
+    num_workers: int | None,
     progress: bool,
 ) -> float:
     """Scores the videos that the logs don't know, each read once for all models that still need it.

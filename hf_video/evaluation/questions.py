@@ -22,7 +22,7 @@ def evaluate_questions(
     rows: Sequence[QuestionRow],
     *,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     **reading: Any,
 ) -> tuple[QuestionMetrics, list[dict[str, Any]]]:
     """Evaluates a model's answers to questions; each video is decoded once for all of its questions.
@@ -34,7 +34,7 @@ def evaluate_questions(
         processor: It joins an image processor and a tokenizer.
         rows: Questions with their videos (`hf_video.data.load_questions`).
         batch_size: Clips in one forward.
-        num_workers: Processes that decode; 0 decodes in this one.
+        num_workers: Processes that read. None: a thread of this one reads ahead; 0: nothing is read ahead.
         **reading: Options of `VideoQuestionAnsweringPipeline`.
 
     Returns:

@@ -20,7 +20,7 @@ def evaluate_retrieval(
     rows: Iterable[CaptionRow],
     *,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     at: tuple[int, ...] = (1, 5, 10),
     **reading: Any,
 ) -> tuple[dict[str, RetrievalMetrics], list[dict[str, Any]]]:
@@ -31,7 +31,7 @@ def evaluate_retrieval(
         processor: It joins an image processor and a tokenizer.
         rows: Captions with their videos (`hf_video.data.load_captions`).
         batch_size: Clips in one forward.
-        num_workers: Processes that decode; 0 decodes in this one.
+        num_workers: Processes that read. None: a thread of this one reads ahead; 0: nothing is read ahead.
         at: The k of recall at k.
         **reading: Options of `VideoTextRetrievalPipeline`.
 

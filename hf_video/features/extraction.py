@@ -83,7 +83,7 @@ def extract_features(
     sampler: str | Callable[..., Any] | None = None,
     sampler_options: dict[str, Any] | None = None,
     batch_size: int = 8,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     device: str | torch.device | None = None,
     backend: str = "auto",
     on_error: str = "skip",
@@ -101,7 +101,7 @@ def extract_features(
         num_frames: Frames of a clip.
         sampler: What chooses the frames; `sampler_options` are its options.
         batch_size: Views in one forward, filled from several videos.
-        num_workers: Processes that decode; 0 decodes in this one.
+        num_workers: Processes that read. None: a thread of this one reads ahead; 0: nothing is read ahead.
         device: Where the model is moved to; None leaves it where it is.
         backend: Of `VideoReader`.
         on_error: "skip" names videos that can't be read in `skipped`; "raise" raises.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -177,7 +177,8 @@ class VideoPipeline(Pipeline):
         Args:
             inputs: See the class.
             batch_size: Views of one forward, filled from several videos; None runs each video on its own.
-            num_workers: Processes that decode ahead; 0 decodes in this one.
+            num_workers: Processes that read ahead. None: a thread of this one does, a few clips at most, and asks a
+                stream for its next video meanwhile. 0: each video is read when the one before it is done.
             options: See the class.
 
         Returns:
@@ -208,7 +209,7 @@ class VideoPipeline(Pipeline):
             videos,
             self._request(**{**self._preprocess_params, **reading}),
             batch_size or self._batch_size,
-            (self._num_workers or 0) if num_workers is None else num_workers,
+            self._num_workers if num_workers is None else num_workers,
             self._ask(**{**self._forward_params, **asked}),
             **{**self._postprocess_params, **answer},
         )
@@ -218,7 +219,7 @@ class VideoPipeline(Pipeline):
         videos: Videos,
         request: ClipRequest,
         batch_size: int | None,
-        num_workers: int,
+        num_workers: int | None,
         asked: dict[str, Any],
         *,
         bad_files: str = "raise",
@@ -243,9 +244,11 @@ class VideoPipeline(Pipeline):
         """What makes events of a video; it may run in another process."""
         return functools.partial(read_events, request=request, process=self._process)
 
-    def _events(self, videos: Videos, read: Callable[[Any], Iterator[Event]], num_workers: int) -> Iterator[Any]:
-        if num_workers > 0 and not isinstance(videos, VideoList):
-            logger.warning_once("num_workers is for lists and datasets with a length; this stream is read here.")
+    def _events(
+        self, videos: Videos, read: Callable[[Any], Iterator[Event]], num_workers: int | None
+    ) -> Generator[Any, None, None]:
+        if num_workers and not isinstance(videos, VideoList):
+            logger.warning_once("num_workers is for lists and datasets with a length; a thread reads this stream.")
         return read_each(videos, read, num_workers)
 
     def _rows(self, asked: dict[str, Any], clips: dict[str, torch.Tensor]) -> torch.Tensor:

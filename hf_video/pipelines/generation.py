@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +103,7 @@ class GenerativePipeline(VideoPipeline):
         videos: Videos,
         request: ClipRequest,
         batch_size: int | None,
-        num_workers: int,
+        num_workers: int | None,
         asked: dict[str, Any],
         *,
         bad_files: str = "raise",
@@ -114,15 +115,16 @@ class GenerativePipeline(VideoPipeline):
                 f"batch_size={batch_size}: words are written for one window at a time; leave it out."
             )
         read = self._reader(request, asked)
-        for events in self._events(videos, read, num_workers):
-            try:
-                windows = list(self._written(iter(events), asked["generate"]))
-            except (VideoOptionError, BackendError):
-                raise
-            except VideoError as error:
-                yield self._fault(error, videos, bad_files)
-            else:
-                yield self._video(windows, whole=request.windows is None)
+        with contextlib.closing(self._events(videos, read, num_workers)) as each:
+            for events in each:
+                try:
+                    windows = list(self._written(iter(events), asked["generate"]))
+                except (VideoOptionError, BackendError):
+                    raise
+                except VideoError as error:
+                    yield self._fault(error, videos, bad_files)
+                else:
+                    yield self._video(windows, whole=request.windows is None)
 
     def _written(self, events: Iterator[Any], generate: dict[str, Any]) -> Iterator[tuple[tuple[float, float], Any]]:
         """The seconds of each window, and its result."""

@@ -107,7 +107,8 @@ class VideoClassificationPipeline(VideoPipeline):
         fps: Frames per second of videos without times (arrays, image lists and folders), for windows; default 25.
         batch_size: Views in one forward, filled from several videos. Default: each video on its own, at most 8 views
             at once.
-        num_workers: Processes that decode. Each holds a whole video's clips then, also with windows.
+        num_workers: Processes that read ahead. Default: a thread of this one reads the next clips, or videos, while the
+            model has those before them; 0: nothing is read ahead.
 
     Results are `Predictions`: lists of `{"score", "label"}` as stock's, with `.seconds` (start, end) seen, `.clips`,
     `.indices` and `.repeated`.

@@ -180,8 +180,8 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
     # -- moments ----------------------------------------------------------------------------------------------------
 
     def _results(
-        self, videos: Videos, request: ClipRequest, batch_size: int | None, num_workers: int, asked: dict[str, Any],
-        **answer: Any,
+        self, videos: Videos, request: ClipRequest, batch_size: int | None, num_workers: int | None,
+        asked: dict[str, Any], **answer: Any,
     ) -> Iterator[Any]:  # fmt: skip
         texts = {name: asked[name] for name in ("sentences", "states") if name in asked}
         return super()._results(videos, request, batch_size, num_workers, asked, **answer, **texts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from hf_video.base.saved_model import joins_images_and_texts
 from hf_video.base.written_files import writing_model_folder
 from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
-from hf_video.clips.read import clip_processor, read_events
+from hf_video.clips.read import Event, clip_processor, read_events
 from hf_video.clips.request import ClipRequest, Windows
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
@@ -180,14 +180,20 @@ class ModelEncoder(Encoder):
         return getattr(self.processor, "tokenizer", None)
 
     def embed(self, source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
+        return self.vectors(self.read(source, windows))
+
+    def read(self, source: VideoSource, windows: Windows | FeatureGrid) -> Iterator[Event]:
+        """Reads what `vectors` takes, in any thread: the first half of `embed`."""
         processor = pixel_processor(self.processor)
         check_pair(self.model, processor)
         request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat")
+        return read_events(source, request, clip_processor(processor))
+
+    def vectors(self, events: Iterable[Event]) -> tuple[np.ndarray, np.ndarray]:
+        """The second half of `embed`, and so what it returns and raises."""
         with ClipVectors(self.model) as forward:
             # Each video on its own: its vectors are the same to the bit whatever was embedded before it.
-            (result,) = run_videos(
-                [read_events(source, request, clip_processor(processor))], forward, batch_size=self.batch_size
-            )
+            (result,) = run_videos([events], forward, batch_size=self.batch_size)
         return unit_length(result.vectors()), np.array([seen.seconds for seen in result.seen], dtype=np.float64)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

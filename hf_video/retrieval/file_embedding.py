@@ -12,20 +12,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from hf_video.clips.batching import read_each
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.request import Windows
 from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, VideoError, VideoIndexError, VideoOptionError, check_choice, check_count
 from hf_video.features.extraction import skipped_video
 from hf_video.features.processes import process_pool, run_prepared
+from hf_video.retrieval.encoders import Encoder, ModelEncoder
 from hf_video.retrieval.store import FileRecord, IndexedVideo
-
-if TYPE_CHECKING:
-    from hf_video.retrieval.encoders import Encoder
 
 ENGINES = ("local", "ray")
 RAY_BLOCK = 8  # files that go to a process of the cluster at once
@@ -43,6 +42,8 @@ def embed_files(
     if engine == "ray":
         return _on_ray(encoder, paths, windows, workers)
     if workers == 1:
+        if type(encoder).embed is ModelEncoder.embed:
+            return _reading_ahead(encoder, paths, windows)
         return (embed_file(encoder, path, windows) for path in paths)
     return _in_processes(encoder, paths, windows, workers)
 
@@ -61,12 +62,35 @@ def embed_file(encoder: Encoder, path: str, windows: Windows | FeatureGrid) -> I
         record = file_record(path)
     except OSError as error:
         return skipped_video(path, error)
+    return _embedded(record, functools.partial(encoder.embed, path, windows))
+
+
+def _reading_ahead(
+    encoder: ModelEncoder, paths: Sequence[str], windows: Windows | FeatureGrid
+) -> Iterator[IndexedVideo | Skipped]:
+    """As `embed_file` of each; the next file is read while the model has this one."""
+
+    def read(path: str) -> Iterator[Any]:
+        try:
+            record = file_record(path)
+        except OSError as error:
+            yield skipped_video(path, error)
+            return
+        yield record
+        yield from encoder.read(path, windows)
+
+    for events in map(iter, read_each(paths, read, None)):
+        record = next(events)
+        yield record if isinstance(record, Skipped) else _embedded(record, functools.partial(encoder.vectors, events))
+
+
+def _embedded(record: FileRecord, embed: Callable[[], tuple[np.ndarray, np.ndarray]]) -> IndexedVideo:
     try:
-        vectors, seconds = encoder.embed(path, windows)
+        vectors, seconds = embed()
     except VideoOptionError:
         raise
     except VideoError as error:
-        why = skipped_video(path, error)
+        why = skipped_video(record.path, error)
         record = replace(record, kind=why.kind, reason=why.reason)
         return IndexedVideo(record, np.zeros((0, 0), np.float32), np.zeros((0, 2)))
     return IndexedVideo(replace(record, moments=len(vectors)), vectors, seconds)

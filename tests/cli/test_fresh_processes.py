@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -58,3 +60,17 @@ def test_every_verb_that_reads_in_threads(folder, tmp_path, trial):
     ):
         done = fresh(tmp_path / f"cache {arguments[0]}", *arguments)
         assert done.returncode == cli.DONE, f"{arguments[0]}: {done.stderr}"
+
+
+def test_an_interrupt_ends_a_folder_that_is_read_ahead(folder, tmp_path):
+    model = tiny.save_tiny(tmp_path / "model")
+    files = [str(file) for file in sorted(folder.rglob("*.mp4"))] * 30
+    command = [sys.executable, "-c", COMMAND, "classify", *files, "--model", str(model), "--device", "cpu", "--jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, errors
+    assert json.loads(first)["predictions"]
+    assert len(rest.splitlines()) < len(files) / 2
+    assert "Traceback" not in errors

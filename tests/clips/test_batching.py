@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import threading
+import time
 import weakref
 
 import numpy as np
 import pytest
 import torch
 
-from hf_video.clips.batching import run_videos
+from hf_video.clips.batching import PART_BYTES, PARTS_AHEAD, read_each, run_videos
 from hf_video.clips.read import ClipInputs, SeenWindows, WindowSample
+from hf_video.errors import NotAVideoError, VideoOptionError
 
 
 def events(windows: int, views: int, broken: int | None = None):
@@ -52,3 +56,144 @@ def test_batches_across_videos():
         [0.5, 10.5, 20.5, 30.5, 40.5],
         [0],
     ]
+
+
+# --- reading ahead ---------------------------------------------------------------------------------------------------
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("hf_video-reader")]
+
+
+def test_the_next_video_is_read_while_the_model_has_this_one():
+    read = {number: threading.Event() for number in range(4)}
+
+    def reading(number):
+        yield from events(1, 1)
+        read[number].set()
+
+    def forward(rows):
+        number = forwards.pop(0)
+        assert read[min(number + 1, 3)].wait(20)  # for ever, where reading waits for the model
+        return rows["x"] + number
+
+    forwards = list(range(4))
+    results = list(run_videos(read_each(range(4), reading, None), forward, batch_size=None))
+    assert [result.vectors().item() for result in results] == [0, 1, 2, 3]
+    assert not readers()
+
+
+def test_reading_ahead_is_bounded_and_of_one_thread():
+    begun = []
+
+    def videos():
+        for number in itertools.count():
+            begun.append(threading.current_thread())
+            yield number
+
+    results = run_videos(
+        read_each(videos(), lambda number: events(2, 1), None), lambda rows: rows["x"], batch_size=None
+    )
+    for number in range(5):
+        next(results)
+        time.sleep(0.01)
+        assert len(begun) <= number + 1 + PARTS_AHEAD
+    assert len(set(begun)) == 1
+    assert begun[0] is not threading.current_thread()
+    results.close()
+    assert not begun[0].is_alive()
+
+
+def test_a_long_video_is_not_read_as_a_whole():
+    taken = []
+
+    def reading(_):
+        yield SeenWindows([WindowSample((n, n + 1), None) for n in range(20)], np.array([[0, 0], [20, 20]]))
+        for window in range(20):
+            taken.append(window)
+            yield ClipInputs(window, {"x": torch.zeros(1, PART_BYTES // 4 + 1)})
+
+    def forward(rows):
+        time.sleep(0.01)
+        ahead.append(len(taken) - len(ahead))
+        return rows["x"][:, :1]
+
+    ahead = []
+    (result,) = run_videos(read_each([0], reading, None), forward, batch_size=1)
+    assert len(result.seen) == 20
+    assert max(ahead) <= 1 + PARTS_AHEAD
+
+
+def test_without_workers_nothing_is_read_ahead():
+    begun = []
+
+    def reading(number):
+        begun.append(threading.current_thread())
+        yield from events(1, 1)
+
+    results = run_videos(read_each(range(3), reading, 0), lambda rows: rows["x"], batch_size=None)
+    next(results)
+    assert begun == [threading.current_thread()]
+
+
+@pytest.mark.parametrize("num_workers", [None, 0, 2])
+def test_a_fault_is_that_of_its_video(num_workers):
+    found = list(run_videos(read_each(range(4), _third_is_bad, num_workers), lambda rows: rows["x"], batch_size=2))
+    assert [result.error is None for result in found] == [True, True, False, True]
+    assert [result.vectors().item() for result in found if result.error is None] == [0, 0, 0]
+
+
+def _third_is_bad(number):
+    if number == 2:
+        yield NotAVideoError("no video")
+    else:
+        yield from events(1, 1)
+
+
+@pytest.mark.parametrize("num_workers", [None, 0])
+def test_what_a_user_does_not_take_of_a_video_is_not_the_next_ones(num_workers):
+    videos = read_each([[1, 2], [3, 4]], iter, num_workers)
+    assert [next(iter(video)) for video in videos] == [1, 3]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, VideoOptionError("no option"), ValueError("a fault")])
+@pytest.mark.parametrize("place", ["model", "reading", "stream"])
+def test_an_error_ends_the_thread_while_its_traceback_is_kept(place, error):
+    def raising(*_):
+        raise error
+
+    def reading(number):
+        if place == "reading" and number == 2:
+            raising()
+        yield from events(1, 1)
+
+    def stream():
+        yield from range(2)
+        if place == "stream":
+            raising()
+        yield from range(2, 100)
+
+    results = run_videos(
+        read_each(stream(), reading, None), raising if place == "model" else lambda rows: rows["x"], batch_size=None
+    )
+    with pytest.raises(error if isinstance(error, type) else type(error)) as caught:
+        list(results)
+    assert not readers()
+    assert caught.tb is not None
+
+
+def test_a_reader_has_one_thread_of_torch_and_the_model_keeps_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = []
+
+        def reading(_):
+            seen.append(torch.get_num_threads())
+            yield from events(1, 1)
+
+        list(run_videos(read_each(range(3), reading, None), lambda rows: rows["x"], batch_size=None))
+        assert seen == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -30,7 +30,9 @@ def add_arguments(parser: Parser) -> None:
     add("--views")
     add("--shard-size", type=positive_int, default=512, metavar="N", help="videos of a shard (default 512)")
     add("--processes")
-    add("--num-workers", help="processes that decode for each of them (default 0: itself)")
+    add(
+        "--num-workers", help="processes that read ahead for each of them (default: a thread; 0: nothing is read ahead)"
+    )
     add("--batch-size", default=8)
     add("--device")
     add("--quiet")

@@ -42,7 +42,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, fraction, non_negative_float, positive_int
@@ -89,13 +89,13 @@ def add_arguments(parser: Parser) -> None:
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 
-def add_run_arguments(parser: Parser) -> None:
-    """Adds the options that every evaluation has, whatever its data."""
+def add_run_arguments(parser: Parser, num_workers: dict[str, Any] | None = None) -> None:
+    """Adds the options that every evaluation has, whatever its data, with these settings of --num-workers."""
     add = parser.add_option
     add("--output", help="folder for the report, tables, pictures and kept predictions")
     add("--revision")
     add("--batch-size")
-    add("--num-workers")
+    add("--num-workers", **(num_workers or {}))
     add("--device")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
     add("--on-error", choices=("raise", "repeat"), default="raise",

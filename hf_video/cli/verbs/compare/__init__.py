@@ -40,7 +40,8 @@ def add_arguments(parser: Parser) -> None:
     add("--split", default="test", help="train, validation, test (default), or all")
     add("--test-size", type=fraction, metavar="FRACTION", help="kept for the test, of unsplit data")
     add("--group-pattern", help="clips of one recording stay on one side (default: as the models were trained)")
-    add_run_arguments(parser)
+    reading = {"default": 0, "help": "processes that read ahead (default 0: none, so that speeds are the models' own)"}
+    add_run_arguments(parser, reading)
     add("--json", action="store_true", help="the comparison as JSON on stdout")
 
 
