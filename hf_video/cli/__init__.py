@@ -1,7 +1,8 @@
 """The command `hf-video`: one file per verb, imported when its verb is used, so that help answers at once.
 
 Exit codes: 0 success; 1 some of the files failed (each is named on stderr); 2 wrong usage, or a model, checkpoint or
-option that doesn't work; 3 a bug in this package; 130 interrupted; 141 the reader of our output closed it.
+option that doesn't work; 3 a bug in this package; 4 `classify` found labels of interest, 5 it did and some of the files
+failed; 130 interrupted; 141 the reader of our output closed it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hf_video.cli.arguments import Parser
 from hf_video.cli.error_messages import error_message
 from hf_video.errors import HFVideoError
 
-DONE, SOME_FAILED, WRONG, BUG, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
+DONE, SOME_FAILED, WRONG, BUG, FOUND, FOUND_AND_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 4, 5, 130, 141
 
 VERBS = {
     "annotate": "draw labels onto a video, with its sound",
@@ -138,7 +139,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hf-video",
         description="Video models from the command line.",
-        epilog="exit codes: 0 success, 1 some files failed, 2 wrong usage or model, 3 a bug, 130 interrupted",
+        epilog="exit codes: 0 success, 1 some files failed, 2 wrong usage or model, 3 a bug, "
+        "4 labels of interest were found (5: and some files failed), 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"hf-video {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_video.pipelines.video_classification import Predictions
+
+
+NONE = "none"  # in place of the labels of a video of which nothing passes the threshold
 
 
 def error_line(file: str, message: str) -> str:
@@ -34,28 +38,38 @@ def _json_clip(seconds: tuple[float, float], predictions: Predictions) -> dict[s
     return {"seconds": list(seconds), "predictions": list(predictions), **more}
 
 
-def format_result(file: str, result: Predictions | list[dict[str, Any]]) -> str:
-    """A pipeline's result as text: a line for the file and one per label, or with windows one line per window."""
-    from hf_video.pipelines.video_classification import Predictions
-
-    if isinstance(result, Predictions):
-        lines = [f"{file}  ({_span(result.seconds)}){_damage(result)}"]
-        return "\n".join(lines + [f"  {_score(p['score']):>7}  {p['label']}" for p in result])
-    lines = [file]
-    for window in result:
-        labels = ", ".join(f"{p['label']} {_score(p['score'])}" for p in window["predictions"])
-        lines.append(f"  {_span(window['seconds'])}  {labels}{_damage(window['predictions'])}")
+def format_result(result: dict[str, Any]) -> str:
+    """What `json_result` made of one file as text: a line for the file and one per label, or with windows one line per
+    window; `NONE` where no label passes the threshold."""
+    if "windows" not in result:
+        lines = [f"{result['file']}  ({_span(result['seconds'])}){_damage(result)}"]
+        return "\n".join(lines + [f"  {_score(p)}  {p['label']}{_interest(p)}" for p in _shown(result)])
+    lines = [result["file"]]
+    for window in result["windows"]:
+        labels = ", ".join(f"{p['label']} {_score(p).strip()}".rstrip() + _interest(p) for p in _shown(window))
+        lines.append(f"  {_span(window['seconds'])}  {labels}{_damage(window)}")
     return "\n".join(lines)
 
 
-def _span(seconds: tuple[float, float]) -> str:
+def _shown(window: dict[str, Any]) -> list[dict[str, Any]]:
+    return window["predictions"] or [{"label": NONE}]
+
+
+def _span(seconds: Sequence[float]) -> str:
     return f"{seconds[0]:.2f}-{seconds[1]:.2f} s"
 
 
-def _score(score: float) -> str:
-    return f"{score:.1%}" if 0 <= score <= 1 else f"{score:.4g}"
+def _score(prediction: dict[str, Any]) -> str:
+    score = prediction.get("score")
+    if score is None:
+        return " " * 7
+    return f"{score:.1%}".rjust(7) if 0 <= score <= 1 else f"{score:.4g}".rjust(7)
 
 
-def _damage(predictions: Predictions) -> str:
-    count = len(predictions.repeated)
+def _interest(prediction: dict[str, Any]) -> str:
+    return " (of interest)" if prediction.get("of_interest") else ""
+
+
+def _damage(window: dict[str, Any]) -> str:
+    count = len(window.get("repeated_frames", ()))
     return f"  [{count} damaged frames replaced by neighbours]" if count else ""

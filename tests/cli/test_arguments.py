@@ -57,7 +57,7 @@ def test_what_verbs_share_is_taken_from_one_place():
         found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
         assert len(found) > 1, f"{name} is shared by nobody"
         for verb, action in found.items():
-            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS, *VIDEOS)):
+            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS, *VIDEOS, *TABLES)):
                 assert action.type is shared["type"], (verb, name)
 
 
@@ -173,6 +173,7 @@ def test_cuda_on_a_cpu_build(capsys, monkeypatch):
 
 FOLDERS = {
     "evaluate": "evaluate videos --model m --output {}",
+    "compare": "compare m n --data videos --output {}",
     "embed": "embed videos --model m --output {}",
     "probe": "probe videos --model m --output {}",
     "index": "index videos --model m --output {}",
@@ -190,6 +191,7 @@ EVENTS = {
     "detect": "detect a.mp4 --model m --output {}",
 }
 VIDEOS = {"annotate": "annotate a.mp4 --model m --output {}"}
+TABLES = {"classify": "classify a.mp4 --model m --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
 
@@ -202,6 +204,7 @@ def test_no_output_is_left_out():
         *FILES,
         *EVENTS,
         *VIDEOS,
+        *TABLES,
     }
 
 
@@ -225,9 +228,14 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_
     assert [one.name for one in tmp_path.iterdir()] == ["a file"]
 
 
-@pytest.mark.parametrize("verb", [*FILES, *EVENTS, *VIDEOS])
+@pytest.mark.parametrize("verb", [*FILES, *EVENTS, *VIDEOS, *TABLES])
 def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
-    kinds = {".png": (FILES, ".jpg or .jpeg"), ".csv": (EVENTS, ".vtt or .srt"), ".mp4": (VIDEOS, ".ts or .gif")}
+    kinds = {
+        ".png": (FILES, ".jpg or .jpeg"),
+        ".csv": (EVENTS, ".vtt or .srt"),
+        ".mp4": (VIDEOS, ".ts or .gif"),
+        ".parquet": (TABLES, ".json or .parquet"),
+    }
     end, ends = next((end, ends) for end, (verbs, ends) in kinds.items() if verb in verbs)
     (tmp_path / f"folder{end}").mkdir()
     (tmp_path / "file").write_text("kept")
@@ -241,7 +249,7 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_pa
     }
     for name, reason in cases.items():
         output = str(tmp_path / name) if name else ""
-        code = cli.main([word.format(output) for word in (FILES | EVENTS | VIDEOS)[verb].split()])
+        code = cli.main([word.format(output) for word in (FILES | EVENTS | VIDEOS | TABLES)[verb].split()])
         err = capsys.readouterr().err
         assert code == cli.WRONG
         assert reason in err

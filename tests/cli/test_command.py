@@ -148,7 +148,9 @@ def test_push_says_what_is_missing(library):
 
 
 def test_no_verb_is_left_out():
-    assert {*CALLS, *WITHOUT_MODEL, "ask", "caption", "export", "federated", "pretrain", "push"} == set(VERBS)
+    assert {*CALLS, *WITHOUT_MODEL, "ask", "caption", "compare", "export", "federated", "pretrain", "push"} == set(
+        VERBS
+    )
 
 
 @pytest.mark.slow
