@@ -52,6 +52,7 @@ LAZY = {
     "onnxscript",
     "openvino",
     "nncf",
+    "umap",
 }
 # Flower's own classes, which nothing imports but what runs them.
 OF_FLOWER = {ROOT / "federated" / "apps.py", ROOT / "federated" / "messages" / "local_grid.py"}

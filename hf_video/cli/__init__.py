@@ -36,8 +36,10 @@ VERBS = {
     "convert": "turn the authors' checkpoint into a folder that from_pretrained loads",
     "detect": "find events in videos, with a detector or any classifier",
     "export": "turn a model into a folder that OpenVINO, ONNX Runtime or torch.export computes",
+    "explain": "what a model saw of a video, and what its answer rests on",
     "evaluate": "top-1, top-5, per class and calibration on labelled videos",
     "info": "versions and backends, or what is known of video files",
+    "map": "a map of embeddings as one HTML file, with pictures of the videos",
     "models": "the published models: parameters, GFLOPs, input, accuracy",
     "push": "put a trained model on the Hub, with its card",
     "preview": "a picture of what augmentation does to your videos",
@@ -54,7 +56,7 @@ VERBS = {
 
 
 # Verbs that load no model and needn't wait for transformers; for all others every model is registered first.
-WITHOUT_MODEL = {"check", "federated", "info", "preview", "push"}
+WITHOUT_MODEL = {"check", "federated", "info", "map", "preview", "push"}
 
 
 class CommandError(HFVideoError):

@@ -1,3 +1,12 @@
+from .embedding_map import EmbeddingMap as EmbeddingMap
+from .embedding_map import embedding_map as embedding_map
 from .labels import annotate_video as annotate_video
 from .overlay import DrawnVideo as DrawnVideo
 from .overlay import draw_on_video as draw_on_video
+from .relevance import attention_rollout as attention_rollout
+from .relevance import grad_cam as grad_cam
+from .seen import SeenView as SeenView
+from .seen import explain_video as explain_video
+from .seen import relevance_strip as relevance_strip
+from .seen import views_sheet as views_sheet
+from .seen import write_relevance_video as write_relevance_video

@@ -57,7 +57,7 @@ def test_what_verbs_share_is_taken_from_one_place():
         found = {verb: a for verb in VERBS for a in actions(verb) if a.option_strings[0] == name}
         assert len(found) > 1, f"{name} is shared by nobody"
         for verb, action in found.items():
-            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS, *VIDEOS, *TABLES)):
+            if "type" in shared and not (name == "--output" and verb in ("preview", *EVENTS, *VIDEOS, *TABLES, *PAGES)):
                 assert action.type is shared["type"], (verb, name)
 
 
@@ -190,7 +190,11 @@ EVENTS = {
     "caption": "caption a.mp4 --model m --output {}",
     "detect": "detect a.mp4 --model m --output {}",
 }
-VIDEOS = {"annotate": "annotate a.mp4 --model m --output {}"}
+VIDEOS = {
+    "annotate": "annotate a.mp4 --model m --output {}",
+    "explain": "explain a.mp4 --model m --output {}",
+}
+PAGES = {"map": "map features --output {}"}
 TABLES = {"classify": "classify a.mp4 --model m --output {}"}
 FILES = {"preview": "preview videos --output {}", "search": "search library.index text --sheet {}"}
 
@@ -205,6 +209,7 @@ def test_no_output_is_left_out():
         *EVENTS,
         *VIDEOS,
         *TABLES,
+        *PAGES,
     }
 
 
@@ -228,13 +233,14 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_
     assert [one.name for one in tmp_path.iterdir()] == ["a file"]
 
 
-@pytest.mark.parametrize("verb", [*FILES, *EVENTS, *VIDEOS, *TABLES])
+@pytest.mark.parametrize("verb", [*FILES, *EVENTS, *VIDEOS, *TABLES, *PAGES])
 def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_path, verb):
     kinds = {
         ".png": (FILES, ".jpg or .jpeg"),
         ".csv": (EVENTS, ".vtt or .srt"),
         ".mp4": (VIDEOS, ".ts or .gif"),
         ".parquet": (TABLES, ".json or .parquet"),
+        ".html": (PAGES, ".htm"),
     }
     end, ends = next((end, ends) for end, (verbs, ends) in kinds.items() if verb in verbs)
     (tmp_path / f"folder{end}").mkdir()
@@ -243,13 +249,13 @@ def test_files_that_cannot_be_written_are_refused_before_the_work(capsys, tmp_pa
         f"folder{end}": "is a folder, and a file is needed",
         f"none/sheet{end}": "There is no folder",
         f"file/sheet{end}": "it is a file",
-        "sheet.txt": f", {ends}",
+        "sheet.txt": ends,
         "sheet": "must end in",
         "": "the name is empty",
     }
     for name, reason in cases.items():
         output = str(tmp_path / name) if name else ""
-        code = cli.main([word.format(output) for word in (FILES | EVENTS | VIDEOS | TABLES)[verb].split()])
+        code = cli.main([word.format(output) for word in (FILES | EVENTS | VIDEOS | TABLES | PAGES)[verb].split()])
         err = capsys.readouterr().err
         assert code == cli.WRONG
         assert reason in err

@@ -30,6 +30,7 @@ SHORT = "--set training.max_steps=2 --set training.warmup_steps=0 --set training
 CALLS = {
     "annotate": "annotate {clip} --model {model} --output {out}.mp4",
     "classify": "classify {clip} --model {model}",
+    "explain": "explain {clip} --model {model} --output {out}.png",
     "detect": "detect {clip} --model {model} --output {out}.json",
     "anomalies": "anomalies {data} {clip} --model {model} --detector {out} --output {out}.csv",
     "count": "count {clip} --model {model}",
@@ -148,9 +149,18 @@ def test_push_says_what_is_missing(library):
 
 
 def test_no_verb_is_left_out():
-    assert {*CALLS, *WITHOUT_MODEL, "ask", "caption", "compare", "export", "federated", "pretrain", "push"} == set(
-        VERBS
-    )
+    assert {
+        *CALLS,
+        *WITHOUT_MODEL,
+        "ask",
+        "caption",
+        "compare",
+        "export",
+        "federated",
+        "map",
+        "pretrain",
+        "push",
+    } == set(VERBS)
 
 
 @pytest.mark.slow
