@@ -223,7 +223,7 @@ class Evaluation:
         self.reading = self.protocol.request(model.config, processor, on_error=on_error, backend=backend)
         self.labels = [str(model.config.id2label[i]) for i in sorted(model.config.id2label)]
         self.classes = match_labels(rows.labels, dict(enumerate(self.labels)))
-        self.rows = {name: row for name, row in zip(_unique_names(rows), rows, strict=True) if row.label is not None}
+        self.rows = {name: row for name, row in zip(unique_names(rows), rows, strict=True) if row.label is not None}
         self.skipped = [entry for entry in rows.skipped if not entry.used]
         self.skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
         self.scores: dict[str, np.ndarray] = {}
@@ -327,7 +327,7 @@ def clip_scores(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torc
     return clip_logits(model, model(**inputs))
 
 
-def _unique_names(rows: Iterable[VideoRow]) -> list[str]:
+def unique_names(rows: Iterable[VideoRow]) -> list[str]:
     """The rows' names, a second one of the same name with its number behind it."""
     seen: Counter[str] = Counter()
     names = []

@@ -1,6 +1,7 @@
 from .embedding_map import EmbeddingMap as EmbeddingMap
 from .embedding_map import embedding_map as embedding_map
 from .labels import annotate_video as annotate_video
+from .mistakes import worst_mistakes as worst_mistakes
 from .overlay import DrawnVideo as DrawnVideo
 from .overlay import draw_on_video as draw_on_video
 from .relevance import attention_rollout as attention_rollout

@@ -190,7 +190,7 @@ def views_sheet(views: Sequence[SeenView], *, frames_per_view: int = 6) -> Image
 
     Args:
         views: From `explain_video`.
-        frames_per_view: Pictures of each.
+        frames_per_view: Most pictures of each.
 
     Returns:
         A contact sheet, three views side by side.
@@ -203,7 +203,8 @@ def views_sheet(views: Sequence[SeenView], *, frames_per_view: int = 6) -> Image
         for one in views
     ]
     columns = 3 if len(views) % 3 == 0 else min(len(views), 2) or 1
-    return contact_sheet(cells, columns=columns, frames_per_clip=frames_per_view, cell=_CELL * 3 // 4)
+    shown = min([frames_per_view, *(len(one.frames) for one in views)])
+    return contact_sheet(cells, columns=columns, frames_per_clip=shown, cell=_CELL * 3 // 4)
 
 
 def relevance_strip(views: Sequence[SeenView]) -> Image.Image:

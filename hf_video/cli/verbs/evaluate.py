@@ -271,5 +271,12 @@ def evaluate_rows(rows: VideoRows, options: argparse.Namespace) -> Report | Mult
         progress=not options.quiet,
     )
     if options.output:
-        print(f"hf-video: report in {report.save(options.output)}", file=sys.stderr)
+        from hf_video.evaluation.report import Report
+        from hf_video.visual import worst_mistakes
+
+        folder = report.save(options.output)
+        if isinstance(report, Report):
+            processor = pipe.image_processor or pipe.video_processor
+            worst_mistakes(report, rows, folder / "mistakes.png", config=pipe.model.config, processor=processor)
+        print(f"hf-video: report in {folder}", file=sys.stderr)
     return report
