@@ -133,7 +133,7 @@ def _places(vectors: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, st
     share = None
     if umap is not None and len(vectors) > 3:
         neighbours = min(15, len(vectors) - 1)
-        places = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed).fit_transform(vectors)
+        places = umap.UMAP(n_neighbors=neighbours, metric="cosine", n_jobs=1, random_state=seed).fit_transform(vectors)
     else:
         umap, centred = None, vectors - vectors.mean(0)
         left, sizes, _ = np.linalg.svd(centred, full_matrices=False)

@@ -45,7 +45,7 @@ def worst_mistakes(
         count: Most mistakes on the sheet.
 
     Returns:
-        The path; None where there is no mistake that can be drawn. Each cell shows at most six frames of the middle clip
+        The path; None where there is no mistake to draw. Each cell shows at most six frames of the middle clip
         and crop of the protocol as they went in, what the model said and how sure it was, the label and the name.
 
     Raises:
