@@ -41,7 +41,6 @@ LAZY = {
     "evaluate",
     "cv2",
     "faiss",
-    "gradio",
     "torchcodec",
     "flwr",
     "opacus",

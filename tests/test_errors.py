@@ -138,7 +138,7 @@ def test_our_errors_are_no_bugs(kind):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "--batch-size"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "--num-workers"),
-        (ModuleNotFoundError("No module named 'gradio'", name="gradio"), 'pip install "hf_video[demo]"'),
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), 'pip install "hf_video[retrieval]"'),
         (ImportError("the Trainer requires `accelerate>=1.1.0`"), 'pip install "hf_video[train]"'),
     ],
 )

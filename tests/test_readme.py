@@ -36,7 +36,7 @@ PAGES = (
 
 def code_blocks():
     for page in PAGES:
-        for number, code in enumerate(code for language, code in blocks(page) if language == "python"):
+        for number, code in enumerate(one.code for one in blocks(page) if one.language == "python"):
             flow = "TwoStreamImageProcessor" in code and find_spec("cv2") is None
             skip = pytest.mark.skipif(flow, reason="OpenCV is an extra: pip install hf_video[flow]")
             yield pytest.param(code, id=f"{page}-{number}", marks=skip)

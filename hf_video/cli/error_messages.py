@@ -11,7 +11,7 @@ from hf_video.errors import HFVideoError
 EXTRAS = {
     **dict.fromkeys(("accelerate", "datasets", "evaluate", "matplotlib", "yaml", "tensorboard"), "train"),
     **dict.fromkeys(("faiss", "pyarrow"), "retrieval"),
-    **{"cv2": "flow", "ray": "ray", "gradio": "demo", "torchcodec": "torchcodec"},
+    **{"cv2": "flow", "ray": "ray", "torchcodec": "torchcodec"},
     **{"openvino": "openvino", **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")},
 }
 NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|not enough memory", re.IGNORECASE)

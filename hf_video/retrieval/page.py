@@ -1,138 +1,254 @@
-"""A page to search an index with, made of Gradio."""
+"""A page to search an index with: `page.html`, and the small server behind it, of Python's own library.
+
+    GET  /                                       the page
+    POST /search?kind=text&page=0&threshold=0.2  body: a sentence, or the bytes of a video or an image -> JSON
+    GET  /picture?video=3&at=4.5                 a frame of a video, JPEG
+    GET  /clip?video=3&start=4&end=6             a moment as a video that any browser plays
+
+Videos are named by their number in the index: no path comes from outside.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import io
+import json
+import math
 import os
+import re
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
-from hf_video.errors import BackendError, HFVideoError, VideoError, VideoIndexError, pluralize
+from hf_video.errors import HFVideoError, VideoError, VideoIndexError, VideoOptionError, pluralize
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
+from hf_video.video.reader import VideoReader
 
-if TYPE_CHECKING:
-    from gradio import Blocks, SelectData
-
-PAGE_SIZE = 12
-NAMES = {"text": "words", "video": "an example video", "image": "an example image"}
-# All pictures of a page at their full height; on a telephone two side by side, and nothing wider than its screen.
-STYLE = """
-.grid-wrap { max-height: none !important; overflow-y: visible !important; }
-@media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; max-width: 100vw !important; overflow-x: hidden; }
-  .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
-}
-"""
+VIDEOS_OF_A_PAGE = 8
+MOST_MOMENTS = 1000  # that are looked at for one search
+MOST_BYTES = 512 * 2**20  # of an example
+LOCAL = ("127.0.0.1", "localhost")
 
 
 def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Shows the page until it is interrupted. Raises BackendError without Gradio, VideoIndexError for an empty index or
-    a port that is taken."""
-    gradio = _gradio()
+    """Shows the page until it is interrupted.
+
+    Args:
+        index: What is searched.
+        host: The address to listen on. With a local one, only pages of this machine's own names are answered.
+        port: 0 takes a free one.
+
+    Raises:
+        VideoIndexError: The index is empty, or the address can't be listened on.
+    """
     if not len(index):
         raise VideoIndexError("The index is empty: update it with a folder of videos first.")
     index.encoder.prepare()  # now, and not while the first person waits
     with tempfile.TemporaryDirectory(prefix="hf-video-serve-") as folder:
         try:
-            page(index, folder).launch(server_name=host, server_port=port, allowed_paths=[folder], quiet=True)
-        except OSError as error:
+            server = SearchServer(index, (host, port), Path(folder))
+        except (OSError, OverflowError) as error:
             raise VideoIndexError(f"The page can't be served at {host}:{port}: {error}") from error
-        finally:
-            gradio.close_all()
+        with server:
+            print(f"Search page: http://{host}:{server.server_address[1]} (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
 
 
-def page(index: VideoIndex, folder: str) -> Blocks:
-    """Builds the page; clips that are played are written to `folder`."""
-    gradio = _gradio()
-    reads_text = index.encoder.reads_text
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(file.path)) for file in index.files])
+class SearchServer(ThreadingHTTPServer):
+    """Answers for one index; clips that were played lie in `folder`."""
 
-    def find(text: str, example: str | None, image: str | None, number: int) -> tuple[Any, ...]:
-        """Page `number`, from 0 on: pictures, moments, message, no video, the number, and which buttons work."""
-        given = {"text": (text or "").strip(), "video": example, "image": image}
-        query = {name: value for name, value in given.items() if value}
-        if not query:
-            return _answer([], "Type what is to be seen, or give an example.", number, False)
-        if len(query) > 1:
-            named = " and ".join(NAMES[name] for name in query)
-            return _answer([], f"There are {named}: leave one of them, and clear the others.", number, False)
-        try:
-            moments = index.search(**query, top_k=PAGE_SIZE, offset=number * PAGE_SIZE)
-            more = len(moments) == PAGE_SIZE and bool(
-                index.search(**query, top_k=PAGE_SIZE, offset=(number + 1) * PAGE_SIZE)
-            )
-        except HFVideoError as error:
-            return _answer([], f"**That didn't work:** {error}", number, False)
-        if not moments:
-            return _answer([], "Nothing was found.", number, False)
-        first = number * PAGE_SIZE + 1
-        message = f"{first} to {first + len(moments) - 1}, the nearest first. Choose one to play it."
-        return _answer(moments, message, number, more)
+    daemon_threads = True
 
-    def _answer(moments: list[Moment], message: str, number: int, more: bool) -> tuple[Any, ...]:
-        pictures = []
+    def __init__(self, index: VideoIndex, address: tuple[str, int], folder: Path):
+        self.index = index
+        self.folder = folder
+        self.is_local = address[0] in LOCAL
+        self.files = [file.path for file in index.files]
+        self.number = {path: number for number, path in enumerate(self.files)}
+        self.root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.files])
+        self.searching = threading.Lock()  # one at a time: a model may be shared by no two threads
+        self.duration = functools.lru_cache(maxsize=4096)(self._duration)
+        super().__init__(address, _Handler)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of the index."""
+        size = f"{pluralize(len(self.index), 'moment')} of {pluralize(len(self.files), 'video')}"
+        return {"size": size, "readsText": self.index.encoder.reads_text}
+
+    def search(self, kind: str, query: str | bytes, page: int, threshold: float | None) -> dict[str, Any]:
+        """The videos of one page, the best first, each with its moments in order of time."""
+        given: Any = _image(query) if isinstance(query, bytes) and kind == "image" else query
+        with self.searching:
+            moments = self.index.search(**{kind: given}, top_k=MOST_MOMENTS, threshold=threshold)
+        videos: dict[str, list[Moment]] = {}
         for moment in moments:
-            picture = Image.new("RGB", (320, 180), (128, 128, 128))
-            with contextlib.suppress(VideoError):
-                picture = Image.fromarray(moment_frames(moment, count=1, shortest_edge=180)[0])
-            seconds = f"{moment.start:.0f}-{moment.end:.0f} s"
-            pictures.append((picture, f"{moment.score:.2f}  {seconds}  {os.path.basename(moment.path)}"))
-        buttons = gradio.update(interactive=number > 0), gradio.update(interactive=more)
-        return pictures, moments, message, None, number, *buttons
+            videos.setdefault(moment.path, []).append(moment)
+        first = page * VIDEOS_OF_A_PAGE
+        shown = list(videos.items())[first : first + VIDEOS_OF_A_PAGE]
+        return {
+            "first": first + 1,
+            "videos": [self._entry(path, found) for path, found in shown],
+            "total": len(videos),
+            "capped": len(moments) == MOST_MOMENTS,
+        }
 
-    def play(moments: list[Moment], event: SelectData) -> tuple[str | None, str]:
-        moment = moments[event.index]
-        path = Path(folder) / f"{abs(hash(moment)):x}.mp4"
+    def _entry(self, path: str, moments: list[Moment]) -> dict[str, Any]:
+        begin, end = self.duration(path) or (0.0, max(one.end for one in moments))
+        return {
+            "video": self.number[path],
+            "name": os.path.relpath(path, self.root).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "begin": begin,
+            "end": end,
+            "gone": self.duration(path) is None,
+            "moments": [
+                {"start": one.start, "end": one.end, "score": round(one.score, 4)}
+                for one in sorted(moments, key=lambda one: one.start)
+            ],
+        }
+
+    @staticmethod
+    def _duration(path: str) -> tuple[float, float] | None:
         try:
-            if not path.exists():
-                write_moment(moment, path)
-        except (HFVideoError, OSError) as error:
-            return None, f"**That didn't work:** {error}"
-        return str(path), f"{os.path.relpath(moment.path, root)}, {moment.start:.2f} to {moment.end:.2f} s"
+            with VideoReader(path) as reader:
+                return reader.metadata.begin, reader.end
+        except VideoError:
+            return None
 
-    play.__annotations__["event"] = gradio.SelectData  # by this Gradio knows to pass what was chosen
+    def picture(self, number: int, second: float) -> bytes:
+        """A frame as JPEG, 180 pixels high."""
+        moment = Moment(self.files[number], second, second, 0.0)
+        out = io.BytesIO()
+        Image.fromarray(moment_frames(moment, count=1, shortest_edge=180)[0]).save(out, "jpeg", quality=85)
+        return out.getvalue()
 
-    with gradio.Blocks(title="Video search") as blocks:
-        gradio.HTML(f"<style>{STYLE}</style>")
-        gradio.Markdown(f"## Video search\n{pluralize(len(index), 'moment')} of {pluralize(len(index.files), 'video')}")
-        found, number = gradio.State([]), gradio.State(0)
-        with gradio.Row():
-            text = gradio.Textbox(
-                label="What is to be seen?", placeholder="a person cleaning a pool", scale=4, visible=reads_text
+    def clip(self, number: int, start: float, end: float) -> bytes:
+        """A moment as MP4."""
+        moment = Moment(self.files[number], start, end, 0.0)
+        path = self.folder / f"{number}-{start:.3f}-{end:.3f}.mp4"
+        if not path.exists():
+            draft = path.with_suffix(f".{threading.get_ident()}.mp4")
+            write_moment(moment, draft)
+            draft.replace(path)
+        return path.read_bytes()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SearchServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def _get(self, path: str, asked: dict[str, str]) -> tuple[str, bytes]:
+        server = self.server
+        if path == "/":
+            text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+            return "text/html; charset=utf-8", text.replace("{{facts}}", _script_json(server.facts())).encode()
+        if path == "/picture":
+            return "image/jpeg", server.picture(self._video(asked), _number(asked, "at"))
+        if path == "/clip":
+            return "video/mp4", server.clip(self._video(asked), _number(asked, "start"), _number(asked, "end"))
+        raise LookupError(path)
+
+    def _post(self, path: str, asked: dict[str, str]) -> tuple[str, bytes]:
+        if path != "/search":
+            raise LookupError(path)
+        size = int(self.headers.get("Content-Length") or 0)
+        if not 0 < size <= MOST_BYTES:
+            self.close_connection = True  # what was sent is not read
+            raise VideoOptionError(
+                f"A query of {size / 2**20:,.0f} MiB came; it must have from 1 byte to {MOST_BYTES / 2**20:,.0f} MiB."
             )
-            button = gradio.Button("Search", variant="primary", scale=1, min_width=120)
-        with gradio.Accordion("Search by an example", open=not reads_text), gradio.Row():
-            example = gradio.Video(label="Video", sources=["upload"], height=200)
-            image = gradio.Image(label="Image", sources=["upload"], type="filepath", height=200)
-        status = gradio.Markdown()
-        with gradio.Row():
-            with gradio.Column(scale=3, min_width=280):
-                gallery = gradio.Gallery(
-                    label="Moments", columns=3, height="auto", allow_preview=False, object_fit="cover"
-                )
-                with gradio.Row():
-                    before = gradio.Button("Previous", interactive=False, min_width=100)
-                    after = gradio.Button("Next", interactive=False, min_width=100)
-            with gradio.Column(scale=2, min_width=280):
-                player = gradio.Video(label="The moment", autoplay=True, interactive=False)
-        asked = [text, example, image]
-        answers = [gallery, found, status, player, number, before, after]
-        for start in (button.click, text.submit):
-            start(lambda *query: find(*query, 0), asked, answers)
-        before.click(lambda *query: find(*query[:-1], max(query[-1] - 1, 0)), [*asked, number], answers)
-        after.click(lambda *query: find(*query[:-1], query[-1] + 1), [*asked, number], answers)
-        gallery.select(play, [found], [player, status])
-    return blocks
+        body = self.rfile.read(size)
+        kind = asked.get("kind", "")
+        if kind not in ("text", "video", "image"):
+            raise VideoOptionError(f"A search is by text, video or image; {kind!r} came.")
+        query = body.decode("utf-8", "replace").strip() if kind == "text" else body
+        threshold = _number(asked, "threshold") if asked.get("threshold") else None
+        found = self.server.search(kind, query, int(_number(asked, "page")), threshold)
+        return "application/json", json.dumps(found).encode()
+
+    def _video(self, asked: dict[str, str]) -> int:
+        number = _number(asked, "video")
+        if number not in range(len(self.server.files)):
+            raise LookupError(number)
+        return int(number)
+
+    def _answer(self, make: Any) -> None:
+        """Sends what `make` gives; what is wrong with a query or a file as a sentence, with its code."""
+        url = urlsplit(self.path)
+        asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        try:
+            if not self._is_own_host():
+                code, kind, body = 403, "text/plain; charset=utf-8", b"This page is for this machine only."
+            else:
+                code, (kind, body) = 200, make(url.path, asked)
+        except LookupError:
+            code, kind, body = 404, "text/plain; charset=utf-8", b"There is nothing here."
+        except (HFVideoError, OSError, ValueError) as error:
+            code, kind, body = 422, "text/plain; charset=utf-8", str(error).encode("utf-8", "replace")
+        self._send(code, kind, body)
+
+    def _is_own_host(self) -> bool:
+        """Whether a page that listens locally was asked by a local name: another site's name that leads here would let
+        that site read the answers."""
+        name = re.sub(r":\d+$", "", self.headers.get("Host", ""))
+        return not self.server.is_local or name in LOCAL
+
+    def _send(self, code: int, kind: str, body: bytes) -> None:
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        total, first = len(body), 0
+        if code == 200 and kind == "video/mp4" and part and int(part[1]) < total:  # some browsers play nothing else
+            first, last = int(part[1]), min(int(part[2] or total - 1), total - 1)
+            code, body = 206, body[first : last + 1]
+        try:
+            self.send_response(code)
+            if code == 206:
+                self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{total}")
+            for name, value in (
+                ("Content-Type", kind),
+                ("Content-Length", str(len(body))),
+                ("Accept-Ranges", "bytes"),
+                ("Cache-Control", "no-store" if kind.startswith(("text", "application")) else "max-age=3600"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:"),
+            ):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the reader has gone on
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing: who searched for what stays with them."""
 
 
-def _gradio() -> ModuleType:
+def _image(data: bytes) -> Image.Image:
     try:
-        import gradio
-    except ImportError as error:
-        raise BackendError('The page needs Gradio: pip install "hf_video[demo]".') from error
-    return gradio
+        return Image.open(io.BytesIO(data))
+    except OSError:
+        raise VideoOptionError("The example is no image that can be read.") from None
+
+
+def _number(asked: dict[str, str], name: str) -> float:
+    try:
+        number = float(asked.get(name, "0"))
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise VideoOptionError(f"{name}={asked.get(name)!r} must be a number.")
+    return number
+
+
+def _script_json(facts: dict[str, Any]) -> str:
+    """JSON that may stand in a script element."""
+    return json.dumps(facts).replace("<", "\\u003c")

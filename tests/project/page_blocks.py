@@ -1,12 +1,13 @@
 """The code of pages is run as it stands: where a page names a model on the Hub or a folder of videos, a tiny model or
-generated clips lie in the working folder under that name. Nothing is skipped; what is replaced is in this file.
+generated clips lie in the working folder under that name; what is replaced is in this file. A block that does not run
+has a comment before it that says why, `<!-- not run: … -->`, which readers don't see.
 
 - `python` blocks of a page run one after the other with the same variables.
 - `bash` blocks run line by line. `hf-video` is called in this process, other programs in processes of their own; of
   `pip install` it is only checked that the extras exist.
 - A verb that looks out for labels may end with the exit code that says that it found some.
 - A published size with random weights (`videomae:small`) is the tiny checkpoint.
-- Trainings are cut to `SHORT`; `hf-video serve` opens the index, and shows no page, as that needs Gradio.
+- Trainings are cut to `SHORT`; `hf-video serve` opens the index, and shows no page: it would not end.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from pipelines.tiny_generation import save_git, save_llava_onevision
 from tiny_text import tiny_clip_text, tiny_clip_vision, tiny_tokenizer
 from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -48,9 +52,24 @@ _STEPS = ("max_steps=2", "warmup_steps=0", "report_to=none", "use_cpu=true", "da
 SHORT = [word for step in _STEPS for word in ("--set", f"training.{step}")]
 
 
-def blocks(page: str | Path) -> Iterator[tuple[str, str]]:
-    """(language, code) of every fenced block of a page, in order."""
-    yield from re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
+class Block(NamedTuple):
+    """A fenced block: its language ("{code-cell}" and the like for directives), its code, and why it does not run."""
+
+    language: str
+    code: str
+    not_run: str
+
+    @property
+    def runs(self) -> bool:
+        return self.language in ("python", "bash") and not self.not_run
+
+
+def blocks(page: str | Path) -> Iterator[Block]:
+    """Every fenced block of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    pattern = r"^(?:<!-- not run: ([^>]*?) -->\n+)?```([^\s`]*)[^\n`]*\n(.*?)^```[ ]*$"
+    for reason, language, code in re.findall(pattern, text, re.S | re.M):
+        yield Block(language, code, reason)
 
 
 def run_page(page: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -62,12 +81,12 @@ def run_page(page: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(retrieval_page, "serve", lambda index, *, host, port: len(index))
     variables: dict = {"__name__": "__main__"}
     count = 0
-    for language, code in blocks(page):
-        if language == "python":
-            exec(compile(code, str(page), "exec"), variables)
-        elif language == "bash":
-            run_lines(code)
-        count += language in ("python", "bash")
+    for block in blocks(page):
+        if block.runs and block.language == "python":
+            exec(compile(block.code, str(page), "exec"), variables)
+        elif block.runs:
+            run_lines(block.code)
+        count += block.runs
     return count
 
 
@@ -85,6 +104,9 @@ def run_lines(code: str) -> None:
             assert all(re.search(rf"^{one} = \[", known, re.M) for group in extras for one in group.split(",")), line
         elif words[0] == "hf-video":
             run_verb(words[1:])
+        elif words[0] == "ffmpeg":
+            if shutil.which("ffmpeg"):
+                subprocess.run(words, check=True, capture_output=True)
         else:
             run_program(words)
 
@@ -126,7 +148,7 @@ def write_world(folder: Path) -> Path:
     """Everything that pages name: clips, folders of clips, and tiny models with random weights under their names."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    for name, frames in (("clip", 40), ("other", 40), ("long", 80)):
+    for name, frames in (("clip", 40), ("other", 40), ("long", 80), ("match", 40)):
         write_video(folder / f"{name}.mp4", rng.integers(0, 255, (frames, 48, 64, 3), dtype=np.uint8), fps=10)
     write_moving_glyphs(folder / "videos", 20)
     (folder / "labelled").symlink_to("videos")
@@ -146,6 +168,9 @@ def write_world(folder: Path) -> Path:
     for name in ("MCG-NJU/videomae-base", "my-encoder"):
         encoder.save_pretrained(folder / name)
         hf_video.VideoMAEImageProcessor(**SIZES, num_frames=4).save_pretrained(folder / name)
+    # SmolVLM's own processor needs torchvision; LLaVA-OneVision's stands in.
+    save_llava_onevision(folder / "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+    save_git(folder / "microsoft/git-base-msrvtt-qa")
     save_image_text(folder / "openai/clip-vit-base-patch32")
     for part in hf_video.video_clip(folder / "openai/clip-vit-base-patch32"):
         part.save_pretrained(folder / "my-clip")

@@ -1,9 +1,9 @@
-"""A web page on an index: type a sentence, see the moments, play them.
+"""A web page on an index: type a sentence or give an example, see the moments along each video, play them.
 
   hf-video serve library.index
   hf-video serve library.index --port 8080 --host 0.0.0.0
 
-Needs Gradio: pip install "hf_video[demo]". Only this machine can open the page unless --host says otherwise.
+Only this machine can open the page unless --host says otherwise; there are no passwords then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def add_arguments(parser: Parser) -> None:
     add("index", metavar="INDEX", help="folder of the index")
     add("--model", help="the model of the index, if it lies elsewhere by now")
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    add("--port", type=port, default=7860, help="default 7860")
+    add("--port", type=port, default=7860, help="default 7860; 0 takes a free one")
     add("--device")
 
 
