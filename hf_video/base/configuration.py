@@ -62,6 +62,11 @@ class VideoConfig(PreTrainedConfig):
     def _check_spelling(cls, names: Iterable[str]) -> None:
         fields = [f.name for f in dataclasses.fields(cls)]
         for name in names:
+            if name == "static_patches" and name not in fields:
+                raise ConfigError(
+                    f"{cls.__name__} has no static_patches: of our models VideoMAE alone can leave patches out. Leave "
+                    "it out."
+                )
             hint = did_you_mean(name, fields, cutoff=0.8)
             if name not in fields and hint:
                 raise ConfigError(f"{cls.__name__} has no field {name!r}.{hint}")

@@ -121,6 +121,9 @@ class VideoPreTrainedModel(SafeWeights, InitializesAllModules, PreTrainedModel):
     # a clip depend on all of it. A classifier with a number has `encode_states`, clips (B, T, C, H, W) to states
     # (B, T / frames_per_state, D), and `classify_states`, states to logits: a stream encodes each frame once.
     frames_per_state: int | None = None
+    # Whether states depend on what stands before: `encode_states` then takes a dict besides, in which layers keep what
+    # they need of it, and the frames of one call are neighbours.
+    keeps_past = False
 
     # Whether `config.image_mean` and `image_std` are those that the model was trained with.
     knows_statistics = False
@@ -273,7 +276,7 @@ class VideoClassifier:
         """`forward`; `options` are the encoder's."""
         outputs = self.base_model(pixel_values, return_dict=True, **self.encoder_options, **options)
         logits = self.classifier(self.clip_vector(outputs, pixel_values))
-        kinds = ("hidden_states", "attentions", "temporal_attentions")
+        kinds = ("hidden_states", "attentions", "temporal_attentions", "kept_tokens")
         return self.classifier_output(
             logits, labels, num_items_in_batch, return_dict, **{k: getattr(outputs, k) for k in kinds}
         )

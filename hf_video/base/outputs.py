@@ -23,7 +23,8 @@ class _OneVector(ModelOutput):
 class VideoFeatures(_OneVector):
     """What `get_video_features` gives, in transformers' names: `pooler_output` (B, D), also called `embedding`, one
     vector per clip, what the classifier sees; `last_hidden_state`, `hidden_states` and `attentions` of the forward;
-    and `feature_map` (B, T', H', W', D), the last hidden state on its grid, without class tokens."""
+    `feature_map` (B, T', H', W', D), the last hidden state on its grid, without class tokens; and `kept_tokens`, see
+    `VideoModelOutput`."""
 
     last_hidden_state: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
@@ -31,18 +32,21 @@ class VideoFeatures(_OneVector):
     attentions: tuple[torch.Tensor, ...] | None = None
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
     feature_map: torch.Tensor | None = None
+    kept_tokens: torch.Tensor | None = None
 
 
 @dataclass
 class VideoModelOutput(ModelOutput):
     """`last_hidden_state` (B, tokens, D); `hidden_states`: the embeddings and every block's output, each of that shape;
     `attentions`: each block's probabilities (rows, heads, queries, keys); `temporal_attentions`: those over time, where
-    a model attends over time and space apart."""
+    a model attends over time and space apart; `kept_tokens` (B, tokens) bool: which ones were encoded, where a model
+    leaves out static patches."""
 
     last_hidden_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
+    kept_tokens: torch.Tensor | None = None
 
     def features(self, pooler_output: torch.Tensor, feature_map: torch.Tensor) -> VideoFeatures:
         """These states as `VideoFeatures`, with the clips' vectors (B, D) and maps (B, T', H', W', D)."""
@@ -53,6 +57,7 @@ class VideoModelOutput(ModelOutput):
             attentions=self.attentions,
             temporal_attentions=self.temporal_attentions,
             feature_map=feature_map,
+            kept_tokens=self.kept_tokens,
         )
 
 
@@ -65,6 +70,7 @@ class VideoClassifierOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
+    kept_tokens: torch.Tensor | None = None
 
 
 @dataclass

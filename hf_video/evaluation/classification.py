@@ -41,6 +41,7 @@ from hf_video.errors import DataError, nearest
 from hf_video.evaluation.multi_label_report import MultiLabelReport
 from hf_video.evaluation.protocols import Protocol, find_protocol
 from hf_video.evaluation.report import Report
+from hf_video.features.digests import left_out
 from hf_video.features.extraction import ClipVectors, skipped_video
 from hf_video.pipelines.video_classification import thresholds_of
 
@@ -232,6 +233,7 @@ class Evaluation:
     def open_log(self) -> JsonLines:
         """The log in the output folder; what it knows of these videos counts as scored."""
         run = {"model": self.name, "protocol": self.protocol.to_dict(), "classes": len(self.labels)}
+        run |= left_out(self.model.config)
         if self.output is not None:
             run["weights"] = weights_checksum(self.model)
         log, known = open_predictions(self.output, run)

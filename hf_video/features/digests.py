@@ -59,6 +59,12 @@ def weights_digest(model: torch.nn.Module) -> str:
     return seen.hexdigest()
 
 
+def left_out(config: PreTrainedConfig) -> dict[str, float]:
+    """What tells models of the same weights apart: `static_threshold`, where a model leaves out static patches."""
+    drops = getattr(config, "static_patches", "keep") == "drop"
+    return {"static_threshold": config.static_threshold} if drops else {}
+
+
 def facts_digest(facts: object) -> str:
     """Computes 16 hex digits from what JSON can hold."""
     return hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

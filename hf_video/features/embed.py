@@ -25,7 +25,7 @@ import torch
 from hf_video.base.written_files import check_output_folder, file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
-from hf_video.features.digests import weights_digest
+from hf_video.features.digests import left_out, weights_digest
 from hf_video.features.extraction import extract_features
 from hf_video.features.processes import process_pool, run_prepared
 from hf_video.features.shards import (
@@ -205,9 +205,11 @@ class _Worker:
         """Returns all that a vector depends on, and how the videos are split into shards."""
         speed = ("batch_size", "num_workers", "device", "on_error")
         names = hashlib.sha256("\0".join(row.name for row in self.rows).encode()).hexdigest()[:16]
+        model = self.ready()[0]
         return {
             "model": getattr(self.load, "model", None),
-            "model_digest": weights_digest(self.ready()[0]),
+            "model_digest": weights_digest(model),
+            **left_out(model.config),
             "format": self.data_format,
             "shard_size": self.shard_size,
             "videos": len(self.rows),

@@ -33,6 +33,7 @@ from hf_video.cli.arguments import Parser, check_output, non_negative_int, posit
 from hf_video.cli.files import expand_paths
 from hf_video.cli.label_files import LABEL_FILES, Alerts, LabelFile
 from hf_video.cli.printing import error_line, format_result, json_result
+from hf_video.cli.static_patches import add_static_patches, patches_counted, static_fields
 from hf_video.errors import pluralize
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def add_arguments(parser: Parser) -> None:
     add("--num-workers")
     add("--device")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add_static_patches(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON array on stdout")
     form.add_argument("--jsonl", action="store_true", help="one JSON object a line, as results come in")
@@ -130,6 +132,7 @@ def run(options: argparse.Namespace) -> int:
             Alerts(options.labels_of_interest or "", labels, options.alert, append=options.resume)
         )
         table = stack.enter_context(_label_table(options, classify)) if options.output else None
+        stack.enter_context(patches_counted(classify.model))
         todo = [file for file in files if table is None or not table.done(file)]
         calls = {name: getattr(options, option) for name, option in PIPELINE_OPTIONS.items()}
         calls = {name: value for name, value in calls.items() if value is not None}
@@ -145,8 +148,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _label_table(options: argparse.Namespace, classify: VideoPipeline) -> LabelFile:
     from hf_video.evaluation.classification import weights_checksum
+    from hf_video.features.digests import left_out
 
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    settings = {name: getattr(options, name) for name in SETTINGS} | left_out(classify.model.config)
     settings["weights"] = weights_checksum(classify.model)
     return LabelFile(options.output, settings, resume=options.resume, overwrite=options.overwrite)
 
@@ -243,5 +247,6 @@ def load_pipeline(options: argparse.Namespace, task: str = "video-classification
             revision=options.revision,
             device=options.device,
             dtype=DTYPES[options.dtype],
+            model_kwargs=static_fields(options),
             **more,
         )

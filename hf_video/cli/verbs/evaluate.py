@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, fraction, non_negative_float, positive_int
+from hf_video.cli.static_patches import add_static_patches, patches_counted
 from hf_video.cli.verbs.classify import DTYPES, load_pipeline
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def add_run_arguments(parser: Parser, num_workers: dict[str, Any] | None = None)
     add("--num-workers", **(num_workers or {}))
     add("--device")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add_static_patches(parser)
     add("--on-error", choices=("raise", "repeat"), default="raise",
         help="videos with damaged frames: skip them, or repeat the nearest good neighbour")  # fmt: skip
     add("--backend", default="auto")
@@ -258,18 +260,19 @@ def evaluate_rows(rows: VideoRows, options: argparse.Namespace) -> Report | Mult
     from hf_video.evaluation.classification import evaluate_videos
 
     pipe = load_pipeline(options)
-    report = evaluate_videos(
-        pipe.model,
-        pipe.image_processor or pipe.video_processor,
-        rows,
-        protocol=options.protocol,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        output=options.output,
-        on_error=options.on_error,
-        backend=options.backend,
-        progress=not options.quiet,
-    )
+    with patches_counted(pipe.model):
+        report = evaluate_videos(
+            pipe.model,
+            pipe.image_processor or pipe.video_processor,
+            rows,
+            protocol=options.protocol,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            output=options.output,
+            on_error=options.on_error,
+            backend=options.backend,
+            progress=not options.quiet,
+        )
     if options.output:
         from hf_video.evaluation.report import Report
         from hf_video.visual import worst_mistakes

@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.utils import logging
 
 from hf_video.base.configuration import BoxHeadConfig, pair
-from hf_video.errors import ConfigError, check_choice
+from hf_video.errors import ConfigError, check_choice, check_number
 
 logger = logging.get_logger(__name__)
 
@@ -55,6 +55,11 @@ class VideoMAEConfig(BoxHeadConfig):
             `num_frames` and `image_size`; positions are then interpolated. Set when a checkpoint is loaded with other
             sizes.
         position_interpolation: How: "linear", or "bicubic" in space, as the authors' action detection does it.
+        static_patches: "drop" encodes only the patches that changed since the tubelet before (run-length tokens,
+            Choudhury et al., 2024, arXiv:2411.05222); the others show what was made of the last one that was encoded at
+            their place. "keep" encodes all. No weight depends on it: any checkpoint can be loaded with either.
+        static_threshold: How much a patch must change to be encoded: the mean absolute difference of its normalised
+            pixels, in the processor's deviations (the authors' .1).
         box_resolution to focal_alpha: Of the head for boxes; see `BoxHeadConfig`.
 
     `VideoMAEConfig.preset(name)` makes the published sizes: "small" to "huge", v2's "giant", and "v2-small-k710" and
@@ -63,6 +68,8 @@ class VideoMAEConfig(BoxHeadConfig):
     """
 
     model_type = "videomae"
+    # What Trainer would take for scores.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["kept_tokens"]
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         **SIZES,
         "v2-small-k710": {**SIZES["small"], "num_labels": 710},
@@ -98,6 +105,8 @@ class VideoMAEConfig(BoxHeadConfig):
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
     position_grid: list[int] | tuple[int, int, int] | None = None
     position_interpolation: str = "linear"
+    static_patches: str = "keep"
+    static_threshold: float | int = 0.1
     box_aligned: bool = False
     box_growth: list[int | float] | tuple[int | float, int | float] = (0.1, 0.05)
 
@@ -122,6 +131,8 @@ class VideoMAEConfig(BoxHeadConfig):
         super().check()
         self._check_heads("decoder_hidden_size", "decoder_num_attention_heads")
         check_choice("position_interpolation", self.position_interpolation, ("linear", "bicubic"), ConfigError)
+        check_choice("static_patches", self.static_patches, ("keep", "drop"), ConfigError)
+        check_number("static_threshold", self.static_threshold, ConfigError, least=0)
         if min(self.patch) < 1 or min(self.grid) < 1:
             raise ConfigError(
                 f"num_frames={self.num_frames}, image_size={self.image_size} hold no tubelet of tubelet_size="

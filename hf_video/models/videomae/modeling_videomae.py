@@ -20,11 +20,12 @@ from transformers.utils import ModelOutput, logging
 from hf_video.base.detection.box_modeling import BoxClassifier, pool_time
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
-from hf_video.errors import ModelInputError
+from hf_video.errors import ConfigError, ModelInputError
 from hf_video.layers.embeddings import PatchEmbedding, SinusoidPositions, patch_view, take_patches
 from hf_video.layers.vit import CosineSelfAttention, SplitSelfAttention, ViTBlock, drop_path_rates, run_blocks
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
 from hf_video.models.videomae.masking import split_by_mask
+from hf_video.models.videomae.static_patches import changed_patches, encode_changed
 
 logger = logging.get_logger(__name__)
 
@@ -159,18 +160,24 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
 
         Returns:
             `last_hidden_state` (B, tokens, D), of the visible tokens alone with a mask; `hidden_states` are the
-            embeddings and every block's output.
+            embeddings and every block's output. `static_patches="drop"` adds `kept_tokens` (B, tokens) bool: those that
+            were encoded; the others hold the state of the one that they repeat.
 
         Raises:
-            ModelInputError: The clip has another shape, or is smaller than a patch.
+            ModelInputError: The clip has another shape, or is smaller than a patch; a mask and `static_patches="drop"`.
         """
         visible = None
         grid = self.token_grid(pixel_values)
+        drop = self.config.static_patches == "drop"
         if bool_masked_pos is not None:
+            if drop:
+                raise ModelInputError('bool_masked_pos and static_patches="drop" both choose tokens: leave one out.')
             visible, _ = split_by_mask(check_mask(bool_masked_pos, pixel_values, grid))
-        return self.to_output(
-            self.encode(pixel_values, grid, visible, output_attentions, output_hidden_states), return_dict
-        )
+        flags = (output_attentions, output_hidden_states)
+        if drop:
+            kept = changed_patches(pixel_values, self.config.patch, self.config.static_threshold)
+            return self.to_output(encode_changed(self.encode, pixel_values, kept, grid, *flags), return_dict)
+        return self.to_output(self.encode(pixel_values, grid, visible, *flags), return_dict)
 
     def encode(self, pixel_values, grid, visible=None, output_attentions=None, output_hidden_states=None):
         """`forward` for a known grid and visible token numbers (B, n)."""
@@ -311,6 +318,8 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder_positions = SinusoidPositions(config.position_grid or config.grid, config.decoder_hidden_size)
         self.decoder = VideoMAEDecoder(config)
+        if config.static_patches == "drop":
+            raise ConfigError('Pretraining chooses tokens by its mask: pass static_patches="keep".')
         if config.use_mean_pooling:
             logger.warning_once(
                 "use_mean_pooling=True leaves out the encoder's last norm, which the official pretraining has. Pass "

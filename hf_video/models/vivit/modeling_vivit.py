@@ -45,6 +45,7 @@ class VivitModelOutput(ModelOutput):
     temporal_attentions: tuple[torch.Tensor, ...] | None = None
 
     features = VideoModelOutput.features
+    kept_tokens = None
 
 
 def make_block(config: VivitConfig, drop_path: float) -> ViTBlock:

@@ -60,7 +60,7 @@ class VJEPA2ModelOutput(ModelOutput):
     predictor_output: VJEPA2PredictorOutput | None = None
 
     features = VideoModelOutput.features
-    temporal_attentions = None
+    temporal_attentions = kept_tokens = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in super().to_tuple())
