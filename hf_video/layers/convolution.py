@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hf_video.layers.causal import Stream, with_past
 from hf_video.layers.linear import is_plain
 
 Triple = tuple[int, int, int]  # (frames, rows, columns)
@@ -84,11 +85,12 @@ class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, ReLU: (B, C, T, H, W) -> (B, D, T', H', W').
 
     `padding="same"` is TensorFlow's (see `same_padding`), "half" is kernel // 2 on both sides, times `dilation`, which
-    is that of rows and columns. Out of training the norm is folded into the convolution's weights, which spares two
-    passes over the map.
+    is that of rows and columns; `causal` puts the padding of time before the first frame. Out of training the norm is
+    folded into the convolution's weights, which spares two passes over the map.
     """
 
     dilation: Triple = (1, 1, 1)
+    past = 0  # frames of the input that a causal convolution sees besides the one at hand
 
     def __init__(
         self,
@@ -101,6 +103,7 @@ class ConvNormAct(nn.Module):
         dilation: int = 1,
         groups: int = 1,
         act: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         # With stride 1 and odd kernels the two paddings are one.
@@ -108,6 +111,8 @@ class ConvNormAct(nn.Module):
         self.kernel, self.stride, self.groups = kernel, stride, groups
         self.dilation = (1, dilation, dilation)
         half = tuple(d * (k // 2) for d, k in zip(self.dilation, kernel, strict=True))
+        if causal:
+            self.past, half = kernel[0] - 1, (0, *half[1:])
         self.padding = (0, 0, 0) if self.pads_by_size else half
         sizes = (kernel, stride, self.padding, self.dilation)
         self.conv = nn.Conv3d(in_channels, out_channels, *sizes, groups=groups, bias=False)
@@ -127,9 +132,11 @@ class ConvNormAct(nn.Module):
         bias = norm.bias.float() - norm.running_mean.float() * scale
         return weight.to(self.conv.weight.dtype), bias.to(self.conv.weight.dtype)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
         if self.pads_by_size:
             x = self.pad(x)
+        if self.past:
+            x = with_past(x, self.past, self, stream)
         private = is_plain(self.norm, BatchNorm)
         if private and not self.norm.training and is_plain(self.conv, nn.Conv3d):
             x = F.conv3d(x, *self.folded(), self.stride, self.padding, self.dilation, self.groups)

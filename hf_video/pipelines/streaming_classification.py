@@ -40,6 +40,10 @@ class StreamingClassifier:
     tubelet is encoded once. `reuses_frames` says whether that is so. All other models see each window anew. (For
     convolutions over time, reuse would not be exact: a clip's first and last frames see its padding.)
 
+    Causal networks (X3D with `causal=True`) are made for streams: each frame is seen once, the layers remember what
+    came before, and the labels of a window are those of all frames from the stream's first to the window's last, shown
+    as one clip. `stride` is then a multiple of `frame_sampling_rate`.
+
     Memory does not grow with time: of a frame, its pixels as the model sees them or its vector are held, and only those
     of one window.
 
@@ -84,6 +88,19 @@ class StreamingClassifier:
         group = self._frames_per_state()
         self.reuses_frames = group is not None
         self._group = group or 1  # frames of what is kept
+        network = pipeline.model
+        # What a causal network's layers remember.
+        self._past: dict[Any, torch.Tensor] | None = {} if group and getattr(network, "keeps_past", False) else None
+        if self._past is not None and self.num_frames != network.config.num_frames:
+            raise VideoOptionError(
+                f"num_frames={self.num_frames}, and {type(network).__name__} is causal and averages the last "
+                f"{network.config.num_frames} frames: leave num_frames out."
+            )
+        if self._past is not None and stride % self.step:
+            raise VideoOptionError(
+                f"A causal model sees every frame_sampling_rate={self.step} frames, once: stride={stride} must be a "
+                "multiple of that."
+            )
         if self.num_frames % self._group:
             raise VideoOptionError(f"num_frames={self.num_frames} must be a multiple of {self._group} for this model.")
         self._frames: dict[int, torch.Tensor] = {}  # pixels as the model sees them, (C, H, W), by frame number
@@ -96,7 +113,14 @@ class StreamingClassifier:
         """As the model says, and None where somebody attached a hook to it, which must see whole clips."""
         model = self.pipeline.model
         count = getattr(model, "frames_per_state", None)
-        return count if all(is_untouched(one, type(one)) for one in (model, model.base_model)) else None
+        if count is None or all(is_untouched(one, type(one)) for one in (model, model.base_model)):
+            return count
+        if model.keeps_past:
+            raise CheckpointError(
+                f"{type(model).__name__} has a hook, which must see whole clips, and is causal: a stream is shown to "
+                "it frame by frame. Remove the hook, or attach it to a layer."
+            )
+        return None
 
     @property
     def span(self) -> int:
@@ -146,7 +170,8 @@ class StreamingClassifier:
         for frame, time in zip(pixels, times, strict=True):
             if self._count:
                 self._distance = time - self._last
-            if self._count >= self._next:  # else it lies between two windows
+            # Else it lies between two windows.
+            if self._count >= self._next or (self._past is not None and self._count % self.step == 0):
                 self._frames[self._count] = self._seen(frame)
                 self._times[self._count] = time, time + self._distance
             self._last = time
@@ -170,6 +195,15 @@ class StreamingClassifier:
 
     def _encode(self, ends: range) -> None:
         """The states whose last frame is one of these, where a window needs them."""
+        if self._past is not None:
+            numbers = [number for number in ends if number % self.step == 0]
+            if numbers:
+                given = torch.stack([self._frames[number] for number in numbers])[None]
+                encode = self.pipeline.model.encode_states
+                states = self._run(lambda clip: encode(clip, self._past), given)[0]
+                self._states |= dict(zip(numbers, states, strict=True))
+            self._frames.clear()
+            return
         size = self._group * self.step
         needed = [
             first

@@ -14,6 +14,7 @@ from hf_video.video import write_video
 
 LABELS = list(DIRECTIONS)
 RESNET = {"architecture": "resnet", "depths": [1, 1, 1], "temporal_kernels": [[3], [3], [3]]}
+X3D = {"stem_channels": 8, "depth_factor": 0.5, "head_size": 128, "num_frames": 8, "image_size": 32}
 SMALL = {
     "inception": ("I3D", {"stem_channels": 8, "num_frames": 8, "image_size": 32}),
     "resnet": ("I3D", {**RESNET, "stem_channels": 8, "num_frames": 8, "image_size": 32}),
@@ -29,7 +30,8 @@ SMALL = {
             "image_size": 32,
         },
     ),
-    "x3d": ("X3D", {"stem_channels": 8, "depth_factor": 0.5, "head_size": 128, "num_frames": 8, "image_size": 32}),
+    "x3d": ("X3D", X3D),
+    "x3d-causal": ("X3D", {**X3D, "causal": True}),
     "c3d": ("C3D", {"stem_channels": 8, "fc_size": 64, "num_frames": 16, "image_size": 32}),
 }
 

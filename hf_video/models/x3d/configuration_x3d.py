@@ -6,9 +6,12 @@ import math
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from transformers.utils import logging
 
 from hf_video.base.configuration import VideoConfig, pair
 from hf_video.errors import ConfigError, check_number
+
+logger = logging.get_logger(__name__)
 
 STAGE_DEPTHS = (1, 2, 5, 3)
 
@@ -34,6 +37,9 @@ class X3DConfig(VideoConfig):
         batch_norm_eps, batch_norm_momentum: momentum as in PyTorch, the share of the new batch.
         frozen_batch_norm: normalise by the stored statistics in training too; for batches of a few clips.
         group_norm: group norms stand in the batch norms' places, which don't mix the clips of a batch.
+        causal: no frame sees a later one, as in MoViNets (Kondratyuk et al., 2021): a network of its own, to be trained
+            as such, that `StreamingClassifier` shows each frame of a stream once. Its means over time are over the last
+            `num_frames` frames.
     """
 
     model_type = "x3d"
@@ -58,6 +64,7 @@ class X3DConfig(VideoConfig):
     batch_norm_momentum: float = 0.1
     frozen_batch_norm: bool = False
     group_norm: bool = False
+    causal: bool = False
     initializer_range: float = 0.01
 
     @property
@@ -98,6 +105,16 @@ class X3DConfig(VideoConfig):
         """(rows, columns) of the last map of a training frame."""
         height, width = pair(self.image_size, "image_size")
         return -(-height // 32), -(-width // 32)
+
+    @classmethod
+    def upgrade_file(cls, config_dict: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+        was, asked = (bool(fields.get("causal", False)) for fields in (config_dict, {**config_dict, **overrides}))
+        if was != asked:
+            logger.warning(
+                f"The checkpoint's weights were trained with causal={was}, and causal={asked} is another network. "
+                "Fine-tune before you trust the scores."
+            )
+        return config_dict
 
     def check(self) -> None:
         super().check()

@@ -67,6 +67,11 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
     if "classifier.weight" in state:
         config["num_labels"] = state["classifier.weight"].shape[0]
     given = rename_overrides(overrides, OFFICIAL_NAMES)
+    if given.get("causal"):
+        raise CheckpointError(
+            "The official X3D sees frames before and behind: its weights make no causal network. Leave causal out, "
+            "save the model, and fine-tune it from there: hf-video train --set model.causal=true."
+        )
     config |= given
     unspecified = missing_overrides(given, "image_size", "num_frames")
     if "classifier.weight" in state:

@@ -17,6 +17,7 @@ from hf_video.base.modeling import VideoClassifier
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
+from hf_video.layers.causal import Stream, running_mean
 from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
 from hf_video.layers.linear import on_rows
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
@@ -37,22 +38,30 @@ class X3DStem(nn.Module):
         super().__init__()
         width = config.widths[0]
         self.space = nn.Conv3d(config.num_channels, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
-        self.time = ConvNormAct(width, width, (5, 1, 1), groups=width)
+        self.time = ConvNormAct(width, width, (5, 1, 1), groups=width, causal=config.causal)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.time(self.space(x))
+    def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
+        return self.time(self.space(x), stream)
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeeze and excitation (Hu et al., 2018): channels weighed by what the whole map shows."""
+    """Squeeze and excitation (Hu et al., 2018): channels weighed by what the whole map shows; or, with `frames`, each
+    frame's by what the last so many showed."""
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    frames = 0
+
+    def __init__(self, channels: int, squeezed: int, frames: int = 0) -> None:
         super().__init__()
+        self.frames = frames
         self.squeeze = nn.Conv3d(channels, squeezed, 1)
         self.excite = nn.Conv3d(squeezed, channels, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.excite(F.relu(self.squeeze(x.mean((2, 3, 4), keepdim=True)))).sigmoid()
+    def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
+        if self.frames:
+            means = running_mean(x.mean((3, 4), keepdim=True), self.frames, self, stream)
+        else:
+            means = x.mean((2, 3, 4), keepdim=True)
+        return x * self.excite(F.relu(self.squeeze(means))).sigmoid()
 
 
 Gate = SqueezeExcitation  # as whole models that 0.1.0 pickled name it
@@ -61,15 +70,19 @@ Gate = SqueezeExcitation  # as whole models that 0.1.0 pickled name it
 class X3DBlock(ConvBlock):
     """(B, C, T, H, W) -> (B, D, T, H', W').
 
+    With `frames` none sees a later one, and the gates average that many up to each.
+
     The last norm starts at one, where the authors' training starts it at zero: only the blocks tell the two ways of a
     motion apart (the stem's filters are space times time), and without them a model from scratch stays undecided."""
 
-    def __init__(self, in_channels: int, inner: int, out_channels: int, *, stride: int, squeezed: int) -> None:
+    def __init__(
+        self, in_channels: int, inner: int, out_channels: int, *, stride: int, squeezed: int, frames: int = 0
+    ) -> None:
         super().__init__()
         strides = (1, stride, stride)
         self.conv_a = ConvNormAct(in_channels, inner)
-        self.conv_b = ConvNormAct(inner, inner, (3, 3, 3), strides, groups=inner, act=False)
-        self.gate = SqueezeExcitation(inner, squeezed) if squeezed else None
+        self.conv_b = ConvNormAct(inner, inner, (3, 3, 3), strides, groups=inner, act=False, causal=frames > 0)
+        self.gate = SqueezeExcitation(inner, squeezed, frames) if squeezed else None
         self.conv_c = ConvNormAct(inner, out_channels, act=False)
         self.shortcut = None
         if in_channels != out_channels:
@@ -77,9 +90,9 @@ class X3DBlock(ConvBlock):
         elif stride > 1:  # the official block has no norm where only the size changes
             self.shortcut = nn.Conv3d(in_channels, out_channels, 1, strides, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        update = self.conv_b(self.conv_a(x))
-        update = F.silu(update if self.gate is None else self.gate(update))
+    def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
+        update = self.conv_b(self.conv_a(x), stream)
+        update = F.silu(update if self.gate is None else self.gate(update, stream))
         return F.relu(self.conv_c(update) + (x if self.shortcut is None else self.shortcut(x)))
 
 
@@ -91,7 +104,8 @@ class X3DEncoder(nn.Module):
             inner = config.inner(out)
             for i in range(depth):
                 squeezed = round_width(config.se_ratio * inner) if config.se_ratio and i % 2 == 0 else 0
-                layers.append(X3DBlock(width, inner, out, stride=1 if i else 2, squeezed=squeezed))
+                frames = config.num_frames if config.causal else 0
+                layers.append(X3DBlock(width, inner, out, stride=1 if i else 2, squeezed=squeezed, frames=frames))
                 width = out
         self.layer = nn.ModuleList(layers)
 
@@ -134,7 +148,7 @@ class X3DModel(X3DPreTrainedModel):
         return frames, -(-height // 32), -(-width // 32)
 
     def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """Averages all time and windows of `head_pool`, then ReLU(fc_1).
+        """Averages all time (of a causal network the last `num_frames`) and windows of `head_pool`, then ReLU(fc_1).
 
         Args:
             x: (B, D, T, h, w).
@@ -142,6 +156,7 @@ class X3DModel(X3DPreTrainedModel):
         Returns:
             (B, h', w', head_size).
         """
+        x = x[:, :, -self.config.num_frames :] if self.config.causal else x
         return F.relu(on_rows(self.fc_1, window_means(x.movedim(1, 4), (0, *self.config.head_pool))[:, 0]))
 
     def encoder_output(self, maps: torch.Tensor, hidden_states: tuple[torch.Tensor, ...] | None) -> X3DModelOutput:
@@ -171,3 +186,48 @@ class X3DForVideoClassification(VideoClassifier, X3DPreTrainedModel):
 
     def clip_vector(self, outputs: X3DModelOutput, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.dropout(outputs.pooled).mean((1, 2))
+
+    @property
+    def frames_per_state(self) -> int | None:  # type: ignore[override]
+        return 1 if self.config.causal else None
+
+    @property
+    def keeps_past(self) -> bool:  # type: ignore[override]
+        return self.config.causal
+
+    def encode_states(self, pixel_values: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
+        """What a causal network's head averages of each frame.
+
+        Args:
+            pixel_values: Frames (B, T, C, H, W), normalised.
+            stream: A dict that begins empty and is filled with what the next frames need; these go on from there. None
+                begins a clip.
+
+        Returns:
+            (B, T, h'·w'·D), for `classify_states`.
+
+        Raises:
+            ModelInputError: The network is not causal; frames have another shape than those before.
+        """
+        model = self.x3d
+        if not self.config.causal:
+            raise ModelInputError(
+                "Only a causal X3D has states of frames: this one's see frames behind them. Train one with causal=True."
+            )
+        model.token_grid(pixel_values)
+        maps = model.embeddings(pixel_values.transpose(1, 2), stream)
+        for block in model.encoder.layer:
+            maps = block(maps, stream)
+        return window_means(model.conv_5(maps).movedim(1, 4), (1, *self.config.head_pool)).flatten(2)
+
+    def classify_states(self, states: torch.Tensor) -> torch.Tensor:
+        """Classifies a window.
+
+        Args:
+            states: (B, T, h'·w'·D), what `encode_states` gave of its frames; a clip's last `num_frames`.
+
+        Returns:
+            Logits (B, classes).
+        """
+        pooled = F.relu(on_rows(self.x3d.fc_1, states.mean(1).unflatten(-1, (-1, self.config.hidden_size))))
+        return self.classifier(self.dropout(pooled).mean(1))
