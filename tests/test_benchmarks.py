@@ -169,3 +169,12 @@ def test_quick_run_of_everything(tmp_path):
         [sys.executable, "benchmarks/report.py", str(output)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert again.stdout.startswith("A quick run")
+
+
+@pytest.mark.slow
+def test_quick_run_of_static_patches(tmp_path):
+    command = [sys.executable, "benchmarks/static_patches.py", "--quick", "--output", str(tmp_path / "rows.json")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows["accuracy"]) == 4
+    assert 0.25 < rows["times"]["the small model"]["patches"] < 0.6
