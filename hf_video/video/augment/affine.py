@@ -75,11 +75,12 @@ def move(clip: torch.Tensor, affine: Affine, *, held: Box, target: Box, frame: B
     index, weights = _neighbours(affine, held, target, frame, clip.device)
     # The frames of a value stand side by side: between (T, ·) and (·, T) lies a plain transposition, which is fast.
     places = held.height * held.width
-    values = torch.full((places + 1, channels * frames), FILL, dtype=torch.float32, device=clip.device)
+    values = torch.empty((places + 1, channels * frames), dtype=torch.float32, device=clip.device)
+    values[-1] = FILL
     values[:-1].view(-1, frames).copy_(clip.reshape(frames, -1).T)
     moved = functional.embedding_bag(index, values, per_sample_weights=weights, mode="sum")
-    moved = moved.add_(_ROUNDING).clamp_(0, 255).view(-1, frames).T
-    moved = moved.to(torch.uint8, memory_format=torch.contiguous_format)
+    # Of bytes a transposition takes a third of the time.
+    moved = moved.add_(_ROUNDING).clamp_(0, 255).to(torch.uint8).view(-1, frames).T.contiguous()
     return moved.view(frames, target.height, target.width, channels)
 
 
