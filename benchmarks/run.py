@@ -22,6 +22,7 @@ AREAS = {
     "pretraining": "benchmarks.pretraining",
     "label": "benchmarks.label",
     "folder": "benchmarks.folder",
+    "indexing": "benchmarks.indexing",
     "loader": "benchmarks.loader",
     "import": "benchmarks.imports",
 }

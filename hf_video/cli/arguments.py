@@ -152,6 +152,10 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "dest": "settings",
         "help": "change the recipe",
     },
+    "--snap": {
+        "choices": ("keyframe",),
+        "help": "show keyframes only, at their own seconds: much faster where they are far apart (default: exact)",
+    },
     "--videos": {"metavar": "DIR", "help": "where the videos of a list lie (default: beside it)"},
     "--views": {"metavar": "5x3", "help": "clips x crops that are averaged (default: one view)"},
     "--windows": {"metavar": "2s/1s", "help": "a result for each window of that length [and step] in seconds"},

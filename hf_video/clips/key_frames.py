@@ -91,6 +91,10 @@ def just(seconds: tuple[float, ...], begin: float, end: float) -> np.ndarray:
 
 def around_key_frames(request: ClipRequest, moments: Callable[[float, float], np.ndarray]) -> ClipRequest:
     """The request for clips around key frames, each with its key frame behind its frames, by one decode."""
+    if request.snap is not None:
+        raise VideoOptionError(
+            f"snap={request.snap!r} would show other frames than those around key frames: leave it out."
+        )
     given = request.sampling
     sampling = KeyFrameSampling(given.num_frames, given.sampler, given.stride, given.options, moments=moments)
     sampling.distance()

@@ -33,7 +33,7 @@ from hf_video.video.frames.times import TOLERANCE, frames_during
 from hf_video.video.frames.types import FrameReader, VideoFrames, VideoList, VideoMetadata, Videos, VideoSource
 from hf_video.video.inputs import MemoryVideo, is_source, split_videos
 from hf_video.video.reader import VideoReader
-from hf_video.video.sampling.frame_sample import FrameSample
+from hf_video.video.sampling.frame_sample import FrameSample, clock_of
 
 if TYPE_CHECKING:
     from hf_video.base.loading import Processor
@@ -167,6 +167,8 @@ def plan_clips(
     windows = cut(video, request.windows)
     energy = _motion(source, request)
     samples = [WindowSample(window.seconds, _sample(window, request, energy)) for window in windows]
+    if request.snap is not None and isinstance(video, VideoReader):  # other frames stand each alone
+        samples, windows = _snapped(video, samples, windows)
     meta = video.metadata
     timeline = np.array([[0.0, meta.begin], [meta.num_frames, meta.begin + meta.duration]])
     if isinstance(request.windows, FeatureGrid):
@@ -177,6 +179,25 @@ def plan_clips(
         for indices in one.sample.indices
     ]
     return SeenWindows(samples, timeline), clips
+
+
+def _snapped(
+    video: VideoReader, samples: list[WindowSample], windows: list[VideoWindow]
+) -> tuple[list[WindowSample], list[VideoWindow]]:
+    """In the place of each frame the keyframe nearest to it, and of each window the seconds from its first keyframe to
+    the end of its last one; of windows that show the same keyframes the first."""
+    wanted = np.unique(np.concatenate([one.sample.indices.ravel() for one in samples]))
+    keys = video.nearest_keyframes(wanted)
+    starts = video.timestamps
+    clock = clock_of(starts, len(starts), video.metadata.fps)
+    found: dict[tuple[int, ...], tuple[WindowSample, VideoWindow]] = {}
+    for one, window in zip(samples, windows, strict=True):
+        indices = keys[np.searchsorted(wanted, one.sample.indices)]
+        spans = np.stack([clock.start(indices.min(1)), clock.end(indices.max(1))], axis=1)
+        sample = dataclasses.replace(one.sample, indices=indices, seconds=clock.start(indices), spans=spans)
+        seen = WindowSample((float(spans[:, 0].min()), float(spans[:, 1].max())), sample)
+        found.setdefault(tuple(np.unique(indices).tolist()), (seen, window))
+    return [seen for seen, _ in found.values()], [window for _, window in found.values()]
 
 
 def clip_inputs(

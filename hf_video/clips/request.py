@@ -18,7 +18,7 @@ import torch
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip, pixel_processor, reader_resize, sampler_settings
 from hf_video.clips.grid import FeatureGrid
-from hf_video.errors import SamplingError, VideoOptionError, is_number, is_whole
+from hf_video.errors import SamplingError, VideoOptionError, check_choice, is_number, is_whole
 from hf_video.video.sampling.frame_sample import FrameSample, random_segments, uniform, uniform_views
 from hf_video.video.sampling.samplers import SAMPLERS, adaptive, at_fps, center, dense, resolve, sample_video
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     WindowsLike: TypeAlias = "float | str | tuple[float, float] | Windows | FeatureGrid"
 
 CROPS = (1, 3)
+SNAPS = (None, "keyframe")
 FUNCTIONS = ("softmax", "sigmoid", "none")
 # What `frame_sampling_rate` is called by the samplers that have a stride.
 STRIDE_NAMES = {dense: "stride", center: "stride", at_fps: "rate"}
@@ -213,6 +214,9 @@ class ClipRequest:
         views: Clips in time x crops in space.
         windows: Stretches of the video that are seen each on its own, or the clips of a grid; None sees it as one.
         on_error, backend: Of `VideoReader`.
+        snap: "keyframe": a clip shows, in the place of each of its frames, the keyframe nearest in time, for which one
+            frame is decoded. Samples and windows carry the seconds of what is shown, and windows that would show the
+            same keyframes are one.
         fps: Frames per second of videos without times.
         decode: Options of `VideoReader` that resize frames as they are decoded.
         frames_needed: What the processor needs beyond the chosen frames: a function of their indices (T,) and of the
@@ -224,6 +228,7 @@ class ClipRequest:
     windows: Windows | FeatureGrid | None = None
     on_error: str = "raise"
     backend: str = "auto"
+    snap: str | None = None
     fps: float | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
     frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
@@ -260,7 +265,7 @@ class ClipRequest:
                 sampler, unless a sampler or a frame rate is asked.
             resize: Short side or (height, width) in pixels at which frames are decoded, or options of `VideoReader`;
                 None for the processor's, where the pixels are the same.
-            reading: `on_error`, `backend` and `fps`.
+            reading: `on_error`, `backend`, `snap` and `fps`.
 
         Raises:
             VideoOptionError: An option means nothing, or nothing says how many frames a clip has.
@@ -274,6 +279,14 @@ class ClipRequest:
             )
         options = dict(sampler_options or {})
         windows = parse_windows(windows)
+        if check_choice("snap", reading.get("snap"), SNAPS) is not None:
+            if isinstance(windows, FeatureGrid):
+                raise VideoOptionError('snap="keyframe" has no regular grid of frames: leave one of the two out.')
+            if hasattr(processor, "frames_needed"):
+                raise VideoOptionError(
+                    f'snap="keyframe" leaves out the neighbouring frames from which {type(processor).__name__} makes '
+                    "optical flow: leave it out."
+                )
         if isinstance(windows, FeatureGrid) and sampler is None and frame_sampling_rate is None:
             sampler = "uniform"
         if frame_sampling_rate is None:

@@ -86,6 +86,7 @@ def extract_features(
     num_workers: int | None = None,
     device: str | torch.device | None = None,
     backend: str = "auto",
+    snap: str | None = None,
     on_error: str = "skip",
     on_video: Callable[[], None] | None = None,
     compute: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor] = clip_vectors,
@@ -104,6 +105,7 @@ def extract_features(
         num_workers: Processes that read. None: a thread of this one reads ahead; 0: nothing is read ahead.
         device: Where the model is moved to; None leaves it where it is.
         backend: Of `VideoReader`.
+        snap: "keyframe" shows keyframes only; see `hf_video.clips.request.ClipRequest`.
         on_error: "skip" names videos that can't be read in `skipped`; "raise" raises.
         on_video: Called after each video.
         compute: What makes vectors (B, D) of the model and its inputs.
@@ -123,6 +125,7 @@ def extract_features(
         sampler=sampler,
         sampler_options=sampler_options,
         backend=backend,
+        snap=snap,
     )
     rows = list(rows)
     read = functools.partial(read_events, request=request, process=clip_processor(processor))

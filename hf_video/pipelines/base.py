@@ -19,7 +19,7 @@ from hf_video.base.modeling import inputs_for
 from hf_video.base.saved_model import as_video_model
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
-from hf_video.clips.request import ClipRequest, parse_views, parse_windows
+from hf_video.clips.request import SNAPS, ClipRequest, parse_views, parse_windows
 from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
 from hf_video.video.frames.types import VideoList, Videos, VideoSource
 from hf_video.video.sampling.samplers import resolve
@@ -30,7 +30,7 @@ BAD_FILES = ("raise", "report")
 ON_ERROR = ("raise", "repeat")
 READING_OPTIONS = (
     *("num_frames", "frame_sampling_rate", "views", "sampler", "sampler_options", "windows", "on_error", "bad_files"),
-    *("backend", "fps", "local_files_only"),
+    *("backend", "snap", "fps", "local_files_only"),
 )
 
 
@@ -97,6 +97,7 @@ class VideoPipeline(Pipeline):
         on_error: str | None = None,
         bad_files: str | None = None,
         backend: str | None = None,
+        snap: str | None = None,
         fps: float | None = None,
         local_files_only: bool | None = None,  # transformers' factory hands it on
     ) -> tuple[dict[str, Any], str | None]:
@@ -106,6 +107,7 @@ class VideoPipeline(Pipeline):
         left_out = " A clip needs all of its frames, so damaged ones can't be left out." if on_error == "skip" else ""
         check_choice("on_error", on_error, (*ON_ERROR, None), hint=left_out)
         check_choice("bad_files", bad_files, (*BAD_FILES, None))
+        check_choice("snap", snap, SNAPS)
         reading = {
             "num_frames": num_frames,
             "frame_sampling_rate": frame_sampling_rate,
@@ -115,6 +117,7 @@ class VideoPipeline(Pipeline):
             "windows": parse_windows(windows),
             "on_error": on_error,
             "backend": backend,
+            "snap": snap,
             "fps": fps,
         }
         return {name: value for name, value in reading.items() if value is not None}, bad_files

@@ -104,6 +104,8 @@ class VideoClassificationPipeline(VideoPipeline):
         bad_files: "raise", or "report": in place of a file that can't be read its result is
             `{"error": name of the exception, "kind": see `fault_kind`, "message": what is wrong}` and the others go on.
         backend: Of `VideoReader`.
+        snap: "keyframe": each frame of a clip is the keyframe nearest in time, for a first look at long files: only
+            these are decoded. Results have their indices and seconds, and windows that show the same ones are one.
         fps: Frames per second of videos without times (arrays, image lists and folders), for windows; default 25.
         batch_size: Views in one forward, filled from several videos. Default: each video on its own, at most 8 views
             at once.

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_video.base.written_files import verify_checksum
+from hf_video.errors import VideoIndexError
 from hf_video.retrieval.store import IndexSegment
 
 if TYPE_CHECKING:
@@ -138,6 +140,19 @@ class FaissIndex:
                 rows = np.concatenate([rows, more + first])
             first += len(segment.live)
         return best_of(segments, rows, queries, count)
+
+
+def open_approximate(folder: Path, facts: dict[str, Any] | None, segments: Sequence[IndexSegment]) -> FaissIndex | None:
+    """The FAISS index that a manifest's `facts` are of; None without one, or without FAISS. Raises VideoIndexError
+    where it is damaged."""
+    if facts is None or faiss_module() is None:
+        return None
+    try:
+        if "crc32" in facts:
+            verify_checksum(folder / facts["file"], facts["crc32"])
+        return FaissIndex(folder, facts, segments)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise VideoIndexError(f"{facts['file']} in {folder} can't be read ({error}): the index is damaged.") from error
 
 
 def exact_rows(segments: Sequence[IndexSegment], queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -53,12 +53,13 @@ class Query:
 
 
 class Encoder:
-    """What an index needs of its encoder: `identity`, which tells encoders apart, whether it `reads_text`, and whether
-    it `uses_device` (an accelerator)."""
+    """What an index needs of its encoder: `identity`, which tells encoders apart, whether it `reads_text`, whether it
+    `uses_device` (an accelerator), and whether its `embed` can `snap` to keyframes (an argument)."""
 
     identity: dict[str, Any]
     reads_text: bool = False
     uses_device: bool = False
+    snaps: bool = False
 
     def identities(self) -> Iterator[dict[str, Any]]:
         """Yields its identity, and those by which earlier versions knew it."""
@@ -111,6 +112,7 @@ class ModelEncoder(Encoder):
     """
 
     uses_device = True
+    snaps = True
 
     def __init__(
         self,
@@ -179,14 +181,16 @@ class ModelEncoder(Encoder):
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         return getattr(self.processor, "tokenizer", None)
 
-    def embed(self, source: VideoSource, windows: Windows | FeatureGrid) -> tuple[np.ndarray, np.ndarray]:
-        return self.vectors(self.read(source, windows))
+    def embed(
+        self, source: VideoSource, windows: Windows | FeatureGrid, snap: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.vectors(self.read(source, windows, snap))
 
-    def read(self, source: VideoSource, windows: Windows | FeatureGrid) -> Iterator[Event]:
+    def read(self, source: VideoSource, windows: Windows | FeatureGrid, snap: str | None = None) -> Iterator[Event]:
         """Reads what `vectors` takes, in any thread: the first half of `embed`."""
         processor = pixel_processor(self.processor)
         check_pair(self.model, processor)
-        request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat")
+        request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat", snap=snap)
         return read_events(source, request, clip_processor(processor))
 
     def vectors(self, events: Iterable[Event]) -> tuple[np.ndarray, np.ndarray]:

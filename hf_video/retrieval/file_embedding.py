@@ -32,20 +32,27 @@ RAY_TRIES = 5  # for files whose process died
 
 
 def embed_files(
-    encoder: Encoder, paths: Sequence[str], windows: Windows | FeatureGrid, *, workers: int = 1, engine: str = "local"
+    encoder: Encoder,
+    paths: Sequence[str],
+    windows: Windows | FeatureGrid,
+    *,
+    workers: int = 1,
+    engine: str = "local",
+    snap: str | None = None,
 ) -> Iterator[IndexedVideo | Skipped]:
     """An `IndexedVideo` for each file, without vectors where it can't be read; `Skipped` for one that is gone by now or
     that killed the process that read it: these are not remembered, and tried again by the next update."""
     check_engine(workers, engine)
+    reading = {} if snap is None else {"snap": snap}  # an encoder of somebody's own may not have it
     if not paths:
         return iter(())
     if engine == "ray":
-        return _on_ray(encoder, paths, windows, workers)
+        return _on_ray(encoder, paths, windows, workers, reading)
     if workers == 1:
         if type(encoder).embed is ModelEncoder.embed:
-            return _reading_ahead(encoder, paths, windows)
-        return (embed_file(encoder, path, windows) for path in paths)
-    return _in_processes(encoder, paths, windows, workers)
+            return _reading_ahead(encoder, paths, windows, reading)
+        return (embed_file(encoder, path, windows, **reading) for path in paths)
+    return _in_processes(encoder, paths, windows, workers, reading)
 
 
 def check_engine(workers: int, engine: str) -> None:
@@ -56,17 +63,17 @@ def check_engine(workers: int, engine: str) -> None:
         _ray()
 
 
-def embed_file(encoder: Encoder, path: str, windows: Windows | FeatureGrid) -> IndexedVideo | Skipped:
+def embed_file(encoder: Encoder, path: str, windows: Windows | FeatureGrid, **reading: Any) -> IndexedVideo | Skipped:
     """Embeds one file, whose size and times are taken before it is read: later changes are for the next update."""
     try:
         record = file_record(path)
     except OSError as error:
         return skipped_video(path, error)
-    return _embedded(record, functools.partial(encoder.embed, path, windows))
+    return _embedded(record, functools.partial(encoder.embed, path, windows, **reading))
 
 
 def _reading_ahead(
-    encoder: ModelEncoder, paths: Sequence[str], windows: Windows | FeatureGrid
+    encoder: ModelEncoder, paths: Sequence[str], windows: Windows | FeatureGrid, reading: dict[str, Any]
 ) -> Iterator[IndexedVideo | Skipped]:
     """As `embed_file` of each; the next file is read while the model has this one."""
 
@@ -77,7 +84,7 @@ def _reading_ahead(
             yield skipped_video(path, error)
             return
         yield record
-        yield from encoder.read(path, windows)
+        yield from encoder.read(path, windows, **reading)
 
     for events in map(iter, read_each(paths, read, None)):
         record = next(events)
@@ -110,23 +117,24 @@ def file_record(path: str) -> FileRecord:
 
 
 def _in_processes(
-    encoder: Encoder, paths: Iterable[str], windows: Windows | FeatureGrid, workers: int
+    encoder: Encoder, paths: Iterable[str], windows: Windows | FeatureGrid, workers: int, reading: dict[str, Any]
 ) -> Iterator[IndexedVideo | Skipped]:
     """Where a process dies all of its pool is lost: those that were in work are then suspects, read again one at a
     time, so that the one to blame is found and the others are not lost with it."""
     todo = deque((path, False) for path in paths)
+    prepare = functools.partial(_prepared, encoder, windows, reading)
     while todo:
-        yield from _pool(encoder, todo, windows, workers)
+        yield from _pool(prepare, todo, workers)
 
 
 def _pool(
-    encoder: Encoder, todo: deque[tuple[str, bool]], windows: Windows | FeatureGrid, workers: int
+    prepare: Callable[[int], Callable[[str], IndexedVideo | Skipped]], todo: deque[tuple[str, bool]], workers: int
 ) -> Iterator[IndexedVideo | Skipped]:
     """Works on `todo` until it is empty, a process dies, or the kind of its first changes (suspect or not)."""
     alone = todo[0][1]
     count = 1 if alone else min(workers, len(todo))
     running: dict[Future, str] = {}
-    with process_pool(count, functools.partial(_prepared, encoder, windows)) as pool:
+    with process_pool(count, prepare) as pool:
         try:
             while running or (todo and todo[0][1] == alone):
                 while todo and todo[0][1] == alone and len(running) < (1 if alone else 2 * count):
@@ -144,9 +152,11 @@ def _pool(
                 todo.extendleft((path, True) for path in running.values())
 
 
-def _prepared(encoder: Encoder, windows: Windows | FeatureGrid, number: int) -> Callable[[str], IndexedVideo | Skipped]:
+def _prepared(
+    encoder: Encoder, windows: Windows | FeatureGrid, reading: dict[str, Any], number: int
+) -> Callable[[str], IndexedVideo | Skipped]:
     encoder.prepare(number)
-    return functools.partial(embed_file, encoder, windows=windows)
+    return functools.partial(embed_file, encoder, windows=windows, **reading)
 
 
 # --- a cluster -----------------------------------------------------------------------------------------------------
@@ -155,18 +165,18 @@ def _prepared(encoder: Encoder, windows: Windows | FeatureGrid, number: int) -> 
 class _RayEncoder:
     """An actor of Ray Data: a batch of paths to a batch of pickled results."""
 
-    def __init__(self, encoder: Encoder, windows: Windows | FeatureGrid):
+    def __init__(self, encoder: Encoder, windows: Windows | FeatureGrid, reading: dict[str, Any]):
         encoder.prepare()
-        self.encoder, self.windows = encoder, windows
+        self.embed = functools.partial(embed_file, encoder, windows=windows, **reading)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         import pickle
 
-        return {"result": [pickle.dumps(embed_file(self.encoder, os.fsdecode(p), self.windows)) for p in batch["path"]]}
+        return {"result": [pickle.dumps(self.embed(os.fsdecode(path))) for path in batch["path"]]}
 
 
 def _on_ray(
-    encoder: Encoder, paths: Sequence[str], windows: Windows | FeatureGrid, workers: int
+    encoder: Encoder, paths: Sequence[str], windows: Windows | FeatureGrid, workers: int, reading: dict[str, Any]
 ) -> Iterator[IndexedVideo | Skipped]:
     """Ray Data starts actors that died anew and gives their files to others. Paths must be the same on all machines."""
     import pickle
@@ -179,7 +189,7 @@ def _on_ray(
     gpus = ray.cluster_resources().get("GPU", 0) if encoder.uses_device else 0
     results = data.map_batches(
         _RayEncoder,
-        fn_constructor_args=(encoder, windows),
+        fn_constructor_args=(encoder, windows, reading),
         batch_size=RAY_BLOCK,
         compute=ray.data.ActorPoolStrategy(size=count),
         max_restarts=-1,

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from hf_video.base.written_files import verify_checksum
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.overlaps import Stretch, choose
 from hf_video.clips.request import Windows, parse_windows
 from hf_video.errors import VideoIndexError, VideoOptionError, check_count
 from hf_video.features.vectors import unit_length
-from hf_video.retrieval.approximate import FaissIndex, exact_rows, faiss_module, gather_vectors
+from hf_video.retrieval.approximate import exact_rows, gather_vectors, open_approximate
 from hf_video.retrieval.encoders import Query, VectorEncoder, find_encoder, kind_of_query
 from hf_video.retrieval.file_embedding import check_engine, embed_files
 from hf_video.retrieval.moments import Moment, image_as_video
@@ -142,6 +141,11 @@ class VideoIndex:
         return self._manifest.moments
 
     @property
+    def snap(self) -> str | None:
+        """ "keyframe" where moments show keyframes only, with their seconds; None where frames are exact."""
+        return self._manifest.snap
+
+    @property
     def segments(self) -> list[IndexSegment]:
         """The parts of the index with their vectors, read as memory maps."""
         return self._segments
@@ -193,17 +197,7 @@ class VideoIndex:
             except VideoIndexError:
                 if attempt == 2 or self._store.manifest().segments == self._manifest.segments:
                     raise
-        self._approximate: FaissIndex | None = None
-        facts = self._manifest.approximate
-        if facts is not None and faiss_module() is not None:
-            try:
-                if "crc32" in facts:
-                    verify_checksum(self._store.folder / facts["file"], facts["crc32"])
-                self._approximate = FaissIndex(self._store.folder, facts, self._segments)
-            except (RuntimeError, OSError, ValueError) as error:
-                raise VideoIndexError(
-                    f"{facts['file']} in {self._store.folder} can't be read ({error}): the index is damaged."
-                ) from error
+        self._approximate = open_approximate(self._store.folder, self._manifest.approximate, self._segments)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -219,6 +213,7 @@ class VideoIndex:
         revision: str | None = None,
         device: str | None = None,
         batch_size: int | None = None,
+        snap: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> IndexReport:
         """Brings the index up to date with a folder: embeds files that are new or changed, removes those that are gone,
@@ -237,6 +232,8 @@ class VideoIndex:
             revision: Of the model on the Hub.
             device: Where the model is put.
             batch_size: Views in one forward; None embeds each video on its own, at most 8 views at once.
+            snap: "keyframe" decodes keyframes only, for a first index of large archives. A moment goes from its first
+                keyframe to the end of its last, and windows that show the same ones are one. Default the index's own.
             on_progress: Called with (done, all) files.
 
         Returns:
@@ -258,21 +255,22 @@ class VideoIndex:
         else:
             encoder = self.encoder
         self._store.check_encoder(self._manifest.encoder, encoder)
+        snap = self._store.choose_snap(self._manifest, snap, encoder, windows)
         paths, left_out = find_videos(root)
         with self._store.writing():
             self._reload()  # another process may have written since
             self._store.check_encoder(self._manifest.encoder, encoder)
             if self._manifest.encoder is None:
                 about = vars(windows) if isinstance(windows, FeatureGrid) else (windows.length, windows.step)
-                self._manifest = replace(self._manifest, encoder=encoder.identity, windows=about)
+                self._manifest = replace(self._manifest, encoder=encoder.identity, windows=about, snap=snap)
             writer = IndexWriter(self._store, self._manifest, self._segments)
-            embed = functools.partial(embed_files, encoder, windows=windows, workers=workers, engine=engine)
+            embed = functools.partial(embed_files, encoder, windows=windows, snap=snap, workers=workers, engine=engine)
             report = UpdatePlan(root, paths, list(self._entries())).apply(writer, embed, on_progress)
             writer.finish()
         self._reload()
         if self._encoder is None:
             self._encoder = encoder
-        report.moments, report.left_out = len(self), left_out
+        report.moments, report.left_out, report.snap = len(self), left_out, snap
         return report
 
     def add(self, path: str, vectors: ArrayLike, seconds: ArrayLike, *, name: str = "vectors") -> None:

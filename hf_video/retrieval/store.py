@@ -30,8 +30,8 @@ import numpy as np
 from hf_video.base.version import __version__
 from hf_video.base.written_files import DRAFT_PREFIX, file_crc32, read_json, verify_checksum, write_json, writing_into
 from hf_video.clips.grid import FeatureGrid, parse_grid
-from hf_video.clips.request import Windows, parse_windows
-from hf_video.errors import VideoIndexError, VideoOptionError
+from hf_video.clips.request import SNAPS, Windows, parse_windows
+from hf_video.errors import VideoIndexError, VideoOptionError, check_choice
 from hf_video.features.shards import import_pyarrow
 from hf_video.features.vectors import unit_length
 
@@ -111,11 +111,12 @@ class IndexSegment:
 @dataclass
 class Manifest:
     """The content of `manifest.json`: `encoder` tells models apart (None before the first update), `windows` are
-    (length, step) in seconds or the fields of a grid, `segments` the names that count, `removed` numbers of files by
-    segment."""
+    (length, step) in seconds or the fields of a grid, `snap` is "keyframe" where moments show keyframes only,
+    `segments` the names that count, `removed` numbers of files by segment."""
 
     encoder: dict[str, Any] | None = None
     windows: tuple[float, float] | dict[str, float | None] | None = None
+    snap: str | None = None
     dim: int | None = None
     normalized: bool = True
     segments: list[str] = field(default_factory=list)
@@ -192,11 +193,31 @@ class IndexStore:
             )
         return windows
 
+    def choose_snap(
+        self, manifest: Manifest, snap: str | None, encoder: Encoder, windows: Windows | FeatureGrid
+    ) -> str | None:
+        """Whether keyframes alone are shown: as was asked, else as the index has it. Raises VideoIndexError where it
+        has exact frames, and VideoOptionError for encoders and windows that need these."""
+        check_choice("snap", snap, SNAPS)
+        if snap is not None and manifest.encoder is not None and manifest.snap is None:
+            raise VideoIndexError(
+                f"{self.folder} was made of exact frames, and snap={snap!r} came: leave it out, or take another folder."
+            )
+        if snap is not None and isinstance(windows, FeatureGrid):
+            raise VideoOptionError(f"snap={snap!r} has no regular grid of frames: give windows in seconds.")
+        if snap is not None and not encoder.snaps:
+            raise VideoOptionError(
+                f"snap={snap!r} is for models: {encoder.identity['name']} compares frames of certain instants."
+            )
+        return snap or manifest.snap
+
     def commit(self, manifest: Manifest) -> None:
         """The step that makes everything written before it count, at once. Raises VideoIndexError where the disk is
         full or may not be written."""
         sums = {name: manifest.checksums[name] for name in manifest.segments if name in manifest.checksums}
         facts = {"format": FORMAT, "hf_video": __version__, **vars(manifest), "checksums": sums}
+        if manifest.snap is None:  # as earlier versions know it
+            del facts["snap"]
         with writing_into(self.folder, VideoIndexError):
             write_json(self.folder / MANIFEST, facts)
         _sync(self.folder)

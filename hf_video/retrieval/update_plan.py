@@ -18,7 +18,8 @@ from hf_video.retrieval.writing import IndexWriter
 class IndexReport:
     """The result of an update: `videos` now in the folder, `moments` in the whole index, files `embedded`, `copied`
     (known by their content under another name or date), `unchanged`, `removed`, and `skipped` (not readable, now or
-    before); `left_out` are files of the folder that are not videos, or other names of one."""
+    before); `snap` is "keyframe" where moments show keyframes only; `left_out` are files of the folder that are not
+    videos, or other names of one."""
 
     videos: int = 0
     moments: int = 0
@@ -26,6 +27,7 @@ class IndexReport:
     copied: int = 0
     unchanged: int = 0
     removed: int = 0
+    snap: str | None = None
     skipped: list[Skipped] = field(default_factory=list)
     left_out: list[Skipped] = field(default_factory=list)
 

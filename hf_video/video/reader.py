@@ -156,10 +156,9 @@ class VideoReader:
             DamagedVideoError: With `on_error="raise"`, a frame can't be decoded.
         """
         with self._guard():
-            asked = _frame_numbers(indices, len(self), self._source.label)
             if self._snap is not None:
-                asked = self._source.nearest_keyframes(asked)
-            return self._read(asked)
+                return self._read(self.nearest_keyframes(indices))
+            return self._read(_frame_numbers(indices, len(self), self._source.label))
 
     def get_frames_at(self, seconds: Iterable[float] | float) -> VideoFrames:
         """Reads the frames that are on screen at given times.
@@ -191,6 +190,22 @@ class VideoReader:
                     f"the video runs from {begin:g} s to (not including) {end:g} s"
                 )
             return self.get_frames(frames_at(known, times, tolerance))
+
+    def nearest_keyframes(self, indices: Iterable[int] | int | slice) -> np.ndarray:
+        """Which keyframes `snap="keyframe"` would read.
+
+        Args:
+            indices: Frame numbers, as in `get_frames`.
+
+        Returns:
+            For each of them the number of the keyframe nearest in time, int64 (len(indices),); where every frame stands
+            alone (images, arrays), and in a video without keyframes, the number itself.
+
+        Raises:
+            FrameIndexError: As in `get_frames`.
+        """
+        with self._guard():
+            return self._source.nearest_keyframes(_frame_numbers(indices, len(self), self._source.label))
 
     def frames_of_clips(self, clips: Iterable[np.ndarray], *, limit: int) -> Iterator[VideoFrames]:
         """Reads the frames of many clips; frames that clips share are decoded about once.

@@ -70,7 +70,6 @@ def test_what_was_added_and_replaced_since(large):
 def test_without_faiss_search_is_exact(large, monkeypatch):
     index, _ = large
     monkeypatch.setattr(approximate, "faiss_module", lambda: None)
-    monkeypatch.setattr("hf_video.retrieval.index.faiss_module", lambda: None)
     plain = VideoIndex.open(index._store.folder)
     assert plain._approximate is None
     assert recall(plain, vectors(3, 48, seed=999)) == 1

@@ -50,6 +50,7 @@ PIPELINE_OPTIONS = {
     "num_frames": "num_frames",
     "windows": "windows",
     "on_error": "on_error",
+    "snap": "snap",
     "backend": "backend",
     "batch_size": "batch_size",
     "num_workers": "num_workers",
@@ -58,7 +59,7 @@ PIPELINE_OPTIONS = {
 # What the results depend on, besides the weights.
 SETTINGS = (
     *("model", "revision", "top_k", "num_frames", "stride", "sampler", "views", "windows", "threshold"),
-    *("labels_of_interest", "on_error", "backend", "dtype"),
+    *("labels_of_interest", "on_error", "snap", "backend", "dtype"),
 )
 
 
@@ -77,6 +78,7 @@ def add_arguments(parser: Parser) -> None:
     add("--views")
     add("--windows")
     add("--on-error", choices=("raise", "repeat"), help="damaged frames: fail, or repeat their nearest good neighbour")
+    add("--snap")
     add("--backend")
     add("--batch-size")
     add("--num-workers")

@@ -28,6 +28,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_alias("--format", "--shard-format")  # as it was before --format was that of the data
     add("--windows")
     add("--views")
+    add("--snap")
     add("--shard-size", type=positive_int, default=512, metavar="N", help="videos of a shard (default 512)")
     add("--processes")
     add(
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             on_videos=bar.update,
             windows=options.windows,
             views=options.views,
+            snap=options.snap,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
         )

@@ -2,6 +2,7 @@
 
   hf-video index videos/ --model my-videoclip --output library.index
   hf-video index videos/ --output library.index                  again: only what is new or changed
+  hf-video index archive/ --model my-videoclip --output fast.index --snap keyframe
   hf-video index videos/ --model fingerprint --output prints.index --processes 4
 
 Each video is cut into moments (overlapping windows), whose vectors are kept with their seconds. --model is a model of
@@ -26,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     add("--revision")
     add("--output", required=True, metavar="INDEX", help="folder of the index, new or there already")
     add("--windows", help="length [and step] of the moments in seconds (default 2s/1s, or the index's own)")
+    add("--snap")
     add("--processes")
     add("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster (default local)")
     add("--batch-size")
@@ -61,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
             revision=options.revision,
             device=options.device,
             batch_size=options.batch_size,
+            snap=options.snap,
             on_progress=progress,
         )
     print(
@@ -68,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         f"({report.embedded} embedded, {report.copied} known by their content, {report.unchanged} unchanged, "
         f"{report.removed} removed)"
     )
+    if report.snap:
+        print("Moments show keyframes only, and have their seconds; those of other indexes show exact frames.")
     if report.left_out:
         print(skipped_message(report.left_out), file=sys.stderr)
     for one in report.skipped:
