@@ -25,10 +25,14 @@ AREA = "indexing"
 WINDOWS = "2s/1s"
 LIMIT = 1 / 15
 EXACT, KEYFRAMES = "exact", 'snap="keyframe"'
+FULL = {
+    f"long{gop}": clips.Recipe(f"5 min 640x360, gop {gop}", 360, 640, 600 // gop * gop, gop, 15 if gop == 30 else 18)
+    for gop in (30, 250)
+}
 
 
 def run(setting: Setting) -> list[Row]:
-    recipes = clips.QUICK if setting.quick else clips.FULL
+    recipes = clips.QUICK if setting.quick else FULL
     encoder, processor = small_encoder()
     rows = []
     for recipe, limit in ((recipes["long250"], LIMIT), (recipes["long30"], None)):
