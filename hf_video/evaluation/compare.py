@@ -183,7 +183,8 @@ class Comparison:
                 for row in rows
             )
             parts.append(
-                f'<div class="wide"><table><caption>{title}</caption>\n<thead><tr>{names}</tr></thead>\n'
+                f'<div class="wide" role="region" aria-label="{title}" tabindex="0">'
+                f"<table><caption>{title}</caption>\n<thead><tr>{names}</tr></thead>\n"
                 f"<tbody>{body}</tbody></table></div>"
             )
         notes = "".join(f"<li>{html.escape(note)}</li>\n" for note in (*LEGEND, *self.notes))

@@ -95,6 +95,15 @@ def test_a_table_has_what_passes(capsys, clips, model, found, tmp_path):
     assert table[-1]["score"] is None or table[-1]["score"] == pytest.approx(float(rows[-1]["score"]))
 
 
+def test_a_run_that_has_nothing_left_to_do(capsys, clips, model, tmp_path):
+    words = (clips / "0.mp4", clips / "1.mp4", "-m", model, "--threshold", "model", "--output", tmp_path / "a.csv")
+    assert run(capsys, *words)[0] == cli.DONE
+    before = (tmp_path / "a.csv").read_text()
+    code, out, _ = run(capsys, *words, "--resume")
+    assert (code, "2 of them from before" in out) == (cli.DONE, True)
+    assert (tmp_path / "a.csv").read_text() == before
+
+
 def test_windows_have_rows_of_their_own(capsys, clips, model, tmp_path):
     words = (clips / "0.mp4", "-m", model, "--windows", "0.5s", "--top-k", 1, "--output", tmp_path / "w.csv")
     assert run(capsys, *words)[0] == cli.DONE
