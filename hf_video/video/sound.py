@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
@@ -64,6 +65,7 @@ class Sound:
         self._target: av.container.OutputContainer | None = None
         self._encoded: dict[int, av.AudioStream] = {}
         self._copied: dict[int, av.AudioStream] = {}
+        self._last: dict[int, tuple[int, int]] = {}  # of each copied track the last packet's time, and its end
 
     def start_writing(self, target: av.container.OutputContainer, muxer: str) -> None:
         """Adds a track for each of the file's to a container.
@@ -137,6 +139,11 @@ class Sound:
             packet.dts = packet.pts if packet.dts is None else packet.dts + moved
             packet.stream = self._copied[index]
             if packet.dts is not None:
+                last, end = self._last.get(index, (packet.dts - 1, packet.dts))
+                if packet.dts <= last:  # joined recordings go back in time, which no container takes
+                    packet.pts = packet.dts = end
+                long = max(packet.duration or 0, ceil(Fraction(1, 8000) / _base(packet)))
+                self._last[index] = packet.dts, packet.dts + long
                 target.mux(packet)
             return
         with contextlib.suppress(av.error.InvalidDataError):  # a damaged packet is heard as a gap

@@ -85,7 +85,7 @@ def draw_on_video(
     named = source if isinstance(source, (str, os.PathLike)) else ""
     if os.path.exists(named) and os.path.exists(path) and os.path.samefile(named, path):
         raise VideoWriteError(f"{os.fspath(path)} is the video that is read. Write to another file.")
-    with VideoReader(source, square_pixels=True, on_error=on_error, fps=fps, num_threads=0) as reader:
+    with VideoReader(source, square_pixels=True, on_error=on_error, fps=fps) as reader:
         seconds = np.append(reader.timestamps, reader.end)
         with closing(Sound(reader)) as sound:
             starts = [seconds[0], *([] if sound.start is None else [sound.start])]

@@ -274,3 +274,24 @@ def test_sound_that_a_webm_cannot_hold_is_encoded_anew(tmp_path):
     written = annotate_video(source, WINDOWS, tmp_path / "b.webm", codec="vp8", scale=1, size=8, options=fast)
     assert written.sound == ("aac became opus",)
     np.testing.assert_allclose(clapper.first_beeps(written.path), clapper.first_beeps(source), atol=0.003)
+
+
+def test_joined_recordings_whose_times_go_back(tmp_path):
+    parts = [clapper.write(tmp_path / f"{i}.ts", REGULAR, begin=begin) for i, begin in enumerate((5.0, 0.0))]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    written = annotate_video(joined, WINDOWS, tmp_path / "a.mp4")
+    assert (written.frames, written.sound) == (100, ("aac copied",))
+    assert len(clapper.first_beeps(written.path)) == 4
+
+
+def test_a_recording_that_broke_off_keeps_its_last_frames(tmp_path):
+    whole = clapper.write(tmp_path / "whole.ts", REGULAR)
+    cut = tmp_path / "cut.ts"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with VideoReader(cut, on_error="repeat") as reader:
+        count = len(list(reader))
+    assert 20 < count < 50
+    written = annotate_video(cut, WINDOWS, tmp_path / "a.mp4", on_error="repeat")
+    assert written.frames == count
+    assert len(list(VideoReader(written.path))) == count
