@@ -39,7 +39,7 @@ from hf_video.errors import (
     without_name,
 )
 from hf_video.evaluation.metrics import top_k_accuracy
-from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.protocol import Protocol
 from hf_video.evaluation.rows import split_rows
 from hf_video.models.videomae.image_processing_videomae import VideoMAEImageProcessor
 from hf_video.pipelines.base import VideoPipeline

@@ -68,11 +68,13 @@ class VideoResult:
             raise KeyError(window)
         return self._logits[bisect_left(self._windows, window) : bisect_right(self._windows, window)]
 
-    def vectors(self) -> np.ndarray:
-        """(windows, classes): the mean of the views of each window. Raises the video's error."""
+    def vectors(self, *, joined: bool = False) -> np.ndarray:
+        """(windows, classes): the mean of the views of each window, or `joined` (windows, views · classes) all of them.
+        Raises the video's error."""
         if self.error is not None:
             raise self.error
-        return np.stack([self.views(number).mean(0).numpy() for number in range(len(self.seen))])
+        views = [self.views(number) for number in range(len(self.seen))]
+        return np.stack([one.flatten().numpy() if joined else one.mean(0).numpy() for one in views])
 
 
 def run_videos(videos: Iterable[Iterable[Event]], forward: Forward, *, batch_size: int | None) -> Iterator[VideoResult]:

@@ -25,7 +25,7 @@ from .metrics import reliability as reliability
 from .metrics import top_k_accuracy as top_k_accuracy
 from .metrics import wilson_interval as wilson_interval
 from .multi_label_report import MultiLabelReport as MultiLabelReport
-from .protocols import Protocol as Protocol
+from .protocol import Protocol as Protocol
 from .protocols import find_protocol as find_protocol
 from .questions import evaluate_questions as evaluate_questions
 from .repetitions import CountMetrics as CountMetrics

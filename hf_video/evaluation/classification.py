@@ -19,7 +19,7 @@ import time
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +37,10 @@ from hf_video.clips.batching import VideoResult, read_each, run_models
 from hf_video.clips.read import Event
 from hf_video.clips.shared_read import Reading, read_shared_events
 from hf_video.data.rows import Skipped, VideoRow, VideoRows, classes_of
-from hf_video.errors import DataError, nearest
+from hf_video.errors import DataError, VideoOptionError, nearest
 from hf_video.evaluation.multi_label_report import MultiLabelReport
-from hf_video.evaluation.protocols import Protocol, find_protocol
+from hf_video.evaluation.protocol import Protocol
+from hf_video.evaluation.protocols import find_protocol
 from hf_video.evaluation.report import Report
 from hf_video.features.digests import left_out
 from hf_video.features.extraction import ClipVectors, skipped_video
@@ -186,7 +187,7 @@ def evaluate_videos(
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     one = Evaluation(model, processor, rows, protocol, output=output, on_error=on_error, backend=backend)
-    forward = ClipVectors(model, compute=clip_scores)
+    forward = ClipVectors(model, compute=one.compute)
     seconds = score_videos([one], [forward], rows, batch_size=batch_size, num_workers=num_workers, progress=progress)
     return one.report(seconds)
 
@@ -221,6 +222,13 @@ class Evaluation:
                 "The videos have several labels each, and the model gives one of its classes: train it on such videos, "
                 'or set config.problem_type = "multi_label_classification" if that is what it was trained for.'
             )
+        if self.protocol.joined and not hasattr(model, "classify_tokens"):
+            raise VideoOptionError(
+                f"The protocol {self.protocol.name} classifies the tokens of all clips together, and "
+                f"{type(model).__name__} of {type(model).__module__.partition('.')[0]} can't: load "
+                "hf_video.VJEPA2ForVideoClassification, or use clips x crops, such as "
+                f'"{self.protocol.clips}x{self.protocol.crops}".'
+            )
         self.reading = self.protocol.request(model.config, processor, on_error=on_error, backend=backend)
         self.labels = [str(model.config.id2label[i]) for i in sorted(model.config.id2label)]
         self.classes = match_labels(rows.labels, dict(enumerate(self.labels)))
@@ -229,6 +237,11 @@ class Evaluation:
         self.skipped += [Skipped(row.name, "has no label", "unlabelled") for row in rows if row.label is None]
         self.scores: dict[str, np.ndarray] = {}
         self.resumed = 0
+
+    @property
+    def compute(self) -> Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]:
+        """What is kept of clips until all of a video are there: logits, or the tokens that its classifier reads."""
+        return clip_tokens if self.protocol.joined else clip_scores
 
     def open_log(self) -> JsonLines:
         """The log in the output folder; what it knows of these videos counts as scored."""
@@ -246,7 +259,9 @@ class Evaluation:
         if result.error is not None:
             self.skipped.append(skipped_video(self.rows[name].name, result.error, self.rows[name].source))
             return
-        self.scores[name] = self.protocol.combine(result.views(0)).numpy()
+        views = result.views(0)
+        logits = classify_joined(self.model, views, self.protocol.crops) if self.protocol.joined else views
+        self.scores[name] = self.protocol.combine(logits).numpy()
         # Nine digits bring a float32 back to the bit.
         log.write({"video": name, "scores": [float(f"{x:.9g}") for x in self.scores[name].tolist()]})
 
@@ -327,6 +342,18 @@ def _read(readings: Sequence[Reading], video: tuple[Any, Sequence[int]]) -> Iter
 def clip_scores(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits (views, classes) of clips."""
     return clip_logits(model, model(**inputs))
+
+
+def clip_tokens(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Tokens (views, n, D) of clips."""
+    return model.encode_tokens(**inputs)
+
+
+@torch.inference_mode()
+def classify_joined(model: Any, tokens: torch.Tensor, crops: int) -> torch.Tensor:
+    """Tokens of a video's views (clips · crops, n, D) -> logits (crops, classes), each of the tokens of all clips."""
+    joined = tokens.unflatten(0, (-1, crops)).transpose(0, 1).flatten(1, 2)
+    return torch.cat([model.classify_tokens(one[None].to(model.device, model.dtype)) for one in joined]).float().cpu()
 
 
 def unique_names(rows: Iterable[VideoRow]) -> list[str]:

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from hf_video.errors import DataError, VideoOptionError, pluralize
-from hf_video.evaluation.classification import Evaluation, clip_scores, normalize_label, score_videos
+from hf_video.evaluation.classification import Evaluation, normalize_label, score_videos
 from hf_video.evaluation.model_cost import MeasuredModel
-from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.protocol import Protocol
 from hf_video.evaluation.report import Report, write_csv
 from hf_video.evaluation.significance import holm, mcnemar
 from hf_video.hub.markdown import bullet_list, escape_markdown, markdown_table
@@ -291,7 +291,7 @@ def compare_models(
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         evaluations[name] = one
-        forwards[name] = MeasuredModel(model, compute=clip_scores)
+        forwards[name] = MeasuredModel(model, compute=one.compute)
     every, measured = list(evaluations.values()), list(forwards.values())
     seconds = score_videos(every, measured, rows, batch_size=batch_size, num_workers=num_workers, progress=progress)
     reports = {}

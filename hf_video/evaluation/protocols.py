@@ -1,7 +1,7 @@
 """Evaluation protocols by name: which views of a video a model sees, and how their scores are combined.
 
     paper           as the model's authors test it, on the data set they report first (Kinetics for most)
-    paper:ssv2      the same on Something-Something v2; kinetics, ssv2, ucf101 where published
+    paper:ssv2      the same on Something-Something v2; kinetics, ssv2, ucf101, diving48, jester, coin where published
     5x3             5 clips x 3 crops, frames chosen as the model's processor says, probabilities averaged
     1x1             one clip and the centre crop: what the pipeline does
     center          the paper's clip, once, from the middle of the video, and the centre crop
@@ -12,26 +12,21 @@ X3D, MViT: 8x8, 16x5, 32x3, …), the processor's file says it.
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
-from hf_video.clips.read import ClipProcessor, clip_processor
-from hf_video.clips.request import ClipRequest, Sampling, Views, average_views
-from hf_video.errors import VideoOptionError, check_choice, check_count, did_you_mean
+from hf_video.errors import VideoOptionError, did_you_mean
+from hf_video.evaluation.protocol import CROPS, Protocol
 from hf_video.evaluation.published_sampling import (
     WholeVideo,
     centered_clips,
+    clips_of_parts,
     linspaced_clips,
     whole_steps,
 )
-from hf_video.evaluation.ten_crops import ten_crop_processor
 from hf_video.models.published_inputs import SSV2_CLASSES, SSV2_FRAMES
 
 if TYPE_CHECKING:
@@ -39,149 +34,8 @@ if TYPE_CHECKING:
 
     from hf_video.data.types import FrameProcessor
 
-AVERAGES = {
-    "softmax": "the mean of the views' probabilities",
-    "sigmoid": "the mean of the views' probabilities, of each class by itself",
-    "logits": "the mean of the views' logits",
-    "sum": "the sum of the views' logits",
-}
-CROPS = {
-    1: "the centre crop",
-    3: "3 crops along the longer side",
-    10: "10 crops: corners and centre, and these mirrored",
-}
-GEOMETRY = {
-    "processor": "resized and cropped as the processor says",
-    "resize to crop": "the shorter side resized to the crop's",
-    "crop all": "square crops as high as the resized frame's shorter side",
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The views of a video, `clips` in time x `crops` in space, and how their scores are combined.
-
-    Args:
-        name: For reports.
-        clips: 1 or more.
-        crops: 1 (centre), 3 (along the longer side) or 10 (corners and centre, and these mirrored).
-        average: "softmax", "sigmoid", "logits" or "sum", see `AVERAGES`.
-        sampler: What chooses the frames: a name of `hf_video.video.sampling.SAMPLERS`, a function, or a subclass of
-            `Sampling`; None takes the processor's.
-        options: Of the sampler.
-        num_frames: Of a clip; None for the processor's, else the model's.
-        geometry: "processor", "resize to crop" or "crop all", see `GEOMETRY`.
-        frames: Says in words which frames are taken.
-        source: Where the protocol is published.
-
-    Raises:
-        VideoOptionError: For other values.
-    """
-
-    name: str
-    clips: int = 1
-    crops: int = 1
-    average: str = "softmax"
-    sampler: str | Callable[..., Any] | type[Sampling] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    num_frames: int | None = None
-    geometry: str = "processor"
-    frames: str = "frames as the processor's file says"
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("average", AVERAGES), ("crops", CROPS), ("geometry", GEOMETRY)):
-            check_choice(f"A protocol's {name}", getattr(self, name), allowed)
-        check_count("A protocol's clips", self.clips)
-
-    @property
-    def views(self) -> int:
-        """The number of views, `clips * crops`."""
-        return self.clips * self.crops
-
-    def describe(self) -> str:
-        """Describes the protocol in words."""
-        length = "" if self.num_frames is None else f" of {self.num_frames} frames"
-        clips = f"{self.clips} clip{'s' if self.clips > 1 else ''}{length} ({self.frames})"
-        score = AVERAGES[self.average] if self.views > 1 else "one view"
-        source = f"; after {self.source}" if self.source else ""
-        size = "" if self.geometry == "processor" else f", {GEOMETRY[self.geometry]}"
-        return f"{clips} x {CROPS[self.crops]}{size}; score: {score}{source}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the protocol as JSON values."""
-        sampler = self.sampler if isinstance(self.sampler, str) else getattr(self.sampler, "__name__", None)
-        plain = {name: getattr(self, name) for name in ("name", "clips", "crops", "average", "num_frames", "geometry")}
-        return {**plain, "sampler": sampler, "options": dict(self.options), "in_words": self.describe()}
-
-    def combine(self, logits: torch.Tensor) -> torch.Tensor:
-        """Combines the logits of all views to the video's scores.
-
-        Args:
-            logits: (views, classes) of one video.
-
-        Returns:
-            (classes,) float32.
-        """
-        scores = average_views(logits, self.average if self.average in ("softmax", "sigmoid") else "none")
-        return scores * len(logits) if self.average == "sum" else scores
-
-    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
-        """Turns scores into probabilities. A sum of logits is divided by the views first: it ranks the classes as the
-        mean does, and its softmax would be far too confident.
-
-        Args:
-            scores: (…, classes), what `combine` gave.
-
-        Returns:
-            (…, classes), from 0 to 1.
-        """
-        if self.average in ("softmax", "sigmoid"):
-            return scores
-        return (scores / self.views if self.average == "sum" else scores).softmax(-1)
-
-    def request(
-        self, config: PreTrainedConfig, processor: FrameProcessor, **reading: Any
-    ) -> tuple[ClipRequest, ClipProcessor]:
-        """Makes what reads a video by this protocol.
-
-        Args:
-            config: Of the model.
-            processor: Its image or video processor.
-            reading: Further fields of `ClipRequest`.
-
-        Returns:
-            The request and the processor for `hf_video.clips.read`.
-
-        Raises:
-            VideoOptionError: The processor can't do it.
-        """
-        processor = self._resized(processor)
-        request = ClipRequest.resolve(
-            processor,
-            config,
-            num_frames=self.num_frames,
-            sampler=self.sampler,
-            sampler_options=self.options,
-            views=Views(self.clips, self.crops),
-            **reading,
-        )
-        return request, ten_crop_processor(processor) if self.crops == 10 else clip_processor(processor)
-
-    def _resized(self, processor: FrameProcessor) -> FrameProcessor:
-        """A copy of the processor with this protocol's geometry. Stock processors are taken as they are."""
-        if self.geometry == "processor" or not isinstance(processor, ClipProcessing):
-            return processor
-        processor = copy.deepcopy(processor)
-        if self.geometry == "resize to crop":
-            processor.size = {"shortest_edge": min(processor.crop_size.values())}
-        else:
-            edge = processor.size.get("shortest_edge") or min(processor.size.values())
-            processor.crop_size = {"height": edge, "width": edge}
-        return processor
-
-
-# -- by name -----------------------------------------------------------------------------------------------------------
+# Those that some model's authors publish a protocol for.
+DATASETS = ("kinetics", "ssv2", "ucf101", "diving48", "jester", "coin")
 
 
 def check_protocol(protocol: str | Protocol) -> None:
@@ -191,9 +45,9 @@ def check_protocol(protocol: str | Protocol) -> None:
         return
     views = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", name)
     if not views or int(views[1]) < 1 or int(views[2]) not in CROPS:
-        hint = did_you_mean(name, ("paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", "center"))
+        hint = did_you_mean(name, ("paper", *(f"paper:{dataset}" for dataset in DATASETS), "center"))
         raise VideoOptionError(
-            f'There is no protocol {protocol!r}.{hint} Use "paper", "paper:kinetics", "paper:ssv2", "paper:ucf101", '
+            f'There is no protocol {protocol!r}.{hint} Use "paper", "paper:<data set>" ({", ".join(DATASETS)}), '
             '"center" or clips x crops, such as "5x3" (1, 3 or 10 crops).'
         )
 
@@ -204,7 +58,7 @@ def find_protocol(
     """Finds a protocol by its name.
 
     Args:
-        protocol: "paper" (as the model's authors test it), "paper:ssv2", "paper:kinetics", "paper:ucf101", "center", or
+        protocol: "paper" (as the model's authors test it), "paper:" and one of `DATASETS`, "center", or
             clips x crops, such as "5x3"; a `Protocol` is returned as it is.
         config: The model's.
         processor: The model's; it says the frame rate of some published protocols.
@@ -225,7 +79,7 @@ def find_protocol(
 
 
 def _centered(paper: Protocol) -> Protocol:
-    one = replace(paper, name="center", clips=1, crops=1, source="")
+    one = replace(paper, name="center", clips=1, crops=1, joined=False, source="")
     if paper.sampler is WholeVideo:
         return one
     if paper.num_frames == 1:  # single frames (25x10): one clip of them all
@@ -238,14 +92,13 @@ def _centered(paper: Protocol) -> Protocol:
 def paper_protocol(
     config: PreTrainedConfig, dataset: str | None = None, *, processor: FrameProcessor | None = None
 ) -> Protocol:
-    """Returns the protocol of a model's authors on `dataset` ("kinetics", "ssv2", "ucf101" and their usual spellings;
-    None: what they report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError that lists what is
-    published."""
+    """Returns the protocol of a model's authors on `dataset` (one of `DATASETS` in any usual spelling; None: what they
+    report first, or ssv2 for a model of its 174 classes). Raises VideoOptionError that lists what is published."""
     kind = getattr(config, "model_type", None)
     if kind not in PAPERS:
         raise VideoOptionError(
-            f"No published protocol is known for a model of type {kind!r}; known are {', '.join(sorted(PAPERS))}. Use "
-            'clips x crops, such as "5x3".'
+            f"No published protocol is known for a model of type {kind!r}{UNPUBLISHED.get(kind, '')}; known are "
+            f'{", ".join(sorted(PAPERS))}. Use clips x crops, such as "5x3" or "1x1".'
         )
     published = dict(PAPERS[kind](config, processor))
     usual = "ssv2" if "ssv2" in published and config.num_labels == SSV2_CLASSES else next(iter(published))
@@ -342,6 +195,26 @@ def _i3d(config: PreTrainedConfig, processor: FrameProcessor | None) -> Publishe
     return _slowfast(8)(config, processor) if config.architecture == "resnet" else _whole(config, processor)
 
 
+def _vjepa2(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
+    """The authors' configs/eval. A model that has as many classes as one of the data sets is taken for a probe on it.
+    Their last crop begins one pixel before the end where the room for crops is odd."""
+    published = [  # classes; clips, their frames and distance: of Something-Something ViT-L reads 16 frames, ViT-g 64
+        ("ssv2", SSV2_CLASSES, 2, None, 4 if config.frames_per_clip < 64 else 2),
+        ("diving48", 48, 4, 32, 2),
+        ("kinetics", 400, 8, 16, 4),
+        ("jester", 27, 4, 32, 2),
+        ("coin", 180, 8, 16, 4),
+    ]
+    published.sort(key=lambda row: row[1] != config.num_labels)
+    rows = []
+    for name, _, clips, frames, stride in published:
+        words = f"frames {stride} apart, from the middles of equal parts, which overlap in short videos"
+        more = {"geometry": "resize to crop", "num_frames": frames, "stride": stride}
+        row = _row(clips, 3, "softmax", clips_of_parts, words, "facebookresearch/vjepa2", **more)
+        rows.append((name, replace(row, joined=True)))
+    return rows
+
+
 def _whole(config: PreTrainedConfig, processor: FrameProcessor | None) -> Published:
     words = "the whole video at 25 frames a second"
     return [("kinetics", _row(1, 1, "logits", WholeVideo, words, "google-deepmind/kinetics-i3d", target_fps=25))]
@@ -370,6 +243,12 @@ def _video_swin(config: PreTrainedConfig, processor: FrameProcessor | None) -> P
     return [("kinetics", kinetics), ("ssv2", _segments("softmax", source))]
 
 
+UNPUBLISHED = {
+    "videoprism_vision_model": (
+        " (its authors report frozen encoders by VideoGLUE, without saying how many clips and crops were seen; their "
+        'example on Kinetics sees one clip and one crop, which is "1x1")'
+    ),
+}
 PAPERS: dict[str, Callable[..., Published]] = {
     "c3d": _c3d,
     "i3d": _i3d,
@@ -380,5 +259,6 @@ PAPERS: dict[str, Callable[..., Published]] = {
     "video_swin": _video_swin,
     "videomae": _videomae,
     "vivit": _vivit,
+    "vjepa2": _vjepa2,
     "x3d": _slowfast(5),
 }

@@ -46,6 +46,23 @@ def whole_steps(total: int, num_frames: int, *, num_clips: int = 1, flow_length:
     return np.minimum(np.arange(count) * max(step, 0), total - 1).reshape(num_clips, num_frames)
 
 
+def clips_of_parts(total: int, num_frames: int, *, stride: int = 1, num_clips: int = 1) -> np.ndarray:
+    """V-JEPA 2, VideoDataset with overlap allowed: a clip of T·stride frames from each of K equal parts of the video.
+    Where the parts are shorter, clips begin at equal whole steps, so that the last ends with the video; one that is
+    longer than the video shows its last frames again. The frames of a clip lie a little more than `stride` apart: they
+    are spread over it with both ends. The authors draw a clip's place in its part; here it is the middle."""
+    length, part = num_frames * stride, total // num_clips
+    if part > length:
+        start = (part - length) // 2
+        frames = np.linspace(start, start + length, num_frames).clip(max=start + length - 1)
+        return frames.astype(np.int64) + np.arange(num_clips)[:, None] * part
+    last = min(length, total) - 1
+    frames = np.full(num_frames, float(last))
+    frames[: last // stride] = np.linspace(0, last, last // stride)
+    step = (total - length) // (num_clips - 1) if total > length else 0
+    return frames.clip(0, max(last - 1, 0)).astype(np.int64) + np.arange(num_clips)[:, None] * step
+
+
 @dataclass(frozen=True)
 class WholeVideo(Sampling):
     """All of a video at `options["target_fps"]` frames a second, as one clip (I3D). Raises VideoError for one that

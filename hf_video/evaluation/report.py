@@ -24,7 +24,7 @@ from hf_video.data.rows import Skipped
 from hf_video.errors import BackendError, pluralize, without_name
 from hf_video.evaluation import metrics
 from hf_video.evaluation.figures import confusion_figure, reliability_figure
-from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.protocol import Protocol
 
 # Kinds of skipped entries that do not count as videos.
 NOT_VIDEOS = ("format", "no videos", "hidden split", "unused")

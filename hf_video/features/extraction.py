@@ -90,6 +90,7 @@ def extract_features(
     on_error: str = "skip",
     on_video: Callable[[], None] | None = None,
     compute: Callable[[PreTrainedModel, dict[str, torch.Tensor]], torch.Tensor] = clip_vectors,
+    join_views: bool = False,
 ) -> Features:
     """Extracts the vectors of all clips of videos; several views of a window are averaged.
 
@@ -109,6 +110,7 @@ def extract_features(
         on_error: "skip" names videos that can't be read in `skipped`; "raise" raises.
         on_video: Called after each video.
         compute: What makes vectors (B, D) of the model and its inputs.
+        join_views: Whether a window gets the vectors of all its views, one behind the other, instead of their mean.
 
     Raises:
         VideoOptionError, SamplingError: For options.
@@ -130,7 +132,7 @@ def extract_features(
     rows = list(rows)
     read = functools.partial(read_events, request=request, process=clip_processor(processor))
     events = read_each([row.source for row in rows], read, num_workers)
-    collected = _Collected()
+    collected = _Collected(join_views)
     with ClipVectors(model, device, compute) as forward:
         for row, result in zip(rows, run_videos(events, forward, batch_size=batch_size), strict=True):
             if result.error is not None and on_error == "raise":
@@ -144,7 +146,8 @@ def extract_features(
 class _Collected:
     """Vectors as they come, video by video."""
 
-    def __init__(self) -> None:
+    def __init__(self, join_views: bool) -> None:
+        self.join_views = join_views
         self.vectors: list[np.ndarray] = []
         self.names: list[str] = []
         self.labels: list[int] = []
@@ -155,7 +158,7 @@ class _Collected:
         if result.error is not None:
             self.skipped.append(skipped_video(row.name, result.error, row.source))
             return
-        for seen, vector in zip(result.seen, result.vectors(), strict=True):
+        for seen, vector in zip(result.seen, result.vectors(joined=self.join_views), strict=True):
             self.vectors.append(vector)
             self.names.append(row.name)
             self.labels.append(row.label if isinstance(row.label, int) else -1)

@@ -17,7 +17,7 @@ from hf_video.data.datasets.dataset import VideoDataset
 from hf_video.data.rows import VideoRow, VideoRows
 from hf_video.errors import VideoOptionError
 from hf_video.evaluation.classification import evaluate_videos
-from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.protocol import Protocol
 from hf_video.features.extraction import extract_features
 from hf_video.retrieval.encoders import ModelEncoder
 from hf_video.retrieval.index import VideoIndex

@@ -17,7 +17,8 @@ from hf_video.clips import read as sources
 from hf_video.data.rows import Skipped, VideoRow, VideoRows
 from hf_video.errors import CheckpointError, DataError, SamplingError, VideoOptionError
 from hf_video.evaluation.classification import evaluate_videos, match_labels, normalize_label
-from hf_video.evaluation.protocols import Protocol, find_protocol
+from hf_video.evaluation.protocol import Protocol
+from hf_video.evaluation.protocols import find_protocol
 from hf_video.evaluation.report import Report
 
 

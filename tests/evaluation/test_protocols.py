@@ -12,7 +12,8 @@ import hf_video
 from hf_video.errors import VideoArrayError, VideoError, VideoOptionError
 from hf_video.evaluation import published_sampling as published
 from hf_video.evaluation.classification import evaluate_videos
-from hf_video.evaluation.protocols import Protocol, dataset_name, find_protocol, paper_protocol
+from hf_video.evaluation.protocol import Protocol
+from hf_video.evaluation.protocols import dataset_name, find_protocol, paper_protocol
 from hf_video.evaluation.ten_crops import ten_crop_processor
 from hf_video.video import transforms
 from hf_video.video.flow import estimation as flow
@@ -146,6 +147,60 @@ def test_views_equal_a_loop_by_hand(name, protocol, rows):
         np.testing.assert_allclose(report.probabilities[video], probabilities, atol=1e-6)
 
 
+def vjepa2_clips(count, stride, clips):
+    """VideoDataset.loadvideo_decord with overlapping clips, the random start in the middle."""
+    found, length, part = [], count * stride, N // clips
+    for k in range(clips):
+        if part > length:
+            start = (part - length) // 2
+            places = np.clip(np.linspace(start, start + length, count), start, start + length - 1)
+            found.append(places.astype(int) + k * part)
+        else:
+            last = min(length, N) - 1
+            places = [*np.linspace(0, last, last // stride), *[last] * (count - last // stride)]
+            step = (N - length) // (clips - 1) if length < N else 0
+            found.append(np.clip(places, 0, last - 1).astype(int) + k * step)
+    return [places.tolist() for places in found]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "count", "stride", "clips"),
+    [("ssv2", 4, 4, 2), ("diving48", 32, 2, 4), ("kinetics", 16, 4, 8), ("jester", 32, 2, 4), ("coin", 16, 4, 8)],
+)
+def test_vjepa2_by_hand(dataset, count, stride, clips, rows):
+    """ClipAggregation and AttentiveClassifier: the tokens of all clips of a crop go through the pooler together, and
+    the probabilities of the crops are averaged."""
+    model, processor = make("vjepa2")
+    report = evaluate_videos(model, processor, rows, protocol=f"paper:{dataset}", batch_size=5)
+    assert report.protocol.views == clips * 3
+    for video, scores in enumerate(report.scores):
+        frames = resized(moving_frames(N, seed=video), 32)
+        views = [[normal(v, IMAGENET) for v in cropped(frames[c], 32, 3)] for c in vjepa2_clips(count, stride, clips)]
+        with torch.no_grad():
+            logits = []
+            for crop in zip(*views, strict=True):
+                tokens = [model.vjepa2(view[None], skip_predictor=True).last_hidden_state for view in crop]
+                logits.append(model.classifier(model.pooler(torch.cat(tokens, dim=1))))
+            alone = torch.cat([model(view[None]).logits for crops in views for view in crops])
+        np.testing.assert_allclose(scores, torch.cat(logits).softmax(-1).mean(0), atol=1e-6, rtol=1e-6)
+        assert np.abs(scores - alone.softmax(-1).mean(0).numpy()).max() > 1e-5  # not the mean over clips
+
+
+def test_a_probe_is_tested_on_what_it_learnt():
+    config = hf_video.VJEPA2Config(frames_per_clip=64, num_labels=174)
+    ssv2 = paper_protocol(config)
+    assert (ssv2.name, ssv2.clips, ssv2.num_frames, ssv2.options["stride"]) == ("paper:ssv2", 2, 64, 2)
+    assert paper_protocol(hf_video.VJEPA2Config(num_labels=48)).name == "paper:diving48"
+    assert paper_protocol(hf_video.VJEPA2Config(num_labels=7)).name == "paper:ssv2"
+    assert "tokens of the clips are classified together" in ssv2.describe()
+
+
+def test_only_a_model_of_tokens_joins_clips(rows):
+    model, processor = make("videomae")
+    with pytest.raises(VideoOptionError, match="VideoMAEForVideoClassification of hf_video can't"):
+        evaluate_videos(model, processor, rows, protocol=Protocol("mine", clips=2, joined=True))
+
+
 def test_c3d_by_hand(rows):
     """BGR less a mean, not divided; a fixed size."""
     model, processor = make("c3d")
@@ -220,8 +275,7 @@ class Video:
         self.metadata = VideoMetadata(num_frames=count, fps=fps, duration=count / fps, height=8, width=8)
 
 
-# V-JEPA 2's authors join the tokens of all clips before they classify, and VideoPrism's publish no protocol.
-WITH_PROTOCOL = [name for name in CONFIGS if name not in ("vjepa2", "videoprism_vision_model")]
+WITH_PROTOCOL = [name for name in CONFIGS if name != "videoprism_vision_model"]  # its authors publish none
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 40, 301])
@@ -252,6 +306,9 @@ def test_published_samplers_at_published_sizes():
     assert published.centered_clips(20, 16, stride=2)[0].tolist() == [(2 * i) % 20 for i in range(16)]
     assert published.linspaced_clips(250, 32, stride=2, num_clips=4)[:, 0].tolist() == [0, 62, 124, 186]
     assert published.linspaced_clips(250, 32, stride=2)[0, 0] == 93
+    vjepa2 = published.clips_of_parts(300, 16, stride=4, num_clips=8)  # of Kinetics: parts of 37 frames, clips of 64
+    assert vjepa2[:, 0].tolist() == [33 * k for k in range(8)]
+    assert vjepa2[0].tolist() == [0, 4, 9, 13, 18, 22, 27, 31, 36, 40, 45, 49, 54, 58, 62, 62]
     assert published.whole_steps(250, 1, num_clips=25).ravel().tolist() == [i * 10 for i in range(25)]
     assert published.whole_steps(250, 1, num_clips=25, flow_length=10).ravel().tolist() == [i * 9 for i in range(25)]
     whole = published.WholeVideo(64, options={"target_fps": 25}).choose(Video(300, 30.0), None)
@@ -318,6 +375,8 @@ def test_names_that_there_are_not(protocol, message):
 def test_other_refusals():
     with pytest.raises(VideoOptionError, match="'bert'"):
         paper_protocol(type("Config", (), {"model_type": "bert"})())
+    with pytest.raises(VideoOptionError, match=r'VideoGLUE.*"1x1"'):
+        paper_protocol(make_config("videoprism_vision_model"))
     with pytest.raises(VideoOptionError, match="average='mean'"):
         Protocol("mine", average="mean")
     with pytest.raises(VideoOptionError, match="clips=0"):

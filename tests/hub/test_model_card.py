@@ -17,7 +17,7 @@ from store import yaml_problems
 import hf_video
 from hf_video.data.rows import plain_reason
 from hf_video.errors import CheckpointError
-from hf_video.evaluation.protocols import Protocol
+from hf_video.evaluation.protocol import Protocol
 from hf_video.evaluation.report import Report
 from hf_video.hub.card_facts import read_facts, shareable_files
 from hf_video.hub.model_card import MARK, make_card, write_card

@@ -15,7 +15,7 @@ video is decoded once for all views of the protocol:
 
   1x1         one clip and the centre crop, as the model's processor says (default)
   5x3         5 clips x 3 crops, probabilities averaged
-  paper       as the model's authors test it (paper:kinetics, paper:ssv2, paper:ucf101)
+  paper       as the model's authors test it (paper:kinetics, ssv2, ucf101, diving48, jester or coin)
   center      one clip of the paper's, from the middle of the video
 
 With --output, a folder, results are kept there as they come: the same command goes on where it was stopped. Videos that

@@ -9,7 +9,8 @@ Features are made once for each video; the classifier is solved to its end, its 
 videos. --random probes the same model with random weights too: what the features have to be better than. With --output
 the probe is saved as a model that `hf-video classify` and the pipeline take. --recipe vjepa2_attentive_probe trains
 V-JEPA 2's attentive pooler on the encoder's tokens, which are made once; its variant `:grid` tries the authors' twenty
-learning rates and weight decays.
+learning rates and weight decays. --views 2x1 shows two clips of each video, which are classified together, as by the
+authors. hf-video train --recipe vjepa2_attentive_probe makes the same model with a card and a report.
 """
 
 from __future__ import annotations

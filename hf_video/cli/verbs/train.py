@@ -13,6 +13,11 @@ on with. Several GPUs: torchrun -m hf_video.cli train ...
 
   hf-video train videos/ --model my-videomae --privacy video:eps=8,delta=1e-5,clip=1.0 --output private
 
+--recipe vjepa2_attentive_probe trains the pooler of a V-JEPA 2 and leaves its encoder as it is, which is run once over
+every video; the authors' twenty learning rates and weight decays are its variant grid:
+
+  hf-video train videos/ --model facebook/vjepa2-vitl-fpc64-256 --recipe vjepa2_attentive_probe:grid --output my-model
+
 --task detection trains a detector of events, from videos (or ready-made features, .npy or .safetensors) and annotations
 with seconds: ActivityNet's JSON, or a table of video,start,end,label. MODEL is the encoder; its features are made once
 and kept, and the detector's folder holds it too:
@@ -114,6 +119,8 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging
 
+    from hf_video.training.recipes import load_recipe
+
     check_options(options)
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a log file is no place for a bar at every checkpoint
@@ -130,6 +137,8 @@ def run(options: argparse.Namespace) -> int:
     from hf_video.training.runs.classification import finetune
     from hf_video.training.runs.overfit_check import OverfitResult
 
+    if options.recipe is not None and load_recipe(options.recipe).get("task") == "attentive_probe":
+        return train_probe(options, values["private"])
     train, private = finetune, {}
     if options.privacy:
         from hf_video.federated.privacy.tasks import finetune_privately
@@ -152,6 +161,38 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(result, OverfitResult):
         print(result)
         return DONE if result.passed else SOME_FAILED
+    return DONE
+
+
+def train_probe(options: argparse.Namespace, private: bool | None) -> int:
+    """Trains an attentive pooler on a frozen encoder."""
+    from hf_video.training.runs.attentive_probe import train_attentive_probe
+
+    for name in ("resume", "self_test", "privacy"):
+        if getattr(options, name):
+            raise CommandError(
+                f"an attentive probe has no use for --{name.replace('_', '-')}: its head is trained in one go, on "
+                "tokens that are made once"
+            )
+    names = (
+        "recipe",
+        "output",
+        "settings",
+        "test_size",
+        "group_pattern",
+        "videos",
+        "protocol",
+        "overwrite",
+        "revision",
+    )
+    train_attentive_probe(
+        options.data,
+        options.model,
+        **{name: getattr(options, name) for name in names},
+        data_format=options.format,
+        push_to_hub=options.push_to_hub,
+        private=private,
+    )
     return DONE
 
 

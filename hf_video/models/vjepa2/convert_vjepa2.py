@@ -243,7 +243,8 @@ def convert(state: StateDict, overrides: dict[str, Any]) -> Converted:
         **({"pooler_num_attention_heads": 16, "pooler_layer_norm_eps": 1e-5} if probe else {}),
         **given,
     }
-    config.setdefault("num_attention_heads", number_of_heads(config["hidden_size"], {1280: 16}, "num_attention_heads"))
+    if config.get("num_attention_heads") is None:
+        config["num_attention_heads"] = number_of_heads(config["hidden_size"], {1280: 16}, "num_attention_heads")
     if isinstance(config.get("crop_size"), (list, tuple)):
         config["crop_size"] = min(config["crop_size"])
     kept = {key: value for key, value in encoder.items() if key != "pos_embed"}

@@ -301,7 +301,7 @@ class VJEPA2ForVideoClassification(VideoClassifier, VJEPA2PreTrainedModel):
         output_attentions, output_hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         outputs = self.encode(pixel_values_videos, output_attentions, output_hidden_states)
         return self.classifier_output(
-            self.classifier(self.dropout(self.pool(outputs))),
+            self.classify_tokens(self.pooler_tokens(outputs)),
             labels,
             num_items_in_batch,
             return_dict,
@@ -318,6 +318,28 @@ class VJEPA2ForVideoClassification(VideoClassifier, VJEPA2PreTrainedModel):
             output_hidden_states=hidden_states or self.config.pooler_layers is not None,
             return_dict=True,
         )
+
+    def encode_tokens(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """Computes what the pooler reads of clips.
+
+        Args:
+            pixel_values_videos: Clips (B, T, C, H, W), normalised.
+
+        Returns:
+            (B, tokens, D).
+        """
+        return self.pooler_tokens(self.encode(pixel_values_videos, attentions=False, hidden_states=False))
+
+    def classify_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Classifies by tokens of `encode_tokens`.
+
+        Args:
+            tokens: (B, n, D), of one clip, or of several one behind the other as in the authors' evaluations.
+
+        Returns:
+            Logits (B, classes).
+        """
+        return self.classifier(self.dropout(self.pooler(tokens)))
 
     def pool(self, outputs: Any) -> torch.Tensor:
         """What the classifier reads, (B, D)."""

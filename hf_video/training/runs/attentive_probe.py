@@ -3,185 +3,72 @@
 The encoder is frozen, so its tokens are made once for every video and kept on disk; what is trained on them is the
 pooler of `VJEPA2ForVideoClassification` and its classifier: AdamW, a rate that falls from its start to zero in a
 cosine, cross-entropy. The authors draw other crops of a video in every epoch, for which an encoder would have to run in
-every step; here each video has one view. With a grid of rates and weight decays, heads are trained side by side, the
-best on a part of the training videos is chosen, and trained anew on all of them.
+every step; here each video is seen once. Several clips of it (`views="2x1"`) are classified together, as theirs are.
+With a grid of rates and weight decays, heads are trained side by side, the best on a part of the training videos is
+chosen, and trained anew on all of them; the authors report the best on the test videos.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from hf_video.base.loading import find_processors, loading
-from hf_video.base.written_files import check_output_folder, update_checksums, writing_model_folder
+from hf_video.base.written_files import check_output_folder, writing_model_folder
 from hf_video.data.rows import Skipped, VideoRows
-from hf_video.data.sources.division import Division, choose_test
-from hf_video.errors import CheckpointError, ConfigError, DataError
-from hf_video.features.extraction import extract_features
+from hf_video.data.sources.division import Division
+from hf_video.errors import CheckpointError, ConfigError, DataError, unknown_name
+from hf_video.evaluation.protocols import check_protocol
+from hf_video.registry import MODELS
 from hf_video.training.recipes import load_recipe, override_recipe
-from hf_video.training.runs.probe import SPLIT, check_rows, write_report
+from hf_video.training.run_folder import open_output, run_description
+from hf_video.training.runs.attentive_head import AttentiveHead, HeadTraining, extract_tokens, fit_attentive_head
+from hf_video.training.runs.classification import default_output
+from hf_video.training.runs.model_loading import check_fields, find_source, set_evaluation_sampling
+from hf_video.training.runs.probe import check_rows, write_report
+from hf_video.training.runs.summary import describe_reports, describe_start, format_summary, write_summary
 
 if TYPE_CHECKING:
-    from hf_video.data.types import FrameProcessor
     from hf_video.models.vjepa2.modeling_vjepa2 import VJEPA2ForVideoClassification
 
-CHUNK = 64  # videos whose tokens are in memory at a time
+RECIPE = "vjepa2_attentive_probe"
+# What a recipe may say; there is no augmentation, because tokens are made once.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "training": (
+        *("num_train_epochs", "min_train_steps", "per_device_train_batch_size"),
+        *("learning_rate", "weight_decay"),
+    ),
+    "data": ("num_frames", "sampler", "sampler_options", "views"),
+    "probe": ("learning_rates", "weight_decays"),
+    "augmentation": (),
+    "mixing": (),
+}
 
 
-@dataclass(frozen=True)
-class TokenMaps:
-    """Tokens of videos, (N, tokens, D) float16 in a file, with their labels (N,) and names; the videos left out."""
-
-    tokens: np.ndarray
-    labels: torch.Tensor
-    names: list[str]
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def batches(self, index: torch.Tensor, size: int, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Tokens and labels of the rows `index`, `size` at a time, in that order."""
-        for part in index.split(size):
-            yield torch.from_numpy(self.tokens[part.numpy()]).to(device).float(), self.labels[part].to(device)
-
-
-def encoder_tokens(model: VJEPA2ForVideoClassification, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the pooler reads of clips, (B, tokens · D)."""
-    outputs = model.encode(**inputs, attentions=False, hidden_states=False)
-    return model.pooler_tokens(outputs).flatten(1)
-
-
-def extract_tokens(
-    model: VJEPA2ForVideoClassification,
-    processor: FrameProcessor,
-    rows: VideoRows,
-    file: str | os.PathLike[str],
-    **options: Any,
-) -> TokenMaps:
-    """Runs the encoder once over every video and writes its tokens to `file` (.npy); `options` as in
-    `extract_features`. Raises DataError where no video could be read."""
-    tokens: np.ndarray | None = None
-    labels: list[torch.Tensor] = []
-    names: list[str] = []
-    skipped: list[Skipped] = []
-    for start in range(0, len(rows), CHUNK):
-        found = extract_features(model, processor, list(rows)[start : start + CHUNK], compute=encoder_tokens, **options)
-        skipped += found.skipped
-        if not len(found):
-            continue
-        maps = found.embeddings.reshape(len(found), -1, model.config.hidden_size)
-        if tokens is None:
-            shape = (len(rows), *maps.shape[1:])
-            tokens = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        tokens[len(names) : len(names) + len(maps)] = maps
-        labels.append(torch.from_numpy(found.labels))
-        names += found.names
-    if tokens is None:
-        raise DataError(f"None of the videos could be read: {'; '.join(map(str, skipped[:3]))}")
-    return TokenMaps(tokens[: len(names)], torch.cat(labels), names, skipped)
-
-
-class AttentiveHead(nn.Module):
-    """Pooler and classifier: tokens (B, n, D) -> logits (B, classes)."""
-
-    def __init__(self, model: VJEPA2ForVideoClassification) -> None:
-        super().__init__()
-        self.pooler = copy.deepcopy(model.pooler).float()
-        self.classifier = copy.deepcopy(model.classifier).float()
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.pooler(tokens))
-
-
-@dataclass(frozen=True)
-class HeadTraining:
-    """How heads are trained: `pairs` of learning rate and weight decay, one head each; `seconds` of a step go to
-    `times`."""
-
-    pairs: tuple[tuple[float, float], ...]
-    epochs: int
-    batch_size: int
-    seed: int = 0
-    device: str = "cpu"
-    times: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, recipe: Mapping[str, Any], seed: int, device: str = "cpu") -> HeadTraining:
-        training, grid = recipe["training"], recipe.get("probe") or {}
-        rates = grid.get("learning_rates") or [training["learning_rate"]]
-        decays = grid.get("weight_decays") or [training["weight_decay"]]
-        pairs = tuple(itertools.product(map(float, rates), map(float, decays)))
-        epochs, size = int(training["num_train_epochs"]), int(training["per_device_train_batch_size"])
-        return cls(pairs, epochs, size, seed, device)
-
-    def train(self, start: AttentiveHead, maps: TokenMaps, index: torch.Tensor) -> list[AttentiveHead]:
-        """Trains a copy of `start` for each pair on the rows `index`, all on the same batches."""
-        heads = [copy.deepcopy(start).to(self.device).train() for _ in self.pairs]
-        optimizers = [self.optimizer(head, *pair) for head, pair in zip(heads, self.pairs, strict=True)]
-        steps = self.epochs * -(-len(index) // self.batch_size)
-        schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.epochs):
-            order = index[torch.randperm(len(index), generator=generator)]
-            for tokens, labels in maps.batches(order, self.batch_size, self.device):
-                began = time.process_time()
-                for head, optimizer, schedule in zip(heads, optimizers, schedules, strict=True):
-                    optimizer.zero_grad()
-                    F.cross_entropy(head(tokens), labels).backward()
-                    optimizer.step()
-                    schedule.step()
-                self.times.append(time.process_time() - began)
-        return [head.eval() for head in heads]
-
-    def optimizer(self, head: AttentiveHead, rate: float, decay: float) -> torch.optim.AdamW:
-        matrices = [p for p in head.parameters() if p.ndim > 1]
-        vectors = [p for p in head.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=rate)
-
-    @torch.inference_mode()
-    def accuracy(self, head: AttentiveHead, maps: TokenMaps, index: torch.Tensor | None = None) -> float:
-        """Top-1, 0 to 1, on the rows `index`, or on all."""
-        index = torch.arange(len(maps.names)) if index is None else index
-        right = [
-            head(tokens).argmax(1) == labels for tokens, labels in maps.batches(index, self.batch_size, self.device)
-        ]
-        return float(torch.cat(right).double().mean())
-
-
-def fit_attentive_head(
-    start: AttentiveHead, maps: TokenMaps, rows: VideoRows, training: HeadTraining
-) -> tuple[AttentiveHead, tuple[float, float]]:
-    """The trained head, and its learning rate and weight decay: of several, the pair that is best on a part of the
-    training videos, trained on all."""
-    everything = torch.arange(len(maps.names))
-    best = training.pairs[0]
-    if len(training.pairs) > 1:
-        by_name = {row.name: row for row in rows}
-        chosen: list[Any] = [by_name[name] for name in maps.names]
-        held_out = torch.tensor(choose_test(chosen, SPLIT, training.seed))
-        heads = training.train(start, maps, everything[~held_out])
-        scores = [training.accuracy(head, maps, everything[held_out]) for head in heads]
-        best = training.pairs[scores.index(max(scores))]
-    return replace(training, pairs=(best,)).train(start, maps, everything)[0], best
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a recipe of another task, and for settings that a probe has no use for."""
+    if recipe.get("task") != "attentive_probe":
+        raise ConfigError(f"The recipe {recipe['name']!r} is for another task. Probes take vjepa2_attentive_probe.")
+    row = MODELS["vjepa2"]
+    check_fields(row.load(row.config), recipe["model"], "vjepa2")
+    for section, known in SETTINGS.items():
+        unknown = [name for name, value in (recipe.get(section) or {}).items() if name not in known and value]
+        if unknown:
+            raise ConfigError(unknown_name(f"An attentive probe has no setting {section}", unknown[0], known))
 
 
 def load_frozen(model: str, labels: list[str], fields: Mapping[str, Any], *, revision: str | None = None) -> Any:
     """A classifier for `labels` with the encoder of a folder or name on the Hub, in eval mode; its pooler, made after
     `fields` of the configuration, and its classifier are new. Raises CheckpointError for other model types."""
     import transformers
-
-    from hf_video.registry import MODELS
 
     with loading(model):
         config = transformers.AutoConfig.from_pretrained(model, revision=revision)
@@ -202,57 +89,74 @@ def load_frozen(model: str, labels: list[str], fields: Mapping[str, Any], *, rev
     return classifier.eval()
 
 
-def attentive_probe_model(
+@dataclass(frozen=True)
+class AttentiveProbe:
+    """A trained probe: the whole model in eval mode, its processor, the videos by split, and what was measured."""
+
+    model: VJEPA2ForVideoClassification
+    processor: Any
+    splits: dict[str, VideoRows]
+    recipe: dict[str, Any]
+    report: dict[str, Any]
+
+    @property
+    def test(self) -> VideoRows:
+        return self.splits.get("test") or self.splits["validation"]
+
+    def save(self, folder: Path, data: Any) -> None:
+        """Writes model, processor, `probe.json` and `split.json`; checksums are the caller's."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        write_report(folder, self.report)
+        Division.of(data, self.splits).save(folder)
+
+
+def fit_attentive_probe(
     data: Any,
     model: str,
     *,
-    recipe: str = "vjepa2_attentive_probe",
-    settings: list[str] | None = None,
-    output: str | os.PathLike[str] | None = None,
+    recipe: str | Path,
+    settings: Sequence[str] = (),
     revision: str | None = None,
     device: str | None = None,
     seed: int | None = None,
-    data_format: str | None = None,
-    videos: str | os.PathLike[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> AttentiveProbe:
     """Trains an attentive probe on a frozen encoder.
 
     Args:
-        data: Labelled videos, as `load_videos` takes them with `data_format` and `videos`.
+        data: Labelled videos, as `load_videos` takes them with the arguments `reading`.
         model: A folder or name on the Hub of a vjepa2.
         recipe: Name or file of a recipe of the task "attentive_probe"; `settings` change it.
-        output: Where the encoder with the probe is saved, as a model for `pipeline("video-classification")`.
         revision, device, seed: Of the model on the Hub; where it runs; of the division, first weights and batches.
         options: As in `extract_features`.
 
-    Returns:
-        `train_top1`, `test_top1` (0 to 1), `learning_rate`, `weight_decay`, `step_seconds` (CPU seconds of a training
-        step, the median), `chance`, `labels` and what `ProbeReport` has besides.
-
     Raises:
-        ConfigError: The recipe is of another task.
+        ConfigError: The recipe is of another task, or has settings that a probe has no use for.
         DataError: A class has no training video, or there is nothing to test on.
         CheckpointError: The model is no vjepa2.
+        VideoOptionError: `views` has several crops.
     """
     from hf_video.evaluation.rows import evaluation_splits
 
-    chosen = override_recipe(load_recipe(recipe), settings or [])
-    if chosen.get("task") != "attentive_probe":
-        raise ConfigError(f"The recipe {recipe!r} is for another task. Probes take vjepa2_attentive_probe.")
-    if output is not None:
-        check_output_folder(output)
-    splits = evaluation_splits(data, model, seed=seed, data_format=data_format, videos=videos)
+    chosen = override_recipe(load_recipe(recipe), settings)
+    check_recipe(chosen)
+    splits = evaluation_splits(data, model, seed=seed, **(reading or {}))
     test = splits.get("test") or splits.get("validation")
     if "train" not in splits or test is None:
         raise DataError(f"{data} has the splits {', '.join(splits)}; a probe needs train and test.")
     check_rows(splits["train"], test)
     torch.manual_seed(seed or 0)
-    frozen = load_frozen(model, splits["train"].labels, chosen["model"], revision=revision)
+    frames = chosen["data"].get("num_frames")
+    fields = {**chosen["model"], **({"num_frames": frames} if frames else {})}
+    frozen = load_frozen(model, splits["train"].labels, fields, revision=revision)
     processor: Any = next(one for one in find_processors(frozen.vjepa2, None, None) if one is not None)
+    set_evaluation_sampling(processor, chosen["data"])
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     training = HeadTraining.of(chosen, seed or 0, device)
-    options["device"] = device
+    options |= {"device": device, "views": options.get("views") or chosen["data"].get("views")}
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hf_video_tokens_") as folder:
         seen, unseen = (
             extract_tokens(frozen, processor, rows, Path(folder, f"{name}.npy"), **options)
@@ -261,6 +165,7 @@ def attentive_probe_model(
         empty = sorted(set(range(len(test.labels))) - set(seen.labels.tolist()))
         if empty:
             raise DataError(f"Classes have no training video: {', '.join(test.labels[i] for i in empty[:5])}.")
+        epochs, steps = training.duration(len(seen.names))
         head, (rate, decay) = fit_attentive_head(AttentiveHead(frozen), seen, splits["train"], training)
         report = {
             "train_top1": training.accuracy(head, seen),
@@ -269,19 +174,113 @@ def attentive_probe_model(
             "test_found": len(unseen.names),
             "learning_rate": rate,
             "weight_decay": decay,
+            "epochs": epochs,
+            "steps": steps,
             "step_seconds": float(np.median(training.times)),
+            "seconds": round(time.monotonic() - began, 2),
             "model": model,
             "labels": test.labels,
             "chance": max(test.counts().values()) / len(test),
             "skipped": [one.as_dict() for one in (*seen.skipped, *unseen.skipped)],
         }
+    frozen.pooler.load_state_dict(head.pooler.state_dict())
+    frozen.classifier.load_state_dict(head.classifier.state_dict())
+    return AttentiveProbe(frozen, processor, splits, chosen, report)
+
+
+def attentive_probe_model(
+    data: Any,
+    model: str,
+    *,
+    recipe: str | Path = RECIPE,
+    output: str | os.PathLike[str] | None = None,
+    data_format: str | None = None,
+    videos: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measures a frozen encoder by an attentive probe: `hf-video probe`.
+
+    Args:
+        data, model, recipe: See `fit_attentive_probe`, which also takes the `options`.
+        output: Where the encoder with the probe is saved, as a model for `pipeline("video-classification")`.
+        data_format, videos: Of lists, see `load_videos`.
+
+    Returns:
+        `train_top1`, `test_top1` (0 to 1), `learning_rate`, `weight_decay`, `step_seconds` (CPU seconds of a training
+        step, the median), `chance`, `labels` and what `ProbeReport` has besides.
+
+    Raises:
+        HFVideoError: What `fit_attentive_probe` raises.
+    """
     if output is not None:
-        frozen.pooler.load_state_dict(head.pooler.state_dict())
-        frozen.classifier.load_state_dict(head.classifier.state_dict())
-        with writing_model_folder(output) as folder_written:
-            frozen.save_pretrained(folder_written)
-            processor.save_pretrained(folder_written)
-            write_report(folder_written, report)
-        Division.of(data, splits).save(output)
-        update_checksums(output)
-    return report
+        check_output_folder(output)
+    reading = {"data_format": data_format, "videos": videos}
+    probe = fit_attentive_probe(data, model, recipe=recipe, reading=reading, **options)
+    if output is not None:
+        with writing_model_folder(output) as folder:
+            probe.save(folder, data)
+    return probe.report
+
+
+def train_attentive_probe(
+    data: Any,
+    model: str,
+    *,
+    recipe: str | Path = RECIPE,
+    output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    test_size: float | None = None,
+    group_pattern: str | None = None,
+    data_format: str | None = None,
+    videos: str | Path | None = None,
+    protocol: str = "1x1",
+    overwrite: bool = False,
+    push_to_hub: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+) -> dict[str, Any]:
+    """Makes a classifier of a frozen encoder and a trained attentive pooler: `hf-video train --recipe
+    vjepa2_attentive_probe`.
+
+    Args:
+        data, model, recipe, settings, revision: See `fit_attentive_probe`.
+        output, test_size, group_pattern, data_format, videos, protocol, overwrite, push_to_hub, private: As in
+            `finetune`, whose folder this one is like.
+
+    Returns:
+        The summary that is also written to `training_summary.json`.
+
+    Raises:
+        HFVideoError: What `fit_attentive_probe` raises; ConfigError for a folder that holds another run.
+    """
+    from hf_video.evaluation.classification import evaluate_videos
+    from hf_video.hub.model_card import write_card
+
+    check_protocol(protocol)
+    source = find_source(model, revision=revision)
+    output = Path(output) if output is not None else default_output(data, source)
+    open_output(output, {}, resume=False, overwrite=overwrite)  # refuses before there is work to lose
+    division = {"test_size": test_size, "group_pattern": group_pattern}
+    reading = {"data_format": data_format, "videos": videos, **division}
+    probe = fit_attentive_probe(data, model, recipe=recipe, settings=settings, revision=revision, reading=reading)
+    result = evaluate_videos(probe.model, probe.processor, probe.test, protocol=protocol)
+    skipped = {one.name: one for one in (*(Skipped(**one) for one in probe.report["skipped"]), *result.skipped)}
+    summary = describe_start(source, probe.recipe, probe.splits, skipped.values(), data=data)
+    summary["data"]["division"] = division
+    summary |= {name: probe.report[name] for name in ("epochs", "steps", "seconds")}
+    summary["hyper_parameters"] = {name: probe.report[name] for name in ("learning_rate", "weight_decay")}
+    name = "test" if "test" in probe.splits else "validation"
+    summary["evaluation"] = describe_reports({name: result})
+    folder = open_output(output, run_description(model, probe.recipe, probe.splits), resume=False, overwrite=overwrite)
+    folder.start()
+    probe.save(folder.folder, data)
+    result.save(folder.folder / "evaluation" / name)
+    write_summary(folder.folder, summary)
+    write_card(folder.folder, repo_id=push_to_hub or output.resolve().name)
+    folder.finish()
+    print(format_summary(summary, output))
+    if push_to_hub:
+        from hf_video.hub.publish import push
+
+        print(f"Pushed: {push(output, push_to_hub, private=private).commit_url}")
+    return summary

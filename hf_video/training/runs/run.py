@@ -184,7 +184,7 @@ def run_training(
             write_summary(folder.folder, summary)
             task.draw_figures(trainer, folder.folder)
             if task.has_card:
-                write_card(folder.folder, repo_id=push_to_hub)
+                write_card(folder.folder, repo_id=push_to_hub or output.resolve().name)
             folder.finish()
             if text := task.format_summary(summary, output):
                 print(text)

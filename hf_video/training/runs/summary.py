@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from hf_video.base.version import __version__
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.training.plan import TrainingPlan, format_clip_rate, rough_duration
+from hf_video.training.recipes import SECTIONS, recipe_title
 from hf_video.training.run_folder import SUMMARY_FILE
 from hf_video.training.runs.model_loading import ModelSource
 from hf_video.training.trainer import VideoTrainer
@@ -47,22 +48,8 @@ def make_summary(
             if not any(one.name == name for name, _ in skipped):
                 skipped[one.name, one.kind] = one
     logged, hyper = trainer.state.log_history, {name: getattr(trainer.args, name) for name in _HYPER_PARAMETERS}
-    base, is_path = source.checkpoint, isinstance(data, (str, os.PathLike))
     return {
-        "hf_video": __version__,
-        "versions": {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")},
-        # A folder's whole path: "runs/base" would look like a name on the Hub.
-        "base_model": str(Path(base).resolve()) if base and Path(base).exists() else base,
-        "from_scratch": source.checkpoint is None,
-        "model_type": source.model_type,
-        "recipe": plan.facts.get("recipe"),
-        "recipe_sections": {name: recipe.get(name) for name in ("model", "data", "augmentation", "mixing", "training")},
-        "data": {
-            "source": str(Path(data).resolve().name) if is_path else type(data).__name__,
-            "dataset_id": data if isinstance(data, str) and not Path(data).exists() else None,
-            "splits": {name: {"videos": len(r), "classes": r.counts()} for name, r in splits.items()},
-            "skipped": [one.as_dict() for one in skipped.values()],
-        },
+        **describe_start(source, recipe, splits, skipped.values(), data=data),
         "plan": plan.facts,
         "hyper_parameters": {
             **{
@@ -78,11 +65,44 @@ def make_summary(
         "train_loss": next((e["loss"] for e in reversed(logged) if "loss" in e), metrics.get("train_loss")),
         "eval_loss": next((entry["eval_loss"] for entry in reversed(logged) if "eval_loss" in entry), None),
         "device": plan.facts.get("device"),
-        "evaluation": {
-            name: {measure: getattr(report, measure), "found": report.found, "total": report.total}
-            for name, report in reports.items()
-            for measure in (("top1",) if hasattr(report, "top1") else ("mean_average_precision",))
+        "evaluation": describe_reports(reports),
+    }
+
+
+def describe_start(
+    source: ModelSource,
+    recipe: Mapping[str, Any],
+    splits: Mapping[str, VideoRows],
+    skipped: Iterable[Skipped],
+    *,
+    data: Any,
+) -> dict[str, Any]:
+    """What a summary says of versions, model, recipe and data."""
+    base, is_path = source.checkpoint, isinstance(data, (str, os.PathLike))
+    return {
+        "hf_video": __version__,
+        "versions": {"hf_video": __version__} | {name: version(name) for name in ("transformers", "torch", "av")},
+        # A folder's whole path: "runs/base" would look like a name on the Hub.
+        "base_model": str(Path(base).resolve()) if base and Path(base).exists() else base,
+        "from_scratch": source.checkpoint is None,
+        "model_type": source.model_type,
+        "recipe": recipe_title(recipe),
+        "recipe_sections": {name: recipe.get(name) for name in SECTIONS},
+        "data": {
+            "source": str(Path(data).resolve().name) if is_path else type(data).__name__,
+            "dataset_id": data if isinstance(data, str) and not Path(data).exists() else None,
+            "splits": {name: {"videos": len(r), "classes": r.counts()} for name, r in splits.items()},
+            "skipped": [one.as_dict() for one in skipped],
         },
+    }
+
+
+def describe_reports(reports: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The one number of each split's report, and how many of its videos could be read."""
+    return {
+        name: {measure: getattr(report, measure), "found": report.found, "total": report.total}
+        for name, report in reports.items()
+        for measure in (("top1",) if hasattr(report, "top1") else ("mean_average_precision",))
     }
 
 

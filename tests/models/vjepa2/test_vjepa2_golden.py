@@ -150,6 +150,14 @@ def test_parts_of_a_file():
     assert torch.equal(model.pooler.query_tokens, file["classifiers"][1]["module.pooler.query_tokens"])
 
 
+def test_heads_that_are_given_are_not_looked_for_in_the_shapes():
+    encoder = tiny_file()["target_encoder"]
+    narrow = {key: torch.zeros([n * 48 // 64 if n % 64 == 0 else n for n in v.shape]) for key, v in encoder.items()}
+    assert hf_video.from_official("vjepa2", narrow, **GIVEN).config.hidden_size == 48
+    with pytest.raises(CheckpointError, match="Pass num_attention_heads"):
+        hf_video.from_official("vjepa2", narrow)
+
+
 def renamed(part: str, old: str, new: str):
     def change(file: dict) -> None:
         file[part] = {key.replace(old, new): value for key, value in file[part].items()}

@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hf_video
 from hf_video.cli import main
+from hf_video.data import load_videos
 from hf_video.data.moving_glyphs import write_moving_glyphs
-from hf_video.errors import CheckpointError, ConfigError
-from hf_video.training.runs.attentive_probe import AttentiveHead, HeadTraining, TokenMaps, attentive_probe_model
+from hf_video.errors import CheckpointError, ConfigError, VideoOptionError
+from hf_video.training.runs.attentive_head import AttentiveHead, HeadTraining, TokenMaps, extract_tokens
+from hf_video.training.runs.attentive_probe import attentive_probe_model
 
 TINY = {
     "crop_size": 32,
@@ -79,6 +81,56 @@ def test_the_command(encoder, clips, tmp_path, capsys):
     assert main([*data, "--recipe", "vjepa2_attentive_probe", "--random"]) == 2
     assert main([*data, *settings]) == 2
     assert "a linear probe has none" in capsys.readouterr().err
+
+
+def test_train_makes_a_model_that_is_tested_as_published(encoder, clips, tmp_path, capsys):
+    """One that `hf-video evaluate` tests on the same videos, by the authors' protocol too."""
+    folder = tmp_path / "model"
+    settings = [part for one in QUICK for part in ("--set", one)]
+    model = ["--model", str(encoder), "--recipe", "vjepa2_attentive_probe"]
+    train = ["train", str(clips), *model, "--output", str(folder)]
+    assert main([*train, *settings, "--test-size", "0.25", "--protocol", "paper:ssv2"]) == 0
+    assert "Accuracy on test" in capsys.readouterr().out
+    summary = json.loads((folder / "training_summary.json").read_text())
+    assert summary["evaluation"]["test"]["total"] == 8
+    report = json.loads((folder / "evaluation" / "test" / "report.json").read_text())
+    assert report["protocol"]["joined"]
+    assert (report["protocol"]["clips"], report["protocol"]["num_frames"]) == (2, 8)
+    assert "attentive" in (folder / "README.md").read_text()
+    assert main(["evaluate", str(clips), "--model", str(folder), "--protocol", "paper:ssv2", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["top1"], again["found"]) == (summary["evaluation"]["test"]["top1"], 8)
+    before = (folder / "model.safetensors").read_bytes()
+    for more, words in (
+        ([], "holds another run"),
+        (["--resume"], "has no use for --resume"),
+        (["--overwrite", "--set", "training.warmup_steps=5"], "no setting training 'warmup_steps'"),
+        (["--overwrite", "--set", "augmentation.flip=0.5"], "no setting augmentation 'flip'"),
+        (["--overwrite", "--set", "model.num_pooler_layer=1"], "num_pooler_layers"),
+    ):
+        assert main([*train, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert main([*train, *settings, "--overwrite", "--set", "training.learning_rate=1e-2"]) == 0
+    assert (folder / "model.safetensors").read_bytes() != before
+    assert not (folder / "run-in-progress").exists()
+    assert "run-in-progress" not in (folder / "README.md").read_text()
+
+
+def test_clips_of_a_video_are_classified_together(encoder, clips, tmp_path):
+    settings = [*QUICK, "data.views=2x1", "data.num_frames=4"]
+    attentive_probe_model(clips, str(encoder), settings=settings, output=tmp_path / "probe")
+    model = hf_video.VJEPA2ForVideoClassification.from_pretrained(tmp_path / "probe")
+    assert model.config.num_frames == 4
+    rows = load_videos(clips)["test"]
+    processor = hf_video.VJEPA2VideoProcessor.from_pretrained(tmp_path / "probe")
+    found = extract_tokens(model, processor, rows, tmp_path / "tokens.npy", views="2x1")
+    assert found.tokens.shape[1:] == (2 * 2 * 16, 64)
+    views = processor(rows[0].source, sampler="uniform_views", sampler_options={"num_clips": 2}, num_frames=4)
+    with torch.no_grad():
+        tokens = model.encode_tokens(torch.from_numpy(np.stack(views["pixel_values_videos"])))
+    np.testing.assert_allclose(found.tokens[0], tokens.flatten(0, 1), atol=5e-3)
+    with pytest.raises(VideoOptionError, match="joins clips, not crops"):
+        attentive_probe_model(clips, str(encoder), views="1x3")
 
 
 def test_others_are_refused(clips, encoder, tmp_path):
