@@ -9,6 +9,7 @@ import os
 import pkgutil
 import sys
 from importlib import import_module
+from typing import Any
 
 from hf_video.base.saved_model import SavedVideoModel, SavedWriter
 from hf_video.registry import DETECTORS, MODELS
@@ -47,7 +48,7 @@ _LOADERS = {
 
 
 def override_wanted() -> bool:
-    """HF_VIDEO_OVERRIDE=0 leaves transformers' own classes where a model type is in both."""
+    """HF_VIDEO_OVERRIDE=0 leaves transformers' own classes where a model type is in both and they can be used."""
     return os.environ.get("HF_VIDEO_OVERRIDE", "1").lower() not in ("0", "false", "no", "off")
 
 
@@ -56,7 +57,8 @@ def register_auto_classes(override: bool | None = None) -> None:
 
     `override=True` (the default unless HF_VIDEO_OVERRIDE=0) puts our classes over transformers' own of the same model
     type, in every Auto class where those stood, so that existing checkpoints load into ours, and our pipeline over
-    theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`).
+    theirs. `override=False` leaves the stock ones alone; ours are then used by name (`hf_video.VideoMAEModel`). Video
+    processors of transformers' that can't be made because torchvision is missing are ours in both cases.
 
     Args:
         override: Whether ours take the place of transformers' own; None: unless HF_VIDEO_OVERRIDE=0.
@@ -92,6 +94,7 @@ def register_auto_classes(override: bool | None = None) -> None:
         if model.processor:
             transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
     register_stock_processors(override=override)
+    read_video_files_too()
     # Without torchvision, transformers hides these classes, though they need none. The import above may have made
     # transformers' module anew: a user holds the old object or will get the new one, and its processors their own.
     for module in (transformers, sys.modules["transformers"], transformers_module):
@@ -101,25 +104,65 @@ def register_auto_classes(override: bool | None = None) -> None:
 
 
 def register_stock_processors(*, override: bool) -> None:
-    """Processors that need no torchvision, for files of video models that name one of transformers' which needs it."""
-    taken = {name for row in MODELS.values() for name in (row.image_processor, row.video_processor)}
-    types = [one for one in STOCK_PROCESSORS if STOCK_PROCESSORS[one] not in taken]
-    if not (override and types):
-        return
+    """Processors that need no torchvision, for files of video models that name one of transformers' which needs it:
+    where ours take the place of transformers' own; and of all these models where torchvision is missing, because
+    nothing of transformers' could be used in their place."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+    from transformers.utils import is_torchvision_available
 
+    names = {}
+    if override:
+        taken = {name for row in MODELS.values() for name in (row.image_processor, row.video_processor)}
+        names = {one: name for one, name in STOCK_PROCESSORS.items() if name not in taken}
+    elif not is_torchvision_available():
+        wanted = {one: STOCK_PROCESSORS.get(one, row.video_processor) for one, row in MODELS.items() if row.stock}
+        names = {one: name for one, name in wanted.items() if hasattr(transformers, name)}
+    if not names:
+        return
     from hf_video.base.processing_stock import Door
 
-    for model_type in types:
-        name = STOCK_PROCESSORS[model_type]
-        same = tuple(one for one in types if STOCK_PROCESSORS[one] == name)
+    for model_type, name in names.items():
+        same = tuple(one for one in names if override and names[one] == name)
         chosen = type(name, (Door,), {"model_types": same})
         # Under transformers' own configuration, as ours of the same type has our processor; where there is none, under
         # anything: it is looked for by its name.
         config = getattr(transformers, CONFIG_MAPPING_NAMES.get(model_type, ""), chosen)
         VIDEO_PROCESSOR_MAPPING.register(config, {"pil": chosen, "torchvision": chosen}, exist_ok=True)
+
+
+def read_video_files_too() -> None:
+    """Has AutoImageProcessor take a folder that holds no other file of a processor than a video processor's, as V-JEPA
+    2's and VideoPrism's on the Hub do, if its model has a processor of ours; transformers raises OSError for all."""
+    from transformers import AutoConfig, AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+
+    from hf_video.base.processing import ClipProcessing
+    from hf_video.base.processing_config import hub_options
+
+    stock = AutoImageProcessor.from_pretrained.__func__
+    if stock.__module__ == __name__:
+        return
+
+    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *inputs: Any, **kwargs: Any) -> Any:
+        try:
+            return stock(cls, pretrained_model_name_or_path, *inputs, **kwargs)
+        except OSError as missing:
+            if "_from_auto" in kwargs:  # AutoProcessor asks, and goes on to the video processor
+                raise
+            try:
+                config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub_options(kwargs))
+                found = IMAGE_PROCESSOR_MAPPING.get(type(config), None) or {}
+                ours = next(one for one in found.values() if issubclass(one, ClipProcessing))
+                for name in ("config", "use_fast", "backend", "trust_remote_code"):
+                    kwargs.pop(name, None)
+                return ours.from_pretrained(pretrained_model_name_or_path, *inputs, **kwargs)
+            except (OSError, StopIteration):
+                raise missing from None
+
+    from_pretrained.__doc__ = stock.__doc__
+    AutoImageProcessor.from_pretrained = classmethod(from_pretrained)
 
 
 def register_pipelines(*, override: bool = True) -> None:

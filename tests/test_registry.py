@@ -17,6 +17,7 @@ from hf_video.base.loading import model_entry
 from hf_video.errors import CheckpointError
 from hf_video.registry import DETECTORS, MODELS
 
+AUTO_PROCESSORS = ("AutoImageProcessor", "AutoVideoProcessor", "AutoProcessor")
 PACKAGE = Path(hf_video.__file__).parent
 STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 OLD_NAMES = Path(__file__).parent / "saved_by_0_1_0" / "public_names.json"  # of its packages, README, docs, docstrings
@@ -117,6 +118,43 @@ print(type(transformers.AutoConfig.for_model("videomae")).__module__)
         "hf_video.models.videomae.modeling_videomae",
         "hf_video.models.videomae.configuration_videomae",
     ]
+
+
+@pytest.fixture
+def video_file_only(tmp_path):
+    """A stock folder as V-JEPA 2's on the Hub: no other processor's file than a video processor's."""
+    (tmp_path / "config.json").write_text('{"model_type": "vjepa2", "crop_size": 32, "frames_per_clip": 4}')
+    values = {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": {"height": 32, "width": 32}}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps({**values, "size": {"shortest_edge": 36}}))
+    return tmp_path
+
+
+def test_a_video_processors_file_is_enough(video_file_only):
+    made = {auto: getattr(transformers, auto).from_pretrained(video_file_only) for auto in AUTO_PROCESSORS}
+    assert [type(one) for one in made.values()] == [
+        hf_video.VJEPA2ImageProcessor,
+        hf_video.VJEPA2VideoProcessor,
+        hf_video.VJEPA2VideoProcessor,
+    ]
+    assert all((one.size["shortest_edge"], one.crop_size["height"]) == (36, 32) for one in made.values())
+    (video_file_only / "video_preprocessor_config.json").unlink()
+    with pytest.raises(OSError, match="image processor"):  # transformers' own error where there is no file at all
+        transformers.AutoImageProcessor.from_pretrained(video_file_only)
+    (video_file_only / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(OSError, match="image processor"):
+        transformers.AutoImageProcessor.from_pretrained(video_file_only)
+
+
+def test_override_off_has_a_video_processor_without_torchvision(video_file_only):
+    """transformers' own where it can be made, ours where it can't."""
+    code = f"""
+import hf_video, transformers
+from transformers.utils import is_torchvision_available
+made = transformers.AutoVideoProcessor.from_pretrained({str(video_file_only)!r})
+print(is_torchvision_available(), type(made).__module__)
+"""
+    installed, module = run(code, HF_VIDEO_OVERRIDE="0")
+    assert module.startswith("transformers." if installed == "True" else "hf_video.")
 
 
 def test_order_of_imports_does_not_matter():
