@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 FRAMES = 16
-OURS, OURS_KEYFRAMES = "hf_video", 'hf_video, snap="keyframe"'
+OURS, OURS_KEYFRAMES, OURS_TWICE = "hf_video", 'hf_video, snap="keyframe"', "hf_video, 2 threads"
 STOCK = "transformers load_video"
 TORCHCODEC, TORCHCODEC_APPROXIMATE, DECORD = "torchcodec exact", "torchcodec approximate", "decord"
 
@@ -30,6 +30,10 @@ def ours(path: Path, **options) -> np.ndarray:
 
 def keyframes(path: Path) -> np.ndarray:
     return ours(path, snap="keyframe")
+
+
+def twice(path: Path) -> np.ndarray:
+    return ours(path, num_threads=2)
 
 
 def torchcodec(path: Path, seek_mode: str = "exact") -> np.ndarray:
@@ -67,5 +71,6 @@ READERS: dict[str, Callable[[Path], np.ndarray]] = {
     DECORD: decord,
     STOCK: stock,
     OURS_KEYFRAMES: keyframes,
+    OURS_TWICE: twice,
 }
 NEEDS = {TORCHCODEC: "torchcodec", TORCHCODEC_APPROXIMATE: "torchcodec", DECORD: "decord"}

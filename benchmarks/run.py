@@ -21,8 +21,8 @@ AREAS = {
     "forward": "benchmarks.forward",
     "pretraining": "benchmarks.pretraining",
     "label": "benchmarks.label",
-    "folder": "benchmarks.folder",
-    "indexing": "benchmarks.indexing",
+    "folder": "benchmarks.archives.folder",
+    "indexing": "benchmarks.archives.indexing",
     "loader": "benchmarks.loader",
     "import": "benchmarks.imports",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -20,7 +21,13 @@ import numpy as np
 from hf_video.errors import FrameIndexError, NoFramesError
 from hf_video.video.decode.container import Media, OpenVideo
 from hf_video.video.decode.frame_table import REORDER, FrameTable, build_table
-from hf_video.video.decode.segments import Deliver, SegmentReader, WrongTableError, segments
+from hf_video.video.decode.segments import (
+    Deliver,
+    SegmentReader,
+    WrongTableError,
+    read_side_by_side,
+    segments,
+)
 from hf_video.video.decode.stills import browser_delays
 from hf_video.video.frames.pixels import (
     WHITE,
@@ -87,7 +94,10 @@ class EncodedVideo:
     def _make_table(self, *, trust_index: bool = True) -> None:
         self._kept, self._segment_reader = _Kept(), None
         promised = self._table
-        table = build_table(self.video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
+        # Of a cut-off end several threads decode less than one does.
+        with contextlib.ExitStack() as own:
+            video = self.video if self.threads == 1 else own.enter_context(contextlib.closing(OpenVideo(self.media)))
+            table = build_table(video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
         table = table if promised is None else promised.corrected(table)
         if self.video.decoder is not self.video.stream.codec_context:
             # Opacity has keyframes of its own, which the container doesn't list.
@@ -144,10 +154,16 @@ class EncodedVideo:
         if self.table.access == "plain":
             self._from_start(indices, deliver)
             return
-        doubtful = []
+        doubtful: list[int] = []
+        parts = segments(self.table, indices)
+        count = min(self.threads or os.cpu_count() or 1, len(parts))
         try:
-            for key, part in segments(self.table, indices):
-                doubtful += self._reader().read(key, part, deliver)
+            # A file object has one place for all threads, and what is passed over would be passed over by each.
+            if count > 1 and self.table.access == "seek" and self.media.kind != "file":
+                doubtful = read_side_by_side(self.media, self.table, parts, count, deliver)
+            else:
+                for key, part in parts:
+                    doubtful += self._reader().read(key, part, deliver)
         except WrongTableError:
             self._correct_table(indices[-1])
             self.fetch(indices, deliver)

@@ -8,15 +8,19 @@ frames are in the decoder, it is drained instead of being fed on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 from av.video.frame import PictureType
 
-from hf_video.video.decode.container import OpenVideo
+from hf_video.video.decode.container import Media, OpenVideo
 from hf_video.video.decode.frame_table import FrameTable
 
 # Codecs whose B-frames alone are unreferenced. In a stream without them, a frame that is marked as one is damaged.
@@ -97,6 +101,35 @@ def segments(table: FrameTable, indices: list[int]) -> list[tuple[int, list[int]
             segments.append((key, [index]))
         latest = index
     return segments
+
+
+def read_side_by_side(
+    media: Media, table: FrameTable, parts: list[tuple[int, list[int]]], threads: int, deliver: Deliver
+) -> list[int]:
+    """Reads segments in several threads, each with a container and a decoder of its own; returns the indices that have
+    to be read in another way. `deliver` is called by one thread at a time."""
+    left, lock = iter(parts), threading.Lock()
+
+    def deliver_alone(index: int, frame: av.VideoFrame) -> None:
+        with lock:
+            deliver(index, frame)
+
+    def read(_: int) -> list[int]:
+        doubtful: list[int] = []
+        with contextlib.closing(OpenVideo(media)) as video:
+            reader = SegmentReader(video, table)
+            while True:
+                with lock:
+                    part = next(left, None)
+                if part is None:
+                    return doubtful
+                doubtful += reader.read(*part, deliver_alone)
+
+    with ThreadPoolExecutor(threads, "hf_video-decoder") as pool:
+        try:
+            return sorted(itertools.chain.from_iterable(pool.map(read, range(threads))))
+        finally:
+            deque(left, maxlen=0)  # after an error, or an interrupt, none is begun
 
 
 class SegmentReader:

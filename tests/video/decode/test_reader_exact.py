@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import threading
 from pathlib import Path
 
 import av
@@ -16,7 +18,7 @@ from hf_video.data.sources.inspection import inspect_video
 from hf_video.errors import DamagedVideoError, VideoError
 from hf_video.video import VideoReader
 from hf_video.video.decode.container import OpenVideo, media_from_path
-from hf_video.video.decode.segments import unreferenced_check
+from hf_video.video.decode.segments import SegmentReader, unreferenced_check
 
 # What the names of frames in the file should be, where it is not 0, 1, 2, ...
 FIRST_STAMP = {
@@ -77,6 +79,49 @@ def test_every_multiset_of_indices_equals_the_sequential_decode(odd, name):
                 for index, image in zip(got.indices, got.data, strict=True):
                     assert np.array_equal(image, expected[index]), f"frame {index} of {indices}"
         assert got.repeated == ()
+
+
+@pytest.mark.parametrize("name", [n for n in ODD if n != "h264_mirrored"])
+def test_stretches_side_by_side_equal_the_sequential_decode(odd, name):
+    expected = [image for _, image in sequential(odd(name))]
+    with VideoReader(odd(name), num_threads=2) as reader:
+        for indices in some_indices(len(expected), 0):
+            got = reader.get_frames(indices)
+            assert got.indices.tolist() == [i % len(expected) for i in indices]
+            for index, image in zip(got.indices, got.data, strict=True):
+                assert np.array_equal(image, expected[index]), f"frame {index} of {indices}"
+
+
+@pytest.mark.parametrize("threads", [2, 3, 0])
+def test_stretches_are_shared_by_threads_that_end(odd, monkeypatch, threads):
+    path, seen = odd("h264_b"), set()
+    read = SegmentReader.read
+
+    def noting(self, key, indices, deliver):
+        seen.add(threading.current_thread())
+        return read(self, key, indices, deliver)
+
+    monkeypatch.setattr(SegmentReader, "read", noting)
+    with VideoReader(path) as reader, VideoReader(path, num_threads=threads, size=(20, 30)) as several:
+        indices = range(0, len(reader), 5)
+        with VideoReader(path, size=(20, 30)) as one:
+            assert np.array_equal(several.get_frames(indices).data, one.get_frames(indices).data)
+    others = seen - {threading.current_thread()}
+    assert 1 <= len(others) <= (threads or os.cpu_count())
+    assert not any(thread.is_alive() for thread in others)
+
+
+def test_a_fault_in_a_stretch_ends_all(odd, monkeypatch):
+    begun = []
+
+    def broken(self, key, indices, deliver):
+        begun.append(key)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(SegmentReader, "read", broken)
+    with VideoReader(odd("h264_b"), num_threads=2) as reader, pytest.raises(ZeroDivisionError):
+        reader.get_frames(range(0, len(reader), 5))
+    assert len(begun) <= 2
 
 
 @pytest.mark.parametrize("name", [n for n in ODD if n != "h264_mirrored"])

@@ -3,7 +3,7 @@
 Two cores have no more to give than both at work all the time. So beside each ratio stands the bound: CPU time of
 reading (one thread) and of the model (one thread), added and shared by the cores, against the time one after the other.
 
-    python benchmarks/folder.py [--quick]
+    python benchmarks/archives/folder.py [--quick]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs where hf_video isn't installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it also runs where hf_video isn't installed
 
 from benchmarks import clips, models, report
 from benchmarks.measure import Row, compare, race
@@ -28,18 +28,17 @@ LIMIT = 1 / 1.5  # 1.5 times the files a second
 AFTER, AHEAD = "one after the other", "read ahead"
 SMALL = {**models.VIDEOMAE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 MODELS = {"VideoMAE-S": SMALL, "VideoMAE-B": models.VIDEOMAE}
-FILES = {"VideoMAE-S": 16, "VideoMAE-B": 8}
+JOBS = (("VideoMAE-S", "small", 16), ("VideoMAE-S", "short", 16), ("VideoMAE-B", "short", 12))  # files of each
 
 
 def run(setting: Setting) -> list[Row]:
     recipes = clips.QUICK if setting.quick else clips.FULL
     rows = []
-    for name, config in MODELS.items():
-        classify = classifier(config, setting)
-        for recipe in (recipes["small"], recipes["short"]):
-            files = [str(clips.clip(recipe, setting.cache))] * (2 if setting.quick else FILES[name])
-            for threads in sorted({1, setting.threads}):
-                rows.append(folder_row(setting, f"{name} bf16, {recipe.name}", classify, files, threads))
+    for name, size, count in JOBS:
+        classify, recipe = classifier(MODELS[name], setting), recipes[size]
+        files = [str(clips.clip(recipe, setting.cache))] * (2 if setting.quick else count)
+        for threads in sorted({1, setting.threads}):
+            rows.append(folder_row(setting, f"{name} bf16, {recipe.name}", classify, files, threads))
     return rows
 
 
@@ -51,7 +50,7 @@ def folder_row(setting: Setting, job: str, classify, files: list[str], threads: 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     candidates = {AFTER: lambda: classify(files, num_workers=0), AHEAD: lambda: classify(files)}
-    times = race(candidates, setting.rounds)
+    times = race(candidates, setting.rounds, warmup=0)  # that was above
     torch.set_num_threads(1)
     begin = time.process_time()
     inputs = [classify.preprocess(file) for file in files]
@@ -89,7 +88,7 @@ def classifier(config: dict, setting: Setting):
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--threads", type=int, default=2, help="cores of the machine, and the model's threads (default 2)"
     )

@@ -1,0 +1,1 @@
+"""Many files, or long ones: labels of a folder, and an index."""
