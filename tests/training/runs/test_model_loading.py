@@ -7,6 +7,7 @@ import json
 import pytest
 from evaluation_models import CONFIGS
 
+from hf_video.errors import ConfigError
 from hf_video.training.runs.model_loading import find_source, load_model
 
 
@@ -23,3 +24,13 @@ def test_every_type_from_its_configuration(tmp_path, name):
     assert (crop["height"], crop["width"]) == (size, size)
     # The short side is the family's own where it cuts its crops out of larger frames.
     assert loaded.processor.size["shortest_edge"] == {"x3d": 36, "vjepa2": 36}.get(name, size)
+
+
+@pytest.mark.parametrize("task", ["AutoModelForPreTraining", "ForSpatioTemporalActionDetection"])
+@pytest.mark.parametrize("name", ["vjepa2", "videoprism_vision_model"])
+def test_trainings_that_a_model_has_no_head_for_are_refused_before_it_is_made(name, task):
+    def made(*_):
+        raise AssertionError("its class was looked for")
+
+    with pytest.raises(ConfigError, match=f"{name} has no {task}; it has .*AutoModelForVideoClassification"):
+        load_model(find_source(name), task=task, before=made)
