@@ -248,5 +248,6 @@ from .pipelines.zero_shot_video_classification import (
 from .registry import DETECTORS as DETECTORS
 from .registry import MODELS as MODELS
 from .video.frames.types import VideoFrames as VideoFrames
+from .video.live.live_video import LiveVideo as LiveVideo
 from .video.reader import VideoReader as VideoReader
 from .video.writer import write_video as write_video

@@ -27,6 +27,7 @@ NO_MODEL = {
     "Events",
     "HFVideoError",
     "LiveDetector",
+    "LiveVideo",
     "MODELS",
     "StreamingClassifier",
     "TemporalActionDetectionPipeline",

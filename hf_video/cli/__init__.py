@@ -51,6 +51,7 @@ VERBS = {
     "search": "find moments in an index by a sentence or an example",
     "anomalies": "find what is unusual, by comparison with normal videos",
     "serve": "a web page to search an index with",
+    "watch": "labels of a camera, a stream, or a file at its own speed",
     "federated": "train one model together with other sites",
 }
 

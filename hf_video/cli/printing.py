@@ -46,9 +46,14 @@ def format_result(result: dict[str, Any]) -> str:
         return "\n".join(lines + [f"  {_score(p)}  {p['label']}{_interest(p)}" for p in _shown(result)])
     lines = [result["file"]]
     for window in result["windows"]:
-        labels = ", ".join(f"{p['label']} {_score(p).strip()}".rstrip() + _interest(p) for p in _shown(window))
-        lines.append(f"  {_span(window['seconds'])}  {labels}{_damage(window)}")
+        lines.append(f"  {format_window(window)}{_damage(window)}")
     return "\n".join(lines)
+
+
+def format_window(window: dict[str, Any]) -> str:
+    """The seconds and labels of a window in one line."""
+    labels = ", ".join(f"{p['label']} {_score(p).strip()}".rstrip() + _interest(p) for p in _shown(window))
+    return f"{_span(window['seconds'])}  {labels}"
 
 
 def _shown(window: dict[str, Any]) -> list[dict[str, Any]]:

@@ -103,11 +103,17 @@ class StreamingClassifier:
             )
         if self.num_frames % self._group:
             raise VideoOptionError(f"num_frames={self.num_frames} must be a multiple of {self._group} for this model.")
+        self._last = -np.inf
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew with the next frame, so that no window goes over a gap in the stream."""
         self._frames: dict[int, torch.Tensor] = {}  # pixels as the model sees them, (C, H, W), by frame number
         self._states: dict[int, torch.Tensor] = {}  # vectors by the number of their first frame
         self._times: dict[int, tuple[float, float]] = {}  # when it is shown, and until when
-        self._last = -np.inf
         self._count = self._next = 0  # frames that came; the first frame of the next window
+        if self._past is not None:
+            self._past = {}
 
     def _frames_per_state(self) -> int | None:
         """As the model says, and None where somebody attached a hook to it, which must see whole clips."""

@@ -8,6 +8,7 @@ from .frames.rgb import image_to_rgb as image_to_rgb
 from .frames.types import VideoFrames as VideoFrames
 from .frames.types import VideoMetadata as VideoMetadata
 from .frames.types import VideoSource as VideoSource
+from .live.live_video import LiveVideo as LiveVideo
 from .reader import VideoReader as VideoReader
 from .sampling.frame_sample import FrameSample as FrameSample
 from .sampling.motion import motion_energy as motion_energy

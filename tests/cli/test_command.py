@@ -30,6 +30,7 @@ SHORT = "--set training.max_steps=2 --set training.warmup_steps=0 --set training
 CALLS = {
     "annotate": "annotate {clip} --model {model} --output {out}.mp4",
     "classify": "classify {clip} --model {model}",
+    "watch": "watch {clip} --realtime --model {model} --windows 1s --seconds 3",
     "explain": "explain {clip} --model {model} --output {out}.png",
     "detect": "detect {clip} --model {model} --output {out}.json",
     "anomalies": "anomalies {data} {clip} --model {model} --detector {out} --output {out}.csv",

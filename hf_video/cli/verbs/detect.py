@@ -223,11 +223,16 @@ def format_events(file: str, events: Sequence[Detection]) -> str:
     """A line for the file, and one for each of its best events, by time."""
     lines = [f"{file}  {pluralize(len(events), 'event')}"]
     for one in sorted(events[:SHOWN], key=lambda one: (one.start, one.end)):
-        score = f"{one.score:.1%}" if 0 <= one.score <= 1 else f"{one.score:.4g}"
-        lines.append(f"  {one.start:9.2f} - {one.end:9.2f} s  {score:>7}  {one.label}")
+        lines.append(f"  {format_event(one)}")
     if len(events) > SHOWN:
         lines.append(f"  … and {len(events) - SHOWN:,} of lower score")
     return "\n".join(lines)
+
+
+def format_event(one: Detection) -> str:
+    """Its seconds, score and label in a line."""
+    score = f"{one.score:.1%}" if 0 <= one.score <= 1 else f"{one.score:.4g}"
+    return f"{one.start:9.2f} - {one.end:9.2f} s  {score:>7}  {one.label}"
 
 
 def matches(found: Mapping[str, Sequence[Detection]], options: argparse.Namespace) -> dict[str, list[EventMatch]]:

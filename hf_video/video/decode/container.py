@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import av
 from av.stream import Disposition
@@ -26,9 +26,9 @@ from hf_video.video.frames.types import VideoStreamMetadata
 
 @dataclass
 class Media:
-    """`kind` is `path`, `bytes` or `url`, or `file` for a file object that is none of these (not picklable then);
-    `value` is the path, the bytes, the URL or the object; `label` names it in messages. `track` is the number of the
-    stream to read, None for the main one."""
+    """`kind` is `path`, `bytes` or `url`, `file` for a file object that is none of these (not picklable then), or
+    `live` for a camera or stream, which `video/live/source.py` opens; `value` is the path, the bytes, the URL or the
+    object; `label` names it in messages. `track` is the number of the stream to read, None for the main one."""
 
     kind: str
     value: Any
@@ -194,6 +194,8 @@ class OpenVideo:
     Raises `NotAVideoError`, `NoVideoStreamError` or `VideoSourceError`.
     """
 
+    refused: ClassVar[frozenset[str]] = NOT_VIDEOS
+
     def __init__(self, media: Media, *, threads: int = 1, strict: bool = True):
         self.pid = os.getpid()
         self.media = media
@@ -207,7 +209,7 @@ class OpenVideo:
         media, threads = self.media, self.threads
         self.strict = strict
         self.touched = False
-        self.container, self._file = open_container(media)
+        self.container, self._file = self._open(media)
         try:
             if self._index is None:
                 self._index = self._choose()
@@ -228,11 +230,14 @@ class OpenVideo:
             self.close()
             raise
 
+    def _open(self, media: Media) -> tuple[av.container.InputContainer, BinaryIO | None]:
+        return open_container(media)
+
     def _choose(self) -> int:
         """Index of the stream to read: the one that was named, else FFmpeg's choice (flagged as default, with more than
         a few frames, of the highest bit rate), unless that is a picture."""
         label, kind, streams = self.media.label, self.container.format.name, self.container.streams
-        if NOT_VIDEOS & set(kind.split(",")):
+        if self.refused & set(kind.split(",")):
             raise NotAVideoError(f"{label} is not a video (FFmpeg takes it for {kind})")
         if self.media.track is not None:
             return self._named(self.media.track)

@@ -1,0 +1,133 @@
+"""Labels of a camera, a network stream, or a file at its own speed.
+
+  hf-video watch 0 --model MCG-NJU/videomae-base-finetuned-kinetics
+  hf-video watch rtsp://user:password@camera/stream --model my-model --windows 2s/0.5s --serve
+  hf-video watch match.mp4 --realtime --model my-detector --events --threshold 0.6
+  hf-video watch http://camera/video.mjpg --model my-videoclip --labels "a person, nothing" --jsonl > labels.jsonl
+
+SOURCE is a camera's number or device, an address rtsp(s):// or http(s)://, or a file with --realtime. Each line has the
+seconds of the stream, the labels, and the latency: how long ago the window's last frame was taken. A model that is
+slower than the stream sees the newest frames; how many were dropped is said. A stream that breaks is opened again.
+Ctrl-C ends it, with a summary and exit code 0. Passwords are shown nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from hf_video.cli import DONE, CommandError
+from hf_video.cli.arguments import Parser, non_negative_float, port, positive_int
+from hf_video.cli.printing import format_window
+from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+from hf_video.cli.verbs.detect import format_event
+from hf_video.errors import pluralize
+
+if TYPE_CHECKING:
+    from hf_video.live import LiveResult
+    from hf_video.video import LiveVideo
+
+SERVED = "127.0.0.1:7861"
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_option
+    add("source", metavar="SOURCE", help="0, /dev/video0, rtsp://…, http://…, or a file with --realtime")
+    add("--model", required=True, help="a folder, or a name on the Hub")
+    add("--revision")
+    add("--realtime", action="store_true", help="show a file at its own speed, as if it were live")
+    add("--windows", help="length and step of windows, such as 2s/0.5s (default: the model's clips, at every quarter)")
+    add("--labels", metavar="A,B", help="what it may be, in words: for a model of video and text")
+    add("--events", action="store_true", help="events with their beginning and end, as hf-video detect finds them")
+    add("--grid", metavar="2s/0.5s", help="with --events: length and step of clips")
+    add("--top-k", type=positive_int, metavar="K", help="labels of a window (default 3)")
+    add("--threshold", type=float, metavar="SCORE", help="only labels that reach it; with --events, where they begin")
+    add("--seconds", type=non_negative_float, metavar="N", help="end after so many seconds")
+    add("--retry", type=non_negative_float, metavar="SECONDS",
+        help="how long to try to open a stream again that broke (default: without end; 0: not at all)")  # fmt: skip
+    add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default tcp)")
+    add("--timeout", type=non_negative_float, default=10.0, metavar="SECONDS",
+        help="without a packet, after which a stream is broken (default 10)")  # fmt: skip
+    add("--serve", nargs="?", const=SERVED, type=address, metavar="HOST:PORT",
+        help=f"show the newest frame and the labels on a web page (default {SERVED}: this machine only)")  # fmt: skip
+    add("--jsonl", action="store_true", help="one JSON object a window on stdout")
+    add("--device")
+    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--quiet")
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, or one of them alone; an IPv6 address in brackets."""
+    host, number = SERVED.split(":")
+    if text.isdigit():
+        number = text
+    elif ":" not in text or text.endswith("]"):
+        host = text or host
+    else:
+        given, _, number = text.rpartition(":")
+        host = given or host
+    return host.strip("[]"), port(number)
+
+
+def run(options: argparse.Namespace) -> int:
+    from hf_video.live import LivePage, Watch
+    from hf_video.video.live.source import LiveSource, live_media
+
+    if options.grid and not options.events:
+        raise CommandError("--grid is for --events; a classification has --windows")
+    live = {name: getattr(options, name) for name in ("realtime", "transport", "timeout")}
+    LiveSource(live_media(options.source), **live).close()  # a wrong one is told before the model is loaded
+    calls = {"windows": options.windows, "grid": options.grid, "candidate_labels": options.labels}
+    calls |= {"threshold": options.threshold, "seconds": options.seconds, "retry": options.retry}
+    if not options.events:
+        calls["top_k"] = options.top_k or 3
+    elif options.top_k:
+        raise CommandError("--top-k has no meaning for --events: they are said as they end")
+    calls = {name: value for name, value in calls.items() if value is not None}
+    task = "zero-shot-video-classification" if options.labels else "video-classification"
+    pipeline = load_pipeline(options, "temporal-action-detection" if options.events else task)
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch(pipeline, options.source, on_event=_say, **live, **calls))
+        if options.serve:
+            page = stack.enter_context(LivePage(watch, *options.serve))
+            seen = "" if page.is_local else ", for everyone who reaches this machine: it shows what the camera sees"
+            _say(f"the page is at {page.address}{seen}")
+        count, total, worst, dropped = 0, 0.0, 0.0, 0
+        try:
+            for result in watch:
+                count, total, worst = count + 1, total + result.latency, max(worst, result.latency)
+                new, dropped = watch.video.frames_dropped - dropped, watch.video.frames_dropped
+                if line := _json_line(result, watch.video) if options.jsonl else _line(result, new, options.events):
+                    print(line, flush=True)
+        except KeyboardInterrupt:
+            watch.close()
+        video = watch.video
+        _say(
+            f"{pluralize(video.frames_read, 'frame')} read, {video.frames_shown:,} shown, {video.frames_dropped:,} "
+            f"dropped; {pluralize(video.reconnections, 'reconnection')}; {pluralize(count, 'window')}"
+            + (f", {total / count:.2f} s late on average and {worst:.2f} s at most" if count else "")
+        )
+    return DONE
+
+
+def _line(result: LiveResult, dropped: int, events: bool) -> str:
+    """The window's labels, or a line for each event that ended; nothing where none did."""
+    late = f"  [{result.latency:.2f} s late" + (f", {pluralize(dropped, 'frame')} dropped]" if dropped else "]")
+    if events:
+        return "\n".join(format_event(one) + late for one in result.events)
+    return format_window({"seconds": result.seconds, "predictions": result.predictions}) + late
+
+
+def _json_line(result: LiveResult, video: LiveVideo) -> str:
+    counts = {name: getattr(video, name) for name in ("frames_read", "frames_shown", "frames_dropped", "reconnections")}
+    found = {"predictions": result.predictions, "events": [dataclasses.asdict(one) for one in result.events]}
+    line = {"seconds": result.seconds, **found, "latency": result.latency, **counts}
+    return json.dumps(line, ensure_ascii=False)
+
+
+def _say(sentence: str) -> None:
+    print(f"hf-video: {sentence}", file=sys.stderr, flush=True)
