@@ -17,7 +17,9 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from transformers.activations import ACT2FN
 
+GELUS = tuple(type(ACT2FN[name]) for name in ("gelu", "gelu_pytorch_tanh"))
 FEW_ROWS = 64  # with fewer, finding the kernel takes longer than it saves
 
 
@@ -57,11 +59,12 @@ def is_ordinary(tensor: torch.Tensor | None) -> bool:
     return (known or traced) and tensor.layout is torch.strided and tensor.device.type != "meta"
 
 
-def on_rows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """layer(x) for (B, ..., D), handed over as (B, rows, D): bitsandbytes' 8-bit layers know no more dimensions."""
+def on_rows(layer: nn.Module, x: torch.Tensor, act: nn.Module | None = None) -> torch.Tensor:
+    """act(layer(x)) for (B, ..., D). The layer gets (B, rows, D): bitsandbytes' 8-bit layers know no more dimensions."""
     if takes_onednn(x) and isinstance(layer, nn.Linear) and is_plain(layer, nn.Linear):
-        return product(x, layer.weight, layer.bias)
-    return layer(x) if x.ndim <= 3 else layer(x.flatten(1, -2)).unflatten(1, x.shape[1:-1])
+        return product(x, layer.weight, layer.bias, act)
+    x = layer(x) if x.ndim <= 3 else layer(x.flatten(1, -2)).unflatten(1, x.shape[1:-1])
+    return x if act is None else act(x)
 
 
 def in_turn(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
@@ -73,12 +76,31 @@ def in_turn(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x weightᵀ + bias for (..., D), as `F.linear`: by oneDNN where that is faster and nothing has to be learnt."""
+def product(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, act: nn.Module | None = None
+) -> torch.Tensor:
+    """act(x weightᵀ + bias) for (..., D): by oneDNN where that is faster and nothing has to be learnt. It adds the bias
+    and applies GELU before it rounds to bfloat16."""
     # oneDNN was slow where a weight is a view of another.
-    if takes_onednn(x, weight, bias) and weight.is_contiguous():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+    if not (takes_onednn(x, weight, bias) and weight.is_contiguous()):
+        y = F.linear(x, weight, bias)
+        return y if act is None else act(y)
+    approximate = None if act is None else gelu_approximation(act)
+    name = "none" if approximate is None else "gelu"
+    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], approximate or "")
+    return y if act is None or approximate else act(y)
+
+
+def gelu_approximation(act: nn.Module) -> str | None:
+    """ "none" or "tanh" where a call of `act` is that GELU and no more."""
+    if not is_untouched(act, type(act)):
+        return None
+    if type(act) is nn.GELU:
+        return act.approximate
+    function = act.act if type(act) in GELUS else None
+    if isinstance(function, functools.partial) and function.func is F.gelu and not function.args:
+        return function.keywords.get("approximate", "none")
+    return "none" if function is F.gelu else None
 
 
 @functools.lru_cache
@@ -94,15 +116,28 @@ def mkl_is_slow() -> bool:
         return False
 
 
+@functools.lru_cache
+def multiplies_bf16() -> bool:
+    """A processor with instructions for bfloat16. `F.linear` goes to oneDNN there by itself, but copies the bias into
+    every row of its output first, which is a sixth of the time."""
+    vectors = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and (vectors or has_tiles())
+
+
+@functools.lru_cache
+def has_tiles() -> bool:
+    """A processor that multiplies tiles of bfloat16 (AMX)."""
+    return getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+
+
 def takes_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
-    """Whether a float32 product of these tensors may be oneDNN's: on such a processor, of many rows, and by nobody who
+    """Whether a product of these tensors may be asked of oneDNN: where it is faster, of many rows, and by nobody who
     looks on: autograd, compilers, transforms, modes and autocast don't know that operation."""
     if torch.compiler.is_compiling():
         return False
     tensors = [x, *(other for other in others if other is not None)]
     return (
-        x.dtype == torch.float32
-        and mkl_is_slow()
+        ((x.dtype == torch.float32 and mkl_is_slow()) or (x.dtype == torch.bfloat16 and multiplies_bf16()))
         and x.shape[:-1].numel() >= FEW_ROWS
         and all(type(t) in (torch.Tensor, nn.Parameter) and t.dtype == x.dtype for t in tensors)
         and all(t.device.type == "cpu" and t.layout is torch.strided for t in tensors)
@@ -110,10 +145,14 @@ def takes_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and torch._C._get_mkldnn_enabled()
-        and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
+        and not transformed()
     )
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def side_by_side(x: torch.Tensor, layers: tuple[nn.Linear, ...], bias: torch.Tensor | None = None) -> torch.Tensor:

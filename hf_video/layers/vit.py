@@ -7,12 +7,12 @@ so such a call takes the eager path.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from hf_video.layers.linear import on_rows, product, side_by_side, takes_onednn
+from hf_video.layers.linear import has_tiles, multiplies_bf16, on_rows, product, side_by_side, takes_onednn, transformed
 
 SCORES_IN_CACHE = 2_500_000
 QUERIES_IN_CACHE, MANY_QUERIES = 256, 1024
@@ -67,8 +67,12 @@ def sdpa_attention(
     if attention_mask is None and dropout == 0.0:
         if plain_products_pay(query):
             return attention_by_heads(query, key, value, scaling), None
+        if backward_by_products_pays(query, key, value):
+            scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+            return FusedForward.apply(query, key, value, scaling), None
         # Several threads would wait for each other after every block.
-        if takes_onednn(query, key, value) and query.shape[2] >= MANY_QUERIES and torch.get_num_threads() == 1:
+        in_float32 = query.dtype == torch.float32 and takes_onednn(query, key, value)
+        if in_float32 and query.shape[2] >= MANY_QUERIES and torch.get_num_threads() == 1:
             return attention_by_blocks(query, key, value, scaling), None
     context = F.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
@@ -84,14 +88,56 @@ def plain_products_pay(query: torch.Tensor) -> bool:
         query.dtype == torch.bfloat16
         and query.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and has_bf16_vectors()
+        and multiplies_bf16()
+        and not has_tiles()
     )
 
 
-@functools.lru_cache
-def has_bf16_vectors() -> bool:
-    vectors, tiles = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
-    return vectors and not tiles
+def backward_by_products_pays(*tensors: torch.Tensor) -> bool:
+    """bfloat16 that learns on a CPU that multiplies tiles (AMX): the fused kernel's forward uses them well, its
+    backward takes 1.2 to 3 times what matrix products do."""
+    return (
+        all(type(t) in (torch.Tensor, nn.Parameter) and t.dtype == torch.bfloat16 for t in tensors)
+        and all(t.device.type == "cpu" and t.requires_grad for t in tensors)
+        and torch.is_grad_enabled()
+        and has_tiles()
+        and not torch.compiler.is_compiling()
+        and not transformed()
+    )
+
+
+class FusedForward(torch.autograd.Function):
+    """softmax(scaling · q kᵀ) v by PyTorch's fused kernel, and its gradients by matrix products from probabilities that
+    are made again, some samples or one head at a time (the formulas of FlashAttention, Dao et al., 2022, appendix B.2).
+    (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        context = F.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2).contiguous()
+        ctx.save_for_backward(query, key, value, context)
+        ctx.scaling = scaling
+        return context
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, context = ctx.saved_tensors
+        sums = (grad * context).sum(-1, keepdim=True, dtype=torch.float32).to(grad.dtype).transpose(1, 2)
+        grad = grad.transpose(1, 2)
+        grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value)]
+        batch, heads, tokens, _ = query.shape
+        samples = SCORES_IN_CACHE // (heads * tokens * key.shape[2])
+        one_head = [(b, h) for b in range(batch) for h in range(heads)]
+        for part in one_head if samples == 0 else [slice(b, b + samples) for b in range(0, batch, samples)]:
+            q, k, v, g = (t[part].contiguous() for t in (query, key, value, grad))
+            q = q * ctx.scaling
+            probs = (q @ k.mT).softmax(-1)
+            of_scores = (g @ v.mT).sub_(sums[part]).mul_(probs)
+            for whole, of_part in zip(
+                grads, ((of_scores @ k).mul_(ctx.scaling), of_scores.mT @ q, probs.mT @ g), strict=True
+            ):
+                whole[part] = of_part
+        return *grads, None
 
 
 def attention_by_heads(
@@ -275,8 +321,7 @@ class Dense(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = on_rows(self.dense, x)
-        return self.dropout(x if self.act is None else self.act(x))
+        return self.dropout(on_rows(self.dense, x, self.act))
 
 
 class Attention(nn.Module):

@@ -1,12 +1,15 @@
-"""float32 products by oneDNN, where MKL is slow: the same numbers, and only where nobody looks on."""
+"""Products by oneDNN, float32 where MKL is slow and bfloat16: the same numbers, and only where nobody looks on."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.activations import ACT2FN
 
 from hf_video.layers import linear, vit
 from hf_video.layers.linear import on_rows, product, takes_onednn
@@ -20,6 +23,7 @@ LAYER = nn.Linear(24, 16)
 def slow_mkl(monkeypatch):
     """Of this machine, whatever it is."""
     monkeypatch.setattr(linear, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(linear, "multiplies_bf16", lambda: True)
 
 
 @pytest.mark.parametrize("x", [X, X.transpose(0, 1), X[..., ::2].repeat(1, 1, 2), X[None]], ids=lambda x: str(x.shape))
@@ -29,6 +33,42 @@ def test_products_are_the_same(x):
     torch.testing.assert_close(product(x, LAYER.weight, LAYER.bias), F.linear(x, LAYER.weight, LAYER.bias))
     torch.testing.assert_close(product(x, LAYER.weight), F.linear(x, LAYER.weight))
     torch.testing.assert_close(on_rows(LAYER, x), LAYER(x))
+
+
+@torch.no_grad()
+def test_products_are_the_same_in_bfloat16():
+    x, layer = X.bfloat16(), copy.deepcopy(LAYER).bfloat16()
+    assert takes_onednn(x, layer.weight, layer.bias)
+    exact = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    found = product(x, layer.weight, layer.bias)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), exact, atol=0.01, rtol=0.01)
+
+
+ACTIVATIONS = ["gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_python", "relu", "silu"]
+
+
+@pytest.mark.parametrize("act", [*(ACT2FN[name] for name in ACTIVATIONS), nn.GELU(), nn.GELU("tanh")])
+@torch.no_grad()
+def test_activations_are_the_same(act):
+    torch.testing.assert_close(on_rows(LAYER, X, act), act(LAYER(X)), atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_an_activation_that_does_more_is_called(monkeypatch):
+    """A hook, a class of one's own and a forward put on the module."""
+    hooked, replaced, seen = ACT2FN["gelu"], nn.GELU(), []
+    hooked.register_forward_hook(lambda *_: seen.append("hook"))
+    monkeypatch.setattr(replaced, "forward", lambda x: x)
+
+    class Doubled(nn.GELU):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    on_rows(LAYER, X, hooked)
+    assert seen == ["hook"]
+    torch.testing.assert_close(on_rows(LAYER, X, replaced), LAYER(X))
+    torch.testing.assert_close(on_rows(LAYER, X, Doubled()), 2 * F.gelu(LAYER(X)))
 
 
 @torch.no_grad()

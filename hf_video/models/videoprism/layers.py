@@ -70,10 +70,10 @@ class VideoPrismMLP(nn.Module):
         """(..., D) -> (..., D); without gradients on a CPU, so many rows at a time that the cache holds them."""
         plain = is_plain(self.fc1, nn.Linear) and is_plain(self.fc2, nn.Linear)
         if not plain or learns(x, self.fc1.weight) or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return on_rows(self.fc2, self.activation_fn(on_rows(self.fc1, x)))
+            return on_rows(self.fc2, on_rows(self.fc1, x, self.activation_fn))
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
         for rows, result in zip(x.flatten(0, -2).split(MLP_ROWS), out.flatten(0, -2).split(MLP_ROWS), strict=True):
-            hidden = self.activation_fn(product(rows, self.fc1.weight, self.fc1.bias))
+            hidden = product(rows, self.fc1.weight, self.fc1.bias, self.activation_fn)
             result.copy_(product(hidden, self.fc2.weight, self.fc2.bias))
         return out
 

@@ -23,7 +23,7 @@ class VJEPA2MLP(nn.Module):
         self.fc2 = nn.Linear(int(width * ratio), width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return on_rows(self.fc2, self.activation(on_rows(self.fc1, x)))
+        return on_rows(self.fc2, on_rows(self.fc1, x, self.activation))
 
 
 class VJEPA2RopeAttention(SplitSelfAttention):
