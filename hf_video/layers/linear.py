@@ -60,7 +60,7 @@ def is_ordinary(tensor: torch.Tensor | None) -> bool:
 
 
 def on_rows(layer: nn.Module, x: torch.Tensor, act: nn.Module | None = None) -> torch.Tensor:
-    """act(layer(x)) for (B, ..., D). The layer gets (B, rows, D): bitsandbytes' 8-bit layers know no more dimensions."""
+    """act(layer(x)) for (B, ..., D). The layer gets (B, rows, D): bitsandbytes' 8-bit ones know no more dimensions."""
     if takes_onednn(x) and isinstance(layer, nn.Linear) and is_plain(layer, nn.Linear):
         return product(x, layer.weight, layer.bias, act)
     x = layer(x) if x.ndim <= 3 else layer(x.flatten(1, -2)).unflatten(1, x.shape[1:-1])

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from hf_video.layers import vit
+from hf_video.layers import attention
 from hf_video.layers.linear import chain
 from hf_video.layers.vit import CosineSelfAttention, Dense, FusedSelfAttention, SplitSelfAttention, ViTBlock, run_blocks
 from hf_video.models.videomae.configuration_videomae import VideoMAEConfig
@@ -143,10 +143,10 @@ def test_chained_maps_respect_hooks_and_wrappers():
 
 @pytest.mark.parametrize("room", [1, 2 * 7 * 9 * 2, 10**9])  # one head at a time, two, all
 def test_attention_by_heads_is_the_fused_one(room, monkeypatch):
-    monkeypatch.setattr(vit, "SCORES_IN_CACHE", room)
+    monkeypatch.setattr(attention, "SCORES_IN_CACHE", room)
     query, key, value = (torch.randn(2, 3, n, 4, requires_grad=True) for n in (7, 9, 9))
     expected = F.scaled_dot_product_attention(query, key, value, scale=0.3).transpose(1, 2)
-    found = vit.attention_by_heads(query, key, value, 0.3)
+    found = attention.attention_by_heads(query, key, value, 0.3)
     assert_close(found, expected, atol=1e-6)
     weights = torch.randn_like(expected)
     for wanted, got in zip(
@@ -158,23 +158,23 @@ def test_attention_by_heads_is_the_fused_one(room, monkeypatch):
 
 
 def test_plain_products_are_for_bfloat16_on_some_cpus_only(monkeypatch):
-    monkeypatch.setattr(vit, "multiplies_bf16", lambda: True)
-    monkeypatch.setattr(vit, "has_tiles", lambda: False)
-    assert vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
-    assert not vit.plain_products_pay(torch.zeros(1))
-    assert not vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16, device="meta"))
-    monkeypatch.setattr(vit, "has_tiles", lambda: True)
-    assert not vit.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(attention, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(attention, "has_tiles", lambda: False)
+    assert attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
+    assert not attention.plain_products_pay(torch.zeros(1))
+    assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(attention, "has_tiles", lambda: True)
+    assert not attention.plain_products_pay(torch.zeros(1, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("room", [1, 3 * 7 * 9, 10**9])  # one head at a time, one sample, all
 @pytest.mark.parametrize("layout", [torch.Tensor.contiguous, lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)])
 def test_gradients_from_probabilities_made_again(room, layout, monkeypatch):
-    monkeypatch.setattr(vit, "SCORES_IN_CACHE", room)
+    monkeypatch.setattr(attention, "SCORES_IN_CACHE", room)
     leaves = [torch.randn(2, 3, n, 4, requires_grad=True) for n in (7, 9, 9)]
     query, key, value = (layout(leaf) for leaf in leaves)
     expected = F.scaled_dot_product_attention(query, key, value, scale=0.3).transpose(1, 2)
-    found = vit.FusedForward.apply(query, key, value, 0.3)
+    found = attention.FusedForward.apply(query, key, value, 0.3)
     assert_close(found, expected, atol=1e-6)
     weights = torch.randn_like(expected)
     wanted = torch.autograd.grad((expected * weights).sum(), leaves)
@@ -183,20 +183,22 @@ def test_gradients_from_probabilities_made_again(room, layout, monkeypatch):
 
 
 def test_gradients_are_made_by_products_where_tiles_are_multiplied(monkeypatch):
-    monkeypatch.setattr(vit, "has_tiles", lambda: True)
+    monkeypatch.setattr(attention, "has_tiles", lambda: True)
     half = [torch.randn(1, 2, 5, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    context, _ = vit.sdpa_attention(torch.nn.Identity(), *half)
+    context, _ = attention.sdpa_attention(torch.nn.Identity(), *half)
     assert type(context.grad_fn).__name__ == "FusedForwardBackward"
     context.float().sum().backward()
     assert all(leaf.grad.isfinite().all() and leaf.grad.dtype == torch.bfloat16 for leaf in half)
-    assert not vit.backward_by_products_pays(*(leaf.float() for leaf in half))
-    assert not vit.backward_by_products_pays(*(leaf.detach() for leaf in half))
+    assert not attention.backward_by_products_pays(*(leaf.float() for leaf in half))
+    assert not attention.backward_by_products_pays(*(leaf.detach() for leaf in half))
     with torch.no_grad():
-        assert not vit.backward_by_products_pays(*half)
-    twice = torch.func.vmap(lambda *qkv: vit.sdpa_attention(torch.nn.Identity(), *qkv)[0])(*(h[None] for h in half))
+        assert not attention.backward_by_products_pays(*half)
+    twice = torch.func.vmap(lambda *qkv: attention.sdpa_attention(torch.nn.Identity(), *qkv)[0])(
+        *(h[None] for h in half)
+    )
     assert_close(twice[0], context, atol=1e-2)
-    monkeypatch.setattr(vit, "has_tiles", lambda: False)
-    assert not vit.backward_by_products_pays(*half)
+    monkeypatch.setattr(attention, "has_tiles", lambda: False)
+    assert not attention.backward_by_products_pays(*half)
 
 
 @pytest.mark.parametrize("cls", [SplitSelfAttention, CosineSelfAttention])

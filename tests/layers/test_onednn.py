@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.activations import ACT2FN
 
-from hf_video.layers import linear, vit
+from hf_video.layers import attention, linear
 from hf_video.layers.linear import on_rows, product, takes_onednn
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
@@ -110,7 +110,7 @@ def test_hooks_fire():
 @torch.no_grad()
 def test_attention_by_blocks():
     q, k, v = torch.randn(3, 2, 1100, 3, 8, generator=torch.Generator().manual_seed(0)).transpose(2, 3)
-    context, _ = vit.sdpa_attention(LAYER, q, k, v[..., :8])
+    context, _ = attention.sdpa_attention(LAYER, q, k, v[..., :8])
     expected = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
     torch.testing.assert_close(context, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(vit.attention_by_blocks(q, k, v), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(attention.attention_by_blocks(q, k, v), expected, atol=1e-6, rtol=0)

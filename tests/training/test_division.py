@@ -9,9 +9,8 @@ import pytest
 
 from hf_video.cli import main
 from hf_video.data import load_videos
-from hf_video.data.check.videos import double_files
 from hf_video.data.moving_glyphs import write_moving_glyphs
-from hf_video.data.sources.division import Division
+from hf_video.data.sources.division import Division, double_files
 from hf_video.errors import CheckpointError
 from hf_video.evaluation.rows import evaluation_splits, split_rows
 from hf_video.training.runs.classification import finetune

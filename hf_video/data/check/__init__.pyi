@@ -1,5 +1,4 @@
 from .videos import CheckReport as CheckReport
 from .videos import Duplicates as Duplicates
 from .videos import check_videos as check_videos
-from .videos import double_files as double_files
 from .videos import find_duplicates as find_duplicates

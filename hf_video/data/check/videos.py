@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_video.data.check.fingerprint import Prints, fingerprint, inspect_and_fingerprint
-from hf_video.data.rows import ListedVideo, Skipped, VideoRow, VideoRows
+from hf_video.data.rows import ListedVideo, Skipped
+from hf_video.data.sources.division import equal_bytes
 from hf_video.data.sources.inspection import Inspection, in_threads, inspect_video
 from hf_video.data.sources.load import inspect_listing, list_source
-from hf_video.video.frames.part import VideoPart
 
 if TYPE_CHECKING:
-    from hf_video.data.types import DataSource, VideoSource
-
-READ_AT_ONCE = 1 << 20
-HEAD = 1 << 16
+    from hf_video.data.types import DataSource
 
 
 @dataclass(frozen=True)
@@ -138,32 +134,6 @@ def _ranked(values: Iterable[str]) -> dict[str, int]:
 # -- duplicates -------------------------------------------------------------------------------------------------------
 
 
-def double_files(splits: Mapping[str, VideoRows]) -> list[str]:
-    """Names files that stand twice in data that are about to be trained on.
-
-    Args:
-        splits: The rows of each split by its name.
-
-    Returns:
-        A sentence for each kind of fault: the same bytes under two labels, in two splits, or simply twice.
-    """
-    rows = [row for part in splits.values() for row in part]
-    split = [name for name, part in splits.items() for _ in part]
-    found: dict[str, list[str]] = {}
-    for numbers in _equal_bytes(rows):
-        shown = ", ".join(f"{rows[i].name} ({split[i]})" for i in numbers[:3])
-        if len({rows[i].label for i in numbers}) > 1:
-            kind = "under different labels"
-        else:
-            kind = "in more than one split" if len({split[i] for i in numbers}) > 1 else "twice in one split"
-        found.setdefault(kind, []).append(shown + (", …" if len(numbers) > 3 else ""))
-    return [
-        f"the same file stands {kind}{f' {len(groups)} times' if len(groups) > 1 else ''}: {groups[0]}; `hf-video "
-        "check` names all of them, and those of the same content"
-        for kind, groups in found.items()
-    ]
-
-
 class _Prints:
     """Fingerprints of videos, taken while they are inspected where one decode does for both."""
 
@@ -199,7 +169,7 @@ def find_duplicates(
     Returns:
         Groups of two or more: first those that are equal to the byte, then those that show the same.
     """
-    exact = _equal_bytes(videos)
+    exact = equal_bytes(videos)
     groups = [Duplicates(tuple(videos[i].name for i in group), True) for group in exact]
     if not content:
         return groups
@@ -217,44 +187,6 @@ def find_duplicates(
         members = sorted(i for one in group for i in meant[one])
         groups.append(Duplicates(tuple(videos[i].name for i in members), False))
     return groups
-
-
-def _equal_bytes(videos: Sequence[ListedVideo | VideoRow]) -> list[list[int]]:
-    by_size = defaultdict(list)
-    for number, video in enumerate(videos):
-        if (size := _size(video.source)) is not None:
-            by_size[size].append(number)
-    groups = [numbers for numbers in by_size.values() if len(numbers) > 1]
-    for most in (HEAD, None):  # of large data sets many files have a size in common, and few a beginning
-        alike = [(group, number) for group, numbers in enumerate(groups) for number in numbers]
-        digests = in_threads(lambda one, most=most: _digest(videos[one[1]].source, most), alike, "comparing bytes")
-        by_digest = defaultdict(list)
-        for (group, number), digest in zip(alike, digests, strict=True):
-            by_digest[group, digest].append(number)
-        groups = [numbers for numbers in by_digest.values() if len(numbers) > 1]
-    return groups
-
-
-def _size(source: VideoSource) -> int | None:
-    if isinstance(source, VideoPart):
-        return None  # two parts of one file are two videos
-    if isinstance(source, str):
-        return os.path.getsize(source) if os.path.isfile(source) else None
-    return source.size if hasattr(source, "size") else len(source.read())
-
-
-def _digest(source: VideoSource, most: int | None) -> bytes:
-    """Of the first `most` bytes, or of all."""
-    digest = hashlib.blake2b(digest_size=16)
-    if not isinstance(source, str):
-        digest.update(source.read()[:most])
-        return digest.digest()
-    with open(source, "rb") as file:
-        while block := file.read(most or READ_AT_ONCE):
-            digest.update(block)
-            if most is not None:
-                break
-    return digest.digest()
 
 
 def _joined(pairs: list[tuple[int, int]]) -> list[set[int]]:

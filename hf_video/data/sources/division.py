@@ -5,6 +5,8 @@
 
 `data` is the last part of the source's name, `options` what it was divided by (null: the default), and `splits` hold a
 digest of each video's name (blake2b of 8 bytes, in hexadecimals), so that the file says nothing of anybody's folders.
+
+And which files stand in the divided data twice.
 """
 
 from __future__ import annotations
@@ -17,15 +19,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_video.data.rows import ListedVideo, VideoRow, VideoRows
 from hf_video.data.sources.files import canonical_path
+from hf_video.data.sources.inspection import in_threads
 from hf_video.errors import CheckpointError, DataError
 from hf_video.video.frames.part import VideoPart
 
+if TYPE_CHECKING:
+    from hf_video.data.types import VideoSource
+
 SPLIT_FILE = "split.json"
 VERSION = 1
+READ_AT_ONCE = 1 << 20
+HEAD = 1 << 16
 # Longer names first, where one begins like another.
 _HMDB51_ACTIONS = (
     "brush_hair|cartwheel|catch|chew|clap|climb_stairs|climb|dive|draw_sword|dribble|drink|eat|fall_floor|"
@@ -189,3 +197,68 @@ def _labels(video: ListedVideo) -> tuple[Any, ...]:
 def _fits(members: Counter[str], taken: Counter[str], total: Counter[str]) -> bool:
     """Whether every class keeps something to train on."""
     return all(taken[label] + count < total[label] for label, count in members.items())
+
+
+def double_files(splits: Mapping[str, VideoRows]) -> list[str]:
+    """Names files that stand twice in data that are about to be trained on.
+
+    Args:
+        splits: The rows of each split by its name.
+
+    Returns:
+        A sentence for each kind of fault: the same bytes under two labels, in two splits, or simply twice.
+    """
+    rows = [row for part in splits.values() for row in part]
+    split = [name for name, part in splits.items() for _ in part]
+    found: dict[str, list[str]] = {}
+    for numbers in equal_bytes(rows):
+        shown = ", ".join(f"{rows[i].name} ({split[i]})" for i in numbers[:3])
+        if len({rows[i].label for i in numbers}) > 1:
+            kind = "under different labels"
+        else:
+            kind = "in more than one split" if len({split[i] for i in numbers}) > 1 else "twice in one split"
+        found.setdefault(kind, []).append(shown + (", …" if len(numbers) > 3 else ""))
+    return [
+        f"the same file stands {kind}{f' {len(groups)} times' if len(groups) > 1 else ''}: {groups[0]}; `hf-video "
+        "check` names all of them, and those of the same content"
+        for kind, groups in found.items()
+    ]
+
+
+def equal_bytes(videos: Sequence[ListedVideo | VideoRow]) -> list[list[int]]:
+    """The numbers of videos whose files are equal to the byte, in groups of two or more."""
+    by_size = defaultdict(list)
+    for number, video in enumerate(videos):
+        if (size := _size(video.source)) is not None:
+            by_size[size].append(number)
+    groups = [numbers for numbers in by_size.values() if len(numbers) > 1]
+    for most in (HEAD, None):  # of large data sets many files have a size in common, and few a beginning
+        alike = [(group, number) for group, numbers in enumerate(groups) for number in numbers]
+        digests = in_threads(lambda one, most=most: _digest(videos[one[1]].source, most), alike, "comparing bytes")
+        by_digest = defaultdict(list)
+        for (group, number), digest in zip(alike, digests, strict=True):
+            by_digest[group, digest].append(number)
+        groups = [numbers for numbers in by_digest.values() if len(numbers) > 1]
+    return groups
+
+
+def _size(source: VideoSource) -> int | None:
+    if isinstance(source, VideoPart):
+        return None  # two parts of one file are two videos
+    if isinstance(source, str):
+        return os.path.getsize(source) if os.path.isfile(source) else None
+    return source.size if hasattr(source, "size") else len(source.read())
+
+
+def _digest(source: VideoSource, most: int | None) -> bytes:
+    """Of the first `most` bytes, or of all."""
+    digest = hashlib.blake2b(digest_size=16)
+    if not isinstance(source, str):
+        digest.update(source.read()[:most])
+        return digest.digest()
+    with open(source, "rb") as file:
+        while block := file.read(most or READ_AT_ONCE):
+            digest.update(block)
+            if most is not None:
+                break
+    return digest.digest()

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 from transformers.integrations.flex_attention import flex_attention_forward
 
+from hf_video.layers.linear import transformed
+
 SCORES = 1 << 21  # of a block: 8 MB in float32
 
 
@@ -71,8 +73,7 @@ def attention_in_blocks(
 
 def learns(*tensors: torch.Tensor) -> bool:
     """Whether autograd follows one of these. Within `torch.func`'s transforms a tensor doesn't say so: then too."""
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return torch.is_grad_enabled() and (transformed or any(tensor.requires_grad for tensor in tensors))
+    return torch.is_grad_enabled() and (transformed() or any(tensor.requires_grad for tensor in tensors))
 
 
 def lean_attention(

@@ -7,8 +7,9 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from hf_video.layers.attention import Attended
 from hf_video.layers.linear import on_rows, side_by_side
-from hf_video.layers.vit import Attended, DropPath, SelfAttention, SplitSelfAttention, drop_path_rates
+from hf_video.layers.vit import DropPath, SelfAttention, SplitSelfAttention, drop_path_rates
 from hf_video.models.vjepa2.configuration_vjepa2 import VJEPA2Config
 from hf_video.models.vjepa2.rotation import Rotation, rotate
 

@@ -21,9 +21,8 @@ from transformers import EvalPrediction
 
 from hf_video.base.configuration import VideoConfig
 from hf_video.data import VideoCollator, VideoDataset, load_videos
-from hf_video.data.check.videos import double_files
 from hf_video.data.rows import VideoRows
-from hf_video.data.sources.division import Division
+from hf_video.data.sources.division import Division, double_files
 from hf_video.errors import ConfigError, DataError, pluralize
 from hf_video.evaluation.metrics import mean_average_precision
 from hf_video.evaluation.protocols import check_protocol
