@@ -9,12 +9,14 @@ from transformers import initialization as init
 from hf_video.base.modeling import VideoPreTrainedModel, video_features
 from hf_video.base.outputs import VideoFeatures, VideoModelOutput
 from hf_video.errors import ModelInputError
-from hf_video.layers.convolution import exchange_batch_norms, set_batch_norm, tokens
+from hf_video.layers.convolution import channels_last, exchange_batch_norms, set_batch_norm, tokens
 
 
 class ConvVideoPreTrainedModel(VideoPreTrainedModel):
     """He initialisation; the stem `embeddings` and the blocks `encoder.layer`, run in turn. Any `attn_implementation`
-    is accepted and means nothing."""
+    is accepted and means nothing. Maps of a model that `lies_channels_last` do so in inference on a CPU."""
+
+    lies_channels_last = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -53,7 +55,10 @@ class ConvVideoPreTrainedModel(VideoPreTrainedModel):
         Raises ModelInputError for a clip of which no map is left (`token_grid`), and where attentions are asked for."""
         self.refuse_attentions(output_attentions)
         self.token_grid(pixel_values)
-        maps = self.embeddings(pixel_values.transpose(1, 2))
+        maps = pixel_values.transpose(1, 2)
+        if self.lies_channels_last:
+            maps = channels_last(maps, next(self.embeddings.parameters()))
+        maps = self.embeddings(maps)
         _, wanted = self.resolve_output_flags(None, output_hidden_states)
         hidden_states = (self.tokens_of(maps),) if wanted else None
         for block in self.encoder.layer:

@@ -131,15 +131,21 @@ def has_tiles() -> bool:
 
 
 def takes_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
-    """Whether a product of these tensors may be asked of oneDNN: where it is faster, of many rows, and by nobody who
-    looks on: autograd, compilers, transforms, modes and autocast don't know that operation."""
+    """Whether a product of these tensors is asked of oneDNN: where it is faster, of many rows, and `may_use_onednn`."""
+    if torch.compiler.is_compiling():
+        return False
+    faster = (x.dtype == torch.float32 and mkl_is_slow()) or (x.dtype == torch.bfloat16 and multiplies_bf16())
+    return faster and x.shape[:-1].numel() >= FEW_ROWS and may_use_onednn(x, *others)
+
+
+def may_use_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether these tensors are ordinary ones of one type on a CPU, nothing is to be learnt, and nobody looks on:
+    compilers, transforms, modes and autocast don't know oneDNN's own operations."""
     if torch.compiler.is_compiling():
         return False
     tensors = [x, *(other for other in others if other is not None)]
     return (
-        ((x.dtype == torch.float32 and mkl_is_slow()) or (x.dtype == torch.bfloat16 and multiplies_bf16()))
-        and x.shape[:-1].numel() >= FEW_ROWS
-        and all(type(t) in (torch.Tensor, nn.Parameter) and t.dtype == x.dtype for t in tensors)
+        all(type(t) in (torch.Tensor, nn.Parameter) and t.dtype == x.dtype for t in tensors)
         and all(t.device.type == "cpu" and t.layout is torch.strided for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
         and not torch.jit.is_tracing()

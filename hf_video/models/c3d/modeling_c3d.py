@@ -78,6 +78,7 @@ class C3DEncoder(nn.Module):
 class C3DPreTrainedModel(ConvVideoPreTrainedModel):
     config_class = C3DConfig
     base_model_prefix = "c3d"
+    lies_channels_last = False  # plain 3×3×3 convolutions gain nothing by it
     _no_split_modules: ClassVar[list[str]] = ["C3DBlock"]
 
     @torch.no_grad()

@@ -18,9 +18,16 @@ from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.outputs import VideoModelOutput
 from hf_video.errors import ModelInputError
 from hf_video.layers.causal import Stream, running_mean
-from hf_video.layers.convolution import ConvBlock, ConvNormAct, tokens, window_means
-from hf_video.layers.linear import on_rows
+from hf_video.layers.convolution import ConvBlock, ConvNormAct, convolve, tokens, window_means
+from hf_video.layers.linear import is_plain, on_rows
 from hf_video.models.x3d.configuration_x3d import X3DConfig, round_width
+
+
+def call(conv: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    """conv(x), by `convolve` where that is all a call does."""
+    if not is_plain(conv, nn.Conv3d):
+        return conv(x)
+    return convolve(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 @dataclass
@@ -41,7 +48,7 @@ class X3DStem(nn.Module):
         self.time = ConvNormAct(width, width, (5, 1, 1), groups=width, causal=config.causal)
 
     def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
-        return self.time(self.space(x), stream)
+        return self.time(call(self.space, x), stream)
 
 
 class SqueezeExcitation(nn.Module):
@@ -93,7 +100,11 @@ class X3DBlock(ConvBlock):
     def forward(self, x: torch.Tensor, stream: Stream | None = None) -> torch.Tensor:
         update = self.conv_b(self.conv_a(x), stream)
         update = F.silu(update if self.gate is None else self.gate(update, stream))
-        return F.relu(self.conv_c(update) + (x if self.shortcut is None else self.shortcut(x)))
+        if isinstance(self.shortcut, nn.Conv3d):
+            x = call(self.shortcut, x)
+        elif self.shortcut is not None:
+            x = self.shortcut(x)
+        return F.relu(self.conv_c(update) + x, inplace=True)
 
 
 class X3DEncoder(nn.Module):
