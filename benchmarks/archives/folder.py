@@ -73,10 +73,10 @@ def folder_row(setting: Setting, job: str, classify, files: list[str], threads: 
 def classifier(config: dict, setting: Setting):
     import transformers
 
-    import hf_video  # noqa: F401 - puts ours behind pipeline()
+    import hf_video
 
     settings = models.options({**config, "num_labels": 400}, setting.quick)
-    model = transformers.AutoModelForVideoClassification.from_config(transformers.VideoMAEConfig(**settings))
+    model = hf_video.VideoMAEForVideoClassification(hf_video.VideoMAEConfig(**settings))
     processor, _ = processors()
     if setting.quick:
         size = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
