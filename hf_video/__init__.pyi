@@ -4,6 +4,8 @@ from .base.detection.events import Events as Events
 from .base.detection.sheet import event_sheet as event_sheet
 from .base.detection.types import Detection as Detection
 from .base.detection.types import write_detections as write_detections
+from .base.fast_numbers import fast_dtype as fast_dtype
+from .base.fast_numbers import for_processor as for_processor
 from .base.version import __version__ as __version__
 from .errors import HFVideoError as HFVideoError
 from .models.actionformer.configuration_actionformer import ActionFormerConfig as ActionFormerConfig

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import clips, memory, readers, report, run
+from benchmarks import backends, clips, memory, readers, report, run
 from benchmarks.measure import NotEqualError, Row, Times, absent, compare, race, ratio, require_close
 from benchmarks.setting import Setting, machine, why_absent
 
@@ -178,3 +178,49 @@ def test_quick_run_of_static_patches(tmp_path):
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert len(rows["accuracy"]) == 4
     assert 0.25 < rows["times"]["the small model"]["patches"] < 0.6
+
+
+# -- every way to compute a model --------------------------------------------------------------------------------------
+
+
+def test_table_has_a_row_for_each_candidate_and_the_floor():
+    ours, other = Times(cpu=[10, 20, 40], wall=[10, 10, 20]), Times(cpu=[5, 10, 20], wall=[20, 20, 40])
+    rows = [backends.row(backends.UNIT, ours, ours, 0.01), backends.row("OpenVINO f32", other, ours, 1e-6)]
+    measured = {
+        "model": "X3D-M 16x224²", "threads": 1, "gflop": 5.0, "gflops": {"product fp32": 100.0}, "floor": {"fp32": 4.0},
+        "rows": rows, "absent": {"stock fp32": "transformers has no such model"},
+    }  # fmt: skip
+    told = machine(Setting(3, 1, Path()), backends.PACKAGES)
+    text = backends.markdown({"machine": told, "measured": [measured]})
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert lines == [
+        "| | X3D-M 16x224² |",
+        "|---|---|",
+        "| hf_video bf16 | 1.00 (1.00) |",
+        "| OpenVINO f32 | 2.00 (0.50) |",
+        "| floor: products in fp32 alone | 0.40 |",
+        "| hf_video bf16, milliseconds | 10 ms |",
+    ]
+    assert told["cpu"] in text
+    assert "- X3D-M 16x224², stock fp32: transformers has no such model" in text
+
+
+@pytest.mark.parametrize("words", [["--models", "VideoMAE-H"], ["--rounds", "0"], ["--threads", "two"]])
+def test_wrong_arguments_of_backends_are_named(words, capsys):
+    with pytest.raises(SystemExit):
+        backends.arguments(words)
+    assert "--models takes VideoMAE-B,VideoMAE-S" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quick_run_of_backends(tmp_path):
+    command = [sys.executable, "benchmarks/backends.py", "--quick", "--rounds", "2", "--threads", "1"]
+    options = ["--models", "VideoMAE-S,X3D-M", "--cache", str(tmp_path), "--output", str(tmp_path / "results.json")]
+    done = subprocess.run([*command, *options, "--no-compile"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "results.json").read_text())["measured"]
+    assert [one["model"].partition(" ")[0] for one in measured] == ["VideoMAE-S", "X3D-M"]
+    names = {row["name"] for row in measured[0]["rows"]}
+    assert {"stock fp32", "hf_video fp32", backends.UNIT} <= names
+    assert all(row["wall"]["ms"] > 0 for one in measured for row in one["rows"])
+    assert done.stdout.count("| floor: products in") == 2

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import is_offline_mode, snapshot_download
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig
+from transformers.utils import has_file
 
+from hf_video.base.fast_numbers import has_bf16
 from hf_video.base.outputs import TextFeatures, VideoClassifierOutput, VideoFeatures, VideoModelOutput
 from hf_video.base.written_files import CHECKSUMS, file_crc32
 from hf_video.errors import BackendError, CheckpointError, ModelInputError
@@ -35,6 +38,27 @@ def is_exported(folder: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(folder, MANIFEST))
 
 
+def refuse_exported(model: str | os.PathLike[str], deed: str) -> None:
+    """Raises CheckpointError where `model` is the folder of an export, with which `deed` can't be done."""
+    if is_exported(model):
+        raise CheckpointError(
+            f"{model} is an exported model, whose weights are in a runtime's file: it can't be {deed}. Take the model "
+            "that it was made of."
+        )
+
+
+def exported_on_hub(name: str | os.PathLike[str], **options: Any) -> str | None:
+    """The folder in the cache of a repository that holds an export, all of whose files are fetched; None for another.
+
+    Args:
+        name: Of the repository.
+        options: Of `from_pretrained`, of which those are used that say where to look.
+    """
+    where = {key: options[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in options}
+    where["local_files_only"] = where.get("local_files_only", False) or is_offline_mode()
+    return snapshot_download(os.fspath(name), **where) if has_file(name, MANIFEST, **where) else None
+
+
 # -- the runtimes -----------------------------------------------------------------------------------------------------
 
 
@@ -44,7 +68,8 @@ def open_graph(backend: str, path: Path, *, precision: str = "f32") -> Graph:
     Args:
         backend: One of `BACKENDS`.
         path: The file.
-        precision: "f32", or "auto": what OpenVINO takes for the processor, bfloat16 where that is fast.
+        precision: "f32", "bf16", or "auto": what OpenVINO takes for the processor, bfloat16 where that is fast. ONNX
+            Runtime computes in what the file says.
 
     Returns:
         Named tensors to the list of its outputs.
@@ -94,7 +119,8 @@ def _open_onnx(path: Path, precision: str) -> Graph:
 
 
 class ExportedModel:
-    """Mixed in before the class that was exported, whose methods then ask graphs: on the CPU, in float32, untrained."""
+    """Mixed in before the class that was exported, whose methods then ask graphs: on the CPU, float32 in and out,
+    untrained."""
 
     facts: dict[str, Any]
     graphs: dict[str, Graph]
@@ -218,10 +244,12 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
     Args:
         cls: The class that was exported.
         folder: Of `hf-video export`.
-        options: Of `from_pretrained`: a `dtype` must be float32 or "auto".
+        options: Of `from_pretrained`. `dtype` is what OpenVINO computes in, float32 or bfloat16 (inputs and outputs
+            stay float32); "auto" or None is what the folder says: float32, and for 8 bits what suits the processor.
 
     Raises:
-        CheckpointError: The folder was exported as another class, for another version, or another dtype is asked for.
+        CheckpointError: The folder was exported as another class, for another version, or a dtype is asked for that
+            the runtime or the processor has not.
         BackendError: The runtime is not installed.
     """
     folder = Path(folder)
@@ -235,12 +263,17 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
             f"{folder} was exported as {architecture}, and {cls.__name__} was asked for. Export the model that you "
             "want from one that was saved as it."
         )
-    dtype = options.get("dtype", options.get("torch_dtype"))
-    if dtype not in (None, "auto", "float32", torch.float32):
-        raise CheckpointError(f"{folder} is an exported model and takes float32; dtype={dtype} came. Leave it out.")
+    saved = AutoConfig.from_pretrained(folder)
+    config = options.get("config") or saved
+    own = type(saved).__annotations__
+    if changed := [name for name in own if getattr(config, name, None) != getattr(saved, name, None)]:
+        raise CheckpointError(
+            f"{folder} is an exported model, in which {', '.join(changed)} can't be changed any more. Export the model "
+            "with it, or use the model itself."
+        )
+    precision = _precision(folder, facts, options.get("dtype", options.get("torch_dtype")))
     mixins = {"dual": ExportedDualEncoder, "events": ExportedDetector}
     kind = type(cls.__name__, (mixins.get(facts["kind"], ExportedModel), cls), {"__module__": cls.__module__})
-    config = options.get("config") or AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         model = kind(config)
     # Values beside the towers, such as the temperature; and one of the dtype and on the device that the model has.
@@ -250,7 +283,28 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
     model._parameters = {**first, **model._parameters}
     model.facts, model.folder, model.name_or_path = facts, folder, str(folder)
     model.graphs = {
-        name: open_graph(backend, folder / graph["files"][0], precision=facts["precision"])
-        for name, graph in graphs.items()
+        name: open_graph(backend, folder / graph["files"][0], precision=precision) for name, graph in graphs.items()
     }
     return model.eval()
+
+
+def _precision(folder: Path, facts: Mapping[str, Any], dtype: Any) -> str:
+    """What a graph is computed in, where `dtype` was asked for."""
+    wanted = str(dtype).removeprefix("torch.")
+    if wanted in ("None", "auto"):
+        return str(facts["precision"])
+    if wanted == "float32":
+        return "f32"
+    if wanted != "bfloat16" or facts["backend"] != "openvino":
+        raise CheckpointError(
+            f"{folder} is an export for {PACKAGES[facts['backend']]}, and dtype={dtype} came. Leave it out; an export "
+            "for OpenVINO takes float32 and bfloat16."
+        )
+    if not has_bf16():
+        raise CheckpointError(
+            f"dtype={dtype} was asked for, and this processor has no instructions for it: OpenVINO would be many times "
+            "slower than in float32. Leave dtype out."
+        )
+    if facts.get("int8") and facts["precision"] == "f32":
+        raise CheckpointError(f"OpenVINO can't compute what is float32 in {folder} in {dtype}. Leave dtype out.")
+    return "bf16"

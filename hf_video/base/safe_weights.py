@@ -15,7 +15,7 @@ from transformers.utils import (
     has_file,
 )
 
-from hf_video.base.exported import is_exported, load_exported
+from hf_video.base.exported import exported_on_hub, is_exported, load_exported
 from hf_video.base.written_files import ChecksumsOnSave, check_model_folder
 from hf_video.errors import UnsafeWeightsError
 
@@ -49,6 +49,9 @@ class SafeWeights(ChecksumsOnSave):
         logger.debug("%s is loaded as %s.%s", pretrained_model_name_or_path, cls.__module__, cls.__qualname__)
         # Only `True` where they are there: transformers would ask a web service to convert what is not.
         safe = pretrained_model_name_or_path is not None and has_safetensors(pretrained_model_name_or_path, **kwargs)
+        remote = pretrained_model_name_or_path is not None and not os.path.exists(pretrained_model_name_or_path)
+        if remote and not safe and (folder := exported_on_hub(pretrained_model_name_or_path, **kwargs)):
+            return load_exported(cls, folder, **kwargs)
         return super().from_pretrained(
             pretrained_model_name_or_path, *model_args, use_safetensors=safe or None, **kwargs
         )

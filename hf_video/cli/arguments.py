@@ -115,10 +115,17 @@ def data_format(name: str) -> str:
 
 # -- options of several verbs ------------------------------------------------------------------------------------------
 
+# None: as it was saved.
+DTYPES = {"saved": None, "auto": None, "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--backend": {"choices": ("auto", "pyav", "torchcodec"), "help": "what decodes (default auto)"},
     "--batch-size": {"type": positive_int, "metavar": "N", "help": "clips in one forward (default: at most 8)"},
     "--device": {"help": "cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"},
+    "--dtype": {
+        "choices": tuple(DTYPES),
+        "default": "saved",
+        "help": "numbers of the model: saved (default), or auto, what is fast here: bf16 where the processor has it",
+    },
     "--format": {
         "type": data_format,
         "metavar": "NAME",

@@ -51,7 +51,9 @@ def _write_openvino(program: torch.export.ExportedProgram, graph: ModelGraph, pa
 
 
 def _write_onnx(program: torch.export.ExportedProgram, graph: ModelGraph, path: Path) -> None:
-    names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": graph.outputs}
+    # A detector's mask comes out as it went in, at another length.
+    outputs = [f"{name}_out" if name in graph.inputs else name for name in graph.outputs]
+    names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": outputs}
     made = torch.onnx.export(program, dynamo=True, opset_version=20, verbose=False, **names)
     assert made is not None  # it is None without dynamo
     made.save(path, external_data=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from hf_video.base.configuration import pair
 from hf_video.base.detection.modeling import TemporalDetector
@@ -57,17 +56,14 @@ class ModelGraph:
         return made
 
     def trace(self, model: nn.Module) -> torch.export.ExportedProgram:
-        """The program of a model whose method `compute` is. What two outputs share is computed once."""
+        """The program of a model whose method `compute` is."""
         sizes = {"batch": torch.export.Dim("batch", min=1, max=MOST)}
         if self.most_words:
             sizes["words"] = torch.export.Dim("words", min=2, max=self.most_words)
         shapes = tuple(dict(enumerate(sizes.values())) for _ in self.inputs)
         values = tuple(self.inputs.values())
-        program = torch.export.export(_Traced(model, self), values, dynamic_shapes={"values": shapes})
-        program = program.run_decompositions({})
-        if len(self.outputs) > 1:
-            CSEPass()(program.graph_module)
-        return program
+        with torch.no_grad():
+            return torch.export.export(_Traced(model, self), values, dynamic_shapes={"values": shapes})
 
 
 class _Traced(nn.Module):
@@ -120,14 +116,24 @@ def graphs_of(model: Any, *, num_frames: int | None = None, size: tuple[int, int
     if kind == "classifier":
 
         def classify(**clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return model(**clips, return_dict=True).logits, vectors(**clips).pooler_output
+            read: list[torch.Tensor] = []
+            hook = model.classifier.register_forward_pre_hook(lambda _, given: read.append(given[0].flatten(1)))
+            try:
+                return model(**clips, return_dict=True).logits, *read
+            finally:
+                hook.remove()
 
         return [ModelGraph("forward", classify, inputs, ["logits", "pooler_output"])]
     if kind == "encoder":
         with torch.inference_mode():
             example = vectors(**inputs)
         outputs = [n for n in ("last_hidden_state", "pooler_output", "feature_map") if example[n] is not None]
-        return [ModelGraph("forward", lambda **clips: tuple(vectors(**clips)[n] for n in outputs), inputs, outputs)]
+
+        def encode(**clips: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            found = vectors(**clips)
+            return tuple(found[name] for name in outputs)
+
+        return [ModelGraph("forward", encode, inputs, outputs)]
     video = ModelGraph("forward", lambda **clips: (vectors(**clips).pooler_output,), inputs, ["pooler_output"])
     return [video, _texts(model)]
 
@@ -147,10 +153,10 @@ def example_clips(model: Any, num_frames: int | None, size: tuple[int, int] | No
     generator = torch.Generator().manual_seed(0)
     shape = (BATCH, frames, getattr(config, "num_channels", 3), *size)
     clips = {_clip_name(model): torch.randn(shape, generator=generator)}
-    if config.model_type == "two_stream" and "temporal" in config.streams:
+    if config.model_type == "two_stream" and "temporal" in config.specs:
         flow = (BATCH, frames, 2 * config.flow_length, *size)
         clips["flow_values"] = torch.randn(flow, generator=generator)
-        if "spatial" not in config.streams:
+        if "spatial" not in config.specs:
             del clips["pixel_values"]
     return clips
 

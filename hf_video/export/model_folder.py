@@ -14,19 +14,24 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from hf_video.base.exported import MANIFEST, open_graph
+from hf_video.base.exported import MANIFEST, Graph, Tensors, open_graph
 from hf_video.base.loading import check_model_path, loading
+from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.saved_model import SavedVideoModel
 from hf_video.base.written_files import check_output_folder, writing_model_folder
-from hf_video.errors import CheckpointError, OutputError
+from hf_video.errors import CheckpointError, HFVideoError, OutputError, VideoOptionError
 from hf_video.export.backends import check_backend, write_program
+from hf_video.export.calibration import calibration_clips, calibration_rows
 from hf_video.export.graphs import ModelGraph, graphs_of, kind_of
+from hf_video.export.int8 import quantize_onnx, quantize_openvino
 
 # Weights and what belongs to them are left behind, everything else that a model folder holds comes along.
 WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.onnx*")
 NOT_COPIED = (*WEIGHTS, "README.md", "checksums.json", "checkpoint-*", "runs", ".git*", ".cache", "training_*")
 # Of ‖exported - torch‖ / ‖torch‖ over every output: beyond it an export is refused.
 BOUND = 1e-3
+# The same of 8 bits, and the least share of calibration clips with torch's label.
+INT8_BOUND, INT8_SAME = 0.2, 0.9
 ROWS = 3  # of the comparison; the example that was traced has another number
 ROUNDS = 5
 
@@ -37,21 +42,39 @@ class Agreement:
 
     Attributes:
         graph: Its name.
+        rows: How many clips or texts.
         largest: The largest difference of any number of any output.
         relative: The largest relative difference ‖exported - torch‖ / ‖torch‖ of an output.
         same_label: The fraction of clips with the same best label, of a classifier.
         seconds: Medians of seconds for one row: torch's, and the exported graph's.
+        int8_share: The share of the weights that is in 8 bits; None of a graph in float32.
     """
 
     graph: str
+    rows: int
     largest: float
     relative: float
     same_label: float | None
     seconds: tuple[float, float]
+    int8_share: float | None = None
 
     @property
     def within(self) -> bool:
-        return self.relative <= BOUND
+        if self.int8_share is None:
+            return self.relative <= BOUND
+        return self.relative <= INT8_BOUND and (self.same_label is None or self.same_label >= INT8_SAME)
+
+    @property
+    def shortfall(self) -> str:
+        """What is beyond the bounds, in words."""
+        if self.int8_share is None:
+            return f"is off by {self.relative:.1e} of what torch gives ({self.graph}); at most {BOUND:.0e} is allowed"
+        same = "" if self.same_label is None else f", and has the same best label for {self.same_label:.0%}"
+        least = "" if self.same_label is None else f" and at least {INT8_SAME:.0%}"
+        return (
+            f"in 8 bits is off by {self.relative:.1%} of what torch gives on the {self.rows} calibration clips{same}; "
+            f"at most {INT8_BOUND:.0%}{least} are allowed"
+        )
 
 
 @dataclass
@@ -70,13 +93,15 @@ def export_model(
     to: str = "openvino",
     num_frames: int | None = None,
     size: tuple[int, int] | None = None,
+    int8: bool = False,
+    calibration: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     force: bool = False,
 ) -> ExportReport:
-    """Exports a saved model: `pipeline(task, model=output)` and every verb of `hf-video` then load the folder.
+    """Exports a saved model: `pipeline(task, model=output)` and the verbs of `hf-video` then load the folder.
 
-    The batch may have any size; frames and their size are fixed. Numbers stay float32. After writing, the folder is
-    loaded and compared with torch on generated inputs.
+    The batch may have any size; frames and their size are fixed. Numbers stay float32 unless `int8` is given. After
+    writing, the folder is loaded and compared with torch, on generated inputs or on the calibration clips.
 
     Args:
         model: A folder or a name on the Hub: a video classifier, an encoder, a model of video and text with a tower for
@@ -85,40 +110,55 @@ def export_model(
         to: "openvino" or "onnx" (ONNX Runtime).
         num_frames: Frames of a clip; default the model's.
         size: (height, width) of a frame; default the model's.
+        int8: Products in 8 bits: for OpenVINO weights and activations, by NNCF; for ONNX Runtime the weights of linear
+            maps, activations as they come. The tower of texts stays float32.
+        calibration: A folder or list of videos like those that the model will see, of which at most 32 are read: the
+            ranges of 8-bit activations are fitted to them, and what 8 bits change is measured on them.
         revision: Of a model on the Hub.
-        force: Keep an export whose relative difference is beyond `BOUND`.
+        force: Keep an export that is further from torch than `BOUND`, or in 8 bits than `INT8_BOUND` and `INT8_SAME`.
 
     Returns:
         What was written and how it agrees.
 
     Raises:
-        VideoOptionError: An unknown runtime.
+        VideoOptionError: An unknown runtime, or only one of `int8` and `calibration`.
         BackendError: The runtime's packages are not installed.
         OutputError: The folder is not empty or can't be written.
+        DataError: There are no videos to calibrate with, or one of them can't be read.
         CheckpointError: The model can't be loaded or exported, or the export does not agree with it.
     """
-    check_backend(to)
+    check_backend(to, int8=int8)
+    if int8 != (calibration is not None):
+        raise VideoOptionError(
+            "int8 (--int8) and calibration (--calibration DIR) go together: 8-bit numbers are fitted to, and compared "
+            "on, a folder of videos like those that the model will see."
+        )
     output = Path(output)
     check_output_folder(output)
     if output.is_dir() and os.listdir(output):
         raise OutputError(f"The folder {output} is not empty: choose another.")
+    rows = [] if calibration is None else calibration_rows(calibration)
     check_model_path(model)
     with loading(model):
         loaded = SavedVideoModel.from_pretrained(os.fspath(model), revision=revision, dtype=torch.float32).eval()
     if hasattr(loaded, "graphs"):
         raise CheckpointError(f"{model} is an export already: export the model that it was made of.")
     kind = kind_of(loaded)
+    if int8 and kind == "events":
+        raise CheckpointError("A detector on features is exported in float32 alone: leave --int8 out.")
+    if int8 and to == "onnx" and isinstance(loaded, ConvVideoPreTrainedModel):
+        raise CheckpointError("ONNX Runtime has no 3-D convolutions in 8 bits. Take --to openvino --int8.")
     graphs = graphs_of(loaded, num_frames=num_frames, size=size)
+    clips = calibration_clips(loaded, rows, graphs[0], num_frames) if rows else None
     try:
         with writing_model_folder(output) as folder:
             _copy_files(model, folder, revision)
-            report = _write(loaded, graphs, folder, kind, to)
+            report = _write(loaded, graphs, folder, kind, to, clips)
             (folder / "README.md").write_text(_card(loaded, report, to, graphs), encoding="utf-8")
             far = [one for one in report.agreements if not one.within]
             if far and not force:
                 raise CheckpointError(
-                    f"The {to} export of {type(loaded).__name__} is off by {far[0].relative:.1e} of what torch gives "
-                    f"({far[0].graph}); at most {BOUND:.0e} is allowed. Nothing was kept; force=True "
+                    f"The {to} export of {type(loaded).__name__} {far[0].shortfall}. Nothing was kept; force=True "
                     "(--force) keeps it."
                 )
     except BaseException:
@@ -137,42 +177,62 @@ def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | Non
         shutil.copytree(source / "encoder", folder / "encoder", dirs_exist_ok=True)
 
 
-def _write(model: Any, graphs: list[ModelGraph], folder: Path, kind: str, to: str) -> ExportReport:
+def _write(
+    model: Any, graphs: list[ModelGraph], folder: Path, kind: str, to: str, clips: list[Tensors] | None
+) -> ExportReport:
+    convolutional = isinstance(model, ConvVideoPreTrainedModel)
+    # What 8 bits leave is computed in what OpenVINO takes for the processor. X3D's is compiled in float32 alone.
+    precision = "auto" if clips and to == "openvino" and not convolutional else "f32"
     described, agreements = {}, []
-    for graph in graphs:
+    for number, graph in enumerate(graphs):
         try:
-            with torch.no_grad():
-                program = graph.trace(model)
+            program = graph.trace(model)
         except Exception as error:  # whatever tracing meets
-            raise CheckpointError(
-                f"torch {torch.__version__} can't trace {type(model).__name__}.{graph.name} with a free batch: "
-                f"{str(error).strip().splitlines()[0]}"
-            ) from error
-        files = write_program(program, graph, folder, to)
+            raise _refusal(f"torch {torch.__version__} can't trace", model, graph, error) from error
+        try:
+            files = write_program(program, graph, folder, to)
+            batches, share = [graph.example(ROWS, seed=1)], None
+            if clips and number == 0:
+                batches, path = clips, folder / files[0]
+                if to == "openvino":
+                    share = quantize_openvino(path, clips, convolutional=convolutional)
+                else:
+                    share = quantize_onnx(path)
+            run = open_graph(to, folder / files[0], precision=precision)
+            agreements.append(_compare(graph, run, batches, share))
+        except (HFVideoError, OSError):
+            raise
+        except Exception as error:  # whatever the runtime meets
+            raise _refusal(f"{to} can't compute", model, graph, error) from error
         described[graph.name] = {"files": files, "inputs": graph.shapes(), "outputs": graph.outputs}
-        agreements.append(_compare(graph, folder / files[0], to))
     scalars = {n: p.item() for n, p in model.named_parameters(recurse=False) if p.numel() == 1}
-    facts = {"backend": to, "kind": kind, "architecture": type(model).__name__, "precision": "f32"}
-    manifest = {**facts, "graphs": described, "scalars": scalars}
+    facts = {"backend": to, "kind": kind, "architecture": type(model).__name__, "precision": precision}
+    manifest = {**facts, "int8": clips is not None, "graphs": described, "scalars": scalars}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     size = sum((folder / name).stat().st_size for one in described.values() for name in one["files"])
     return ExportReport(folder, size, agreements)
 
 
+def _refusal(what: str, model: Any, graph: ModelGraph, error: Exception) -> CheckpointError:
+    reasons = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return CheckpointError(f"{what} {type(model).__name__}.{graph.name} for clips of this size: {reasons[0]}")
+
+
 @torch.inference_mode()
-def _compare(graph: ModelGraph, path: Path, to: str) -> Agreement:
-    """Loads what was written, and computes what torch does."""
-    run = open_graph(to, path)
-    inputs = graph.example(ROWS, seed=1)
-    expected, found = graph.compute(**inputs), run(inputs)
-    pairs = [(a.float(), b.float()) for a, b in zip(found, expected, strict=True)]
+def _compare(graph: ModelGraph, run: Graph, batches: list[Tensors], share: float | None) -> Agreement:
+    """Computes what torch does by what was written and loaded."""
+    expected, found = ([compute(one) for one in batches] for compute in (lambda one: graph.compute(**one), run))
+    pairs = [
+        (torch.cat(a).float(), torch.cat(b).float())
+        for a, b in zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True)
+    ]
     # A value that is no number in one of them makes the difference NaN, which is within no bound.
     largest = torch.stack([(a - b).abs().max() for a, b in pairs]).max().item()
     relative = torch.stack([(a - b).norm() / b.norm().clamp(min=1e-6) for a, b in pairs]).max().item()
     same = None
     if graph.outputs[0] == "logits":
         same = (pairs[0][0].argmax(-1) == pairs[0][1].argmax(-1)).float().mean().item()
-    one = {name: value[:1] for name, value in inputs.items()}
+    one = {name: value[:1] for name, value in batches[0].items()}
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for spent, compute in zip(times, (lambda: graph.compute(**one), lambda: run(one)), strict=True):
@@ -180,12 +240,13 @@ def _compare(graph: ModelGraph, path: Path, to: str) -> Agreement:
             compute()
             spent.append(time.perf_counter() - start)
     seconds = statistics.median(times[0]), statistics.median(times[1])
-    return Agreement(graph.name, largest, relative, same, seconds)
+    return Agreement(graph.name, len(pairs[0][0]), largest, relative, same, seconds, share)
 
 
 def _card(model: Any, report: ExportReport, to: str, graphs: list[ModelGraph]) -> str:
     rows = [
-        f"| {one.graph} | {one.largest:.1e} | {one.relative:.1e} | "
+        f"| {one.graph} | {'float32' if one.int8_share is None else f'8 bits, {one.int8_share:.0%} of weights'} | "
+        f"{one.rows} | {one.largest:.1e} | {one.relative:.1e} | "
         f"{'–' if one.same_label is None else f'{one.same_label:.0%}'} | {one.seconds[0]:.3g} | {one.seconds[1]:.3g} |"
         for one in report.agreements
     ]
@@ -193,19 +254,21 @@ def _card(model: Any, report: ExportReport, to: str, graphs: list[ModelGraph]) -
     for graph in graphs:
         sizes = {name: ", ".join("any" if n is None else str(n) for n in one) for name, one in graph.shapes().items()}
         shapes.append(f"- `{graph.name}`: " + ", ".join(f"`{name}` ({one})" for name, one in sizes.items()))
+    int8 = report.agreements[0].int8_share is not None
     return "\n".join(
         [
             "---\nlibrary_name: hf_video\n---\n",
-            f"# {type(model).__name__}, exported to {to}\n",
-            f"Made by `hf-video export --to {to}` with torch {torch.__version__}; {report.bytes / 1e6:.1f} MB, "
-            "float32, on the CPU.",
+            f"# {type(model).__name__}, exported to {to}{' in 8 bits' if int8 else ''}\n",
+            f"Made by `hf-video export --to {to}{' --int8' if int8 else ''}` with torch {torch.__version__}; "
+            f"{report.bytes / 1e6:.1f} MB, for the CPU.",
             "`pipeline(task, model=folder)` and the verbs of `hf-video` load it.\n",
             "Inputs:\n",
             *shapes,
-            f"\nCompared with torch on {ROWS} generated rows; seconds are medians of {ROUNDS} for one row, with "
-            f"{torch.get_num_threads()} threads, on the machine that exported:\n",
-            "| graph | largest difference | relative | same best label | torch s | exported s |",
-            "|---|---|---|---|---|---|",
+            f"\nCompared with torch in float32 on {'videos read as a pipeline does' if int8 else 'generated inputs'}; "
+            f"seconds are medians of {ROUNDS} for one row, with {torch.get_num_threads()} threads, on the machine that "
+            "exported:\n",
+            "| graph | numbers | rows | largest difference | relative | same best label | torch s | exported s |",
+            "|---|---|---|---|---|---|---|---|",
             *rows,
             "",
         ]

@@ -74,7 +74,10 @@ def sdpa_attention(
     context = F.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
     )
-    return context.transpose(1, 2).contiguous(), None
+    context = context.transpose(1, 2)
+    # An exporter takes the kernel apart, whose result then lies in memory otherwise than when this was traced.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+    return context.clone(memory_format=torch.contiguous_format) if exporting else context.contiguous(), None
 
 
 def plain_products_pay(query: torch.Tensor) -> bool:

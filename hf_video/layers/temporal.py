@@ -122,8 +122,8 @@ def join_levels(
     states, masks, gaps = [first], [first_mask], []
     place = first.shape[1]
     for x, mask in levels[1:]:
-        states += [x.new_zeros(len(x), gap, x.shape[2]), x]
-        masks += [mask.new_ones(len(x), gap, 1), mask]
+        states += [x.new_zeros(x.shape[0], gap, x.shape[2]), x]
+        masks += [mask.new_ones(x.shape[0], gap, 1), mask]
         gaps += range(place, place + gap)
         place += gap + x.shape[1]
     return torch.cat(states, dim=1), torch.cat(masks, dim=1), torch.tensor(gaps, dtype=torch.long, device=first.device)

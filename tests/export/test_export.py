@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
-from tiny import save_tiny, write_clip
+from tiny import LABELS, save_tiny, write_clip
 from tiny_video_text import save_videoclip
 from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 import hf_video
 from hf_video.cli import main
-from hf_video.errors import BackendError, CheckpointError, ModelInputError, OutputError
+from hf_video.errors import BackendError, CheckpointError, DataError, ModelInputError, OutputError, VideoOptionError
 from hf_video.export import export_model
-from hf_video.features.embed import ModelLoader
+from hf_video.export.backends import check_backend
+from hf_video.export.calibration import calibration_clips, calibration_rows
+from hf_video.export.graphs import graphs_of
+from hf_video.features.embed import ModelLoader, load_features
 from hf_video.features.vectors import clip_vectors
 from hf_video.retrieval.encoders import find_encoder
 
@@ -66,17 +72,47 @@ def test_classifier(saved, exported, clip, tmp_path, to):
     assert "largest difference" in (report.folder / "README.md").read_text()
 
 
-@pytest.mark.slow
-def test_command_classifies_by_an_export(saved, clip, tmp_path, capsys):
-    assert main(["export", str(saved), "--to", "onnx", "--output", str(tmp_path / "made")]) == 0
-    assert "largest difference from torch" in capsys.readouterr().err
+def test_every_verb_takes_an_export(saved, exported, clip, tmp_path, capsys):
+    """And says what it says of the model; training is refused."""
+
+    def told(*words):
+        assert main(list(map(str, words))) == 0
+        return capsys.readouterr().out
+
+    videos = tmp_path / "videos"
+    for number in range(12):
+        label = LABELS[number % 2]
+        (videos / label).mkdir(parents=True, exist_ok=True)
+        write_clip(videos / label / f"{number}.mkv", seed=number)
     answers = []
-    for model in (saved, tmp_path / "made"):
-        assert main(["classify", str(clip), "--model", str(model), "--json"]) == 0
-        answers.append(json.loads(capsys.readouterr().out))
-    assert [one["label"] for one in answers[0][0]["predictions"]] == [
-        one["label"] for one in answers[1][0]["predictions"]
-    ]
+    for model in (saved, exported.folder):
+        out = tmp_path / model.name
+        rows = json.loads(told("classify", clip, "--model", model, "--json", "--top-k", 2))
+        report = json.loads(told("evaluate", videos, "--model", model, "--split", "all", "--json"))
+        probe = json.loads(told("probe", videos, "--model", model, "--json"))
+        told("embed", videos, "--model", model, "--output", out / "features")
+        told("index", videos, "--model", model, "--output", out / "index")
+        found = told("search", out / "index", "--video", clip, "--json")
+        answers.append(
+            {
+                "classify": [row["label"] for row in rows[0]["predictions"]],
+                "evaluate": report["top1"],
+                "probe": (probe["test_top1"], probe["train_top1"]),
+                "search": [row["path"] for row in json.loads(found)],
+            }
+        )
+        vectors = load_features(out / "features").embeddings
+        answers[-1]["embed"] = pytest.approx(vectors, abs=1e-4) if model == saved else vectors
+    assert answers[1] == answers[0]
+    for words in (
+        ["train", videos, "--output", tmp_path / "run"],
+        ["pretrain", videos, "--output", tmp_path / "run"],
+        ["probe", videos, "--random"],
+        ["probe", videos, "--output", tmp_path / "probed"],
+    ):
+        assert main([*map(str, words), "--model", str(exported.folder)]) == 2
+        assert "is an exported model, whose weights are in a runtime's file: it can't be" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
@@ -102,6 +138,8 @@ def test_what_an_export_can_not_do(exported, tmp_path):
         model.train()
     with pytest.raises(CheckpointError, match="takes float32"):
         model.to(torch.bfloat16)
+    with pytest.raises(CheckpointError, match="in which use_mean_pooling can't be changed"):
+        AutoModelForVideoClassification.from_pretrained(folder, use_mean_pooling=False)
     with pytest.raises(CheckpointError, match="dtype"):
         AutoModelForVideoClassification.from_pretrained(folder, dtype=torch.bfloat16)
     with pytest.raises(CheckpointError, match="exported as VideoMAEForVideoClassification"):
@@ -124,9 +162,17 @@ def test_errors_come_before_work(saved, tmp_path, monkeypatch):
     (tmp_path / "full" / "a").touch()
     with pytest.raises(OutputError, match="not empty"):
         export_model(saved, tmp_path / "full", to="onnx")
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    for package, int8 in (("nncf", True), ("openvino", False)):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(BackendError, match=rf'needs {package}.*pip install "hf_video\[openvino\]"'):
+            check_backend("openvino", int8=int8)
     with pytest.raises(BackendError, match=r'pip install "hf_video\[openvino\]"'):
         export_model("there-is-none", tmp_path / "new", to="openvino")
+    with pytest.raises(VideoOptionError, match="go together"):
+        export_model("there-is-none", tmp_path / "new", to="onnx", int8=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        export_model("there-is-none", tmp_path / "new", to="onnx", int8=True, calibration=tmp_path / "empty")
     other = shutil.copytree(saved, tmp_path / "other")
     config = json.loads((other / "config.json").read_text()) | {"architectures": ["VideoMAEForPreTraining"]}
     (other / "config.json").write_text(json.dumps(config))
@@ -134,6 +180,66 @@ def test_errors_come_before_work(saved, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="can't be exported"):
         export_model(other, tmp_path / "new", to="onnx")
     assert not (tmp_path / "new").exists()
+
+
+def test_importing_leaves_runtimes_alone():
+    heavy = {"openvino", "nncf", "onnx", "onnxruntime", "onnxscript", "torchao"}
+    code = (
+        "import sys; there = set(sys.modules); import hf_video, hf_video.export; hf_video.VideoMAEModel; "
+        f"print(*(set(sys.modules) - there) & {heavy!r}, 'end')"
+    )
+    done = forked.run(code, "python")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "end\n"
+
+
+@pytest.fixture
+def videos(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for seed in range(4):
+        write_clip(tmp_path / "videos" / f"{seed}.mkv", seed=seed)
+    return tmp_path / "videos"
+
+
+@pytest.mark.parametrize("to", BACKENDS)
+def test_int8(saved, videos, clip, tmp_path, monkeypatch, capsys, to):
+    """Made by the command, used by the command; what it costs stands in the card, and too much is refused."""
+    export(saved, tmp_path / "float32", to)
+    options = ["--to", to, "--int8", "--calibration", str(videos), "--output"]
+    assert main(["export", str(saved), *options, str(tmp_path / "made")]) == 0
+    assert "100% of the weights in 8 bits" in capsys.readouterr().err
+    weights = [sum(f.stat().st_size for f in (tmp_path / d).glob("*model*.[bod]*")) for d in ("float32", "made")]
+    assert weights[1] < 0.6 * weights[0]
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "8 bits, 100% of weights | 4 |" in card
+    answers = []
+    for model in (saved, tmp_path / "made"):
+        assert main(["classify", str(clip), "--model", str(model), "--json", "--top-k", "0"]) == 0
+        rows = json.loads(capsys.readouterr().out)[0]["predictions"]
+        answers.append({row["label"]: row["score"] for row in rows})
+    assert max(abs(answers[1][label] - score) for label, score in answers[0].items()) < 0.2
+    assert answers[0] != answers[1]
+    if to == "openvino":
+        return
+    monkeypatch.setattr("hf_video.export.model_folder.INT8_BOUND", 0.0)
+    assert main(["export", str(saved), *options, str(tmp_path / "more")]) == 2
+    assert re.search(r"in 8 bits is off by \d+\.\d% .* on the 4 calibration clips", capsys.readouterr().err)
+    assert not (tmp_path / "more").exists()
+
+
+def test_calibration_reads_what_the_pipeline_reads(saved, videos):
+    classify = pipeline("video-classification", model=str(saved))
+    (graph,) = graphs_of(classify.model)
+    rows = calibration_rows(videos)
+    clips = calibration_clips(classify.model, rows, graph, None)
+    for row, made in zip(rows, clips, strict=True):
+        assert torch.equal(made["pixel_values"], classify.preprocess(row.source)["pixel_values"])
+    assert [row.name for row in calibration_rows(videos, most=2)] == ["0.mkv", "2.mkv"]
+    with pytest.raises(ModelInputError, match=r"processor beside the model makes pixel_values of shape \(1, 8, 3, 32"):
+        calibration_clips(classify.model, rows, graph, 8)
+    (videos / "9.mp4").write_bytes(b"no video")
+    with pytest.raises(DataError, match=r"can't be read, take it out: .*9\.mp4"):
+        calibration_clips(classify.model, calibration_rows(videos), graph, None)
 
 
 def test_an_export_that_is_off_is_refused(saved, tmp_path, monkeypatch):

@@ -23,8 +23,9 @@ CARDS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "model_cards").gl
 # Pages whose blocks run here, one after the other.
 PAGES = [page for page in EVERY if page not in PYTHON_RUN_IN_TEST_README and any(block.runs for block in blocks(page))]
 # By what they take on a CPU; the default suite has 20 seconds for all others.
-SLOW = {"datasets_and_streaming", "detect_actions", "howto/federated", "pretrain", "several_gpus", "start/index"}
-NEEDS = {"docs/export.md": "openvino"}
+SLOW = {"datasets_and_streaming", "detect_actions", "howto/federated", "openvino_and_onnx", "pretrain", "several_gpus"}
+SLOW |= {"start/index"}
+NEEDS = {"docs/howto/openvino_and_onnx.md": "openvino"}
 # What is no code that a reader would run.
 NOT_CODE = {"text", "yaml", "json", "csv"}
 

@@ -23,7 +23,7 @@ from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, output_events, positive_int
 from hf_video.cli.files import expand_paths
 from hf_video.cli.printing import error_line
-from hf_video.cli.verbs.classify import DTYPES, FileDataset, load_pipeline, progress_bar
+from hf_video.cli.verbs.classify import FileDataset, load_pipeline, progress_bar
 from hf_video.cli.verbs.detect import video_names
 from hf_video.errors import pluralize
 
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     add("--backend")
     add("--num-workers")
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add("--quiet")
 
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, FOUND, FOUND_AND_FAILED, SOME_FAILED, CommandError
-from hf_video.cli.arguments import Parser, check_output, non_negative_int, positive_int
+from hf_video.cli.arguments import DTYPES, Parser, check_output, non_negative_int, positive_int
 from hf_video.cli.files import expand_paths
 from hf_video.cli.label_files import LABEL_FILES, Alerts, LabelFile
 from hf_video.cli.printing import error_line, format_result, json_result
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from hf_video.pipelines.base import VideoPipeline
 
-DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 # Of the pipeline, by their names there.
 PIPELINE_OPTIONS = {
     "views": "views",
@@ -83,7 +82,7 @@ def add_arguments(parser: Parser) -> None:
     add("--batch-size")
     add("--num-workers")
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add_static_patches(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON array on stdout")
@@ -234,6 +233,7 @@ def load_pipeline(options: argparse.Namespace, task: str = "video-classification
     """The pipeline of `--model`. Raises CheckpointError for a model that can't be loaded."""
     import transformers
 
+    from hf_video.base.fast_numbers import for_processor, has_bf16
     from hf_video.base.loading import loading
     from hf_video.pipelines.video_classification import VideoClassificationPipeline
 
@@ -242,13 +242,23 @@ def load_pipeline(options: argparse.Namespace, task: str = "video-classification
         transformers.utils.logging.disable_progress_bar()
     if task == "video-classification":
         more["pipeline_class"] = VideoClassificationPipeline  # also with HF_VIDEO_OVERRIDE=0
+    dtype = DTYPES[options.dtype]
     with loading(options.model):
-        return transformers.pipeline(
+        pipe = transformers.pipeline(
             task,
             model=options.model,
             revision=options.revision,
             device=options.device,
-            dtype=DTYPES[options.dtype],
+            dtype=dtype or "auto",  # transformers' word for the dtype that was saved
             model_kwargs=static_fields(options),
             **more,
         )
+    if options.dtype == "auto":
+        for_processor(pipe.model)
+    elif dtype == "bfloat16" and pipe.device.type == "cpu" and not has_bf16():
+        print(
+            "hf-video: bfloat16 is about half as fast as float32 on this processor, which has no instructions for it: "
+            "leave --dtype out, or pass --dtype auto",
+            file=sys.stderr,
+        )
+    return pipe

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Any
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, fraction, non_negative_float, positive_int
 from hf_video.cli.static_patches import add_static_patches, patches_counted
-from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+from hf_video.cli.verbs.classify import load_pipeline
 
 if TYPE_CHECKING:
     from hf_video.data.rows import VideoRows
@@ -98,7 +98,7 @@ def add_run_arguments(parser: Parser, num_workers: dict[str, Any] | None = None)
     add("--batch-size")
     add("--num-workers", **(num_workers or {}))
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add_static_patches(parser)
     add("--on-error", choices=("raise", "repeat"), default="raise",
         help="videos with damaged frames: skip them, or repeat the nearest good neighbour")  # fmt: skip

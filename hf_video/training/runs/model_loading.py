@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from hf_video.base.configuration import VideoConfig, pair
+from hf_video.base.exported import refuse_exported
 from hf_video.base.loading import (
     check_model_path,
     check_pair,
@@ -96,6 +97,7 @@ def find_source(
         settings = {name: value for name, value in changed.items() if name not in _BOOKKEEPING}
         return ModelSource(name, model_type, settings, None)
     if path.is_dir():
+        refuse_exported(path, "trained")
         check_model_path(path)
         settings = _read_fields(path / "config.json")
         has_weights = any(path.glob("*.safetensors")) or any(path.glob("*.bin"))

@@ -20,9 +20,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from hf_video.base.exported import is_exported, refuse_exported
 from hf_video.base.loading import loading
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
+from hf_video.base.saved_model import SavedVideoModel
 from hf_video.base.written_files import check_output_folder, update_checksums, writing_model_folder
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
@@ -187,6 +189,9 @@ def load_encoder(
     """
     import transformers
 
+    if is_exported(model):
+        with loading(model):
+            return SavedVideoModel.from_pretrained(model)
     auto = transformers.AutoModelForVideoClassification
     with loading(model):
         config = transformers.AutoConfig.from_pretrained(model, revision=revision)
@@ -286,6 +291,8 @@ def probe_model(
     from hf_video.base.loading import find_processors
     from hf_video.evaluation.rows import evaluation_splits
 
+    if output is not None or random:
+        refuse_exported(model, "saved with a probe, or made anew with random weights (it can be probed without both)")
     if output is not None:
         check_output_folder(output)
     splits = evaluation_splits(data, model, seed=seed, data_format=data_format, videos=videos)

@@ -21,7 +21,7 @@ from typing import Any
 
 from hf_video.cli import DONE, CommandError
 from hf_video.cli.arguments import Parser, check_output, name_list, non_negative_int, positive_int
-from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+from hf_video.cli.verbs.classify import load_pipeline
 
 WINDOWS = "2s"
 # Of the pipeline, by their names there.
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     add("--backend")
     add("--batch-size")
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add("--quiet")
 
 

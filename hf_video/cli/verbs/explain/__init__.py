@@ -16,7 +16,7 @@ import argparse
 
 from hf_video.cli import DONE, CommandError
 from hf_video.cli.arguments import Parser, check_output, positive_int
-from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+from hf_video.cli.verbs.classify import load_pipeline
 
 # Of the pipeline, by their names there.
 PIPELINE_OPTIONS = {
@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
     add("--on-error", choices=("raise", "repeat"), help="damaged frames: fail, or repeat their nearest good neighbour")
     add("--backend")
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add("--quiet")
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from hf_video.cli import DONE, CommandError
 from hf_video.cli.arguments import Parser, non_negative_float, port, positive_int
 from hf_video.cli.printing import format_window
-from hf_video.cli.verbs.classify import DTYPES, load_pipeline
+from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.detect import format_event
 from hf_video.errors import pluralize
 
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
         help=f"show the newest frame and the labels on a web page (default {SERVED}: this machine only)")  # fmt: skip
     add("--jsonl", action="store_true", help="one JSON object a window on stdout")
     add("--device")
-    add("--dtype", choices=DTYPES, default="auto", help="precision of the model (default: as it was saved)")
+    add("--dtype")
     add("--quiet")
 
 
