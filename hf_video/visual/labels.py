@@ -78,13 +78,16 @@ def annotate_video(
     boxed = [one for one in events if one.boxes]
     windows = _windows(results, top_k)
     names = list(dict.fromkeys([one.labels[0][0] for one in windows if one.labels]))
-    names = list(dict.fromkeys([*names, *(name for one in windows for name, _ in one.labels)]))
+    every = [*(name for one in windows for name, _ in one.labels), *(one.label for one in boxed)]
+    names = list(dict.fromkeys([*names, *every]))
+    # Boxes say their labels themselves.
+    rows = 0 if boxed and len(boxed) == len(events) else max((len(one.labels) for one in windows), default=0)
     palette = _palette(names, colors)
     face = partial(_font, None if font is None else os.fspath(font), tuple(names))
     face(12)  # a font that can't be used is told before the video is read
 
     def drawer(video: DrawnOn) -> Draw:
-        return _Labels(video, windows, boxed, palette, face, size, scale).draw
+        return _Labels(video, windows, rows, boxed, palette, face, size, scale).draw
 
     return draw_on_video(source, path, drawer, **writing)
 
@@ -110,12 +113,12 @@ def _windows(results: Any, top_k: int) -> list[_Window]:
 
 def _of_events(events: Iterable[Detection], top_k: int) -> list[_Window]:
     """Stretches in which the same events go on; a label that goes on twice is shown once."""
-    events = list(events)
+    events = sorted(events, key=lambda one: -one.score)
     cuts = sorted({second for one in events for second in (one.start, one.end)})
     found = []
     for start, end in pairwise(cuts):
         scores: dict[str, float] = {}
-        for one in sorted(events, key=lambda one: -one.score):
+        for one in events:
             if one.start <= start and end <= one.end:
                 scores.setdefault(one.label, one.score)
         found.append(_Window(start, end, tuple(scores.items())[:top_k]))
@@ -132,7 +135,7 @@ def _palette(names: list[str], colors: Sequence[str] | Mapping[str, str] | None)
             others: Sequence[tuple[int, ...]] = COLOURS
         else:
             named, others = {}, [ImageColor.getrgb(color)[:3] for color in colors or ()] or COLOURS
-    except (ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise VideoOptionError(f"{error}: a colour is #rrggbb or a name such as orange.") from None
     left = [name for name in names if name not in named]
     return {**named, **{name: others[number % len(others)] for number, name in enumerate(left)}}
@@ -160,19 +163,19 @@ class _Labels:
         self,
         video: DrawnOn,
         windows: list[_Window],
+        rows: int,
         boxed: list[Detection],
         palette: Mapping[str, tuple[int, ...]],
         face: Any,
         size: float | None,
         scale: int | None,
     ):
-        self.video, self.windows, self.boxed, self.palette = video, windows, boxed, palette
+        self.video, self.windows, self.rows, self.boxed, self.palette = video, windows, rows, boxed, palette
         self.scale = scale or -(-_READABLE // video.size[0])
         self.height, self.width = (self.scale * side for side in video.size)
         size = size or max(_SMALLEST, min(self.height, self.width) / 26)
         self.font, self.small = face(size), face(0.8 * size)
         self.margin, self.row, self.strip = round(0.6 * size), round(1.55 * size), round(1.5 * size)
-        self.rows = max((len(one.labels) for one in windows), default=0) if not boxed else 0
         self.tall = self.rows * self.row + self.strip + (self.margin if self.rows else 0)
         self.clock = f"{self._clock(video.end)} / {self._clock(video.end)}"
         self.line = self.width - 3 * self.margin - round(self.small.getlength(self.clock))  # pixels of the line of time

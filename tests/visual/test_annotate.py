@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 
 import clapper
@@ -158,6 +159,23 @@ def test_events_and_boxes(tmp_path):
         assert abs(edge[-1] - left - 60) <= 1
 
 
+def test_more_boxes_at_once_than_labels_are_listed(tmp_path):
+    """Every box is drawn, and an event without one is listed beside them."""
+    source = clapper.write(tmp_path / "a.mp4", REGULAR, audio=None)
+    tops = (25.0, 45.0, 65.0, 85.0)
+    events = [Detection(f"walk {y}", 1 - y / 100, 0.0, 2.0, ((0.0, 30.0, y, 60.0, y + 9),)) for y in tops]
+    annotate_video(source, events, tmp_path / "b.mkv", colors=["red"], codec="ffv1", scale=1, size=6, top_k=2)
+    frames, *_ = pixels(tmp_path / "b.mkv")
+    red = (frames[0, :, 60, 0] > 230) & (frames[0, :, 60, 1] < 30)  # the right sides of the boxes
+    assert all(red[round(y) + 2 : round(y) + 8].all() for y in tops)
+
+    wide = {"source": source, "colors": {"jump": "blue"}, "codec": "ffv1", "scale": 1, "size": 6, "top_k": 1}
+    annotate_video(results=[Detection("jump", 0.99, 0.0, 2.0), *events], path=tmp_path / "c.mkv", **wide)
+    frames, *_ = pixels(tmp_path / "c.mkv")
+    blue = (frames[0, :, 70, 2] > 180) & (frames[0, :, 70, 0] < 80)
+    assert blue.sum() >= 8  # the bar of the label, and the line of time below
+
+
 def test_events_of_a_file(model, tmp_path, capsys):
     source = clapper.write(tmp_path / "match.mp4", REGULAR, audio=None)
     write_detections(tmp_path / "events.json", {"match": [Detection("jump", 0.8, 0.2, 1.0)]})
@@ -190,6 +208,23 @@ def test_predictions_of_the_whole_video_are_shown_throughout(model, tmp_path):
     assert cli.main(command) == cli.DONE
     frames, *_ = pixels(tmp_path / "b.mp4")
     assert len(frames) == 24
+
+
+def test_a_file_object_is_read_for_pictures_and_sound(tmp_path, monkeypatch):
+    """Both read it at places of their own; noise, so that it is larger than what is read at once."""
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(clapper, "picture", lambda *_: random.integers(0, 255, (120, 160, 3), np.uint8))
+    source = clapper.write(tmp_path / "a.mkv", REGULAR, audio="pcm_s16le")
+    assert source.stat().st_size > 500_000
+    given = io.BytesIO(source.read_bytes())
+    drawn = [
+        draw_on_video(one, tmp_path / name, lambda _: lambda image, _: image, codec="ffv1")
+        for one, name in ((source, "b.mkv"), (given, "c.mkv"))
+    ]
+    (expected, *_), (found, *_) = (pixels(one.path) for one in drawn)
+    np.testing.assert_array_equal(found, expected)
+    assert clapper.first_beeps(drawn[1].path) == clapper.first_beeps(source)
+    assert not given.closed
 
 
 def test_sound_is_written_once(tmp_path):

@@ -89,11 +89,11 @@ class Media:
 
 
 class _Borrowed(io.RawIOBase):
-    """Somebody's seekable file object, read from its first byte and left open."""
+    """Somebody's seekable file object, read from its first byte and left open. It has a place of its own, since another
+    may read the same object: the frames of a video and its sound."""
 
     def __init__(self, file: BinaryIO):
-        self._borrowed = file
-        file.seek(0)
+        self._borrowed, self._place = file, 0
 
     def readable(self) -> bool:
         return True
@@ -102,13 +102,19 @@ class _Borrowed(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        return self._borrowed.read(size)
+        self._borrowed.seek(self._place)
+        data = self._borrowed.read(size)
+        self._place += len(data)
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._borrowed.seek(offset, whence)
+        if whence == io.SEEK_CUR:
+            self._borrowed.seek(self._place)
+        self._place = self._borrowed.seek(offset, whence)
+        return self._place
 
     def tell(self) -> int:
-        return self._borrowed.tell()
+        return self._place
 
 
 def _stand_in(head: bytes) -> str | None:
