@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -283,10 +284,31 @@ def test_a_window_that_memory_can_not_hold(clip, monkeypatch):
         ("rtsp://user:p@ss@host:8554/live?a=b@c", "rtsp://***@host:8554/live?a=b@c"),
         ("http://host/live@2x", "http://host/live@2x"),
         ("http://token@host", "http://***@host"),
+        ("rtsp://user:p/w@host/live", "rtsp://***@host/live"),
+        ("rtsp://user:12/3@host/live is broken", "rtsp://***@host/live is broken"),
+        ("rtsp://host:8554/live", "rtsp://host:8554/live"),
+        ("http://host/video?user=me&pwd=secret&channel=2", "http://host/video?user=me&pwd=***&channel=2"),
+        ("http://host/video?accessToken=secret", "http://host/video?accessToken=***"),
     ],
 )
 def test_passwords_are_masked(text, shown):
     assert without_password(text) == shown
+
+
+@pytest.mark.parametrize("address", ["rtsp://user:se/cret@host/live", "rtsp://user:1/secret@host.invalid/live"])
+def test_an_address_that_is_none_is_told_without_its_password(address):
+    with pytest.raises(VideoSourceError) as told:
+        LiveVideo(address)
+    assert "cret" not in str(told.value)
+
+
+def test_a_camera_that_may_not_be_opened(monkeypatch):
+    def refused(*_, **__):
+        raise av.error.PermissionError(errno.EACCES, "Permission denied", "/dev/null")
+
+    monkeypatch.setattr(av, "open", refused)
+    with pytest.raises(VideoSourceError, match=r"Permission denied\. Cameras are for the group 'video'"):
+        LiveVideo("/dev/null")
 
 
 def test_a_file_may_have_a_number_for_a_name(tmp_path, monkeypatch, clip):

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 TRANSPORTS = ("tcp", "udp")
-SECRETS = re.compile(r"(?<=//)[^/\s]*@")  # user:password@, also where the password has an @ in it
+# user:password@, also where the password has an @ or a / in it; and parameters such as ?pwd=….
+SECRETS = re.compile(
+    r"(?<=//)(?:[^/\s]*|[^/\s]*:\S*)(?=@)|(?<=[?&])(?P<name>[^=&\s]*(?:pass|pwd|token|secret|key|auth)[^=&\s]*=)[^&\s]+",
+    re.IGNORECASE,
+)
 
 
 def without_password(text: str) -> str:
-    """A text whose addresses have *** in the place of `user:password`."""
-    return SECRETS.sub("***@", text)
+    """A text whose addresses have *** in the place of `user:password`, and of parameters that are named as secrets."""
+    return SECRETS.sub(lambda found: (found["name"] or "") + "***", text)
 
 
 def live_media(source: str | os.PathLike[str] | int) -> Media:
@@ -72,8 +76,11 @@ def _check_host(address: str) -> None:
     try:
         parts = urllib.parse.urlsplit(address)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise VideoSourceError(f"{without_password(address)!r} is no address: {error}.") from None
+    except ValueError:  # its text may hold a part of the password
+        raise VideoSourceError(
+            f"{without_password(address)!r} is no address: scheme://user:password@host:port/path is one. Write "
+            "%2F, %3F, %23 and %5B for / ? # [ in a password."
+        ) from None
     try:
         socket.getaddrinfo(host or "", port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -142,8 +149,9 @@ class LiveSource(OpenVideo):
                 reason = f"no answer in {self._timeout:g} s"
             if isinstance(error, (av.error.InvalidDataError, av.error.DemuxerNotFoundError)):
                 raise NotAVideoError(f"{media.label} answers, but what comes is not a video ({reason}).") from None
-            hint = {
-                PermissionError: " Cameras are for the group 'video': add the user to it." if not self.scheme else "",
-                av.error.HTTPUnauthorizedError: " Write the address as scheme://user:password@host.",
-            }.get(type(error), "")
+            hint = ""
+            if isinstance(error, PermissionError) and not self.scheme:
+                hint = " Cameras are for the group 'video': add the user to it."
+            elif isinstance(error, av.error.HTTPUnauthorizedError):
+                hint = " Write the address as scheme://user:password@host."
             raise VideoSourceError(f"{media.label} can't be opened: {reason}.{hint}") from None

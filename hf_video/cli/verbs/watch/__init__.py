@@ -8,7 +8,7 @@
 SOURCE is a camera's number or device, an address rtsp(s):// or http(s)://, or a file with --realtime. Each line has the
 seconds of the stream, the labels, and the latency: how long ago the window's last frame was taken. A model that is
 slower than the stream sees the newest frames; how many were dropped is said. A stream that breaks is opened again.
-Ctrl-C ends it, with a summary and exit code 0. Passwords are shown nowhere.
+Ctrl-C ends it, with a summary and exit code 0. user:password@ and parameters such as ?token= are shown nowhere.
 """
 
 from __future__ import annotations
