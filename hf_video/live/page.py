@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,17 +13,11 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from hf_video.errors import VideoOptionError, check_count
+from hf_video.live.local_server import LocalServer, PageHandler
 from hf_video.live.watch import Watch
 from hf_video.video.frames.pixels import shortest_edge_size
 
 PICTURE_EDGE = 480  # pixels of the picture's shorter side
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class LivePage:
@@ -44,22 +36,22 @@ class LivePage:
         self.watch = watch
         check_count("port", port, least=0, most=65535)
         try:
-            self._server = _Server(host, port, functools.partial(_Answer, self))
+            self._server = LocalServer(host, port, functools.partial(_Answer, self))
         except OSError as error:
             raise VideoOptionError(f"No page can be served at {host}:{port}: {error.strerror or error}.") from None
-        self.host, self.port = host, int(self._server.server_address[1])
+        self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="LivePage", daemon=True)
         self._thread.start()
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine can open the page."""
-        return self.host in LOOPBACK
+        return self._server.is_local
 
     @property
     def address(self) -> str:
         """Where a browser finds the page."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/"
+        return self._server.url
 
     def state(self) -> dict[str, Any]:
         """What the page shows.
@@ -122,42 +114,19 @@ def _labels(predictions: Any) -> list[tuple[str, float | None]]:
     return [(str(predictions), None)]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, host: str, port: int, answer: Any):
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), answer)
-
-
-class _Answer(BaseHTTPRequestHandler):
-    timeout = 10  # seconds that a request may take to come
-
+class _Answer(PageHandler):
     def __init__(self, page: LivePage, *args: Any):
         self._page = page
         super().__init__(*args)
 
-    def do_GET(self) -> None:
-        # Another site's page, whose name is made to stand for this machine, must not read the camera.
-        asked = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if self._page.is_local and asked not in LOOPBACK:
-            return self.send_error(403)
+    def do_GET(self) -> None:  # noqa: N802
         path = urlsplit(self.path).path
+        if not self.is_own_host():
+            return self.send(403, "text/plain", b"This page is for this machine only.")
         if path == "/":
-            return self._send("text/html; charset=utf-8", files("hf_video.live").joinpath("page.html").read_bytes())
+            return self.send(200, "text/html; charset=utf-8", files("hf_video.live").joinpath("page.html").read_bytes())
         if path == "/state.json":
-            return self._send("application/json", json.dumps(self._page.state()).encode())
+            return self.send(200, "application/json", json.dumps(self._page.state()).encode())
         if path == "/picture.jpg" and (picture := self._page.picture()) is not None:
-            return self._send("image/jpeg", picture)
-        return self.send_error(404)
-
-    def _send(self, kind: str, content: bytes) -> None:
-        self.send_response(200)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **HEADERS}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests aren't written to the terminal."""
+            return self.send(200, "image/jpeg", picture)
+        return self.send(404, "text/plain", b"There is nothing here.")

@@ -103,7 +103,7 @@ class Watch:
         # For a page beside the loop.
         self.finds_events = self._detector is not None
         self.last: LiveResult | None = None
-        self.recent: deque[Detection] = deque(maxlen=10)
+        self.recent: tuple[Detection, ...] = ()  # that have ended; replaced, since another thread reads it
 
     def __iter__(self) -> Iterator[LiveResult]:
         if self._detector is not None:
@@ -113,7 +113,7 @@ class Watch:
         for window, predictions, events in results:
             seconds = float(window.seconds[0]), float(window.seconds[-1])
             self.last = LiveResult(seconds, predictions, events, self.video.latency(seconds[1]))
-            self.recent.extend(events)
+            self.recent = (*self.recent, *events)[-10:]
             yield self.last
 
     def close(self) -> None:

@@ -18,7 +18,6 @@ import os
 import re
 import tempfile
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image
 
 from hf_video.errors import HFVideoError, VideoError, VideoIndexError, VideoOptionError, pluralize
+from hf_video.live.local_server import LocalServer, PageHandler
 from hf_video.retrieval.index import VideoIndex
 from hf_video.retrieval.moments import Moment, moment_frames, write_moment
 from hf_video.video.reader import VideoReader
@@ -33,7 +33,6 @@ from hf_video.video.reader import VideoReader
 VIDEOS_OF_A_PAGE = 8
 MOST_MOMENTS = 1000  # that are looked at for one search
 MOST_BYTES = 512 * 2**20  # of an example
-LOCAL = ("127.0.0.1", "localhost")
 
 
 def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> None:
@@ -56,25 +55,22 @@ def serve(index: VideoIndex, *, host: str = "127.0.0.1", port: int = 7860) -> No
         except (OSError, OverflowError) as error:
             raise VideoIndexError(f"The page can't be served at {host}:{port}: {error}") from error
         with server:
-            print(f"Search page: http://{host}:{server.server_address[1]} (Ctrl-C ends it)", flush=True)
+            print(f"Search page: {server.url} (Ctrl-C ends it)", flush=True)
             server.serve_forever()
 
 
-class SearchServer(ThreadingHTTPServer):
+class SearchServer(LocalServer):
     """Answers for one index; clips that were played lie in `folder`."""
-
-    daemon_threads = True
 
     def __init__(self, index: VideoIndex, address: tuple[str, int], folder: Path):
         self.index = index
         self.folder = folder
-        self.is_local = address[0] in LOCAL
         self.files = [file.path for file in index.files]
         self.number = {path: number for number, path in enumerate(self.files)}
         self.root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.files])
         self.searching = threading.Lock()  # one at a time: a model may be shared by no two threads
         self.duration = functools.lru_cache(maxsize=4096)(self._duration)
-        super().__init__(address, _Handler)
+        super().__init__(*address, _Handler)
 
     def facts(self) -> dict[str, Any]:
         """What the page says of the index."""
@@ -138,14 +134,14 @@ class SearchServer(ThreadingHTTPServer):
         return path.read_bytes()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PageHandler):
     server: SearchServer
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         self._answer(self._get)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         self._answer(self._post)
 
     def _get(self, path: str, asked: dict[str, str]) -> tuple[str, bytes]:
@@ -164,7 +160,6 @@ class _Handler(BaseHTTPRequestHandler):
             raise LookupError(path)
         size = int(self.headers.get("Content-Length") or 0)
         if not 0 < size <= MOST_BYTES:
-            self.close_connection = True  # what was sent is not read
             raise VideoOptionError(
                 f"A query of {size / 2**20:,.0f} MiB came; it must have from 1 byte to {MOST_BYTES / 2**20:,.0f} MiB."
             )
@@ -174,7 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise VideoOptionError(f"A search is by text, video or image; {kind!r} came.")
         query = body.decode("utf-8", "replace").strip() if kind == "text" else body
         threshold = _number(asked, "threshold") if asked.get("threshold") else None
-        found = self.server.search(kind, query, int(_number(asked, "page")), threshold)
+        page = int(_number(asked, "page"))
+        if page < 0:
+            raise VideoOptionError(f"page={page} must be 0 or more.")
+        found = self.server.search(kind, query, page, threshold)
         return "application/json", json.dumps(found).encode()
 
     def _video(self, asked: dict[str, str]) -> int:
@@ -188,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         asked = {name: values[-1] for name, values in parse_qs(url.query).items()}
         try:
-            if not self._is_own_host():
+            if not self.is_own_host():
                 code, kind, body = 403, "text/plain; charset=utf-8", b"This page is for this machine only."
             else:
                 code, (kind, body) = 200, make(url.path, asked)
@@ -198,38 +196,17 @@ class _Handler(BaseHTTPRequestHandler):
             code, kind, body = 422, "text/plain; charset=utf-8", str(error).encode("utf-8", "replace")
         self._send(code, kind, body)
 
-    def _is_own_host(self) -> bool:
-        """Whether a page that listens locally was asked by a local name: another site's name that leads here would let
-        that site read the answers."""
-        name = re.sub(r":\d+$", "", self.headers.get("Host", ""))
-        return not self.server.is_local or name in LOCAL
-
     def _send(self, code: int, kind: str, body: bytes) -> None:
+        headers = {"Accept-Ranges": "bytes"}
+        if not kind.startswith(("text", "application")):
+            headers["Cache-Control"] = "max-age=3600"
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        total, first = len(body), 0
+        total = len(body)
         if code == 200 and kind == "video/mp4" and part and int(part[1]) < total:  # some browsers play nothing else
             first, last = int(part[1]), min(int(part[2] or total - 1), total - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{total}"
             code, body = 206, body[first : last + 1]
-        try:
-            self.send_response(code)
-            if code == 206:
-                self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{total}")
-            for name, value in (
-                ("Content-Type", kind),
-                ("Content-Length", str(len(body))),
-                ("Accept-Ranges", "bytes"),
-                ("Cache-Control", "no-store" if kind.startswith(("text", "application")) else "max-age=3600"),
-                ("X-Content-Type-Options", "nosniff"),
-                ("Content-Security-Policy", "default-src 'self' 'unsafe-inline'; img-src 'self' data:"),
-            ):
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the reader has gone on
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: who searched for what stays with them."""
+        self.send(code, kind, body, headers)
 
 
 def _image(data: bytes) -> Image.Image:

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -51,18 +53,42 @@ def test_what_is_served(classify):
             assert "broke off (it ended)" in json.loads(get(page, "state.json"))["note"]
 
 
-def test_another_sites_page_reads_nothing(classify, clip):
+def test_another_sites_page_reads_nothing(classify, clip, capsys):
     """A name of theirs may be made to stand for this machine (DNS rebinding)."""
     with Watch(classify, clip, realtime=True) as watch, LivePage(watch, port=0) as page:
         connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=30)
-        for host, code in (("evil.example", 403), ("localhost", 200), ("[::1]:80", 200)):
+        for host, code in (("evil.example", 403), ("localhost", 200), ("[::1]:80", 200), ("[::1", 403)):
             connection.request("GET", "/state.json", headers={"Host": host})
             answer = connection.getresponse()
             answer.read()
             assert answer.status == code
         connection.close()
+        assert capsys.readouterr().err == ""
         with pytest.raises(VideoOptionError, match="No page can be served"):
             LivePage(watch, port=page.port)
+
+
+def test_a_browser_that_goes_away_is_no_error(classify, clip, monkeypatch, capsys):
+    asked, gone = threading.Event(), threading.Event()
+
+    def late(page):
+        asked.set()
+        gone.wait(30)
+        return b"0" * 10_000_000
+
+    monkeypatch.setattr(LivePage, "picture", late)
+    with Watch(classify, clip, realtime=True) as watch, LivePage(watch, port=0) as page:
+        browser = socket.create_connection(("127.0.0.1", page.port))
+        browser.sendall(b"GET /picture.jpg HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert asked.wait(30)
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        browser.close()
+        gone.set()
+        assert get(page, "state.json")
+        for thread in threading.enumerate():
+            if "process_request_thread" in thread.name:
+                thread.join(30)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

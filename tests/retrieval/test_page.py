@@ -6,13 +6,14 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
@@ -136,12 +137,24 @@ def test_pictures_and_clips(served):
         ("/search?kind=video", b"no video", 422, "not a video"),
         ("/search?kind=video&threshold=high", b"x", 422, "threshold='high' must be a number"),
         ("/search?kind=video", b"", 422, "0 MiB came"),
+        ("/search?kind=video&page=-1", b"x", 422, "page=-1 must be 0 or more"),
     ],
 )
 def test_what_is_wrong_is_a_sentence(served, path, body, code, message):
     found, _, answer = ask(served[0], path, body)
     assert found == code
     assert message in answer.decode()
+
+
+@pytest.mark.parametrize(("path", "host"), [("/nothing", "localhost"), ("/search?kind=video", "elsewhere.example")])
+def test_what_is_refused_unread_is_not_taken_for_the_next_request(served, path, host):
+    with socket.create_connection(urlsplit(served[0]).netloc.split(":")) as browser:
+        browser.settimeout(5)
+        browser.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
+        answer = b""
+        while part := browser.recv(4096):  # to the end of the connection
+            answer += part
+        assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 403"))
 
 
 def test_a_file_that_is_gone_is_said(served, tmp_path):
