@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import runpy
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,6 @@ from hf_video.errors import VideoArrayError, VideoOptionError
 from hf_video.pipelines.live_detection import LiveDetector
 from hf_video.pipelines.temporal_action_detection import TemporalActionDetectionPipeline
 from hf_video.video import VideoFrames, VideoReader, write_video
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "live_events.py"
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +140,3 @@ def test_what_no_stream_can_be(detect, tmp_path):
     ):
         with pytest.raises(VideoOptionError, match=message):
             LiveDetector(detect, **options)
-
-
-def test_the_example_prints_the_events_of_a_file(videomae, tmp_path, monkeypatch, capsys):
-    path = write_video(tmp_path / "long.mkv", tiny.moving_frames(40), 8, codec="ffv1")
-    example = runpy.run_path(str(EXAMPLE))
-    monkeypatch.setattr("sys.argv", ["live", str(path), "--model", str(videomae), "--threshold", "0.1"])
-    example["main"]()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines
-    assert all(re.fullmatch(r" +[\d.]+ - +[\d.]+ s  \d+%  [a-z]+", line) for line in lines)
