@@ -141,8 +141,12 @@ def test_labels_of_interest(capsys, clips, model, found, tmp_path):
     assert [float(line[2]) for line in lines] == pytest.approx(list(passing.values()), abs=1e-3)
     rows = read_csv(tmp_path / "a.csv")
     assert [row["file"] for row in rows if row["of_interest"] == "True"] == list(passing)
-    code, out, _ = run(capsys, *good, clips / "broken.mp4", *words)
+    before = alert.read_text()
+    code, out, _ = run(capsys, *good, clips / "broken.mp4", *words, "--alert", alert)
     assert code == cli.FOUND_AND_FAILED
+    assert alert.read_text() == 2 * before  # lines of earlier runs stay, unless they are given up
+    run(capsys, *good, *words, "--output", tmp_path / "a.csv", "--alert", alert, "--overwrite")
+    assert alert.read_text() == before
     assert out.count(f"{label} (of interest)") == len(passing)
     code, _, _ = run(capsys, clips / "0.mp4", "-m", model, "--threshold", "1.5", "--labels-of-interest", label)
     assert code == cli.DONE

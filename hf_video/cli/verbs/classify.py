@@ -16,7 +16,8 @@ a run that was stopped, also one that was killed, goes on with --resume, and a f
 files of a folder. Other settings are refused.
 
 --labels-of-interest names labels to look out for. Where one of them reaches --threshold the exit code is 4 (5 if files
-could not be read besides), and --alert gets a line at once: path, label, score, start, end, with tabs between.
+could not be read besides), and --alert gets a line at once: path, label, score, start, end, with tabs between. Lines
+that are there stay; --overwrite begins both files anew.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     labels = [str(label) for label in classify.model.config.id2label.values()]
     with contextlib.ExitStack() as stack:
         alerts = stack.enter_context(
-            Alerts(options.labels_of_interest or "", labels, options.alert, append=options.resume)
+            Alerts(options.labels_of_interest or "", labels, options.alert, append=not options.overwrite)
         )
         table = stack.enter_context(_label_table(options, classify)) if options.output else None
         stack.enter_context(patches_counted(classify.model))
