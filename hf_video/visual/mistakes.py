@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from hf_video.base.modeling import CLIP_NAMES
+from hf_video.base.written_files import PICTURES, check_output_file
 from hf_video.clips.read import ClipInputs, read_clips
 from hf_video.data.rows import VideoRow
 from hf_video.errors import DataError, ModelInputError, VideoError, check_count
@@ -50,9 +51,11 @@ def worst_mistakes(
 
     Raises:
         VideoOptionError: `count` is no number from 1 up.
+        OutputError: The file can't be written.
         DataError: The videos of the report are not among the rows.
     """
     check_count("count", count)
+    check_output_file(path, suffixes=PICTURES)
     by_name = dict(zip(unique_names(rows), rows, strict=True))
     cells = []
     for wrong in report.mistakes(count):

@@ -13,7 +13,7 @@ those with a class token at the input of the last block, behind which patches no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -178,7 +178,8 @@ def _places(model: Any, tokens: torch.Tensor, grid: tuple[int, ...], batch: int)
     if tokens.shape[1] not in (times * places, times * places + 1):
         raise CheckpointError(
             f"{type(model).__name__} has {tokens.shape[1]} tokens where its last map has {times}x{grid[1]}x{grid[2]} "
-            "places: its last block changes the grid, and Grad-CAM has no map of them."
+            "places, so that none can be told: its last block changes the grid, or it leaves tokens out "
+            '(static_patches="keep" keeps all).'
         )
     tokens = tokens[:, -times * places :]
     if model.config.model_type == "timesformer":  # tokens lie place by place
@@ -253,7 +254,7 @@ def _has_class_token(model: Any, output: Any, feature_map: torch.Tensor) -> bool
 def _chosen(logits: torch.Tensor, label: int | Sequence[int] | None) -> torch.Tensor:
     if label is None:
         return logits.argmax(1)
-    labels = [label] * len(logits) if isinstance(label, int) else list(label)
+    labels = list(label) if isinstance(label, Iterable) else [label] * len(logits)
     if len(labels) != len(logits) or not all(is_whole(one) and 0 <= one < logits.shape[1] for one in labels):
         raise VideoOptionError(
             f"label={label!r} must be the number of one of the {logits.shape[1]} classes, or one for each of the "

@@ -91,7 +91,8 @@ def explain_video(
         pipeline: `pipeline("video-classification", model=...)`.
         video: What the pipeline takes.
         method: "rollout" (`attention_rollout`), "grad_cam" (`grad_cam`), or None for the views alone.
-        label: The class that Grad-CAM asks about. Default: the best one of the whole video.
+        label: The class whose score the views have, and that Grad-CAM asks about; a rollout is the same for all.
+            Default: the best one of the whole video.
         reading: Options of the pipeline that say what is read: `views`, `num_frames`, `sampler`, …
 
     Returns:

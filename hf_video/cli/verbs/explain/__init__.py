@@ -6,7 +6,8 @@
 
 Without --method the picture shows the frames and crops that went in, view by view, with the score that each gave.
 rollout follows attention from the answer back to the pixels (TimeSformer, ViViT, VideoMAE, V-JEPA 2, VideoPrism);
-grad_cam asks where evidence for a class lies (every classifier with a map). A picture shows frames, what glows in them,
+grad_cam asks where evidence for a class lies (every classifier with a map). A rollout is the same for every class, a
+Grad-CAM is not. A picture shows frames, what glows in them,
 and how it is spread over time; a video shows the first view.
 """
 
@@ -32,7 +33,11 @@ def add_arguments(parser: Parser) -> None:
     add("--output", required=True, type=output_picture_or_video, metavar="FILE", help="a picture, or a video")
     add("--revision")
     add("--method", choices=("rollout", "grad_cam"), help="what the answer rests on (default: the views alone)")
-    add("--about", metavar="LABEL", help="the class that is asked about (default: the best)")
+    add(
+        "--about",
+        metavar="LABEL",
+        help="the class whose score is shown, and of grad_cam what is asked about (default: the best)",
+    )
     add("--views")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
     add("--stride", type=positive_int, metavar="N", help="frames from one to the next (default: spread over the video)")
