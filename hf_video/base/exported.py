@@ -283,16 +283,17 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
     model._parameters = {**first, **model._parameters}
     model.facts, model.folder, model.name_or_path = facts, folder, str(folder)
     model.graphs = {
-        name: open_graph(backend, folder / graph["files"][0], precision=precision) for name, graph in graphs.items()
+        name: open_graph(backend, folder / graph["files"][0], precision=precision or graph.get("precision", "f32"))
+        for name, graph in graphs.items()
     }
     return model.eval()
 
 
-def _precision(folder: Path, facts: Mapping[str, Any], dtype: Any) -> str:
-    """What a graph is computed in, where `dtype` was asked for."""
+def _precision(folder: Path, facts: Mapping[str, Any], dtype: Any) -> str | None:
+    """What the graphs are computed in, where `dtype` was asked for; None for what the folder says of each."""
     wanted = str(dtype).removeprefix("torch.")
     if wanted in ("None", "auto"):
-        return str(facts["precision"])
+        return None
     if wanted == "float32":
         return "f32"
     if wanted != "bfloat16" or facts["backend"] != "openvino":
@@ -305,6 +306,6 @@ def _precision(folder: Path, facts: Mapping[str, Any], dtype: Any) -> str:
             f"dtype={dtype} was asked for, and this processor has no instructions for it: OpenVINO would be many times "
             "slower than in float32. Leave dtype out."
         )
-    if facts.get("int8") and facts["precision"] == "f32":
+    if facts.get("int8") and facts["graphs"]["forward"].get("precision", "f32") == "f32":
         raise CheckpointError(f"OpenVINO can't compute what is float32 in {folder} in {dtype}. Leave dtype out.")
     return "bf16"

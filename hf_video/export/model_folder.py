@@ -181,10 +181,11 @@ def _write(
     model: Any, graphs: list[ModelGraph], folder: Path, kind: str, to: str, clips: list[Tensors] | None
 ) -> ExportReport:
     convolutional = isinstance(model, ConvVideoPreTrainedModel)
-    # What 8 bits leave is computed in what OpenVINO takes for the processor. X3D's is compiled in float32 alone.
-    precision = "auto" if clips and to == "openvino" and not convolutional else "f32"
     described, agreements = {}, []
     for number, graph in enumerate(graphs):
+        in_8_bits = clips is not None and number == 0  # a tower of texts stays float32
+        # What 8 bits leave is computed in what OpenVINO takes for the processor. X3D's is compiled in float32 alone.
+        precision = "auto" if in_8_bits and to == "openvino" and not convolutional else "f32"
         try:
             program = graph.trace(model)
         except Exception as error:  # whatever tracing meets
@@ -192,7 +193,7 @@ def _write(
         try:
             files = write_program(program, graph, folder, to)
             batches, share = [graph.example(ROWS, seed=1)], None
-            if clips and number == 0:
+            if clips is not None and in_8_bits:
                 batches, path = clips, folder / files[0]
                 if to == "openvino":
                     share = quantize_openvino(path, clips, convolutional=convolutional)
@@ -204,9 +205,10 @@ def _write(
             raise
         except Exception as error:  # whatever the runtime meets
             raise _refusal(f"{to} can't compute", model, graph, error) from error
-        described[graph.name] = {"files": files, "inputs": graph.shapes(), "outputs": graph.outputs}
+        shapes = {"inputs": graph.shapes(), "outputs": graph.outputs}
+        described[graph.name] = {"files": files, **shapes, "precision": precision}
     scalars = {n: p.item() for n, p in model.named_parameters(recurse=False) if p.numel() == 1}
-    facts = {"backend": to, "kind": kind, "architecture": type(model).__name__, "precision": precision}
+    facts = {"backend": to, "kind": kind, "architecture": type(model).__name__}
     manifest = {**facts, "int8": clips is not None, "graphs": described, "scalars": scalars}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     size = sum((folder / name).stat().st_size for one in described.values() for name in one["files"])
