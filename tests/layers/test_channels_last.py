@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from hf_video import X3DConfig, X3DForVideoClassification
+from hf_video.layers import linear
 from hf_video.layers.convolution import ConvNormAct, channels_last, convolve
 
 KERNELS = [(1, 1, 1), (5, 1, 1), (1, 3, 3), (3, 3, 3), (3, 1, 3)]
@@ -68,6 +69,20 @@ def test_x3d_is_channels_last_to_its_end(dtype):
     assert seen
     assert all(seen)
     assert_close(found.float(), learning.float(), atol=1e-5 if dtype == torch.float32 else 5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_processors_and_builds_without_onednns_operations_convolve_all_the_same(dtype, monkeypatch):
+    conv, x = ConvNormAct(3, 6).eval().to(dtype), torch.randn(2, 3, 4, 8, 8).to(dtype)
+    lying = x.contiguous(memory_format=torch.channels_last_3d)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if dtype == torch.bfloat16:
+        monkeypatch.setattr(linear, "multiplies_bf16", lambda: False)
+    else:
+        monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    with torch.no_grad():
+        assert channels_last(x, conv.conv.weight) is x
+        assert_close(conv(lying), conv(x))
 
 
 def test_a_hook_on_the_stems_convolution_fires():
