@@ -21,7 +21,7 @@ def has_bf16() -> bool:
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """The dtype in which inference is fast: bfloat16 where the processor has instructions for it (AMX, AVX512-BF16) or
-    the GPU computes in it, else float32.
+    the GPU computes in it (NVIDIA's since Ampere; older ones do so by emulation), else float32.
 
     transformers' own `dtype="auto"` means something else: the dtype that a checkpoint was saved in.
 
@@ -32,7 +32,7 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
         For `dtype=` of a pipeline or `from_pretrained`.
     """
     kind = torch.device(device).type
-    fast = torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and has_bf16()
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else kind == "cpu" and has_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 

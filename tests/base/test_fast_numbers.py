@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import evaluation_models
 import pytest
 import torch
@@ -46,6 +48,16 @@ def test_command_takes_what_is_fast(processor, tmp_path, monkeypatch, capfd):
     assert seen == [torch.float32, fast, torch.bfloat16]
     assert ("half as fast as float32 on this processor" in capfd.readouterr().err) != processor
     assert hf_video.fast_dtype() == fast
+
+
+@pytest.mark.parametrize(("major", "dtype"), [(7, torch.float32), (8, torch.bfloat16)])
+def test_a_gpu_that_emulates_bfloat16_takes_float32(major, dtype, monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    assert hf_video.fast_dtype("cuda") == dtype
 
 
 @pytest.mark.parametrize("name", ["x3d", "two_stream", "videomae"])
