@@ -33,7 +33,7 @@ def add_static_patches(parser: Parser) -> None:
 
 def static_fields(options: argparse.Namespace) -> dict[str, Any]:
     """Those of the two that were given, for the model's configuration. Raises VideoOptionError for a model that can't
-    leave patches out."""
+    leave patches out, and for a threshold of one that leaves none out."""
     names = ("static_patches", "static_threshold")
     given = {name: getattr(options, name) for name in names if getattr(options, name, None) is not None}
     if not given:
@@ -45,6 +45,11 @@ def static_fields(options: argparse.Namespace) -> dict[str, Any]:
         raise VideoOptionError(
             f"--static-patches and --static-threshold are for VideoMAE, and {options.model} is a {config.model_type} "
             "model, which sees every patch. Leave them out."
+        )
+    if "static_threshold" in given and given.get("static_patches", config.static_patches) == "keep":
+        raise VideoOptionError(
+            "--static-threshold says how much a patch must change to be encoded, and here every patch is: add "
+            "--static-patches drop."
         )
     return given
 

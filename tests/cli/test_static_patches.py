@@ -55,6 +55,13 @@ def test_another_model_refuses_before_anything_is_read(capsys, tmp_path):
     assert "timesformer" in err
 
 
+def test_a_threshold_alone_is_refused(capsys, model):
+    for more in ((), ("--static-patches", "keep")):
+        code, out, err = run(capsys, "classify", "missing.mp4", "-m", model, "--static-threshold", 0.2, *more)
+        assert (code, out) == (2, "")
+        assert "add --static-patches drop" in err
+
+
 def test_an_evaluation_does_not_go_on_from_one_with_all_patches(capsys, tmp_path, model, still):
     for label in tiny.LABELS:
         (tmp_path / "data" / label).mkdir(parents=True)
