@@ -158,16 +158,24 @@ class ExportedModel:
             tensors[name] = (value.float() if value.is_floating_point() else value).contiguous()
         return dict(zip(facts["outputs"], self.graphs[graph](tensors), strict=True))
 
+    def _named(self, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs that may have come without names. Raises ModelInputError for more than there are."""
+        names = list(self.facts["graphs"]["forward"]["inputs"])
+        if len(args) > len(names):
+            raise ModelInputError(
+                f"An exported model takes {', '.join(names)} alone; {len(args)} inputs came. Use the model that was "
+                "exported for labels, states, attentions and masks."
+            )
+        return {**dict(zip(names, args, strict=False)), **inputs}
+
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        names = list(self.facts["graphs"]["forward"]["inputs"]) if "forward" in self.graphs else []
-        found = self.compute("forward", {**dict(zip(names, args, strict=False)), **inputs})
+        found = self.compute("forward", self._named(args, inputs))
         kind = VideoClassifierOutput if "logits" in found else VideoModelOutput
         return self._output(kind(**{n: v for n, v in found.items() if n in kind.__annotations__}), inputs)
 
     def get_video_features(self, *args: Any, **inputs: Any) -> Any:
-        names = list(self.facts["graphs"]["forward"]["inputs"])
-        inputs = {**dict(zip(names, args, strict=False)), **inputs}
-        if "pixel_values" in names and "pixel_values_videos" in inputs:
+        inputs = self._named(args, inputs)
+        if "pixel_values" in self.facts["graphs"]["forward"]["inputs"] and "pixel_values_videos" in inputs:
             inputs["pixel_values"] = inputs.pop("pixel_values_videos")
         found = self.compute("forward", inputs)
         kept = VideoFeatures.__annotations__
@@ -248,8 +256,8 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
             stay float32); "auto" or None is what the folder says: float32, and for 8 bits what suits the processor.
 
     Raises:
-        CheckpointError: The folder was exported as another class, for another version, or a dtype is asked for that
-            the runtime or the processor has not.
+        CheckpointError: The folder was exported as another class or with another configuration, or a dtype or device is
+            asked for that the runtime or the processor has not.
         BackendError: The runtime is not installed.
     """
     folder = Path(folder)
@@ -264,12 +272,18 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
             "want from one that was saved as it."
         )
     saved = AutoConfig.from_pretrained(folder)
-    config = options.get("config") or saved
-    own = type(saved).__annotations__
+    own = (*type(saved).__annotations__, "num_labels")
+    given = {name: options[name] for name in own if name in options}
+    config = options.get("config") or AutoConfig.from_pretrained(folder, **given)
     if changed := [name for name in own if getattr(config, name, None) != getattr(saved, name, None)]:
         raise CheckpointError(
             f"{folder} is an exported model, in which {', '.join(changed)} can't be changed any more. Export the model "
             "with it, or use the model itself."
+        )
+    if options.get("quantization_config") is not None or str(options.get("device_map")) not in ("None", "auto", "cpu"):
+        raise CheckpointError(
+            f"{folder} is an exported model, which is computed on the CPU in the numbers that it was exported in: leave "
+            "quantization_config and device_map out (hf-video export --int8 makes one in 8 bits)."
         )
     precision = _precision(folder, facts, options.get("dtype", options.get("torch_dtype")))
     mixins = {"dual": ExportedDualEncoder, "events": ExportedDetector}

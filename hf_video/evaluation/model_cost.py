@@ -23,7 +23,8 @@ class MeasuredModel(ClipVectors):
         super().__init__(model, **options)
         self._clips, self._seconds = 0, 0.0
         self._peak: int | None = None
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        # Those of an exported model are in a runtime's file.
+        self.parameters = 0 if hasattr(model, "graphs") else sum(one.numel() for one in model.parameters())
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self._peak is None:

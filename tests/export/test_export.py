@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 import hf_video
 from hf_video.cli import main
 from hf_video.errors import BackendError, CheckpointError, DataError, ModelInputError, OutputError, VideoOptionError
+from hf_video.evaluation.model_cost import MeasuredModel
 from hf_video.export import export_model
 from hf_video.export.backends import check_backend
 from hf_video.export.calibration import calibration_clips, calibration_rows
@@ -140,6 +141,15 @@ def test_what_an_export_can_not_do(exported, tmp_path):
         model.to(torch.bfloat16)
     with pytest.raises(CheckpointError, match="in which use_mean_pooling can't be changed"):
         AutoModelForVideoClassification.from_pretrained(folder, use_mean_pooling=False)
+    with pytest.raises(ModelInputError, match="2 inputs came"):
+        model(torch.randn(1, 4, 3, 32, 32), torch.tensor([1]))
+    for options, message in (
+        ({"use_mean_pooling": False}, "use_mean_pooling"),
+        ({"num_labels": 7}, "num_labels"),
+        ({"device_map": "cuda"}, "on the CPU"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            hf_video.VideoMAEForVideoClassification.from_pretrained(folder, **options)
     with pytest.raises(CheckpointError, match="dtype"):
         AutoModelForVideoClassification.from_pretrained(folder, dtype=torch.bfloat16)
     with pytest.raises(CheckpointError, match="exported as VideoMAEForVideoClassification"):
@@ -150,6 +160,9 @@ def test_what_an_export_can_not_do(exported, tmp_path):
     pixels = torch.randn(1, 4, 3, 32, 32)
     copy = AutoModelForVideoClassification.from_pretrained(tmp_path / "copy")
     assert torch.equal(copy(pixels).logits, model(pixels).logits)
+    with (measured := MeasuredModel(model)):
+        measured({"pixel_values": pixels})
+    assert (measured.parameters, measured.memory) == (0, None)
     with (folder / "model.onnx.data").open("r+b") as file:
         file.seek(100)
         file.write(b"?")
