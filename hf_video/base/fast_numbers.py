@@ -38,7 +38,7 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
 
 def for_processor(model: Any) -> Any:
     """Puts a model into the numbers and the layout that are fast where it is: `fast_dtype`, and the kernels of a
-    convolutional model channels last. An exported model, which has its own, stays as it is.
+    convolutional model channels last. Exported and quantised models, which have their own, stay as they are.
 
     Args:
         model: Any; it is changed in place.
@@ -46,7 +46,7 @@ def for_processor(model: Any) -> Any:
     Returns:
         The model.
     """
-    if not hasattr(model, "graphs"):
+    if not hasattr(model, "graphs") and getattr(model, "hf_quantizer", None) is None:
         model.to(fast_dtype(model.device))
         if hasattr(model, "run_blocks"):  # of ConvVideoPreTrainedModel; elsewhere patches are read as rows of a matrix
             channels_last(model)

@@ -8,6 +8,7 @@ import evaluation_models
 import pytest
 import torch
 from tiny import save_tiny, write_clip
+from transformers import TorchAoConfig
 
 import hf_video
 from hf_video.base import fast_numbers
@@ -58,6 +59,17 @@ def test_a_gpu_that_emulates_bfloat16_takes_float32(major, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
     monkeypatch.setattr(torch.version, "cuda", "12.4")
     assert hf_video.fast_dtype("cuda") == dtype
+
+
+def test_a_quantised_model_stays_as_it_is(tmp_path, monkeypatch):
+    torchao = pytest.importorskip("torchao.quantization")
+    monkeypatch.setattr(fast_numbers, "has_bf16", lambda: True)
+    quantised = TorchAoConfig(torchao.Int8WeightOnlyConfig())
+    kind = hf_video.VideoMAEForVideoClassification
+    model = kind.from_pretrained(save_tiny(tmp_path), quantization_config=quantised)
+    expected = model(clip := torch.randn(1, 4, 3, 32, 32)).logits
+    assert hf_video.for_processor(model) is model
+    assert torch.equal(model(clip).logits, expected)
 
 
 @pytest.mark.parametrize("name", ["x3d", "two_stream", "videomae"])
