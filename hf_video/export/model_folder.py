@@ -172,6 +172,8 @@ def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | Non
     source = Path(model)
     if not source.is_dir():
         source = Path(snapshot_download(os.fspath(model), revision=revision, ignore_patterns=list(WEIGHTS)))
+        if (source / "encoder").is_dir():  # its weights match the patterns too
+            snapshot_download(os.fspath(model), revision=source.name, allow_patterns="encoder/*")
     shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     if (source / "encoder").is_dir():  # computed by torch, with its weights
         shutil.copytree(source / "encoder", folder / "encoder", dirs_exist_ok=True)
