@@ -124,6 +124,7 @@ class ExportedModel:
 
     facts: dict[str, Any]
     graphs: dict[str, Graph]
+    precisions: dict[str, str]  # what each graph is computed in
     folder: Path
 
     def compute(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,9 +205,14 @@ class ExportedModel:
         return super().train(mode)  # type: ignore[misc]
 
     def state_dict(self, *args: Any, **options: Any) -> Tensors:
-        """The checksums of the graphs' files, by which their vectors are told from those of others."""
-        files = sorted(name for graph in self.facts["graphs"].values() for name in graph["files"])
-        return {name: torch.tensor([file_crc32(self.folder / name)]) for name in files}
+        """The checksums of the graphs' files, by which their vectors are told from those of others; under another name
+        where a graph is computed in other numbers than the folder says."""
+        found = {}
+        for graph, facts in self.facts["graphs"].items():
+            own = self.precisions[graph] == facts.get("precision", "f32")
+            for name in facts["files"]:
+                found[name if own else f"{name} in {self.precisions[graph]}"] = file_crc32(self.folder / name)
+        return {name: torch.tensor([found[name]]) for name in sorted(found)}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
         """Copies the folder's files."""
@@ -282,8 +288,8 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
         )
     if options.get("quantization_config") is not None or str(options.get("device_map")) not in ("None", "auto", "cpu"):
         raise CheckpointError(
-            f"{folder} is an exported model, which is computed on the CPU in the numbers that it was exported in: leave "
-            "quantization_config and device_map out (hf-video export --int8 makes one in 8 bits)."
+            f"{folder} is an exported model, which is computed on the CPU in the numbers that it was exported in. "
+            "Leave quantization_config and device_map out; hf-video export --int8 makes one in 8 bits."
         )
     precision = _precision(folder, facts, options.get("dtype", options.get("torch_dtype")))
     mixins = {"dual": ExportedDualEncoder, "events": ExportedDetector}
@@ -296,8 +302,9 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
     first = {"exported": nn.Parameter(torch.zeros(()), requires_grad=False)}
     model._parameters = {**first, **model._parameters}
     model.facts, model.folder, model.name_or_path = facts, folder, str(folder)
+    model.precisions = {name: precision or graph.get("precision", "f32") for name, graph in graphs.items()}
     model.graphs = {
-        name: open_graph(backend, folder / graph["files"][0], precision=precision or graph.get("precision", "f32"))
+        name: open_graph(backend, folder / graph["files"][0], precision=model.precisions[name])
         for name, graph in graphs.items()
     }
     return model.eval()

@@ -140,8 +140,8 @@ def takes_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
 
 def may_use_onednn(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
     """Whether these tensors are ordinary ones of one type on a CPU, nothing is to be learnt, and nobody looks on:
-    compilers, transforms, modes and autocast don't know oneDNN's own operations. torch may be built without oneDNN, which
-    refuses bfloat16 on processors without AVX512."""
+    compilers, transforms, modes and autocast don't know oneDNN's own operations. torch may be built without
+    oneDNN, which refuses bfloat16 on processors without AVX512."""
     if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False
     if x.dtype == torch.bfloat16 and not multiplies_bf16():

@@ -11,6 +11,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from tiny import LABELS, save_tiny, write_clip
 from tiny_video_text import save_videoclip
 from transformers import AutoModel, AutoModelForVideoClassification, pipeline
@@ -19,7 +20,7 @@ import hf_video
 from hf_video.cli import main
 from hf_video.errors import BackendError, CheckpointError, DataError, ModelInputError, OutputError, VideoOptionError
 from hf_video.evaluation.model_cost import MeasuredModel
-from hf_video.export import export_model
+from hf_video.export import export_model, model_folder
 from hf_video.export.backends import check_backend
 from hf_video.export.calibration import calibration_clips, calibration_rows
 from hf_video.export.graphs import graphs_of
@@ -163,6 +164,9 @@ def test_what_an_export_can_not_do(exported, tmp_path):
     with (measured := MeasuredModel(model)):
         measured({"pixel_values": pixels})
     assert (measured.parameters, measured.memory) == (0, None)
+    names = set(model.state_dict())
+    model.precisions = {"forward": "bf16"}  # as with dtype=torch.bfloat16: other numbers, other vectors
+    assert not names & set(model.state_dict())
     with (folder / "model.onnx.data").open("r+b") as file:
         file.seek(100)
         file.write(b"?")
@@ -204,6 +208,22 @@ def test_importing_leaves_runtimes_alone():
     done = forked.run(code, "python")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "end\n"
+
+
+def test_the_encoder_of_a_detector_on_the_hub_comes_with_its_weights(tmp_path, monkeypatch):
+    files = [f"{folder}{name}" for folder in ("", "encoder/") for name in ("config.json", "model.safetensors")]
+
+    def fetch(name, *, revision, **patterns):
+        for file in filter_repo_objects(files, **patterns):
+            path = tmp_path / "cache" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(model_folder, "snapshot_download", fetch)
+    model_folder._copy_files("owner/detector", tmp_path / "made", None)
+    made = {path.relative_to(tmp_path / "made").as_posix() for path in (tmp_path / "made").rglob("*.*")}
+    assert made == set(files) - {"model.safetensors"}
 
 
 @pytest.fixture
