@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -27,6 +28,7 @@ from hf_video.export.graphs import graphs_of
 from hf_video.features.embed import ModelLoader, load_features
 from hf_video.features.vectors import clip_vectors
 from hf_video.retrieval.encoders import find_encoder
+from hf_video.training.runs import probe
 
 BACKENDS = ("onnx", "openvino")
 NEEDS = {"openvino": "openvino", "onnx": "onnxruntime"}
@@ -172,6 +174,16 @@ def test_what_an_export_can_not_do(exported, tmp_path):
         file.write(b"?")
     with pytest.raises(CheckpointError, match=r"model\.onnx\.data is damaged"):
         AutoModelForVideoClassification.from_pretrained(folder)
+
+
+def test_a_probe_takes_an_export_on_the_hub(exported, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "exported_on_hub", lambda name, revision: str(exported.folder))
+    assert probe.load_encoder("owner/export", ["other", "classes"]).folder == exported.folder
+    for split, label in itertools.product(("train", "test"), LABELS):
+        (tmp_path / split / label).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / split / label)
+    with pytest.raises(CheckpointError, match="it can't be saved with a probe"):
+        probe.probe_model(tmp_path, "owner/export", output=tmp_path / "probed")
 
 
 def test_errors_come_before_work(saved, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from hf_video.base.exported import is_exported, refuse_exported
+from hf_video.base.exported import exported_on_hub, is_exported, refuse_exported
 from hf_video.base.loading import loading
 from hf_video.base.processing import ClipProcessing
 from hf_video.base.processing_config import frames_per_clip
@@ -189,9 +189,10 @@ def load_encoder(
     """
     import transformers
 
-    if is_exported(model):
-        with loading(model):
-            return SavedVideoModel.from_pretrained(model)
+    with loading(model):
+        exported = model if os.path.exists(model) else exported_on_hub(model, revision=revision)
+        if exported is not None and is_exported(exported):
+            return SavedVideoModel.from_pretrained(exported)
     auto = transformers.AutoModelForVideoClassification
     with loading(model):
         config = transformers.AutoConfig.from_pretrained(model, revision=revision)
@@ -291,8 +292,9 @@ def probe_model(
     from hf_video.base.loading import find_processors
     from hf_video.evaluation.rows import evaluation_splits
 
+    no_use_of_exports = "saved with a probe, or made anew with random weights (it can be probed without both)"
     if output is not None or random:
-        refuse_exported(model, "saved with a probe, or made anew with random weights (it can be probed without both)")
+        refuse_exported(model, no_use_of_exports)
     if output is not None:
         check_output_folder(output)
     splits = evaluation_splits(data, model, seed=seed, data_format=data_format, videos=videos)
@@ -302,6 +304,8 @@ def probe_model(
         raise DataError(f"{data} has the splits {', '.join(splits)}; a probe needs train and test.")
     train = splits["train"]
     encoder = load_encoder(model, train.labels, revision=revision)
+    if (output is not None or random) and hasattr(encoder, "graphs"):  # of the Hub
+        refuse_exported(encoder.folder, no_use_of_exports)
     if output is not None and not isinstance(getattr(encoder, "classifier", None), nn.Linear):
         raise CheckpointError(
             f"{type(encoder).__name__} has no linear classifier: its probe can be measured, but not saved as a model. "
