@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -75,6 +76,11 @@ seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 42949672
 port = _number(int, lambda n: 0 <= n < 2**16, "a port, a whole number from 0 to 65535")
 non_negative_float = _number(float, lambda n: 0 <= n < float("inf"), "a number from 0 up")
 fraction = _number(float, lambda n: 0 <= n < 1, "a fraction from 0 to less than 1, such as 0.2")
+_score = _number(float, math.isfinite, 'a score such as 0.5, or "model"')
+
+
+def score_limit(text: str) -> float | str:
+    return text if text == "model" else _score(text)
 
 
 def output_folder(path: str) -> str:

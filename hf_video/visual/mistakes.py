@@ -46,8 +46,8 @@ def worst_mistakes(
         count: Most mistakes on the sheet.
 
     Returns:
-        The path; None where there is no mistake to draw. Each cell shows at most six frames of the middle clip
-        and crop of the protocol as they went in, what the model said and how sure it was, the label and the name.
+        The path; None, and no file, where there is no mistake to draw. Each cell shows at most six frames of the middle
+        clip and crop of the protocol as they went in, what the model said and how sure it was, the label and the name.
 
     Raises:
         VideoOptionError: `count` is no number from 1 up.
@@ -61,7 +61,8 @@ def worst_mistakes(
     for wrong in report.mistakes(count):
         if wrong["video"] not in by_name:
             raise DataError(f"The report is of {wrong['video']}, which is not among the rows: give the evaluated ones.")
-        request, process = report.protocol.request(config, processor)
+        # Videos with damaged frames are in a report only where these were repeated.
+        request, process = report.protocol.request(config, processor, on_error="repeat")
         try:
             clips = [
                 piece.inputs
@@ -72,6 +73,7 @@ def worst_mistakes(
         except (VideoError, ModelInputError) as error:
             logger.warning(f"{wrong['video']} is not on the sheet of mistakes: {error}")
     if not cells:
+        Path(path).unlink(missing_ok=True)  # what an earlier evaluation left
         return None
     shown = min(6, max(len(cell.frames) for cell in cells))
     title = f"Most confident mistakes of {report.model}"

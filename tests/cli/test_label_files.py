@@ -162,6 +162,7 @@ def test_labels_of_interest(capsys, clips, model, found, tmp_path):
         ),
         (["--alert", "a.tsv"], "--alert needs --labels-of-interest"),
         (["--threshold", "half"], "'half' came, and it must be a score"),
+        (["--threshold", "nan"], "'nan' came, and it must be a score"),
         (["--resume"], "go with --output"),
         (["--output", "a.csv", "--resume", "--overwrite"], "give one of them"),
         (["--output", "a.xlsx"], "must end in .csv, .json or .parquet"),

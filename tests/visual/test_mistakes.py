@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
@@ -12,7 +14,7 @@ from hf_video import cli
 from hf_video.data import load_videos
 from hf_video.errors import DataError
 from hf_video.evaluation import evaluate_videos
-from hf_video.video import VideoReader
+from hf_video.video import VideoReader, write_video
 from hf_video.visual import mistakes as drawing
 from hf_video.visual import worst_mistakes
 
@@ -53,6 +55,30 @@ def test_frames_and_words(world, tmp_path, monkeypatch):
         assert np.abs(cell.frames.astype(int) - frames[:, :, left : left + 32]).max() <= 1
     with pytest.raises(DataError, match="not among the rows"):
         worst_mistakes(report, [], tmp_path / "n.png", config=model.config, processor=processor)
+
+
+def test_videos_that_were_repeated_are_shown_and_an_older_sheet_goes(world, tmp_path, caplog):
+    model = AutoModelForVideoClassification.from_pretrained(world / "model")
+    processor = AutoImageProcessor.from_pretrained(world / "model")
+    # The same damaged video with either label: one of them is wrong.
+    noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
+    data = bytearray(write_video(tmp_path / "a.mp4", noise, 8).read_bytes())
+    start = data.index(b"mdat") + len(data) // 2
+    data[start : start + len(data) // 3] = bytes(len(data) // 3)
+    for label in tiny.LABELS[:2]:
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        (tmp_path / "videos" / label / f"{label}.mp4").write_bytes(bytes(data))
+    rows = load_videos(str(tmp_path / "videos"), split="train")["train"]
+    with pytest.raises(DataError, match="None of the 2 videos could be scored"):
+        evaluate_videos(model, processor, rows, progress=False)
+    report = evaluate_videos(model, processor, rows, on_error="repeat", progress=False)
+    assert report.mistakes()
+    path, more = tmp_path / "m.png", {"config": model.config, "processor": processor}
+    assert worst_mistakes(report, rows, path, **more) == path
+    assert "is not on the sheet" not in caplog.text
+    assert path.exists()
+    assert worst_mistakes(dataclasses.replace(report, truth=report.predicted), rows, path, **more) is None
+    assert not path.exists()
 
 
 def test_evaluate_writes_it_beside_the_report(world, tmp_path):

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, FOUND, FOUND_AND_FAILED, SOME_FAILED, CommandError
-from hf_video.cli.arguments import DTYPES, Parser, check_output, non_negative_int, positive_int
+from hf_video.cli.arguments import DTYPES, Parser, check_output, non_negative_int, positive_int, score_limit
 from hf_video.cli.files import expand_paths
 from hf_video.cli.label_files import LABEL_FILES, Alerts, LabelFile
 from hf_video.cli.printing import error_line, format_result, json_result
@@ -69,7 +69,7 @@ def add_arguments(parser: Parser) -> None:
     add("--model", required=True, help="a folder, or a name on the Hub")
     add("--revision")
     add("--top-k", type=non_negative_int, default=5, metavar="K", help="labels for each video (default 5; 0: all)")
-    add("--threshold", type=_threshold, metavar="SCORE", help='only labels of this score or more; "model": its own')
+    add("--threshold", type=score_limit, metavar="SCORE", help='only labels of this score or more; "model": its own')
     add("--labels-of-interest", metavar="A,B", help="look out for these, with --threshold: exit code 4 where one is")
     add("--alert", type=_output_file, metavar="FILE", help="a line for each of these labels, as it is found")
     add("--num-frames", type=positive_int, metavar="T", help="frames of a clip (default: the model's)")
@@ -92,13 +92,6 @@ def add_arguments(parser: Parser) -> None:
     add("--resume", help="go on with the run of --output")
     add("--overwrite", help="replace what is in --output")
     add("--quiet")
-
-
-def _threshold(text: str) -> float | str:
-    try:
-        return text if text == "model" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} came, and it must be a score such as 0.5, or "model"') from None
 
 
 def _label_file(path: str) -> str:

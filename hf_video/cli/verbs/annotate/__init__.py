@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_video.cli import DONE, CommandError
-from hf_video.cli.arguments import Parser, check_output, name_list, non_negative_int, positive_int
+from hf_video.cli.arguments import Parser, check_output, name_list, non_negative_int, positive_int, score_limit
 from hf_video.cli.verbs.classify import load_pipeline
 
 WINDOWS = "2s"
@@ -65,13 +65,6 @@ def output_video(path: str) -> str:
     from hf_video.video.writer import CONTAINERS
 
     return check_output(path, lambda file: check_output_file(file, suffixes=tuple(CONTAINERS)))
-
-
-def score_limit(text: str) -> float | str:
-    try:
-        return text if text == "model" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} came, and it must be a score such as 0.3, or "model"') from None
 
 
 def label_colors(words: Sequence[str] | None) -> dict[str, str] | list[str] | None:
