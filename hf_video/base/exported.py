@@ -126,6 +126,9 @@ class ExportedModel:
     graphs: dict[str, Graph]
     precisions: dict[str, str]  # what each graph is computed in
     folder: Path
+    # Of whole clips alone: what lies between encoder and head is inside the graph.
+    frames_per_state = None
+    keeps_past = False
 
     def compute(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The named outputs of a graph. Raises ModelInputError for inputs that it has not, or of another shape."""

@@ -222,11 +222,13 @@ class Evaluation:
                 "The videos have several labels each, and the model gives one of its classes: train it on such videos, "
                 'or set config.problem_type = "multi_label_classification" if that is what it was trained for.'
             )
-        if self.protocol.joined and not hasattr(model, "classify_tokens"):
+        exported = hasattr(model, "graphs")
+        if self.protocol.joined and (exported or not hasattr(model, "classify_tokens")):
+            kind = type(model).__name__
+            kind = f"an exported {kind}" if exported else f"{kind} of {type(model).__module__.partition('.')[0]}"
             raise VideoOptionError(
-                f"The protocol {self.protocol.name} classifies the tokens of all clips together, and "
-                f"{type(model).__name__} of {type(model).__module__.partition('.')[0]} can't: load "
-                "hf_video.VJEPA2ForVideoClassification, or use clips x crops, such as "
+                f"The protocol {self.protocol.name} classifies the tokens of all clips together, and {kind} can't: "
+                "load hf_video.VJEPA2ForVideoClassification, or use clips x crops, such as "
                 f'"{self.protocol.clips}x{self.protocol.crops}".'
             )
         self.reading = self.protocol.request(model.config, processor, on_error=on_error, backend=backend)

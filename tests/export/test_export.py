@@ -18,9 +18,13 @@ from tiny_video_text import save_videoclip
 from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 import hf_video
+from hf_video.base.exported import ExportedModel
 from hf_video.cli import main
+from hf_video.data.rows import VideoRows
 from hf_video.errors import BackendError, CheckpointError, DataError, ModelInputError, OutputError, VideoOptionError
+from hf_video.evaluation.classification import evaluate_videos
 from hf_video.evaluation.model_cost import MeasuredModel
+from hf_video.evaluation.protocol import Protocol
 from hf_video.export import export_model, model_folder
 from hf_video.export.backends import check_backend
 from hf_video.export.calibration import calibration_clips, calibration_rows
@@ -140,6 +144,12 @@ def test_what_an_export_can_not_do(exported, tmp_path):
         model(pixel_values=torch.randn(1, 4, 3, 32, 32), labels=torch.tensor([1]))
     with pytest.raises(CheckpointError, match="can't be trained"):
         model.train()
+    for kind in (hf_video.X3DForVideoClassification, hf_video.TwoStreamForVideoClassification):
+        # A stream sees whole clips of them.
+        assert type("Exported", (ExportedModel, kind), {}).frames_per_state is None
+    processor = hf_video.VideoMAEImageProcessor.from_pretrained(folder)
+    with pytest.raises(VideoOptionError, match="and an exported VideoMAEForVideoClassification can't"):
+        evaluate_videos(model, processor, VideoRows([]), protocol=Protocol("mine", clips=2, joined=True))
     with pytest.raises(CheckpointError, match="takes float32"):
         model.to(torch.bfloat16)
     with pytest.raises(CheckpointError, match="in which use_mean_pooling can't be changed"):
