@@ -26,6 +26,8 @@ NO_MODEL = {
     "Detection",
     "Events",
     "HFVideoError",
+    "fast_dtype",
+    "for_processor",
     "LiveDetector",
     "LiveVideo",
     "MODELS",

@@ -19,6 +19,7 @@ from hf_video.layers.causal import Stream, with_past
 from hf_video.layers.linear import is_plain, may_use_onednn
 
 Triple = tuple[int, int, int]  # (frames, rows, columns)
+FAST_TYPES = (torch.float32, torch.bfloat16)  # of oneDNN
 
 
 def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -53,7 +54,7 @@ def tokens(x: torch.Tensor) -> torch.Tensor:
 def channels_last(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The same map with its channels side by side in memory, for `convolve`, if `weight` learns nothing from it on a
     CPU: depth-wise convolutions then take a fifth of the time."""
-    if x.dtype in (torch.float32, torch.bfloat16) and may_use_onednn(x, weight):
+    if x.dtype in FAST_TYPES and may_use_onednn(x, weight):
         return x.contiguous(memory_format=torch.channels_last_3d)
     return x
 
@@ -71,7 +72,8 @@ def convolve(
 ) -> torch.Tensor:
     """`F.conv3d`, then ReLU if asked. Where `x` lies channels last on a CPU and nothing is to be learnt, places are
     rows of a product, and convolutions over time or space alone are of images: PyTorch has faster kernels for those."""
-    if not (x.is_contiguous(memory_format=torch.channels_last_3d) and may_use_onednn(x, weight, bias)):
+    fast = x.dtype in FAST_TYPES and may_use_onednn(x, weight, bias)
+    if not (fast and x.is_contiguous(memory_format=torch.channels_last_3d)):
         y = F.conv3d(x, weight, bias, stride, padding, dilation, groups)
         return y.relu_() if relu else y
     over_time, *over_space = weight.shape[2:]

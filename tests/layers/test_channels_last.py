@@ -37,6 +37,17 @@ def test_convolutions_are_the_same(kernel, stride, batch):
             assert_close(convolve(lying, weight, bias, *sizes, relu=True), expected.relu(), atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_one_place_in_float64_and_under_vmap():
+    """A map of one place lies channels last whichever way it was made."""
+    x, weight = torch.randn(3, 1, 4, 1, 1, 1, dtype=torch.float64), torch.randn(5, 4, 1, 1, 1, dtype=torch.float64)
+    sizes = (1, 1, 1), (0, 0, 0)
+    expected = torch.stack([F.conv3d(one, weight) for one in x])
+    assert_close(torch.stack([convolve(one, weight, None, *sizes) for one in x]), expected)
+    assert_close(torch.vmap(lambda one: convolve(one, weight, None, *sizes))(x), expected)
+    assert_close(torch.vmap(lambda one: convolve(one, weight.float(), None, *sizes))(x.float()), expected.float())
+
+
 def test_maps_that_are_learnt_from_stay_as_they_are():
     conv, x = nn.Conv3d(3, 6, 1), torch.randn(2, 3, 4, 8, 8)
     assert channels_last(x, conv.weight) is x

@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_length(describe, minute, monkeypatch):
     monkeypatch.setattr(type(describe), "_write", lambda self, *a: log.append("words") or write(self, *a))
     monkeypatch.setattr("hf_video.clips.read.FRAME_BUDGET", 32 * 40 * 3 * 4)  # of one window
     monkeypatch.setattr("hf_video.video.decode.clip_frames.MOST_DECODED", np.inf)
-    found = describe(minute, windows="10s")
+    found = describe(minute, windows="10s", num_workers=0)
     assert log == [4, "words"] * 6
     monkeypatch.undo()
     assert found == describe(minute, windows="10s")
