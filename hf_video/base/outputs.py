@@ -9,14 +9,15 @@ from transformers.utils import ModelOutput
 
 
 class _OneVector(ModelOutput):
-    """Gives `pooler_output` the name `embedding` as well, as an attribute and as a key."""
+    """Gives `pooler_output` the name `embedding` as well, as an attribute and as a key: (B, D), where some models of
+    transformers have a `pooler_output` of (B, 1, D)."""
 
     @property
     def embedding(self) -> torch.Tensor | None:
-        return self.pooler_output
+        return None if self.pooler_output is None else self.pooler_output.flatten(1)
 
     def __getitem__(self, key: str | int | slice):
-        return super().__getitem__("pooler_output" if key == "embedding" else key)
+        return super().__getitem__("pooler_output").flatten(1) if key == "embedding" else super().__getitem__(key)
 
 
 @dataclass

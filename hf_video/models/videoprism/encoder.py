@@ -218,9 +218,9 @@ class VideoPrismVisionModel(VideoPrismPreTrainedModel):
         output = self(pixel_values_videos, interpolate_pos_encoding, return_dict=True, **flags)
         return self.as_features(output, output.last_hidden_state.mean(1), pixel_values_videos)
 
-    def as_features(self, output, vector: torch.Tensor, clips: torch.Tensor, kind=VideoFeatures) -> VideoFeatures:
+    def as_features(self, output, vector: torch.Tensor, clips: torch.Tensor) -> VideoFeatures:
         """Tokens and states of `output` (B, T·N, D), and a vector a clip."""
-        return kind(
+        return VideoFeatures(
             last_hidden_state=output.last_hidden_state,
             pooler_output=vector,
             hidden_states=output.hidden_states,

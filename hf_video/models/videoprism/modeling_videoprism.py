@@ -38,18 +38,6 @@ logger = logging.get_logger(__name__)
 
 
 @dataclass
-class VideoPrismFeatures(VideoFeatures):
-    """`VideoFeatures` of the clip model. Its `pooler_output` is (B, 1, D), as in transformers; `embedding` (B, D)."""
-
-    @property
-    def embedding(self) -> torch.Tensor | None:
-        return None if self.pooler_output is None else self.pooler_output[:, 0]
-
-    def __getitem__(self, key: str | int | slice):
-        return self.embedding if key == "embedding" else super().__getitem__(key)
-
-
-@dataclass
 class VideoPrismClipOutput(ModelOutput):
     """`logits_per_video` (V, N): of each text its share of every video, so that columns add up to 1; `logits_per_text`
     (N, V): of each video its share of every text, columns again; `video_embeds` (V, D) and `text_embeds` (N, D); the
@@ -302,12 +290,12 @@ class VideoPrismClipModel(VideoPrismPreTrainedModel):
     @video_features
     def get_video_features(
         self, pixel_values_videos: torch.Tensor, interpolate_pos_encoding: bool | None = False, **flags: bool | None
-    ) -> VideoPrismFeatures:
+    ) -> VideoFeatures:
         """Encodes clips: `VideoPrismVideoModel`'s arguments and output, `pooler_output` (B, 1, D) as in transformers,
         `embedding` (B, D), and `feature_map` (B, T, rows, columns, D), the auxiliary layers' tokens on their grid."""
         states = self.video_model(pixel_values_videos, interpolate_pos_encoding, return_dict=True, **flags)
         tower = self.video_model.vision_model
-        return tower.as_features(states, states.pooler_output, pixel_values_videos, VideoPrismFeatures)
+        return tower.as_features(states, states.pooler_output, pixel_values_videos)
 
     def forward(
         self,
