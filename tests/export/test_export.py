@@ -197,6 +197,7 @@ def test_a_probe_takes_an_export_on_the_hub(exported, clip, tmp_path, monkeypatc
 
 
 def test_errors_come_before_work(saved, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason='needs pip install "hf_video[openvino]"')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(OutputError, match="not empty"):
