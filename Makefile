@@ -5,8 +5,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN = $(VENV)/bin
-# The models of the default tests are tiny: a second thread in each process costs more than it brings.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# The models of the default tests are tiny: a second thread in each process costs more than it brings. With `loadfile`,
+# pytest-xdist waits for ever once a process that died was replaced, so none is: the run ends and names the test.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart=0
 
 .PHONY: demo test coverage slow lint format matrix picture pages docs docs-links bench clean
 

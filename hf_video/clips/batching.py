@@ -236,6 +236,7 @@ def _read_ahead(parts: Generator[Part, None, None]) -> Generator[Part, None, Non
     """The same parts, made by a thread. It ends with this generator, after the part that it is making."""
     ended: Part = ([], True)
     threads = torch.get_num_threads()
+    # The first call in a thread sets that thread to torch's own number. Made later, it would undo the 1 below.
     with ThreadPoolExecutor(1, "hf_video-reader", initializer=torch.get_num_threads) as reader:
         try:
             if threads > 1:
