@@ -80,9 +80,9 @@ def make(case: Case, quick: bool) -> tuple[Any, Any, dict[str, Any]]:
     return randomise(getattr(hf_video, name)(made)), None, settings
 
 
-def exported(name: str, case: Case, ours: Any, options: dict[str, Any], args: argparse.Namespace) -> Path:
+def exported(name: str, case: Case, ours: Any, options: dict[str, Any], cache: Path, quick: bool) -> Path:
     """The folder of an export, made unless it is there."""
-    home = args.cache / f"{name.replace(' ', '-')}{'-quick' if args.quick else ''}-{hf_video.__version__}"
+    home = cache / f"{name.replace(' ', '-')}{'-quick' if quick else ''}-{hf_video.__version__}"
     folder = home / f"{options['to']}{'-int8' if options.get('int8') else ''}"
     if (folder / "README.md").exists():
         return folder
@@ -93,11 +93,9 @@ def exported(name: str, case: Case, ours: Any, options: dict[str, Any], args: ar
         sizes = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
         getattr(hf_video, f"{case.cls}ImageProcessor")(**sizes, **settings).save_pretrained(home / "model")
     if options.get("int8"):
-        for height, width in (
-            ((120, 160), (160, 120)) if args.quick else ((240, 320), (256, 340), (320, 240), (288, 352))
-        ):
-            clips.clip(clips.Recipe("calibration", height, width, frames=64), args.cache / "calibration")
-        options = {**options, "calibration": args.cache / "calibration", "force": True}
+        for height, width in ((120, 160), (160, 120)) if quick else ((240, 320), (256, 340), (320, 240), (288, 352)):
+            clips.clip(clips.Recipe("calibration", height, width, frames=64), cache / "calibration")
+        options = {**options, "calibration": cache / "calibration", "force": True}
     print(f"  exporting to {folder.name} …", flush=True)
     export_model(home / "model", folder, **options)
     return folder
@@ -136,7 +134,7 @@ def candidates(
         if reason:
             absent[label] = reason
             continue
-        folder = exported(name, case, ours, options, args)
+        folder = exported(name, case, ours, options, args.cache, args.quick)
         kinds = {"": None}
         if label == "OpenVINO":
             kinds = {" f32": "float32", **({" bf16": "bfloat16"} if has_bf16() else {})}

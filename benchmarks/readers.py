@@ -16,9 +16,9 @@ STOCK = "transformers load_video"
 TORCHCODEC, TORCHCODEC_APPROXIMATE, DECORD = "torchcodec exact", "torchcodec approximate", "decord"
 
 
-def indices(total: int) -> np.ndarray:
-    """The same frames for everybody: the middles of 16 equal parts."""
-    return (2 * np.arange(FRAMES) + 1) * total // (2 * FRAMES)
+def indices(total: int, frames: int = FRAMES) -> np.ndarray:
+    """The same frames for everybody: the middles of equal parts."""
+    return (2 * np.arange(frames) + 1) * total // (2 * frames)
 
 
 def ours(path: Path, **options) -> np.ndarray:
@@ -54,12 +54,12 @@ def decord(path: Path) -> np.ndarray:
     return reader.get_batch(indices(len(reader))).asnumpy()
 
 
-def stock(path: Path) -> np.ndarray:
+def stock(path: Path, frames: int = FRAMES) -> np.ndarray:
     """transformers' own, on PyAV: it decodes from the first frame on, which also makes it the truth to compare with."""
     from transformers.video_utils import load_video
 
     def chosen(metadata, **_):
-        return indices(metadata.total_num_frames)
+        return indices(metadata.total_num_frames, frames)
 
     return load_video(str(path), backend="pyav", sample_indices_fn=chosen)[0]
 
