@@ -150,7 +150,7 @@ class ExportedModel:
         for name, shape in wanted.items():
             if name not in given:
                 raise ModelInputError(f"{name} is missing. This export takes {', '.join(wanted)}.")
-            value = given[name]
+            value = torch.as_tensor(given[name])
             sizes = list(value.shape)
             if len(sizes) != len(shape) or any(b is not None and a != b for a, b in zip(sizes, shape, strict=True)):
                 expected = ", ".join("any" if size is None else str(size) for size in shape)
@@ -228,8 +228,14 @@ class ExportedDualEncoder(ExportedModel):
     """Of video and text: a graph for each tower."""
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: Any = None, **inputs: Any) -> Any:
+        if attention_mask is None and self.config.model_type == "videoprism":  # type: ignore[attr-defined]
+            raise ModelInputError(
+                "attention_mask is missing: without one VideoPrism's tokens all see each other, and this export can't "
+                "compute that. Pass the tokenizer's attention_mask."
+            )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        found = self.compute("get_text_features", {"input_ids": input_ids, "attention_mask": mask, **inputs})
+        texts = {"input_ids": input_ids.long(), "attention_mask": mask.long()}
+        found = self.compute("get_text_features", {**texts, **inputs})
         return self._output(TextFeatures(**found), inputs)
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
@@ -265,16 +271,23 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
             stay float32); "auto" or None is what the folder says: float32, and for 8 bits what suits the processor.
 
     Raises:
-        CheckpointError: The folder was exported as another class or with another configuration, or a dtype or device is
-            asked for that the runtime or the processor has not.
+        CheckpointError: The folder is damaged, was exported as another class or with another configuration, or a dtype
+            or device is asked for that the runtime or the processor has not.
         BackendError: The runtime is not installed.
     """
     folder = Path(folder)
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         architecture, backend, graphs = facts["architecture"], facts["backend"], facts["graphs"]
-    except (ValueError, KeyError) as error:
+        mixin = {"dual": ExportedDualEncoder, "events": ExportedDetector}.get(facts["kind"], ExportedModel)
+        scalars = facts["scalars"].items()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is damaged ({error}): export the model again.") from error
+    if backend not in BACKENDS:
+        raise CheckpointError(
+            f"{folder} was exported for {backend!r}, and models for {' and '.join(BACKENDS)} are loaded here. Export "
+            "the model again, or update hf_video if a newer version wrote the folder."
+        )
     if cls.__name__ != architecture:
         raise CheckpointError(
             f"{folder} was exported as {architecture}, and {cls.__name__} was asked for. Export the model that you "
@@ -295,21 +308,28 @@ def load_exported(cls: type, folder: str | os.PathLike[str], **options: Any) -> 
             "Leave quantization_config and device_map out; hf-video export --int8 makes one in 8 bits."
         )
     precision = _precision(folder, facts, options.get("dtype", options.get("torch_dtype")))
-    mixins = {"dual": ExportedDualEncoder, "events": ExportedDetector}
-    kind = type(cls.__name__, (mixins.get(facts["kind"], ExportedModel), cls), {"__module__": cls.__module__})
+    kind = type(cls.__name__, (mixin, cls), {"__module__": cls.__module__})
     with torch.device("meta"):
         model = kind(config)
     # Values beside the towers, such as the temperature; and one of the dtype and on the device that the model has.
-    for name, value in facts["scalars"].items():
+    for name, value in scalars:
         setattr(model, name, nn.Parameter(torch.tensor(value), requires_grad=False))
     first = {"exported": nn.Parameter(torch.zeros(()), requires_grad=False)}
     model._parameters = {**first, **model._parameters}
     model.facts, model.folder, model.name_or_path = facts, folder, str(folder)
     model.precisions = {name: precision or graph.get("precision", "f32") for name, graph in graphs.items()}
-    model.graphs = {
-        name: open_graph(backend, folder / graph["files"][0], precision=model.precisions[name])
-        for name, graph in graphs.items()
-    }
+    try:
+        model.graphs = {
+            name: open_graph(backend, folder / graph["files"][0], precision=model.precisions[name])
+            for name, graph in graphs.items()
+        }
+    except BackendError:
+        raise
+    except Exception as error:  # whatever a runtime makes of a damaged file
+        raise CheckpointError(
+            f"{PACKAGES[backend]} can't load what is in {folder}: {' '.join(str(error).split())}. Copy the folder "
+            "again, or export the model again."
+        ) from error
     return model.eval()
 
 

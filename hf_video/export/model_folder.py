@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 
-from hf_video.base.exported import MANIFEST, Graph, Tensors, open_graph
+from hf_video.base.exported import MANIFEST, Graph, Tensors, is_exported, open_graph
 from hf_video.base.loading import check_model_path, loading
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.base.saved_model import SavedVideoModel
@@ -174,7 +174,14 @@ def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | Non
         source = Path(snapshot_download(os.fspath(model), revision=revision, ignore_patterns=list(WEIGHTS)))
         if (source / "encoder").is_dir():  # its weights match the patterns too
             snapshot_download(os.fspath(model), revision=source.name, allow_patterns="encoder/*")
-    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    by_name = shutil.ignore_patterns(*NOT_COPIED)
+
+    def left_behind(where: str, names: list[str]) -> set[str]:
+        """Besides those: exports that lie in the model's folder, the one that is being written too."""
+        inside = {name for name in names if Path(where, name).resolve() == folder.resolve()}
+        return inside | {name for name in names if is_exported(Path(where, name))} | by_name(where, names)
+
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=left_behind)
     if (source / "encoder").is_dir():  # computed by torch, with its weights
         shutil.copytree(source / "encoder", folder / "encoder", dirs_exist_ok=True)
 

@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoModelForVideoClassification, pipeline
 
 import hf_video
 from hf_video.base.exported import ExportedModel
+from hf_video.base.saved_model import SavedVideoModel
 from hf_video.cli import main
 from hf_video.data.rows import VideoRows
 from hf_video.errors import BackendError, CheckpointError, DataError, ModelInputError, OutputError, VideoOptionError
@@ -123,6 +124,36 @@ def test_every_verb_takes_an_export(saved, exported, clip, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_damaged_folders_are_told(exported, tmp_path):
+    facts = json.loads((exported.folder / "export.json").read_text())
+    graph = facts["graphs"]["forward"]["files"][0]
+    without = [{name: value for name, value in facts.items() if name != lost} for lost in facts if lost != "int8"]
+    for number, (name, text, message) in enumerate(
+        [
+            *(("export.json", json.dumps(one), "export.json is damaged") for one in without),
+            ("export.json", json.dumps([facts]), "export.json is damaged"),
+            ("export.json", json.dumps({**facts, "backend": "tomorrow"}), "exported for 'tomorrow'"),
+            (graph, (exported.folder / graph).read_bytes()[:900].decode("latin-1"), "onnxruntime can't load what"),
+        ]
+    ):
+        folder = shutil.copytree(exported.folder, tmp_path / str(number))
+        (folder / "checksums.json").unlink()
+        (folder / name).write_text(text, encoding="latin-1")
+        with pytest.raises(CheckpointError, match=message):
+            AutoModelForVideoClassification.from_pretrained(folder)
+
+
+def test_exports_lie_in_the_folder_of_their_model(exported, saved, tmp_path, monkeypatch):
+    """The one that is written does not get what the others there have."""
+    model = shutil.copytree(saved, tmp_path / "model")
+    shutil.copytree(exported.folder, model / "earlier")
+    (model / "extra").mkdir()
+    (model / "extra" / "chat_template.jinja").touch()
+    monkeypatch.setattr(model_folder, "ROUNDS", 1)
+    export(model, model / "onnx", "onnx")
+    assert {one.name for one in (model / "onnx").iterdir() if one.is_dir()} == {"extra"}
+
+
 @pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_both_towers(clip, tmp_path, to):
     saved = save_videoclip(tmp_path / "saved")
@@ -132,6 +163,12 @@ def test_both_towers(clip, tmp_path, to):
     np.testing.assert_allclose(queries[0], queries[1], atol=1e-5)
     videos = [one.embed(str(clip), hf_video.clips.request.parse_windows("1s/1s"))[0] for one in found]
     np.testing.assert_allclose(videos[0], videos[1], atol=1e-5)
+    ids, mask = torch.randint(1, 9, (2, 6)), torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    towers = [SavedVideoModel.from_pretrained(tmp_path / name).eval() for name in ("saved", "made")]
+    with torch.no_grad():
+        for inputs in ((ids,), (ids, mask), (ids.int(), mask.bool())):
+            vectors = [tower.get_text_features(*inputs).pooler_output for tower in towers]
+            torch.testing.assert_close(*vectors, atol=1e-5, rtol=0)
     assert found[0].identity["weights"] != found[1].identity["weights"]
 
 
