@@ -13,33 +13,22 @@ Files that can't be read are named on stderr, the others go on, and the exit cod
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from typing import Any
 
 from hf_video.base.written_files import SUBTITLES
-from hf_video.cli import DONE, SOME_FAILED, CommandError
-from hf_video.cli.arguments import Parser, output_events, positive_int
+from hf_video.cli import CommandError
+from hf_video.cli.arguments import Parser, output_events
 from hf_video.cli.files import expand_paths
-from hf_video.cli.printing import error_line
-from hf_video.cli.verbs.classify import FileDataset, load_pipeline, progress_bar
+from hf_video.cli.text_verbs import add_text_options, print_texts
+from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.detect import video_names
-from hf_video.errors import pluralize
-
-# Of the pipeline, by their names there.
-PIPELINE_OPTIONS = ("prompt", "max_new_tokens", "num_frames", "windows", "on_error", "backend", "num_workers")
 
 
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
-    add("files", nargs="+", metavar="FILE", help="video files, http(s) URLs, or folders")
-    add("--model", required=True, help="a folder, or a name on the Hub")
-    add("--revision")
+    add_text_options(parser, length="length of a caption (default 64)")
     add("--prompt", metavar="TEXT", help="what the model is asked (default: to describe what happens)")
-    add("--windows")
-    add("--num-frames", type=positive_int, metavar="T", help="frames of a window (default: the model's)")
-    add("--max-new-tokens", type=positive_int, metavar="N", help="length of a caption (default 64)")
     add(
         "--output",
         type=output_events,
@@ -51,13 +40,6 @@ def add_arguments(parser: Parser) -> None:
     for name, other in (("--frames", "--num-frames"), ("--srt", "--output"), ("--vtt", "--output")):
         parser.add_alias(name, other)
     add("--overwrite", help="replace the output if it is there")
-    add("--json", action="store_true", help="one JSON array on stdout")
-    add("--on-error", choices=("raise", "repeat"), help="damaged frames: fail, or repeat their nearest good neighbour")
-    add("--backend")
-    add("--num-workers")
-    add("--device")
-    add("--dtype")
-    add("--quiet")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,34 +51,20 @@ def run(options: argparse.Namespace) -> int:
         if os.path.exists(path) and not options.overwrite:
             raise CommandError(f"{path} is there already: --overwrite replaces it, or give another name")
     describe = load_pipeline(options, "video-captioning")
-    calls = {name: getattr(options, name) for name in PIPELINE_OPTIONS if getattr(options, name) is not None}
-    found: dict[str, list[dict[str, Any]]] = {}
-    failed: dict[str, dict[str, Any]] = {}
-    progress = progress_bar(len(files), options)
-    for file, result in zip(files, describe(FileDataset(files), bad_files="report", **calls), strict=True):
-        if isinstance(result, dict) and "error" in result:
-            failed[file] = result
-            progress.write(error_line(file, result["message"]))
-        else:
-            found[file] = result if isinstance(result, list) else [result]
-            if not options.json:
-                print(format_captions(file, found[file]), flush=True)
-        progress.update()
-    progress.close()
-    if options.json:
-        rows = [{"file": file, **(failed.get(file) or {"captions": found[file]})} for file in files]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-    if found:
-        _save({names[file]: captions for file, captions in found.items()}, options)
-    if failed:
-        print(f"hf-video: {len(failed)} of {pluralize(len(files), 'file')} could not be read", file=sys.stderr)
-    return SOME_FAILED if failed else DONE
+
+    def row(result: Any) -> dict[str, Any]:
+        return {"captions": result if isinstance(result, list) else [result]}
+
+    rows, code = print_texts(files, describe, options, own=("prompt",), row=row, lines=format_captions)
+    if rows:
+        _save({names[one["file"]]: one["captions"] for one in rows}, options)
+    return code
 
 
-def format_captions(file: str, captions: list[dict[str, Any]]) -> str:
+def format_captions(row: dict[str, Any]) -> str:
     """A line for the file, and one for each caption."""
-    lines = [file]
-    for one in captions:
+    lines = [row["file"]]
+    for one in row["captions"]:
         start, end = one["seconds"]
         damaged = len(one.get("repeated_frames", ()))
         note = f"  [{damaged} damaged frames replaced by neighbours]" if damaged else ""

@@ -12,76 +12,36 @@ the videos in it. Files that can't be read are named on stderr, the others go on
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
-from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import Parser, name_list, positive_int
 from hf_video.cli.files import expand_paths
-from hf_video.cli.printing import error_line
-from hf_video.cli.verbs.classify import FileDataset, load_pipeline, progress_bar
-from hf_video.errors import pluralize
-
-# Of the pipeline, by their names there.
-PIPELINE_OPTIONS = ("choices", "top_k", "max_new_tokens", "num_frames", "windows", "on_error", "backend", "num_workers")
+from hf_video.cli.text_verbs import add_text_options, print_texts
+from hf_video.cli.verbs.classify import load_pipeline
 
 
 def add_arguments(parser: Parser) -> None:
     add = parser.add_option
-    add("files", nargs="+", metavar="FILE", help="video files, http(s) URLs, or folders")
-    add("--model", required=True, help="a folder, or a name on the Hub")
-    add("--revision")
     add("--question", action="append", required=True, metavar="TEXT", help="what is asked; may be given several times")
     add("--choices", type=name_list, metavar="A,B", help="answers to choose from: for a model for multiple choice")
     add("--top-k", type=positive_int, metavar="K", help="answers of a model that chooses (default 5)")
-    add("--windows")
-    add("--num-frames", type=positive_int, metavar="T", help="frames of a window (default: the model's)")
-    add("--max-new-tokens", type=positive_int, metavar="N", help="length of an answer of a model that writes")
-    add("--json", action="store_true", help="one JSON array on stdout")
-    add("--on-error", choices=("raise", "repeat"), help="damaged frames: fail, or repeat their nearest good neighbour")
-    add("--backend")
-    add("--num-workers")
-    add("--device")
-    add("--dtype")
-    add("--quiet")
+    add_text_options(parser, length="length of an answer of a model that writes")
 
 
 def run(options: argparse.Namespace) -> int:
     files = expand_paths(options.files)
     ask = load_pipeline(options, "video-question-answering")
-    calls = {name: getattr(options, name) for name in PIPELINE_OPTIONS if getattr(options, name) is not None}
-    rows, failed = list[dict[str, Any]](), 0
-    progress = progress_bar(len(files), options)
-    results = ask(FileDataset(files), question=options.question, bad_files="report", **calls)
-    for file, result in zip(files, results, strict=True):
-        if isinstance(result, dict):
-            failed += 1
-            rows.append({"file": file, **result})
-            progress.write(error_line(file, result["message"]))
-        else:
-            rows.append(_row(file, options.question, result, windows=options.windows is not None))
-            if not options.json:
-                print(format_answers(rows[-1]), flush=True)
-        progress.update()
-    progress.close()
-    if options.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-    if failed:
-        print(f"hf-video: {failed} of {pluralize(len(files), 'file')} could not be read", file=sys.stderr)
-    return SOME_FAILED if failed else DONE
-
-
-def _row(file: str, questions: list[str], result: list[Any], *, windows: bool) -> dict[str, Any]:
-    """A file's result as JSON values."""
 
     def answers(found: list[Any]) -> list[dict[str, Any]]:
-        return [{"question": one, "answers": list(each)} for one, each in zip(questions, found, strict=True)]
+        return [{"question": one, "answers": list(each)} for one, each in zip(options.question, found, strict=True)]
 
-    if not windows:
-        return {"file": file, "questions": answers(result)}
-    parts = [{"seconds": list(one["seconds"]), "questions": answers(one["predictions"])} for one in result]
-    return {"file": file, "windows": parts}
+    def row(result: list[Any]) -> dict[str, Any]:
+        if options.windows is None:
+            return {"questions": answers(result)}
+        return {"windows": [{"seconds": list(w["seconds"]), "questions": answers(w["predictions"])} for w in result]}
+
+    own = ("choices", "top_k")
+    return print_texts(files, ask, options, own=own, row=row, lines=format_answers, question=options.question)[1]
 
 
 def format_answers(row: dict[str, Any]) -> str:
