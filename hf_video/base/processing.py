@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.processing_utils import ImagesKwargs, VideosKwargs
+from transformers.processing_utils import ImagesKwargs, ProcessorMixin, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from hf_video.base import processing_config as config
@@ -305,3 +305,41 @@ def _with_frames_of_model(
         return found
     count = config.frames_of_model(pretrained, hub)
     return found if count is None else {**found, "num_frames": count, "_num_frames_of_model": count}
+
+
+class VideoTextProcessor(ChecksumsOnSave, ProcessorMixin):
+    """A processor of videos and a tokenizer; a subclass names them in its `__init__`, as `ProcessorMixin` asks.
+
+    A call takes `text` (a string or a list), `videos` (what the processor of videos takes: one video or several, in any
+    form), or both. It gives what the two give, `input_ids`, `attention_mask` and the pixels. Texts are padded and cut
+    as `text_defaults` says unless `text_options` says otherwise; further keywords go to the processor of videos. Raises
+    VideoOptionError where neither came, and what the processor of videos raises.
+    """
+
+    @property
+    def text_defaults(self) -> dict[str, Any]:
+        """Options of the tokenizer."""
+        return {"padding": True, "truncation": True}
+
+    def __call__(
+        self,
+        text: Any = None,
+        videos: Any = None,
+        *,
+        return_tensors: str | None = "pt",
+        text_options: dict[str, Any] | None = None,
+        **video_options: Any,
+    ) -> BatchFeature:
+        if text is None and videos is None:
+            raise VideoOptionError("Neither text nor videos came: pass text=, videos= or both.")
+        data: dict[str, Any] = {}
+        if text is not None:
+            options = {**self.text_defaults, **(text_options or {})}
+            data |= self.tokenizer(text, return_tensors=return_tensors, **options)
+        if videos is not None:
+            data |= config.pixel_processor(self)(videos, return_tensors=return_tensors, **video_options)
+        return BatchFeature(data)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*self.tokenizer.model_input_names, *config.pixel_processor(self).model_input_names]
