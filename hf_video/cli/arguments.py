@@ -75,6 +75,7 @@ non_negative_int = _number(int, lambda n: 0 <= n <= MOST, f"a whole number from 
 seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")
 port = _number(int, lambda n: 0 <= n < 2**16, "a port, a whole number from 0 to 65535")
 non_negative_float = _number(float, lambda n: 0 <= n < float("inf"), "a number from 0 up")
+finite_float = _number(float, math.isfinite, "a number")
 fraction = _number(float, lambda n: 0 <= n < 1, "a fraction from 0 to less than 1, such as 0.2")
 _score = _number(float, math.isfinite, 'a score such as 0.5, or "model"')
 

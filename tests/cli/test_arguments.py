@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import re
 from pathlib import Path
 
@@ -140,6 +142,15 @@ def test_fractions(capsys, line, number):
     code, err = run(capsys, verb, "videos", "--model", "m", f"{option}={number}")
     assert code == cli.WRONG
     assert f"{number!r} came, and it must be a fraction" in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_number_is_nan(verb):
+    """Nothing reaches a threshold that is nan, which would look as if nothing was found."""
+    for action in actions(verb):
+        if action.type is not None:
+            with contextlib.suppress(argparse.ArgumentTypeError, ValueError):
+                assert not isinstance(action.type("nan"), float), action.option_strings
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,7 @@ def test_events_of_a_file(model, tmp_path, capsys):
     assert "out.gif: 50 frames" in capsys.readouterr().out
     for more, word in (
         (["--windows", "2s"], "--windows is for a model"),
+        (["--device", "cpu", "--dtype", "bf16"], "--device, --dtype is for a model"),
         (["--threshold", "model"], "for --events give a score"),
         (["--colors", "red,jump=blue"], "a mixture"),
     ):

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_video.cli import DONE, SOME_FAILED
-from hf_video.cli.arguments import Parser
+from hf_video.cli.arguments import Parser, finite_float
 from hf_video.cli.files import expand_paths
 from hf_video.cli.printing import error_line
 from hf_video.errors import VideoError, VideoOptionError, error_entry, pluralize
@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
     add("files", nargs="+", metavar="FILE", help="video files, http(s) URLs, or folders")
     add("--model", help="compare the vectors of a model instead of small grey pictures")
     add("--grid", metavar="0.4s/0.1s", help="length and step of the model's clips (default 0.4s/0.1s)")
-    add("--periods", type=float, nargs=2, default=(0.2, 30.0), metavar=("SHORTEST", "LONGEST"),
+    add("--periods", type=finite_float, nargs=2, default=(0.2, 30.0), metavar=("SHORTEST", "LONGEST"),
         help="seconds that one repetition may take (default 0.2 to 30)")  # fmt: skip
     add("--backend")
     add("--device")

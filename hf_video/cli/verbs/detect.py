@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_video.base.written_files import SUBTITLES
 from hf_video.cli import DONE, SOME_FAILED, CommandError
-from hf_video.cli.arguments import Parser, non_negative_float, output_events, output_picture, positive_int
+from hf_video.cli.arguments import (
+    Parser,
+    finite_float,
+    non_negative_float,
+    output_events,
+    output_picture,
+    positive_int,
+)
 from hf_video.cli.files import expand_paths
 from hf_video.cli.printing import error_line
 from hf_video.cli.verbs.classify import FileDataset, load_pipeline, progress_bar
@@ -65,11 +72,11 @@ def add_arguments(parser: Parser) -> None:
     )
     add(
         "--threshold",
-        type=float,
+        type=finite_float,
         metavar="SCORE",
         help="where events begin (default .4 of a softmax, else .5; detectors: none)",
     )
-    add("--off-threshold", type=float, metavar="SCORE", help="below which they end (default .7 of the other)")
+    add("--off-threshold", type=finite_float, metavar="SCORE", help="below which they end (default .7 of the other)")
     add(
         "--smoothing",
         type=positive_int,

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
-from hf_video.cli.arguments import Parser, fraction, non_negative_float, positive_int
+from hf_video.cli.arguments import Parser, finite_float, fraction, non_negative_float, positive_int
 from hf_video.cli.static_patches import add_static_patches, patches_counted
 from hf_video.cli.verbs.classify import load_pipeline
 
@@ -78,7 +78,7 @@ def add_arguments(parser: Parser) -> None:
     add("--label-column", metavar="NAME", help="detection: of a table of annotations (default label)")
     add("--features", metavar="DIR", help="detection: where features are kept")
     add("--actions", metavar="FILE", help="spatio-temporal-detection: the actions that count, AVA's .pbtxt")
-    add("--first-second", type=float, metavar="S",
+    add("--first-second", type=finite_float, metavar="S",
         help="spatio-temporal-detection: of the annotations, at which videos begin (AVA's cut ones: 900)")  # fmt: skip
     add("--excluded", metavar="FILE", help="spatio-temporal-detection: frames that don't count, a CSV")
     add("--format")

@@ -21,7 +21,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from hf_video.cli.arguments import Parser, output_picture, positive_int
+from hf_video.cli.arguments import Parser, finite_float, output_picture, positive_int
 
 if TYPE_CHECKING:
     from hf_video.retrieval.moments import Moment
@@ -39,7 +39,7 @@ def add_arguments(parser: Parser) -> None:
     add("--top-k", type=positive_int, default=10, metavar="K", help="moments (default 10)")
     add("--merge", action=argparse.BooleanOptionalAction, default=True, help="join moments that overlap (default)")
     add("--per-video", type=positive_int, metavar="N", help="at most so many moments of one video")
-    add("--threshold", type=float, metavar="SCORE", help="only moments of at least this score")
+    add("--threshold", type=finite_float, metavar="SCORE", help="only moments of at least this score")
     add("--json", action="store_true", help="a JSON array on stdout")
     add("--sheet", type=output_picture, metavar="FILE.png", help="also write a picture of the moments")
     add("--device")

@@ -118,8 +118,9 @@ def _from_model(options: argparse.Namespace) -> Any:
 def _from_file(options: argparse.Namespace) -> list[Any]:
     from hf_video.base.detection.types import read_detections
 
-    given = {**PIPELINE_OPTIONS, "revision": "revision"}
-    unused = [f"--{name.replace('_', '-')}" for name in given.values() if getattr(options, name) is not None]
+    names = (*PIPELINE_OPTIONS.values(), "revision", "device")
+    unused = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
+    unused += ["--dtype"] * (options.dtype != "saved")
     if unused:
         raise CommandError(f"{', '.join(unused)} is for a model, and --events are drawn as they are")
     if options.threshold == "model":

@@ -33,6 +33,7 @@ from hf_video.cli import DONE, SOME_FAILED
 from hf_video.cli.arguments import (
     Parser,
     check_output,
+    finite_float,
     fraction,
     name_list,
     non_negative_float,
@@ -153,9 +154,9 @@ def _simulate_arguments(parser: Parser) -> None:
     add("--shift", metavar="S", help="how unlike each other their videos look: 2, camera:2, greys:3 (default 0)")
     add("--engine", choices=("local", "ray"), help="clients in this process, or in Ray's (default local)")
     add("--rounds", type=positive_int, metavar="N", help="(default 20)")
-    add("--fraction", type=float, metavar="SHARE", help="of the clients that a round asks (default 1)")
+    add("--fraction", type=finite_float, metavar="SHARE", help="of the clients that a round asks (default 1)")
     add("--min-clients", type=positive_int, metavar="N", help="answers that a round needs (default 2)")
-    add("--local-epochs", type=float, metavar="N", help="passes of a client over its videos in a round (default 1)")
+    add("--local-epochs", type=finite_float, metavar="N", help="passes over a client's videos in a round (default 1)")
     add("--local-steps", type=positive_int, metavar="N", help="steps of the optimiser instead")
     for name, text in _FIELDS.items():
         add(name, metavar="HOW", help=text)

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from hf_video.cli import DONE, CommandError
-from hf_video.cli.arguments import Parser, non_negative_float, port, positive_int
+from hf_video.cli.arguments import Parser, finite_float, non_negative_float, port, positive_int
 from hf_video.cli.printing import format_window
 from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.detect import format_event
@@ -45,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
     add("--events", action="store_true", help="events with their beginning and end, as hf-video detect finds them")
     add("--grid", metavar="2s/0.5s", help="with --events: length and step of clips")
     add("--top-k", type=positive_int, metavar="K", help="labels of a window (default 3)")
-    add("--threshold", type=float, metavar="SCORE", help="only labels that reach it; with --events, where they begin")
+    add("--threshold", type=finite_float, metavar="SCORE", help="lowest of a label; of events, where they begin")
     add("--seconds", type=non_negative_float, metavar="N", help="end after so many seconds")
     add("--retry", type=non_negative_float, metavar="SECONDS",
         help="how long to try to open a stream again that broke (default: without end; 0: not at all)")  # fmt: skip
