@@ -297,8 +297,11 @@ def fitting(inputs: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]
 
 
 def check_generate_options(model: PreTrainedModel, options: Mapping[str, Any]) -> None:
-    """Raises VideoOptionError for an option that `model.generate` has not."""
+    """Raises VideoOptionError for an option that `model.generate` has not, and for more texts than there is a place for
+    in a result."""
     known = {*vars(GenerationConfig()), *inspect.signature(model.generate).parameters} - {"kwargs", "inputs"}
     for name in options:
         if name not in known:
             raise VideoOptionError(unknown_name("model.generate has no option", name, sorted(known)))
+    if (count := options.get("num_return_sequences") or 1) != 1:
+        raise VideoOptionError(f"num_return_sequences={count}: a result has one text. Leave it out.")

@@ -242,6 +242,7 @@ def test_questions_on_the_command_line(git, ask, clips, tmp_path, capsys):
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"generate_kwargs": {"num_beam": 2}}, "Did you mean 'num_beams'"),
         ({"generate_kwargs": 3}, "by name"),
+        ({"generate_kwargs": {"num_beams": 3, "num_return_sequences": 3}}, "a result has one text"),
         ({"max_tokens": 3}, "has no option 'max_tokens'"),
     ],
 )
