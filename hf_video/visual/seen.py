@@ -175,6 +175,8 @@ def seen_frames(processor: Any, pixel_values: torch.Tensor) -> np.ndarray:
                      for one in (processor.image_mean, processor.image_std))  # fmt: skip
         pixels = pixels * std + mean
     if getattr(processor, "do_rescale", True):
+        if getattr(processor, "offset", False):  # ViViT's: pixels from -1 to 1
+            pixels = pixels + 1
         pixels = pixels / getattr(processor, "rescale_factor", 1 / 255)
     if getattr(processor, "do_flip_channel_order", False):
         pixels = pixels.flip(2)

@@ -238,6 +238,21 @@ def test_views_are_the_pixels_that_went_in(classify, tmp_path):
     assert sheet.width > 900
 
 
+@pytest.mark.parametrize(
+    "name", sorted({one.image_processor for one in hf_video.MODELS.values() if one.image_processor})
+)
+def test_what_every_processor_did_to_pixels_is_undone(name):
+    kind = getattr(hf_video, name)
+    small = {"num_frames": 2, "size": {"height": 16, "width": 16}, "crop_size": {"height": 16, "width": 16}}
+    small |= {"streams": "spatial"} if name.startswith("TwoStream") else {}
+    made, plain = (
+        next(iter(kind(**small, **steps)(tiny.moving_frames(2), return_tensors="pt").values()))
+        for steps in ({}, dict.fromkeys(("do_rescale", "do_normalize", "do_flip_channel_order"), False))
+    )
+    assert plain.max() > 50
+    np.testing.assert_array_equal(seen_frames(kind(**small), made), plain.movedim(2, -1))
+
+
 def test_strip_and_video(classify, tmp_path):
     path = tiny.write_clip(tmp_path / "a.mkv")
     for method in ("rollout", "grad_cam"):
