@@ -22,7 +22,7 @@ from hf_video.pipelines.temporal_action_detection import TemporalActionDetection
 from hf_video.video.frames.pixels import Sizing
 from hf_video.video.frames.times import TOLERANCE, frames_at, frames_during
 from hf_video.video.frames.types import VideoFrames
-from hf_video.video.inputs import frames_to_tensor
+from hf_video.video.inputs import next_frames
 
 if TYPE_CHECKING:
     from hf_video.base.detection.types import Hysteresis
@@ -143,21 +143,8 @@ class LiveDetector:
         """
         if self._closed:
             raise VideoArrayError("The stream is closed: make a LiveDetector for each.")
-        if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim == 3:
-            frames = frames[None]
-        pixels = frames_to_tensor(frames).cpu().numpy()
-        if seconds is None and isinstance(frames, VideoFrames):
-            seconds = frames.seconds
-        if seconds is None:
-            first = self._times[-1] + 1 / self._fps if self._times else 0.0
-            seconds = first + np.arange(len(pixels)) / self._fps
-        times = np.atleast_1d(np.asarray(seconds, dtype=np.float64))
-        before = self._times[-1:] or [-np.inf]
-        if times.shape != (len(pixels),) or not np.isfinite(times).all() or (np.diff([*before, *times]) <= 0).any():
-            raise VideoArrayError(
-                f"{len(pixels)} frames came with the seconds {times.tolist()[:5]}, after {before[0]:g}: give each "
-                "frame its second, later than all before."
-            )
+        last = self._times[-1] if self._times else -np.inf
+        pixels, times = next_frames(frames, seconds, last=last, distance=1 / self._fps)
         ended = []
         for frame, time in zip(pixels, times.tolist(), strict=True):
             if not self._times:

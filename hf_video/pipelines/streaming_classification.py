@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from hf_video.errors import CheckpointError, VideoArrayError, VideoOptionError, check_count
+from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.layers.linear import is_untouched
 from hf_video.pipelines.video_classification import VideoClassificationPipeline
 from hf_video.pipelines.zero_shot_video_classification import ZeroShotVideoClassificationPipeline
-from hf_video.video.frames.types import VideoFrames
-from hf_video.video.inputs import frames_to_tensor
+from hf_video.video.inputs import next_frames
 
 if TYPE_CHECKING:
-    from hf_video.video.frames.types import Frame
+    from hf_video.video.frames.types import Frame, VideoFrames
 
 Labeller = VideoClassificationPipeline | ZeroShotVideoClassificationPipeline
 # What has no meaning for windows of a fixed number of neighbouring frames, or for a stream.
@@ -152,19 +151,7 @@ class StreamingClassifier:
         Raises:
             VideoArrayError: What is no video, and times that are not as many or do not ascend.
         """
-        if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim == 3:
-            frames = frames[None]
-        pixels = frames_to_tensor(frames).cpu().numpy()
-        if seconds is None and isinstance(frames, VideoFrames):
-            seconds = frames.seconds
-        if seconds is None:
-            seconds = max(self._last + self._distance, 0.0) + np.arange(len(pixels)) * self._distance
-        times = np.atleast_1d(np.asarray(seconds, dtype=np.float64))
-        if times.shape != (len(pixels),) or not np.isfinite(times).all() or (np.diff([self._last, *times]) <= 0).any():
-            raise VideoArrayError(
-                f"{len(pixels)} frames came with the seconds {times.tolist()[:5]}, after {self._last:g}: give each "
-                "frame its second, later than all before."
-            )
+        pixels, times = next_frames(frames, seconds, last=self._last, distance=self._distance)
         rows = []
         for first in range(0, len(pixels), self.num_frames):
             part = slice(first, first + self.num_frames)

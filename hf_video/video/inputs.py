@@ -190,6 +190,44 @@ def frames_to_tensor(
     return _channels_last(_pixels(tensor), layout)
 
 
+def next_frames(
+    frames: VideoFrames | np.ndarray | torch.Tensor | Sequence[Frame],
+    seconds: float | Sequence[float] | np.ndarray | None,
+    *,
+    last: float,
+    distance: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The next frames of a stream, and when they are shown.
+
+    Args:
+        frames: (T, H, W, 3) or (T, 3, H, W), one frame (H, W, 3), `VideoFrames`, or a list of images.
+        seconds: (T,); None takes those of `VideoFrames`, and else counts on.
+        last: When the frame before them is shown, -inf where there is none.
+        distance: Seconds from one frame to the next, where they are counted.
+
+    Returns:
+        (T, H, W, 3), uint8 or float32, and (T,) float64.
+
+    Raises:
+        VideoArrayError: What is no video, and times that are not as many or do not ascend.
+    """
+    if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim == 3:
+        frames = frames[None]
+    pixels = frames_to_tensor(frames).cpu().numpy()
+    if seconds is None and isinstance(frames, VideoFrames):
+        seconds = frames.seconds
+    if seconds is None:
+        begin = 0.0 if last == -np.inf else last + distance
+        seconds = begin + np.arange(len(pixels)) * distance
+    times = np.atleast_1d(np.asarray(seconds, dtype=np.float64))
+    if times.shape != (len(pixels),) or not np.isfinite(times).all() or (np.diff([last, *times]) <= 0).any():
+        raise VideoArrayError(
+            f"{len(pixels)} frames came with the seconds {times.tolist()[:5]}, after {last:g}: give each frame its "
+            "second, later than all before."
+        )
+    return pixels, times
+
+
 class MemoryVideo:
     """Frames that are in memory already, with the interface of a `VideoReader`.
 

@@ -93,6 +93,13 @@ def test_hooks_see_whole_clips(classify):
         hook.remove()
 
 
+def test_seconds_count_on_from_the_last(classify):
+    stream = StreamingClassifier(classify, frame_sampling_rate=1)
+    assert not stream.push(FRAMES[:2], [-1.0, -0.9])
+    (row,) = stream.push(FRAMES[2:8])
+    assert row["seconds"] == pytest.approx((-1.0, -0.2))
+
+
 def test_bad_input(classify):
     with pytest.raises(VideoOptionError, match="views"):
         StreamingClassifier(classify, views="2x3")
