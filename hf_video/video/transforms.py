@@ -3,7 +3,7 @@
 One layout: **(..., height, width, 3)**, as a reader returns it, uint8 (0..255) or float; any dimensions may stand in
 front (frames; clips and frames; batch, clips and frames) and all are treated alike. `normalize` is the last step: it
 returns (..., 3, height, width) float, which is what models take. Crops and flips are views or one copy; nothing here
-loops over frames. Sizes are (height, width) in pixels.
+loops over small frames. Sizes are (height, width) in pixels.
 
 Do geometry on uint8 and normalise last: a float clip is four times the memory, and resizing it is slower and no more
 exact.
@@ -23,6 +23,9 @@ from hf_video.errors import VideoArrayError, VideoOptionError, check_choice, che
 from hf_video.video.frames.pixels import resize_frames, shortest_edge_size
 
 Size = int | tuple[int, int]
+# Values that are worked on at once on the CPU: as float32, with a few tensors like it, they stay in a cache of a core.
+# Whole clips go to main memory with every step, and fresh pages for them cost more than the arithmetic.
+PIECE = 1 << 17
 # Filters that only PIL has: slower, frame by frame, and exactly PIL's result.
 _PIL_FILTERS = {name: getattr(Image.Resampling, name.upper()) for name in ("nearest", "lanczos", "box", "hamming")}
 
@@ -212,11 +215,15 @@ def normalize(
         out = torch.empty(planar.shape, dtype=dtype, device=clip.device)
     elif out.shape != planar.shape:
         raise VideoArrayError(f"out has shape {tuple(out.shape)} and the result has {tuple(planar.shape)}.")
-    # Reordering bytes and then widening them is a third faster than doing both in one strided copy, and two broadcast
-    # in-place operations are a fifth of one addcmul.
-    out.copy_(planar.contiguous() if clip.dtype == torch.uint8 else planar)
     factor, shift = (torch.tensor(v, dtype=out.dtype, device=out.device)[:, None, None] for v in (factor, shift))
-    return out.mul_(factor).add_(shift)
+    many = planar.ndim > 3 and clip.device.type == "cpu"
+    count = max(len(planar) * PIECE // max(planar.numel(), 1), 1) if many else max(len(planar), 1)
+    for part, target in zip(planar.split(count), out.split(count), strict=True):
+        # Reordering bytes and then widening them is a third faster than doing both in one strided copy, and two
+        # broadcast in-place operations are a fifth of one addcmul.
+        target.copy_(part.contiguous() if clip.dtype == torch.uint8 else part)
+        target.mul_(factor).add_(shift)
+    return out
 
 
 def _resize_pil(flat: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from hf_video.errors import VideoArrayError
+from hf_video.video.transforms import PIECE
 
 
 class Box(NamedTuple):
@@ -35,6 +36,18 @@ def crop_box(clip: torch.Tensor, target: Box, held: Box | None = None) -> torch.
     the whole frame)."""
     top, left = (target.top - held.top, target.left - held.left) if held else target[:2]
     return clip[:, top : top + target.height, left : left + target.width]
+
+
+def pieces(clip: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """(frames, rows) that make up `clip` (T, height, width, 3), of about PIECE values each: several small frames, or
+    rows of a large one. On another device all at once."""
+    count, height, width, channels = clip.shape
+    size = PIECE if clip.device.type == "cpu" else clip.numel()
+    rows = min(max(size // (width * channels), 1), height)
+    frames = max(size // (width * channels * height), 1)
+    for first in range(0, count, frames):
+        for top in range(0, height, rows):
+            yield slice(first, first + frames), slice(top, top + rows)
 
 
 def random_resized_box(

@@ -10,10 +10,13 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hf_video.video import transforms
+from hf_video.video.augment import affine, crops
 from hf_video.video.augment.augmentation import Augmentation
 from hf_video.video.augment.crops import crop_box, random_resized_box
 from hf_video.video.augment.mixing import Mixing
 from hf_video.video.augment.rand_augment import NAMES, Operation, RandAugment, apply_operations
+from hf_video.video.transforms import normalize
 
 GREY = (128, 128, 128)
 
@@ -134,6 +137,22 @@ def test_a_box_of_the_result_is_cut_from_the_whole():
         whole = apply_operations(clip, operations)
         box = random_resized_box(31, 45, (0.01, 0.6), (0.3, 3), rng)
         assert torch.equal(apply_operations(clip, operations, box), crop_box(whole, box)), list(map(str, operations))
+
+
+@pytest.mark.parametrize(("values", "side"), [(1, 7), (200, 5), (1500, 16)])
+def test_pieces_make_up_the_whole(monkeypatch, values, side):
+    """Frames, rows and squares that are made one after the other, of whatever size, give the same pixels."""
+    clip = torch.from_numpy(clips()["noise"])
+    chains = [[Operation(name, argument)] for name, argument, _ in EXACT + MOVED if argument not in (0.0, 1.0, 8)]
+    expected = [apply_operations(clip, chain) for chain in chains]
+    normal = normalize(clip, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    for module in (crops, transforms):
+        monkeypatch.setattr(module, "PIECE", values)
+    monkeypatch.setattr(affine, "TILE", side)
+    for chain, result in zip(chains, expected, strict=True):
+        assert torch.equal(apply_operations(clip, chain), result), str(chain[0])
+    assert torch.equal(normalize(clip, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), normal)
+    assert torch.equal(normalize(clip[None], (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))[0], normal)
 
 
 class Counter(TorchDispatchMode):
