@@ -86,8 +86,8 @@ class MaskedVideoCollator:
 
 
 class BlockMaskCollator:
-    """Rows of a `VideoDataset` -> `pixel_values_videos` (B, T, C, H, W), and as `context_mask` and `target_mask` a tuple of
-    int64 (B, tokens), one for each of `kinds` of masks: fields of `BlockMask`. See `draw_block_masks`.
+    """Rows of a `VideoDataset` -> `pixel_values_videos` (B, T, C, H, W), and as `context_mask` and `target_mask` a
+    tuple of int64 (B, tokens), one for each of `kinds` of masks: fields of `BlockMask`. See `draw_block_masks`.
 
     Where a row's blocks lie is drawn from its seed, see `stack_clips`; how large they are, which is one for a batch,
     from that of its first row. `patch` is a tubelet (frames, rows, columns), a config's `patch`.

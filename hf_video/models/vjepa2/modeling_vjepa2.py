@@ -204,9 +204,10 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
                 init.copy_(learning, average)
 
     def train(self, mode: bool = True) -> VJEPA2ForPreTraining:
-        """As torch's; the average never drops anything."""
+        """As torch's; the average drops nothing and has no gradient, also after `from_pretrained`, which makes every
+        parameter anew and calls this in the end."""
         super().train(mode)
-        self.vjepa2.encoder.eval()
+        self.vjepa2.encoder.eval().requires_grad_(False)
         return self
 
     @torch.no_grad()

@@ -211,8 +211,10 @@ class MaskedPretraining(Task):
                 f"Masked loss on {held_out['clips']} clips of {held_out['videos']} held-out videos ({self.measure}; "
                 "less is better)"
             )
-            for key, name in {"masked_loss": "this model", **self.predictors}.items():
-                lines.append(f"  {name:<34}{held_out[key]:.4f}")
+            named = {"masked_loss": "this model", **self.predictors}
+            width = max(map(len, named.values())) + 2
+            for key, name in named.items():
+                lines.append(f"  {name:<{width}}{held_out[key]:.4f}")
             lines.append(
                 f"It beats both: {held_out['explained']:.1%} less error than the better of them."
                 if held_out["beats_trivial"]
