@@ -355,8 +355,8 @@ def check_clips(model: Any, clips: torch.Tensor) -> dict[str, bool]:
         if frames != config.num_frames:
             raise ModelInputError(
                 f"{name} takes clips of {config.num_frames} frames, for which it learnt positions, and {frames} came: "
-                f"pass num_frames={config.num_frames}, or leave it out; or load it with AutoModel after `import hf_video`, "
-                "which interpolates positions."
+                f"pass num_frames={config.num_frames}, or leave it out; or load it with AutoModel after "
+                "`import hf_video`, which interpolates positions."
             )
         return {}
     depth, *patch = config.tubelet_size if config.model_type.startswith("videoprism") else (

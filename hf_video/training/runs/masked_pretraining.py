@@ -1,4 +1,4 @@
-"""Masked pretraining of VideoMAE as a task of `run_training`; what V-JEPA 2's does alike is in its base class."""
+"""Masked pretraining as tasks of `run_training`: of pixels (VideoMAE), and of features (V-JEPA 2)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hf_video.data.rows import Skipped
 from hf_video.errors import ConfigError, DataError, VideoError, unknown_name
 from hf_video.features.extraction import extract_features
 from hf_video.training.arguments import VideoTrainingArguments
-from hf_video.training.masked_pretraining import MaskedVideoCollator
-from hf_video.training.masked_trainer import MaskedTrainer, ProbeCallback, ReconstructionCallback
+from hf_video.training.masked_pretraining import BlockMaskCollator, MaskedVideoCollator
+from hf_video.training.masked_trainer import FeatureTrainer, MaskedTrainer, ProbeCallback, ReconstructionCallback
 from hf_video.training.measurement import BatchCost
 from hf_video.training.plan import TrainingPlan
 from hf_video.training.pretrain_figures import loss_curve
@@ -225,6 +225,38 @@ class MaskedPretraining(Task):
             lines.append(f"Linear probe, top-1: {', '.join(probes)}")
         lines += [str(Skipped(**one)) for one in summary["data"]["skipped"]]
         return "\n".join([*lines, f"Saved to {output}; pictures in {output}/{FIGURES}"])
+
+
+class FeaturePretraining(MaskedPretraining):
+    """A V-JEPA 2 that predicts features of hidden parts of clips, of which there is nothing to draw."""
+
+    trainer_class = FeatureTrainer
+    model_types: ClassVar = ("vjepa2",)
+    model_fields: ClassVar = {}
+    masking_fields: ClassVar = ("kinds",)
+    predictors: ClassVar = {
+        "mean_of_seen": "mean of the tokens that are seen",
+        "copy_of_nearest": "copy of the nearest token that is seen",
+    }
+    measure = "error of the features of what was hidden"
+    advice = "train longer, on more videos, or raise training.target_momentum"
+
+    def make_collator(self, patch: tuple[int, int, int]) -> Callable[[list[Any]], dict[str, Any]]:
+        return BlockMaskCollator(patch, **self.recipe["masking"])
+
+    def add_pictures(self, trainer: MaskedTrainer, evaluated: VideoDataset, folder: Path) -> None:
+        pass
+
+    def describe_training(self, plan: TrainingPlan, trainer: VideoTrainer, cost: BatchCost) -> None:
+        args, dataset = trainer.args, trainer.train_dataset
+        contexts, targets = (
+            "/".join(str(mask.shape[1]) for mask in cost.batch[name]) for name in ("context_mask", "target_mask")
+        )
+        clips = args.rows_per_step * dataset.repeats
+        plan.add(
+            "a clip", f"{dataset.request.num_frames} frames; of its tubelets about {contexts} seen, {targets} hidden"
+        )
+        plan.add("a step", f"{clips} clips, learning rate {args.learning_rate:.3g}")
 
 
 def fit_stride(rows: VideoRows, num_frames: int, stride: int) -> int:

@@ -16,8 +16,7 @@ from typing import Any
 from hf_video.data import VideoRow, VideoRows, load_videos
 from hf_video.errors import DataError
 from hf_video.training.runs.classification import default_output
-from hf_video.training.runs.feature_pretraining import FeaturePretraining
-from hf_video.training.runs.masked_pretraining import MaskedPretraining
+from hf_video.training.runs.masked_pretraining import FeaturePretraining, MaskedPretraining
 from hf_video.training.runs.model_loading import find_source
 from hf_video.training.runs.run import run_training
 
