@@ -231,10 +231,10 @@ class FeaturePretraining(MaskedPretraining):
     """A V-JEPA 2 that predicts features of hidden parts of clips, of which there is nothing to draw."""
 
     trainer_class = FeatureTrainer
-    model_types: ClassVar = ("vjepa2",)
-    model_fields: ClassVar = {}
-    masking_fields: ClassVar = ("kinds",)
-    predictors: ClassVar = {
+    model_types: ClassVar[tuple[str, ...]] = ("vjepa2",)
+    model_fields: ClassVar[dict[str, Any]] = {}
+    masking_fields: ClassVar[tuple[str, ...]] = ("kinds",)
+    predictors: ClassVar[dict[str, str]] = {
         "mean_of_seen": "mean of the tokens that are seen",
         "copy_of_nearest": "copy of the nearest token that is seen",
     }
