@@ -217,7 +217,8 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
         Raises:
             ConfigError: The weights have less than 32 bits; they would round the little steps away.
         """
-        average, learning = (list(one.parameters()) for one in (self.vjepa2.encoder, self.context_encoder))
+        average: list[torch.Tensor] = list(self.vjepa2.encoder.parameters())
+        learning: list[torch.Tensor] = list(self.context_encoder.parameters())
         if self.dtype.itemsize < 4:
             raise ConfigError(
                 f"The weights are {self.dtype}, in which the moving average would stand still: load the model in "
@@ -273,7 +274,9 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
         attentions, hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
         flags = {"output_attentions": attentions, "output_hidden_states": hidden_states}
         targets, clips = self.targets(pixel_values_videos), self.vjepa2.as_clip(pixel_values_videos)
-        first, predictions, losses = None, [], []
+        first: Any = None
+        predictions: list[torch.Tensor] = []
+        losses: list[torch.Tensor] = []
         for context, target in zip(contexts, hidden, strict=True):
             context, target = context.to(clips.device), target.to(clips.device)
             encoded = self.context_encoder(clips, grid, context, **({} if predictions else flags))

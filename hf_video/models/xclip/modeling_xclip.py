@@ -27,6 +27,8 @@ logger = logging.get_logger(__name__)
 class XCLIPVisionEncoderLayer(stock.XCLIPVisionEncoderLayer):
     """A block whose clips have `num_frames` frames."""
 
+    num_frames: int
+
     def forward(self, *inputs: torch.Tensor, num_frames: int | None = None, **kwargs: Any) -> Any:
         # Set for each call, so that a block that is run a second time, by gradient checkpointing, counts alike.
         self.num_frames = self.num_frames if num_frames is None else num_frames
@@ -57,6 +59,8 @@ def warn_of_frames(learnt: int, frames: int) -> None:
 
 class XCLIPModel(InitializesAllModules, stock.XCLIPModel):
     """transformers' `XCLIPModel`, which takes clips of any number of frames. Files are the same."""
+
+    mit: Any
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

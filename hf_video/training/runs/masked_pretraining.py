@@ -138,10 +138,11 @@ class MaskedPretraining(Task):
                 skipped_log=Path(arguments.output_dir) / SKIPPED_FILE,
                 **{n: self.recipe["data"][n] for n in ("sampler", "sampler_options") if n in self.recipe["data"]},
             )
+        config: Any = loaded.model.config
         trainer = self.trainer_class(
             loaded.model,
             arguments,
-            self.make_collator(loaded.model.config.patch),
+            self.make_collator(config.patch),
             train_dataset=dataset,
             eval_dataset=evaluated,
             processing_class=processor,
