@@ -127,7 +127,7 @@ def video_text() -> list[StockModel]:
             continue
         field, frames = fields_of(model_type)
         what = "video and text" if field else "encoder"
-        what += ", each pair together; no other number of frames" if model_type == "xclip" else ""
+        what += ", each pair together; ours for other numbers of frames" if model_type == "xclip" else ""
         count = f"{field} = {frames}" if field else ""
         rows.append(StockModel(model_type, first(names), what, clip_name(kind), count, why_refused(model_type)))
     return rows

@@ -2,7 +2,7 @@
 
     python examples/pretrain_videomae.py clips/ --output my-encoder
 
-The same as `hf-video pretrain`; all options: --help.
+The same as `hf-video pretrain`, which trains V-JEPA 2 too (`--model vjepa2:large`); all options: --help.
 """
 
 from __future__ import annotations

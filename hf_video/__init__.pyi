@@ -223,6 +223,9 @@ from .models.vjepa2.image_processing_vjepa2 import (
     VJEPA2VideoProcessor as VJEPA2VideoProcessor,
 )
 from .models.vjepa2.modeling_vjepa2 import (
+    VJEPA2ForPreTraining as VJEPA2ForPreTraining,
+)
+from .models.vjepa2.modeling_vjepa2 import (
     VJEPA2ForVideoClassification as VJEPA2ForVideoClassification,
 )
 from .models.vjepa2.modeling_vjepa2 import VJEPA2Model as VJEPA2Model

@@ -93,6 +93,9 @@ def register_auto_classes(override: bool | None = None) -> None:
             mapping.register(config, {"pil": processor, "torchvision": processor}, exist_ok=True)
         if model.processor:
             transformers.AutoProcessor.register(config, model.load(model.processor), exist_ok=True)
+    if override:  # transformers' own but for the number of frames, under transformers' own configuration
+        model = import_module("hf_video.models.xclip.modeling_xclip").XCLIPModel
+        transformers.AutoModel.register(model.config_class, model, exist_ok=True)
     register_stock_processors(override=override)
     read_video_files_too()
     # Without torchvision, transformers hides these classes, though they need none. The import above may have made

@@ -90,7 +90,7 @@ _VIOLET = (
 # Of a clip encoder that classifies boxes.
 _BOXES = ("ForSpatioTemporalActionDetection",)
 _PRISM = ("VideoModel", "TextModel", "TextConfig")
-_VIDEOMAE = ("Model", "ForPreTraining", "ForVideoClassification")
+_PRETRAINED = ("Model", "ForPreTraining", "ForVideoClassification")
 
 # The models of clips, by their model type, which `config.json` names.
 MODELS: dict[str, ModelEntry] = {
@@ -105,7 +105,7 @@ MODELS: dict[str, ModelEntry] = {
         ModelEntry("two_stream", "TwoStream"),
         ModelEntry("video_swin", "VideoSwin"),
         ModelEntry("videoclip", "VideoCLIP", heads=("Model",), has_processor=True),
-        ModelEntry("videomae", "VideoMAE", heads=_VIDEOMAE, by_name=_BOXES, stock=True),
+        ModelEntry("videomae", "VideoMAE", heads=_PRETRAINED, by_name=_BOXES, stock=True),
         ModelEntry("videoprism", "VideoPrism", heads=("ClipModel",), by_name=_PRISM, has_processor=True, stock=True),
         ModelEntry(
             "videoprism_vision_model",
@@ -117,7 +117,7 @@ MODELS: dict[str, ModelEntry] = {
         ),
         ModelEntry("violet", "Violet", heads=("Model", "ForPreTraining"), by_name=_VIOLET, has_processor=True),
         ModelEntry("vivit", "Vivit", stock=True),
-        ModelEntry("vjepa2", "VJEPA2", stock=True),
+        ModelEntry("vjepa2", "VJEPA2", heads=_PRETRAINED, stock=True),
         ModelEntry("x3d", "X3D"),
     )
 }

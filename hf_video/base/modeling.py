@@ -342,8 +342,8 @@ def check_clips(model: Any, clips: torch.Tensor) -> dict[str, bool]:
         What has to be said to the model besides: that VideoPrism's positions are to be interpolated.
 
     Raises:
-        ModelInputError: frames or pixels that V-JEPA 2 and VideoPrism would leave over, or frames that X-CLIP has no
-            positions for.
+        ModelInputError: frames or pixels that V-JEPA 2 and VideoPrism would leave over, or frames that transformers'
+            own X-CLIP has no positions for.
     """
     stock, kind = type(model).__module__.startswith("transformers."), model.config.model_type
     if not (stock and kind.startswith(_SILENT)) and not kind.startswith("videoprism"):
@@ -355,7 +355,8 @@ def check_clips(model: Any, clips: torch.Tensor) -> dict[str, bool]:
         if frames != config.num_frames:
             raise ModelInputError(
                 f"{name} takes clips of {config.num_frames} frames, for which it learnt positions, and {frames} came: "
-                f"pass num_frames={config.num_frames}, or leave it out."
+                f"pass num_frames={config.num_frames}, or leave it out; or load it with AutoModel after "
+                "`import hf_video`, which interpolates positions."
             )
         return {}
     depth, *patch = config.tubelet_size if config.model_type.startswith("videoprism") else (

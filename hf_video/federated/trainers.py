@@ -131,7 +131,8 @@ def make_task(config: FederatedConfig, data: Any) -> Task:
         task = FederatedClassification(data, config)
         recipe = default_recipe(task.source)
     elif config.task == "pretraining":
-        from hf_video.training.runs.pretraining import MaskedPretraining, pretraining_recipe, read_unlabelled_splits
+        from hf_video.training.runs.masked_pretraining import MaskedPretraining
+        from hf_video.training.runs.pretraining import pretraining_recipe, read_unlabelled_splits
 
         splits = read_unlabelled_splits(data)
         task = MaskedPretraining(data, find_source(config.model), splits, probe=None, probe_every=1, revision=None)

@@ -160,12 +160,14 @@ def _pretraining_results(summary: dict[str, Any]) -> Iterable[str]:
         names = (
             ("masked_loss", "this model"),
             ("mean_of_patch", "the mean of each patch"),
+            ("mean_of_seen", "the mean of the tokens that are seen"),
             ("copy_of_nearest", "a copy of the nearest visible patch"),
         )
         rows = [(title, format_number(held_out[key])) for key, title in names if held_out.get(key) is not None]
         clips = held_out.get("clips")
         count = "an unknown number of held-out clips" if clips is None else pluralize(clips, "held-out clip")
-        yield f"Mean squared error on the masked patches of {count}:"
+        what = "Mean error of the features of" if "mean_of_seen" in held_out else "Mean squared error on"
+        yield f"{what} the masked patches of {count}:"
         yield markdown_table(("predictor", "error"), rows)
     if probes := summary.get("probe_top1"):
         yield "Top-1 of a linear probe on its frozen features, by epoch:"

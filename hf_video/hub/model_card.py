@@ -156,7 +156,8 @@ def _what(facts: ModelFacts) -> str:
         more = f", and {len(facts.labels) - 8} more" if len(facts.labels) > 8 else ""
         task = f"finds events in videos, with start and end, of {pluralize(len(facts.labels), 'label')}: {shown}{more}"
     elif facts.is_pretraining:
-        task = "was pretrained on unlabelled clips by filling in what was masked; it is a start for fine-tuning"
+        told = "telling the features of" if facts.config.get("model_type") == "vjepa2" else "filling in"
+        task = f"was pretrained on unlabelled clips by {told} what was masked; it is a start for fine-tuning"
     begun = {True: "trained from random weights", False: f"trained from {_base(facts)}"}
     origin = begun.get(facts.from_scratch, "started from weights that are not recorded")
     kind = f"`{facts.architecture}`, {facts.parameters:,} parameters, {'/'.join(facts.dtypes)}"

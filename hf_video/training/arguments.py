@@ -19,7 +19,7 @@ from hf_video.errors import ConfigError, check_choice, check_number, did_you_mea
 from hf_video.training.measurement import reporters
 from hf_video.training.recipes import setting_names
 
-SCHEDULES = ("cosine", "multistep")
+SCHEDULES = ("cosine", "multistep", "stable")
 _MILESTONES = ("milestone_epochs", "milestone_steps")
 # Fields of which -1 stands for all there is.
 _ALLOWS_MINUS_ONE = ("max_steps", "local_rank", "past_index", "dataloader_prefetch_factor")
@@ -35,8 +35,10 @@ class VideoTrainingArguments(TrainingArguments):
         base_learning_rate: The rate at `base_batch_size`; `learning_rate` becomes it x effective batch / base batch.
             `min_learning_rate` and `warmup_learning_rate` are then scaled alike (VideoMAE's scripts).
     Schedule, one value a step (`schedule=None` leaves it to transformers' `lr_scheduler_type`):
-        schedule: "cosine" down to `min_learning_rate`, or "multistep": times `milestone_factor` at each milestone.
+        schedule: "cosine" down to `min_learning_rate`, "multistep": times `milestone_factor` at each milestone, or
+            "stable": the same rate until it falls evenly to `min_learning_rate` in the last `decay_steps`.
         warmup_epochs: Or transformers' `warmup_steps`. Linear from `warmup_learning_rate`.
+        decay_steps: For "stable": a number of steps, or below 1 a share of all.
         milestone_epochs, milestone_steps: Where "multistep" steps, in epochs or in optimiser steps.
         min_train_steps: More epochs are trained where the data are so few that `num_train_epochs` gives fewer steps.
     Optimiser:
@@ -47,6 +49,7 @@ class VideoTrainingArguments(TrainingArguments):
     Averaging:
         ema_decay: Keeps an exponential moving average of the weights; it is what is evaluated and finally saved.
             Checkpoints hold both.
+        target_momentum: First and last momentum of the average that V-JEPA 2's pretraining predicts, part of the model.
     Screen:
         log_lines: About so many of the logs are printed, evenly spread; 0: all of them. Reporters get all.
 
@@ -62,12 +65,16 @@ class VideoTrainingArguments(TrainingArguments):
     warmup_epochs: float | None = field(default=None, metadata={"help": "Epochs of linear warm-up."})
     milestone_epochs: list[float] | None = field(default=None, metadata={"help": "Epochs where the rate steps."})
     milestone_steps: list[int] | None = field(default=None, metadata={"help": "Steps where the rate steps."})
+    decay_steps: float = field(default=0.0, metadata={"help": "Steps, or a share of them, in which the rate falls."})
     milestone_factor: float = field(default=0.1, metadata={"help": "What the rate is multiplied by there."})
     min_train_steps: int = field(default=0, metadata={"help": "Steps to train at least, by more epochs."})
     layer_decay: float | None = field(default=None, metadata={"help": "Layer-wise decay of the learning rate."})
     backbone_rate: float = field(default=1.0, metadata={"help": "Factor of the rate of all but the head."})
     decay_all: bool = field(default=False, metadata={"help": "Weight decay on every parameter."})
     ema_decay: float | None = field(default=None, metadata={"help": "Decay of the moving average of the weights."})
+    target_momentum: list[float] = field(
+        default_factory=lambda: [0.99925, 0.99925], metadata={"help": "Momentum of V-JEPA 2's average."}
+    )
 
     log_lines: int = field(default=0, metadata={"help": "Lines of the log on the screen; 0: all."})
 
@@ -113,12 +120,19 @@ class VideoTrainingArguments(TrainingArguments):
 
     def _check(self) -> None:
         check_choice("schedule", self.schedule, (*SCHEDULES, None), ConfigError)
-        needs_schedule = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", *_MILESTONES)
+        needs_schedule = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", "decay_steps", *_MILESTONES)
         given = [name for name in needs_schedule if getattr(self, name)]
         if self.schedule is None and given:
             raise ConfigError(
-                f"{given[0]} needs schedule='cosine' or 'multistep'; transformers' own know no such thing."
+                f"{given[0]} needs schedule='cosine', 'multistep' or 'stable'; transformers' own know no such thing."
             )
+        if self.decay_steps and self.schedule != "stable":
+            raise ConfigError(f"decay_steps={self.decay_steps} needs schedule='stable'.")
+        check_number("decay_steps", self.decay_steps, ConfigError, least=0)
+        if not isinstance(self.target_momentum, (list, tuple)) or len(self.target_momentum) != 2:
+            raise ConfigError(f"target_momentum is a list [first, last], and {self.target_momentum!r} came.")
+        for momentum in self.target_momentum:
+            check_number("target_momentum", momentum, ConfigError, least=0, most=1)
         milestones = [name for name in _MILESTONES if getattr(self, name)]
         if (self.schedule == "multistep") != (len(milestones) == 1):
             raise ConfigError("schedule='multistep' needs one of milestone_epochs and milestone_steps, others none.")

@@ -1,12 +1,14 @@
-"""Masked pretraining (VideoMAE, Tong et al., 2022, arXiv:2203.12602, section 3): batches with masks, predictions back
-as pixels, and what a model has to beat.
+"""Masked pretraining: batches with masks, predictions back as pixels, and what a model has to beat. Of pixels
+(VideoMAE, Tong et al., 2022, arXiv:2203.12602, section 3), and of features (V-JEPA 2, Assran et al., 2025,
+arXiv:2506.09985, section 2).
 
 Two predictors without a model are measured with the model's own loss, on the same hidden tokens:
 
 - the mean of the patch: one colour for each hidden tubelet, its true mean (with `norm_pix_loss` that is zero);
 - the nearest visible tube: a copy of the nearest token that is seen, of the same time where tubes are masked.
 
-A model whose loss is above either of these is of no use yet.
+A model whose loss is above either of these is of no use yet. Of features, which the model makes itself, the first is
+the mean of the tokens that are seen, and the second a copy of the nearest one's.
 """
 
 from __future__ import annotations
@@ -18,25 +20,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_video.base.modeling import CLIP_NAMES
 from hf_video.data.datasets.dataset import generator, sample_seed
 from hf_video.errors import ModelInputError, check_choice
 from hf_video.layers.embeddings import patch_view
 from hf_video.models.videomae.masking import random_mask, running_cell_mask, split_by_mask, tube_mask
+from hf_video.models.vjepa2.masks import block_masks, draw_block_masks, take_tokens
 
 if TYPE_CHECKING:
     from hf_video.models.videomae.modeling_videomae import VideoMAEForPreTraining
+    from hf_video.models.vjepa2.modeling_vjepa2 import VJEPA2ForPreTraining
 
 MASKS = {"tube": tube_mask, "random": random_mask}
 PREDICTORS = ("masked_loss", "mean_of_patch", "copy_of_nearest")
+FEATURE_PREDICTORS = ("masked_loss", "mean_of_seen", "copy_of_nearest")
 MASK = 4  # the purpose of this draw: one that `VideoDataset` has not
+
+
+def stack_clips(rows: Sequence[Any]) -> tuple[torch.Tensor, list[torch.Generator | None]]:
+    """Rows of a `VideoDataset`, or lists of its repeats -> clips (B, T, C, H, W), and what draws each one's mask: by
+    its `seed` alone, so that it does not depend on the batch, the worker or where a run was resumed. None without."""
+    rows = [part for row in rows for part in ([row] if isinstance(row, Mapping) else row)]
+    seeds = (row.get("seed") for row in rows)
+    generators = [None if n is None else generator(sample_seed(int(n), 0, 0, 0, MASK)) for n in seeds]
+    name = next(name for name in CLIP_NAMES if name in rows[0])
+    return torch.stack([row[name] for row in rows]), generators
+
+
+def tokens_of(clips: torch.Tensor, patch: tuple[int, int, int]) -> tuple[int, int, int]:
+    """How many tubelets clips (B, T, C, H, W) have: (times, rows, columns)."""
+    _, frames, _, height, width = clips.shape
+    return frames // patch[0], height // patch[1], width // patch[2]
 
 
 class MaskedVideoCollator:
     """Rows of a `VideoDataset` -> `pixel_values` (B, T, C, H, W) and `bool_masked_pos` (B, tokens), True = hidden.
 
-    A row's mask is drawn from its `seed` alone, so it does not depend on the batch, the worker or where a run was
-    resumed. `patch` is a tubelet (frames, rows, columns), a config's `patch`; the grid is read from the clip.
-    `decoder_mask_ratio` adds VideoMAE v2's `decoder_masked_pos`. Rows without a seed are masked anew every time.
+    A row's mask is drawn from its `seed`, see `stack_clips`; without one anew every time. `patch` is a tubelet (frames,
+    rows, columns), a config's `patch`; the grid is read from the clip. `decoder_mask_ratio` adds VideoMAE v2's
+    `decoder_masked_pos`.
 
     Raises ModelInputError for an unknown kind of mask, and for a ratio that hides no token or all.
     """
@@ -53,18 +75,35 @@ class MaskedVideoCollator:
         self.patch, self.mask_ratio, self.mask, self.decoder_mask_ratio = patch, mask_ratio, mask, decoder_mask_ratio
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
-        rows = [part for row in rows for part in ([row] if isinstance(row, Mapping) else row)]  # repeats lie in a list
-        batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
-        _, frames, _, height, width = batch["pixel_values"].shape
-        grid = tuple(n // p for n, p in zip((frames, height, width), self.patch, strict=True))
-        seeds = (row.get("seed") for row in rows)
-        generators = [None if n is None else generator(sample_seed(int(n), 0, 0, 0, MASK)) for n in seeds]
-        draw = MASKS[self.mask]
+        clips, generators = stack_clips(rows)
+        grid, draw = tokens_of(clips, self.patch), MASKS[self.mask]
+        batch = {"pixel_values": clips}
         batch["bool_masked_pos"] = torch.cat([draw(1, grid, self.mask_ratio, generator=g) for g in generators])
         if self.decoder_mask_ratio is not None:
             cells = [running_cell_mask(1, grid, self.decoder_mask_ratio, generator=g) for g in generators]
             batch["decoder_masked_pos"] = torch.cat(cells)
         return batch
+
+
+class BlockMaskCollator:
+    """Rows of a `VideoDataset` -> `pixel_values_videos` (B, T, C, H, W), and as `context_mask` and `target_mask` a
+    tuple of int64 (B, tokens), one for each of `kinds` of masks: fields of `BlockMask`. See `draw_block_masks`.
+
+    Where a row's blocks lie is drawn from its seed, see `stack_clips`; how large they are, which is one for a batch,
+    from that of its first row. `patch` is a tubelet (frames, rows, columns), a config's `patch`.
+
+    Raises ConfigError for kinds of masks that there are not, and ModelInputError for clips too small for them.
+    """
+
+    def __init__(self, patch: tuple[int, int, int], kinds: Sequence[Mapping[str, Any]]) -> None:
+        self.patch, self.kinds = patch, block_masks(kinds)
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        clips, generators = stack_clips(rows)
+        grid = tokens_of(clips, self.patch)
+        drawn = [draw_block_masks(kind, grid, generators, size_generator=generators[0]) for kind in self.kinds]
+        contexts, targets = zip(*drawn, strict=True)
+        return {"pixel_values_videos": clips, "context_mask": contexts, "target_mask": targets}
 
 
 def nearest_visible(mask: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
@@ -154,11 +193,41 @@ def masked_errors(
     return torch.stack([(guess - wanted).square().mean((1, 2)) for guess in guesses], dim=1)
 
 
-def summarise_errors(errors: np.ndarray | torch.Tensor) -> dict[str, float]:
+@torch.no_grad()
+def feature_errors(
+    model: VJEPA2ForPreTraining,
+    pixel_values: torch.Tensor,
+    context_mask: Sequence[torch.Tensor],
+    target_mask: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    """The model's error over the hidden tokens of each clip, the mean over the pairs of masks: (B, 4), in the order of
+    `FEATURE_PREDICTORS`: the model's (their mean is its loss), that of the mean of what is seen, and that of a copy of
+    the nearest token that is. The last is the deviation of the targets within the clip, mean over channels: 0 where
+    all tokens have become the same."""
+    predicted = model(pixel_values, context_mask, target_mask).logits
+    targets, grid = model.targets(pixel_values), model.token_grid(pixel_values)
+    found = []
+    parts = predicted.split([mask.shape[1] for mask in target_mask], dim=1)
+    for part, context, hidden in zip(parts, context_mask, target_mask, strict=True):
+        wanted = take_tokens(targets, [hidden])
+        mean = take_tokens(targets, [context]).mean(1, keepdim=True)
+        unseen = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
+        unseen.scatter_(1, context.to(targets.device), False)
+        nearest = nearest_visible(unseen, grid).gather(1, hidden.to(targets.device))
+        guesses = (part, mean, take_tokens(targets, [nearest]))
+        found.append(torch.stack([model.errors(guess, wanted).mean((1, 2)) for guess in guesses], dim=1))
+    spread = targets.std(1, correction=0).mean(1, keepdim=True)
+    return torch.cat([torch.stack(found).mean(0), spread], dim=1)
+
+
+def summarise_errors(
+    errors: np.ndarray | torch.Tensor, predictors: tuple[str, str, str] = PREDICTORS
+) -> dict[str, float]:
     """Errors of clips (N, 3) to their means by name, and `explained`: how much of the better trivial predictor's error
-    the model does away with (below 0: it is worse than that)."""
-    means = dict(zip(PREDICTORS, np.asarray(errors, dtype=np.float64).mean(0).tolist(), strict=True))
-    trivial = min(means["mean_of_patch"], means["copy_of_nearest"])
+    the model does away with (below 0: it is worse than that). A fourth column is `target_deviation`."""
+    columns = np.asarray(errors, dtype=np.float64).mean(0).tolist()
+    means = dict(zip((*predictors, "target_deviation"), columns, strict=False))
+    trivial = min(means[name] for name in predictors[1:])
     return {**means, "explained": 1 - means["masked_loss"] / trivial if trivial > 0 else 0.0}
 
 

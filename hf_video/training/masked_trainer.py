@@ -1,4 +1,5 @@
-"""`MaskedTrainer`: masked pretraining with figures of what it has to beat, pictures, and a linear probe on the way."""
+"""`MaskedTrainer` and `FeatureTrainer`: masked pretraining of pixels and of features with figures of what it has to
+beat, pictures, and a linear probe on the way."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerState
 
-from hf_video.training.masked_pretraining import masked_errors, reconstruct, summarise_errors
+from hf_video.errors import ConfigError
+from hf_video.training.masked_pretraining import (
+    FEATURE_PREDICTORS,
+    PREDICTORS,
+    feature_errors,
+    masked_errors,
+    reconstruct,
+    summarise_errors,
+)
 from hf_video.training.pretrain_figures import reconstruction_sheet
 from hf_video.training.trainer import VideoTrainer
 
@@ -23,9 +32,15 @@ class MaskedTrainer(VideoTrainer):
     every time.
     """
 
+    predictors = PREDICTORS
+
     def __init__(self, *args: Any, **kwargs: Any):
-        metrics = {"compute_metrics": lambda prediction: summarise_errors(prediction.predictions)}
+        metrics = {"compute_metrics": lambda prediction: summarise_errors(prediction.predictions, self.predictors)}
         super().__init__(*args, **metrics, **kwargs)
+
+    def clip_errors(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """The errors of clips (B, columns), whose first column is the model's; see `summarise_errors`."""
+        return masked_errors(model, inputs["pixel_values"], inputs["bool_masked_pos"])
 
     def prediction_step(
         self,
@@ -37,8 +52,44 @@ class MaskedTrainer(VideoTrainer):
         """The clips' errors (B, 3) stand in for predictions, so that Trainer gathers them over processes."""
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            errors = masked_errors(model, inputs["pixel_values"], inputs["bool_masked_pos"])
+            errors = self.clip_errors(model, inputs)
         return errors[:, 0].mean(), errors, errors[:, 0]
+
+
+class FeatureTrainer(MaskedTrainer):
+    """A `MaskedTrainer` for V-JEPA 2 and batches of `BlockMaskCollator`. After each step the model's average moves,
+    with `target_momentum` of the arguments.
+
+    Evaluation gives `eval_mean_of_seen` in place of `eval_mean_of_patch`, and `eval_target_deviation`; see
+    `feature_errors`. The targets change as the model learns, so that losses of different steps don't compare;
+    `eval_explained` does.
+    """
+
+    predictors = FEATURE_PREDICTORS
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.ema_decay is not None:
+            raise ConfigError("ema_decay would average what is an average: set target_momentum, and leave it out.")
+        self.add_callback(TargetUpdater(self))
+
+    def clip_errors(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        names = ("pixel_values_videos", "context_mask", "target_mask")
+        return feature_errors(self.accelerator.unwrap_model(model), *(inputs[name] for name in names))
+
+
+class TargetUpdater(TrainerCallback):
+    """Moves the average of a V-JEPA 2 after each step of the optimiser, with a momentum that goes evenly from the first
+    of `target_momentum` to the second."""
+
+    def __init__(self, trainer: FeatureTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        first, last = args.target_momentum
+        momentum = first + (last - first) * (state.global_step - 1) / max(state.max_steps, 1)
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
+        model.update_target(momentum)
 
 
 class ReconstructionCallback(TrainerCallback):

@@ -107,6 +107,13 @@ def cosine(*, warmup_steps: int, total_steps: int, end: float) -> Callable[[int]
     return factor
 
 
+def stable(*, decay_steps: int, total_steps: int, end: float) -> Callable[[int], float]:
+    """1, and in the last `decay_steps` evenly towards `end`, which it would reach at step `total_steps` (V-JEPA 2's
+    warmup-stable-decay)."""
+    begin = total_steps - decay_steps
+    return lambda step: 1 + (end - 1) * min(max(step - begin, 0) / max(decay_steps, 1), 1.0)
+
+
 def multistep(*, milestones: Sequence[int], gamma: float) -> Callable[[int], float]:
     """`gamma` to the number of milestones (step numbers) that are reached."""
     milestones = sorted(milestones)
@@ -123,6 +130,14 @@ def make_schedule(optimizer: Optimizer, args, *, total_steps: int, steps_per_epo
     if args.schedule == "cosine":
         end = args.scaled_min_learning_rate / rate
         after = cosine(warmup_steps=warmup_steps, total_steps=total_steps, end=end)
+    elif args.schedule == "stable":
+        steps = args.decay_steps if args.decay_steps >= 1 else args.decay_steps * total_steps
+        if warmup_steps + round(steps) > total_steps:
+            raise ConfigError(
+                f"{warmup_steps} steps of warm-up and decay_steps={args.decay_steps} don't fit into the {total_steps} "
+                "steps of the training."
+            )
+        after = stable(decay_steps=round(steps), total_steps=total_steps, end=args.scaled_min_learning_rate / rate)
     else:
         milestones = args.milestone_steps or [
             round(epoch * _known(steps_per_epoch, "milestone_epochs", "milestone_steps"))

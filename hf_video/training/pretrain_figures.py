@@ -94,17 +94,19 @@ def loss_curve(history: Sequence[dict[str, Any]], path: str | os.PathLike[str]) 
 
 
 def _plot_losses(axis: Any, history: Sequence[dict[str, Any]]) -> None:
+    of_features = bool(_series(history, "eval_mean_of_seen")[0])
     training, held_out = _series(history, "loss"), _series(history, "eval_masked_loss")
     axis.plot(*training, color="#9aa3ad", linewidth=1, label="training clips")
     axis.plot(*held_out, color="#1f6feb", marker="o", markersize=3, label="held out: this model")
     # Random weights begin so far above that all that follows would look flat.
     shown = [value for _, values in (training, held_out) for value in values[len(values) // 10 :]]
-    shown += _series(history, "eval_mean_of_patch")[1]
+    shown += _series(history, "eval_mean_of_patch")[1] + _series(history, "eval_mean_of_seen")[1]
     low, high = min(shown, default=0.0), max(shown, default=1.0)
     top = high + 0.3 * (high - low)
     for name, colour, label in (
         ("eval_mean_of_patch", "#c4382f", "mean of the patch"),
-        ("eval_copy_of_nearest", "#d9822b", "copy of the nearest visible tube"),
+        ("eval_mean_of_seen", "#c4382f", "mean of what is seen, at the end"),
+        ("eval_copy_of_nearest", "#d9822b", "copy of the nearest visible tube" + ", at the end" * of_features),
     ):
         for value in _series(history, name)[1][-1:]:
             # A line far above would flatten the curves too; its number is enough.
@@ -114,7 +116,7 @@ def _plot_losses(axis: Any, history: Sequence[dict[str, Any]]) -> None:
                 axis.axhline(value, color=colour, linestyle="--", linewidth=1)
     if high > low:
         axis.set_ylim(low - 0.1 * (high - low), top)
-    axis.set_ylabel("mean squared error of hidden tokens")
+    axis.set_ylabel(f"mean {'' if of_features else 'squared '}error of {'features of ' * of_features}hidden tokens")
     axis.legend(frameon=False, fontsize=9)
 
 

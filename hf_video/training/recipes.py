@@ -35,7 +35,14 @@ _OVERRULED_BY = {
 _CONTRADICTS = ("base_learning_rate", "effective_batch_size")
 _SCHEDULES = {"training.schedule", "training.lr_scheduler_type"}
 _MILESTONES = ("milestone_epochs", "milestone_steps")
-_NEED_SCHEDULE = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", *_MILESTONES)
+_NEED_SCHEDULE = ("warmup_epochs", "min_learning_rate", "warmup_learning_rate", "decay_steps", *_MILESTONES)
+# By schedule.
+_IDLE = {
+    None: _NEED_SCHEDULE,
+    "cosine": (*_MILESTONES, "decay_steps"),
+    "multistep": ("decay_steps",),
+    "stable": _MILESTONES,
+}
 _HEADER = (
     *("name", "description", "model_type", "by_type", "task", "masking", "answers", "probe"),
     *("variants", "default_variant"),
@@ -150,7 +157,7 @@ def _drop_overruled(recipe: dict[str, Any], typed: set[str]) -> None:
             elif other in _CONTRADICTS:
                 raise ConfigError(f"training.{name} and training.{other} say the same: leave one of them out.")
     schedule = training.get("schedule")
-    idle = {None: _NEED_SCHEDULE, "cosine": _MILESTONES}.get(schedule, ()) if typed & _SCHEDULES else ()
+    idle = _IDLE.get(schedule, ()) if typed & _SCHEDULES else ()
     for name in idle:
         if f"training.{name}" not in typed:
             _drop(recipe, name, f"schedule={schedule}")

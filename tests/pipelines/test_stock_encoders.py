@@ -132,16 +132,31 @@ def test_clips_that_would_be_cut_without_a_word(saved, clip):
         classify(clip)
 
 
-def test_other_frame_counts_of_xclip(video_text, clip):
-    kind, _, folder = video_text
+def test_other_frame_counts(video_text, clip):
+    _, _, folder = video_text
     classify = transformers.pipeline(
         "zero-shot-video-classification", model=str(folder), candidate_labels=["ring", "disc"]
     )
-    if kind == "xclip":
-        with pytest.raises(ModelInputError, match="clips of 4 frames"):
-            classify(clip, num_frames=6)
-    else:
-        assert classify(clip, num_frames=6)
+    assert classify(clip, num_frames=6)
+    asked = transformers.pipeline(
+        "zero-shot-video-classification", model=str(folder), candidate_labels=["ring", "disc"], num_frames=6
+    )
+    assert asked(clip) == classify(clip, num_frames=6) != classify(clip)
+
+
+def test_stocks_own_xclip_takes_its_frames_alone(clip, tmp_path):
+    """Also where ours doesn't take its place."""
+    folder = save_video_text(tmp_path, "xclip")
+    model, processor = stock("XCLIPModel").from_pretrained(folder), transformers.AutoProcessor.from_pretrained(folder)
+    classify = transformers.pipeline(
+        "zero-shot-video-classification",
+        model=model.eval(),
+        image_processor=processor.image_processor,
+        tokenizer=processor.tokenizer,
+        candidate_labels=["ring", "disc"],
+    )
+    with pytest.raises(ModelInputError, match="clips of 4 frames"):
+        classify(clip, num_frames=6)
 
 
 def test_a_model_of_images_and_texts(clip, tmp_path):

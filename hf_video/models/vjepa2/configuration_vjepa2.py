@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from hf_video.base.configuration import VideoConfig, pair
-from hf_video.errors import ConfigError, check_count
+from hf_video.errors import ConfigError, check_count, check_number
 
 
 def _size(width: int, depth: int, heads: int, crop: int = 256, ratio: float = 4.0) -> dict[str, Any]:
@@ -32,6 +32,10 @@ class VJEPA2Config(VideoConfig):
         pooler_layers: Blocks, counted from 0, whose normed outputs the pooler reads side by side, if not the last one
             alone. The authors' probes on Diving48 and Jester read four: [17, 19, 21, 23] of ViT-L.
         classifier_dropout: Dropout before the classifier.
+        pred_mask_token: Number of the mask token that stands for what the predictor is to tell; numbers start anew
+            behind the last one. 1 is what transformers and the authors' predictor take where nothing is said. The
+            authors' pretraining gives each number of frames one of its own: 0 the first.
+        loss_exponent: Of the error in pretraining: 1, as the authors have it, is its mean size.
 
     `VJEPA2Config.preset(name)` makes the published sizes: "large", "huge", "giant" and "giant-384".
     """
@@ -76,6 +80,8 @@ class VJEPA2Config(VideoConfig):
     pooler_layer_norm_eps: float | None = None
     pooler_layers: list[int] | tuple[int, ...] | None = None
     classifier_dropout: float | int = 0.0
+    pred_mask_token: int = 1
+    loss_exponent: float | int = 1.0
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -93,6 +99,8 @@ class VJEPA2Config(VideoConfig):
         self._check_heads("pred_hidden_size", "pred_num_attention_heads")
         for name in ("tubelet_size", "pred_num_hidden_layers", "pred_num_mask_tokens"):
             check_count(name, getattr(self, name), ConfigError)
+        check_count("pred_mask_token", self.pred_mask_token, ConfigError, least=0)
+        check_number("loss_exponent", self.loss_exponent, ConfigError, above=0)
         if self.pooler_num_attention_heads is not None:
             check_count("pooler_num_attention_heads", self.pooler_num_attention_heads, ConfigError)
             self._check_heads("hidden_size", "pooler_num_attention_heads")

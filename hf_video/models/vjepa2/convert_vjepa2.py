@@ -33,7 +33,7 @@ from hf_video.base.convert import (
 from hf_video.base.convert import unwrap as unwrap_one
 from hf_video.errors import CheckpointError
 from hf_video.models.vjepa2.configuration_vjepa2 import VJEPA2Config
-from hf_video.models.vjepa2.modeling_vjepa2 import VJEPA2Predictor
+from hf_video.models.vjepa2.encoder import VJEPA2Predictor
 
 logger = logging.get_logger(__name__)
 

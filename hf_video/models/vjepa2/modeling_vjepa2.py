@@ -3,7 +3,8 @@
 A clip is cut into tubelets of 2 frames × 16 × 16 pixels; tokens have no positions added, but queries and keys of every
 block are rotated by them (see `rotation`). A predictor gets the tokens of a part of the clip, the context, and mask
 tokens for another, the target, and says what the encoder makes of the target. Classification: the attentive pooler,
-then a linear layer; the predictor is not asked.
+then a linear layer; the predictor is not asked. Pretraining: predictions from what a second encoder makes of the
+context alone are compared with what the first, its moving average, makes of the whole clip.
 
 Positions are those in the clip at hand, as in the authors' encoder. transformers' class numbers the tokens of every
 clip as if its frames had `crop_size` pixels; for other sizes the two give different answers.
@@ -12,133 +13,24 @@ clip as if its frames had `crop_size` pixels; for other sizes the two give diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
 
 from hf_video.base.modeling import VideoClassifier, VideoPreTrainedModel, video_features
-from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures, VideoModelOutput
-from hf_video.errors import ModelInputError
-from hf_video.layers.embeddings import PatchEmbedding
-from hf_video.layers.vit import run_blocks
-from hf_video.models.vjepa2.blocks import VJEPA2AttentivePooler, VJEPA2Layer, make_layers
+from hf_video.base.outputs import VideoClassifierOutput, VideoFeatures
+from hf_video.errors import ConfigError, ModelInputError
+from hf_video.models.vjepa2.blocks import VJEPA2AttentivePooler, VJEPA2Layer
 from hf_video.models.vjepa2.configuration_vjepa2 import VJEPA2Config
-from hf_video.models.vjepa2.masks import Masks, check_masks, take_tokens
-from hf_video.models.vjepa2.rotation import RotaryTables, Rotation, at_tokens
+from hf_video.models.vjepa2.encoder import Grid, VJEPA2Encoder, VJEPA2Predictor, VJEPA2PredictorEmbeddings
+from hf_video.models.vjepa2.masks import check_masks, take_tokens
+from hf_video.models.vjepa2.outputs import VJEPA2ForPreTrainingOutput, VJEPA2ModelOutput, VJEPA2PredictorOutput
 
 logger = logging.get_logger(__name__)
-
-Grid = tuple[int, int, int]
-
-
-@dataclass
-class VJEPA2PredictorOutput(ModelOutput):
-    """`last_hidden_state` (rows, target tokens, D): what is predicted; `target_hidden_state`, of the same shape: what
-    the encoder made of these tokens. Rows are the clips, once for each pair of masks."""
-
-    last_hidden_state: torch.Tensor | None = None
-    masked_hidden_state: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    target_hidden_state: torch.Tensor | None = None
-
-
-@dataclass
-class VJEPA2ModelOutput(ModelOutput):
-    """`last_hidden_state` (B, tokens, D); `masked_hidden_state` (rows, context tokens, D): those of the context;
-    `hidden_states`: the embeddings and every block's output; `attentions`: each block's probabilities;
-    `predictor_output`: a `VJEPA2PredictorOutput`."""
-
-    last_hidden_state: torch.Tensor | None = None
-    masked_hidden_state: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    predictor_output: VJEPA2PredictorOutput | None = None
-
-    features = VideoModelOutput.features
-    temporal_attentions = kept_tokens = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in super().to_tuple())
-
-
-class VJEPA2Embeddings(nn.Module):
-    def __init__(self, config: VJEPA2Config) -> None:
-        super().__init__()
-        self.patch_embeddings = PatchEmbedding(config.in_chans, config.hidden_size, config.patch, name="proj")
-
-    def forward(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """(B, T, C, H, W), of any floating type -> (B, t·h·w, D)."""
-        return self.patch_embeddings(pixel_values_videos.to(next(self.patch_embeddings.parameters()).dtype))
-
-
-class VJEPA2Encoder(nn.Module):
-    """Tubelets, blocks and the last norm."""
-
-    def __init__(self, config: VJEPA2Config) -> None:
-        super().__init__()
-        width, heads = config.hidden_size, config.num_attention_heads
-        self.embeddings = VJEPA2Embeddings(config)
-        self.tables = RotaryTables(width // heads)
-        self.layer = make_layers(config, width, heads, config.mlp_ratio, config.num_hidden_layers)
-        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-
-    def forward(self, pixel_values_videos: torch.Tensor, grid: Grid, **flags: bool) -> VideoModelOutput:
-        tokens = self.embeddings(pixel_values_videos)
-        rotation = self.tables(grid, tokens.dtype, tokens.device)
-        tokens, hidden_states, attentions = run_blocks(self.layer, tokens, rotation=rotation, **flags)
-        return VideoModelOutput(self.layernorm(tokens), hidden_states, attentions)
-
-
-class VJEPA2PredictorEmbeddings(nn.Module):
-    """Context tokens in the predictor's width, and a mask token for each token to be predicted. Training has a mask
-    token for every kind of mask; as in the authors' predictor, the second is what a call without more words gets."""
-
-    def __init__(self, config: VJEPA2Config) -> None:
-        super().__init__()
-        self.predictor_embeddings = nn.Linear(config.hidden_size, config.pred_hidden_size)
-        self.mask_tokens = nn.Parameter(torch.zeros(config.pred_num_mask_tokens, 1, 1, config.pred_hidden_size))
-
-    def forward(self, context: torch.Tensor, targets: int) -> torch.Tensor:
-        """(rows, context tokens, D) -> (rows, context tokens + targets, P)."""
-        mask_token = self.mask_tokens[1 % len(self.mask_tokens)].expand(context.shape[0], targets, -1)
-        return torch.cat([self.predictor_embeddings(context), mask_token], dim=1)
-
-
-class VJEPA2Predictor(nn.Module):
-    """A narrow transformer over context and mask tokens, each with its own place. The authors sort tokens by place
-    before and back after, which changes nothing: attention sees a set."""
-
-    def __init__(self, config: VJEPA2Config) -> None:
-        super().__init__()
-        width, heads = config.pred_hidden_size, config.pred_num_attention_heads
-        self.embeddings = VJEPA2PredictorEmbeddings(config)
-        self.tables = RotaryTables(width // heads)
-        self.layer = make_layers(config, width, heads, config.pred_mlp_ratio, config.pred_num_hidden_layers)
-        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.proj = nn.Linear(width, config.hidden_size)
-
-    def forward(self, context: torch.Tensor, grid: Grid, masks: tuple[Masks, Masks] | None = None) -> torch.Tensor:
-        """Context (rows, n, D) and the places of context and target, lists of (B, n) and (B, m) -> (rows, m, D).
-        Without places both are the whole grid."""
-        rotation = self.tables(grid, context.dtype, context.device)
-        if masks is None:
-            targets, rotation = context.shape[1], both(rotation)
-        else:
-            places = torch.cat([torch.cat(list(mask)) for mask in masks], dim=1)
-            targets, rotation = masks[1][0].shape[1], at_tokens(rotation, places)
-        tokens, _, _ = run_blocks(self.layer, self.embeddings(context, targets), rotation=rotation)
-        return self.proj(self.layernorm(tokens[:, context.shape[1] :]))
-
-
-def both(rotation: Rotation) -> Rotation:
-    """For tokens that stand there twice, as context and as target."""
-    cos, sin = rotation
-    return torch.cat([cos, cos]), torch.cat([sin, sin])
 
 
 class VJEPA2PreTrainedModel(VideoPreTrainedModel):
@@ -155,6 +47,8 @@ class VJEPA2PreTrainedModel(VideoPreTrainedModel):
         "VJEPA2PredictorEmbeddings",
     ]
     stem_pattern = r"encoder\.embeddings\."
+    # Of a pretraining, whose moving average is what is used.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^context_encoder\."]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -277,6 +171,125 @@ class VJEPA2Model(VJEPA2PreTrainedModel):
         outputs = self(pixel_values, skip_predictor=True, return_dict=True, **flags)
         tokens = outputs.last_hidden_state
         return outputs.features(tokens.mean(1), tokens.unflatten(1, self.token_grid(pixel_values)))
+
+
+class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
+    """Masked prediction in the space of features (section 2.1 of the paper, `app/vjepa/train.py`).
+
+    `context_encoder` is what learns. It sees the context alone, and `vjepa2.predictor` says from that what
+    `vjepa2.encoder` makes of the targets, which sees the whole clip: a moving average of the context encoder, with its
+    outputs normed and no gradient. After each step of the optimiser `update_target` has to be called;
+    `hf-video pretrain` does so.
+
+    The average is what the authors evaluate. It lies where other models look for their encoder: `AutoModel` and
+    `AutoModelForVideoClassification` load it from the same folder, also transformers' own. Weights of a `VJEPA2Model`
+    start both encoders.
+    """
+
+    accepts_loss_kwargs = False  # nothing here divides by a number of labels
+
+    def __init__(self, config: VJEPA2Config) -> None:
+        super().__init__(config)
+        self.vjepa2 = VJEPA2Model(config)
+        self.context_encoder = VJEPA2Encoder(config)
+        self.vjepa2.encoder.requires_grad_(False)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            pairs = zip(self.context_encoder.parameters(), self.vjepa2.encoder.parameters(), strict=True)
+            for learning, average in pairs:
+                init.copy_(learning, average)
+
+    def train(self, mode: bool = True) -> VJEPA2ForPreTraining:
+        """As torch's; the average drops nothing and has no gradient, also after `from_pretrained`, which makes every
+        parameter anew and calls this in the end."""
+        super().train(mode)
+        self.vjepa2.encoder.eval().requires_grad_(False)
+        return self
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Moves the average: momentum · average + (1 - momentum) · context encoder.
+
+        Raises:
+            ConfigError: The weights have less than 32 bits; they would round the little steps away.
+        """
+        average: list[torch.Tensor] = list(self.vjepa2.encoder.parameters())
+        learning: list[torch.Tensor] = list(self.context_encoder.parameters())
+        if self.dtype.itemsize < 4:
+            raise ConfigError(
+                f"The weights are {self.dtype}, in which the moving average would stand still: load the model in "
+                "float32 and train it with bf16=True."
+            )
+        torch._foreach_lerp_(average, learning, 1 - momentum)
+
+    @torch.no_grad()
+    def targets(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        """What there is to predict: the average's tokens, each normed, (B, tokens, D)."""
+        grid = self.token_grid(pixel_values_videos)
+        tokens = self.vjepa2.encoder(self.vjepa2.as_clip(pixel_values_videos), grid).last_hidden_state
+        return F.layer_norm(tokens.float(), tokens.shape[-1:])
+
+    def errors(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The error of each number, of the predictions' shape: |z - h|^p / p."""
+        exponent = self.config.loss_exponent
+        return (predicted.float() - targets).abs() ** exponent / exponent
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        context_mask: Sequence[torch.Tensor] | None = None,
+        target_mask: Sequence[torch.Tensor] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VJEPA2ForPreTrainingOutput | tuple[Any, ...]:
+        """Predicts features of hidden tokens from those that are seen.
+
+        Args:
+            pixel_values_videos: Clips (B, T, C, H, W), normalised.
+            context_mask: The tokens that are seen: a list of int64 (B, n), token numbers in order time, row, column, or
+                one such tensor. See `masks.draw_block_masks`.
+            target_mask: The tokens to predict, int64 (B, m), as many as there are context masks. The numbers of tokens
+                may differ from pair to pair.
+            output_attentions, output_hidden_states, return_dict: As in transformers; None takes the configuration's.
+
+        Returns:
+            `loss`, the mean over the pairs of masks, and `logits`.
+
+        Raises:
+            ModelInputError: The clip has another shape or does not divide into tubelets; a mask is missing or is not
+                one of the clip's.
+        """
+        grid = self.token_grid(pixel_values_videos)
+        batch = pixel_values_videos.shape[0]
+        contexts, hidden = check_masks(context_mask, target_mask, batch, grid, uneven=True)
+        if contexts is None or hidden is None:
+            raise ModelInputError(
+                "context_mask and target_mask are missing: pretraining needs both, e.g. of masks.draw_block_masks."
+            )
+        attentions, hidden_states = self.resolve_output_flags(output_attentions, output_hidden_states)
+        flags = {"output_attentions": attentions, "output_hidden_states": hidden_states}
+        targets, clips = self.targets(pixel_values_videos), self.vjepa2.as_clip(pixel_values_videos)
+        first: Any = None
+        predictions: list[torch.Tensor] = []
+        losses: list[torch.Tensor] = []
+        for context, target in zip(contexts, hidden, strict=True):
+            context, target = context.to(clips.device), target.to(clips.device)
+            encoded = self.context_encoder(clips, grid, context, **({} if predictions else flags))
+            first = first or encoded
+            predictions.append(self.vjepa2.predictor(encoded.last_hidden_state, grid, ([context], [target])))
+            losses.append(self.errors(predictions[-1], take_tokens(targets, [target])).mean())
+        output = VJEPA2ForPreTrainingOutput(
+            loss=torch.stack(losses).mean(),
+            logits=torch.cat(predictions, dim=1),
+            hidden_states=first.hidden_states,
+            attentions=first.attentions,
+        )
+        return self.to_output(output, return_dict)
 
 
 class VJEPA2ForVideoClassification(VideoClassifier, VJEPA2PreTrainedModel):

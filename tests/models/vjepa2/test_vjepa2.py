@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from typing import ClassVar
 
@@ -34,6 +35,7 @@ class VJEPA2Contract(ModelContract):
     clip = (4, 32, 48)
     tokens = 12
     encoder_outputs: ClassVar = ["masked_hidden_state"]
+    classes = ("AutoModel", "AutoModelForVideoClassification")
     uncalled = r"vjepa2\.predictor(\.|$)"  # by a classifier
 
     def loss(self, model, inputs):
@@ -47,6 +49,23 @@ class VJEPA2Contract(ModelContract):
 class TestVJEPA2(TrainerContract, VJEPA2Contract):
     other_clips = ((8, 32, 64), (2, 48, 32), (1, 32, 32))
     refused_clips = ((3, 32, 32), (4, 40, 32), (4, 32, 8), (0, 32, 32))
+
+
+class TestPretraining(VJEPA2Contract):
+    classes = ("AutoModelForPreTraining",)
+    uncalled = r"vjepa2\.encoder(\.|$)"  # with a gradient
+    other_clips = ((8, 32, 64), (1, 32, 32))
+
+    def inputs(self, head, batch=2, clip=None):
+        frames, height, width = clip or self.clip
+        order = torch.rand(
+            batch, -(-frames // 2) * (height // 16) * (width // 16), generator=torch.Generator().manual_seed(0)
+        ).argsort(1)
+        return {**super().inputs(head, batch, clip), "context_mask": order[:, :-3], "target_mask": order[:, -3:-1]}
+
+    def test_accumulates(self, tmp_path):
+        once = functools.partial(TrainerContract.train_once, self, "AutoModelForPreTraining", tmp_path)
+        assert_close(once(8, 2, 4), once(8, 8, 1), atol=1e-6)
 
 
 class TestOtherHeads(VJEPA2Contract):

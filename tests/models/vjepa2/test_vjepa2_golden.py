@@ -12,7 +12,7 @@ from golden_cases import FOLDER, Golden, parts_of
 
 import hf_video
 from hf_video.errors import CheckpointError
-from hf_video.models.vjepa2 import modeling_vjepa2
+from hf_video.models.vjepa2 import rotation
 
 
 def converted(golden: Golden, **options):
@@ -57,7 +57,7 @@ def test_probe():
 def test_golden_cases_can_fail(monkeypatch):
     """Frequencies as they were meant, one for both channels of a pair; and the pooler as transformers has it."""
     golden = Golden("vjepa2_pretrained")
-    make = modeling_vjepa2.RotaryTables.make
+    make = rotation.RotaryTables.make
 
     def meant(self, *args):
         cos, sin = make(self, *args)
@@ -69,7 +69,7 @@ def test_golden_cases_can_fail(monkeypatch):
             [sin[..., index].abs() * sign, sin[..., 3 * width :]], -1
         )
 
-    monkeypatch.setattr(modeling_vjepa2.RotaryTables, "make", meant)
+    monkeypatch.setattr(rotation.RotaryTables, "make", meant)
     with pytest.raises(AssertionError, match="last_hidden"):
         golden.compare(pretrained_answers(converted(golden), golden))
     monkeypatch.undo()

@@ -22,14 +22,8 @@ from hf_video.errors import ConfigError, DataError
 from hf_video.training.masked_pretraining import Reconstruction
 from hf_video.training.pretrain_figures import loss_curve, reconstruction_sheet
 from hf_video.training.recipes import load_recipe
-from hf_video.training.runs.pretraining import (
-    RECIPE,
-    FixedClipDataset,
-    fit_stride,
-    pretrain,
-    pretraining_recipe,
-    read_unlabelled_splits,
-)
+from hf_video.training.runs.masked_pretraining import FixedClipDataset, fit_stride
+from hf_video.training.runs.pretraining import RECIPES, pretrain, pretraining_recipe, read_unlabelled_splits
 
 FAST = (
     "training.use_cpu=true",
@@ -216,7 +210,7 @@ def test_evaluations_see_the_same_clips(tmp_path):
     assert before["seed"] == held_out[1]["seed"]
 
 
-@pytest.mark.parametrize(("videos", "recipe"), [(99, "videomae_pretrain_small:few_videos"), (100, RECIPE)])
+@pytest.mark.parametrize(("videos", "recipe"), [(99, "videomae_pretrain_small:few_videos"), (100, RECIPES["videomae"])])
 def test_few_videos_have_a_recipe_of_their_own(videos, recipe):
     assert pretraining_recipe(videos) == recipe
     assert load_recipe(recipe)["masking"]["mask_ratio"] == (0.5 if videos < 100 else 0.75)
