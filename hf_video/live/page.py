@@ -75,6 +75,7 @@ class LivePage:
             "latency": None if last is None else last.latency,
             "read": video.frames_read,
             "dropped": video.frames_dropped,
+            "damaged": video.packets_damaged,
             "reconnections": video.reconnections,
         }
 

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import streams
@@ -142,6 +143,18 @@ def test_lines_and_a_summary(videomae, clip, capsys):
     told = re.search(r"24 frames read, (\d+) shown, (\d+) dropped; 0 reconnections; (\d) window", err)
     assert int(told[1]) + int(told[2]) == 24
     assert int(told[3]) == len(lines) >= 1
+
+
+def test_packets_that_can_not_be_decoded_are_said(videomae, clip, capsys, tmp_path):
+    with av.open(str(clip)) as container:
+        packet = next(packet for packet in list(container.demux(video=0))[5:] if packet.size)
+    data = clip.read_bytes()
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data[: packet.pos] + b"\xff" * packet.size + data[packet.pos + packet.size :])
+    code, out, err = run(capsys, damaged, "--realtime", "--model", videomae, "--windows", "0.4s", "--jsonl")
+    assert code == cli.DONE
+    assert json.loads(out.splitlines()[-1])["packets_damaged"] == 1
+    assert "dropped; 1 packet could not be decoded; 0 reconnections" in err
 
 
 def test_json_lines_of_a_stream_and_no_password(videomae, capsys):

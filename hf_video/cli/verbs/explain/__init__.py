@@ -7,8 +7,8 @@
 Without --method the picture shows the frames and crops that went in, view by view, with the score that each gave.
 rollout follows attention from the answer back to the pixels (TimeSformer, ViViT, VideoMAE, V-JEPA 2, VideoPrism);
 grad_cam asks where evidence for a class lies (every classifier with a map). A rollout is the same for every class, a
-Grad-CAM is not. A picture shows frames, what glows in them,
-and how it is spread over time; a video shows the first view.
+Grad-CAM is not. A picture shows frames, what glows in them, and how it is spread over time; a video shows the first
+view.
 """
 
 from __future__ import annotations

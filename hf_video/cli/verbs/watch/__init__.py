@@ -26,6 +26,7 @@ from hf_video.cli.printing import format_window
 from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.detect import format_event
 from hf_video.errors import pluralize
+from hf_video.live.local_server import is_ipv6
 
 if TYPE_CHECKING:
     from hf_video.live import LiveResult
@@ -61,10 +62,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, or one of them alone; an IPv6 address in brackets."""
+    """HOST:PORT, or one of them alone; an IPv6 address in brackets, which it needs before a port only."""
     host, number = SERVED.split(":")
     if text.isdigit():
         number = text
+    elif is_ipv6(text):
+        host = text
     elif ":" not in text or text.endswith("]"):
         host = text or host
     else:
@@ -106,9 +109,10 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             watch.close()
         video = watch.video
+        damaged = f"{pluralize(video.packets_damaged, 'packet')} could not be decoded; " * bool(video.packets_damaged)
         _say(
             f"{pluralize(video.frames_read, 'frame')} read, {video.frames_shown:,} shown, {video.frames_dropped:,} "
-            f"dropped; {pluralize(video.reconnections, 'reconnection')}; {pluralize(count, 'window')}"
+            f"dropped; {damaged}{pluralize(video.reconnections, 'reconnection')}; {pluralize(count, 'window')}"
             + (f", {total / count:.2f} s late on average and {worst:.2f} s at most" if count else "")
         )
     return DONE
@@ -123,7 +127,8 @@ def _line(result: LiveResult, dropped: int, events: bool) -> str:
 
 
 def _json_line(result: LiveResult, video: LiveVideo) -> str:
-    counts = {name: getattr(video, name) for name in ("frames_read", "frames_shown", "frames_dropped", "reconnections")}
+    names = ("frames_read", "frames_shown", "frames_dropped", "packets_damaged", "reconnections")
+    counts = {name: getattr(video, name) for name in names}
     found = {"predictions": result.predictions, "events": [dataclasses.asdict(one) for one in result.events]}
     line = {"seconds": result.seconds, **found, "latency": result.latency, **counts}
     return json.dumps(line, ensure_ascii=False)
