@@ -266,6 +266,7 @@ def test_type_see_play(address, browser, tmp_path):
     starts = [3 * s for s in second]
     minute, rest = best.inner_text().split("–")[0].split(":")
     assert any(start <= int(minute) * 60 + int(rest) < start + 3 for start in starts)
+    assert [tab.evaluate(f"score({{score: {one}}})") for one in (-0.004, -0.006, 0.25)] == ["0.00", "-0.01", "0.25"]
     assert first.locator(".line span").count() == first.locator(".moments button").count()
     best.click()
     until(tab, "[...document.querySelectorAll('video')].some(v => v.readyState >= 2 && v.currentTime > 0.2)")
