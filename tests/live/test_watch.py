@@ -175,11 +175,18 @@ def test_json_lines_of_a_stream_and_no_password(videomae, capsys):
 
 
 def test_events_on_the_terminal(videomae, clip, capsys):
-    code, out, _ = run(
-        capsys, clip, "--realtime", "--model", videomae, "--events", "--grid", "0.4s/0.1s", "--threshold", 0.2
-    )
+    asked = [clip, "--realtime", "--model", videomae, "--events", "--grid", "0.4s/0.1s", "--threshold", 0.2]
+    code, out, err = run(capsys, *asked)
     assert code == cli.DONE
     assert "%" in out.splitlines()[0]
+    delay = float(re.search(r"an event is said ([\d.]+) s after its end at the latest", err)[1])
+    assert 0.2 < delay < 1
+    code, out, _ = run(capsys, *asked, "--jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sum(len(row["events"]) for row in rows) >= 1
+    for row in rows:  # an event ends before the window's last frame, and is as late as that was seen and more
+        for event in row["events"]:
+            assert event["latency"] >= row["latency"] + row["seconds"][1] - event["end"] - 1e-6
 
 
 def test_interrupted_is_a_clean_end(videomae, clip, capsys, monkeypatch):
