@@ -181,9 +181,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise VideoWriteError(
-            f"{what}: {error}. Check crf, pixel_format and options, or choose another codec."
-        ) from error
+        raise VideoWriteError(f"{what}: {error}. Check crf, pixel_format and options, or try another codec.") from error
 
 
 def _container(path: Path) -> tuple[str, str]:
@@ -191,9 +189,7 @@ def _container(path: Path) -> tuple[str, str]:
         return CONTAINERS[path.suffix.lower()]
     except KeyError:
         known = " ".join(CONTAINERS)
-        raise VideoWriteError(
-            f"{path} ends in {path.suffix!r}, which names no container. Use one of {known}."
-        ) from None
+        raise VideoWriteError(f"{path} ends in {path.suffix!r}, which names no container. Use {known}.") from None
 
 
 def _encoder(codec: str) -> str:
