@@ -160,7 +160,11 @@ def model_pages(public: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
                 classes.setdefault(model, []).append(_entry(package, name))
     for model in sorted(classes | {path.stem: [] for path in (ROOT / "model_cards").glob("*.md")}):
         card = ROOT / "model_cards" / f"{model}.md"
-        text = _copied(card, "models") if card.exists() else f"# {model}\n"
+        if card.exists():
+            text = _copied(card, "models")
+        else:  # such as S3D, which is read through VideoCLIP
+            modeling = importlib.import_module(f"hf_video.models.{model}.modeling_{model}")
+            text = f"# {model.upper()}\n\n{inspect.getdoc(modeling)}\n"
         if model in classes:
             text += "\n## Reference\n\n" + _directives(classes[model])
         yield f"models/{model}.md", text

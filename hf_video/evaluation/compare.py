@@ -59,7 +59,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 70rem; 
 table {{ border-collapse: collapse; margin: 0 0 2rem; }}
 caption {{ text-align: left; font-size: 1.2rem; font-weight: 600; padding: 0.5rem 0; }}
 th, td {{ text-align: right; padding: 0.35rem 0.8rem; border-bottom: 1px solid #ddd; white-space: nowrap; }}
-th[scope=row], th:first-child {{ text-align: left; }}
+th[scope=row], th:first-child, [aria-label^=Pairs] :nth-child(2) {{ text-align: left; }}
 td {{ font-variant-numeric: tabular-nums; }}
 </style>
 </head>

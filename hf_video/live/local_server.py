@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +19,20 @@ HEADERS = {
 }
 
 
+def is_ipv6(text: str) -> bool:
+    """Whether a text is an IPv6 address without brackets."""
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 class LocalServer(ThreadingHTTPServer):
     """Answers each request in a thread of its own, which does not keep the program from ending.
 
     Args:
-        host: Address to listen on, IPv4 or IPv6.
+        host: Address to listen on, IPv4 or IPv6, with brackets or without.
         port: Port to listen on; 0 takes a free one.
         handler: Makes the handler of a request.
 
@@ -34,10 +44,11 @@ class LocalServer(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, host: str, port: int, handler: Callable[..., BaseHTTPRequestHandler]):
+        host = host.strip("[]")
         self.is_local = host in LOOPBACK  # only this machine can open the pages
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
         super().__init__((host, port), handler)
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/"
+        self.url = f"http://{f'[{host}]' if is_ipv6(host) else host}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that has gone on is no error; everything else is shown."""

@@ -72,9 +72,11 @@ class LivePage:
                 (f"{one.label}, {one.start:.2f} – {one.end:.2f} s", one.score) for one in reversed(self.watch.recent)
             ],
             "seconds": None if last is None else last.seconds,
+            "delay": self.watch.event_delay,
             "latency": None if last is None else last.latency,
             "read": video.frames_read,
             "dropped": video.frames_dropped,
+            "damaged": video.packets_damaged,
             "reconnections": video.reconnections,
         }
 

@@ -50,7 +50,9 @@ class Watch:
     A window is a video of its own for the pipeline, with all its options, as with `windows=` for a file; a slow model
     sees the newest windows, and `video` counts what was dropped. Where a model encodes each frame by itself, a
     `StreamingClassifier` keeps what overlapping windows share; the frames of a window are evenly spread then. For
-    "temporal-action-detection", `LiveDetector` gives events as they end; a gap in the stream ends those under way.
+    "temporal-action-detection", `LiveDetector` gives events after they end, `event_delay` seconds at the most (a
+    detector such as ActionFormer must see what follows: `window=` steps of its grid, fewer of which are sooner there);
+    a gap in the stream ends those under way.
 
     A processor that takes every so many frames, at no rate, takes them at the 30 a second of Kinetics here.
 
@@ -115,6 +117,12 @@ class Watch:
             self.last = LiveResult(seconds, predictions, events, self.video.latency(seconds[1]))
             self.recent = (*self.recent, *events)[-10:]
             yield self.last
+
+    @property
+    def event_delay(self) -> float | None:
+        """Seconds from the end of an event until it is given, at the most and without the model's own time; None where
+        there are no events. On a grid in the stream's own frames it is known once some have come."""
+        return None if self._detector is None else self._detector.latency
 
     def close(self) -> None:
         """Ends the reading of the source."""

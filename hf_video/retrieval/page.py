@@ -18,6 +18,7 @@ import os
 import re
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -134,6 +135,10 @@ class SearchServer(LocalServer):
         return path.read_bytes()
 
 
+class _NothingHereError(Exception):
+    """No such page, or no such video."""
+
+
 class _Handler(PageHandler):
     server: SearchServer
     protocol_version = "HTTP/1.1"
@@ -153,11 +158,11 @@ class _Handler(PageHandler):
             return "image/jpeg", server.picture(self._video(asked), _number(asked, "at"))
         if path == "/clip":
             return "video/mp4", server.clip(self._video(asked), _number(asked, "start"), _number(asked, "end"))
-        raise LookupError(path)
+        raise _NothingHereError
 
     def _post(self, path: str, asked: dict[str, str]) -> tuple[str, bytes]:
         if path != "/search":
-            raise LookupError(path)
+            raise _NothingHereError
         size = int(self.headers.get("Content-Length") or 0)
         if not 0 < size <= MOST_BYTES:
             raise VideoOptionError(
@@ -178,7 +183,7 @@ class _Handler(PageHandler):
     def _video(self, asked: dict[str, str]) -> int:
         number = _number(asked, "video")
         if number not in range(len(self.server.files)):
-            raise LookupError(number)
+            raise _NothingHereError
         return int(number)
 
     def _answer(self, make: Any) -> None:
@@ -190,10 +195,14 @@ class _Handler(PageHandler):
                 code, kind, body = 403, "text/plain; charset=utf-8", b"This page is for this machine only."
             else:
                 code, (kind, body) = 200, make(url.path, asked)
-        except LookupError:
+        except _NothingHereError:
             code, kind, body = 404, "text/plain; charset=utf-8", b"There is nothing here."
         except (HFVideoError, OSError, ValueError) as error:
             code, kind, body = 422, "text/plain; charset=utf-8", str(error).encode("utf-8", "replace")
+        except Exception:
+            traceback.print_exc()
+            kind, body = "text/plain; charset=utf-8", b"This is a fault of hf-video; the terminal says more."
+            code = 500
         self._send(code, kind, body)
 
     def _send(self, code: int, kind: str, body: bytes) -> None:

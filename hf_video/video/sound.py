@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
@@ -16,6 +17,8 @@ from hf_video.video.decode.sources import encoded_media
 
 if TYPE_CHECKING:
     from hf_video.video.frames.types import VideoSource
+
+logger = logging.getLogger(__name__)
 
 # Of each container the codecs whose packets players read in it, and the encoder for all other sound.
 _PCM = ("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_u8")
@@ -34,7 +37,8 @@ class Sound:
 
     Packets are copied where the container takes their codec, else decoded and encoded anew (to AAC; .webm: Opus, .avi:
     PCM). Times stay those of the file, `shift` seconds later, so that sound and frames that were in sync stay so. It is
-    read bit by bit beside the frames: memory does not grow with the length.
+    read bit by bit beside the frames: memory does not grow with the length. Where the file can't be read on, the log
+    has a warning with the time, and the rest is silent.
 
     Args:
         source: What `VideoReader` reads. A source that has no sound (frames, a `VideoPart`, a silent film) is fine.
@@ -60,6 +64,7 @@ class Sound:
         streams = self._container.streams.audio if self._container is not None else ()
         starts = [float(s.start_time * (s.time_base or 1)) for s in streams if s.start_time is not None]
         self.start = min(starts) if starts else (0.0 if streams else None)
+        self._label = "" if media is None else media.label
         self._pending: Iterator[tuple[float, av.Packet[Any]]] = iter(())
         self._next: tuple[float, av.Packet[Any]] | None = None
         self._target: av.container.OutputContainer | None = None
@@ -116,7 +121,7 @@ class Sound:
                 self._target.mux(stream.encode(None))
 
     def _packets(self) -> Iterator[tuple[float, av.Packet[Any]]]:
-        """(seconds of the target, packet), in the order of the file; a cut-off end is the end."""
+        """(seconds of the target, packet), in the order of the file, to its end or where it can't be read on."""
         wanted = {**self._copied, **self._encoded}
         if self._container is None or not wanted:
             return
@@ -124,12 +129,19 @@ class Sound:
             if stream.index not in wanted and hasattr(stream, "discard"):
                 stream.discard = type(stream.discard)["all"]
         latest = 0.0
-        with contextlib.suppress(av.FFmpegError, IndexError):
+        try:
             for packet in self._container.demux([one for one in self._container.streams.audio if one.index in wanted]):
                 if packet.size:
                     ticks = packet.dts if packet.dts is not None else packet.pts
                     latest = latest if ticks is None else float(ticks * _base(packet)) + self.shift
                     yield latest, packet
+        except IndexError:  # streams that appear late trip PyAV at the end
+            return
+        except av.FFmpegError as error:
+            logger.warning(
+                f"The sound of {self._label} can't be read on after {latest - self.shift:.2f} s ({error.strerror}): "
+                "the rest is silent."
+            )
 
     def _write(self, packet: av.Packet[Any], target: av.container.OutputContainer) -> None:
         index = packet.stream.index

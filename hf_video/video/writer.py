@@ -128,6 +128,13 @@ def write_video(
                 stream.codec_context.time_base = stream.time_base = time_base
             if sound is not None:
                 sound.start_writing(container, muxer)
+            lasting: dict[int, int] = {}  # ticks, by those of the frame's begin
+
+            def mux(packets: list[av.Packet[Any]]) -> None:
+                for packet in packets:  # encoders state no duration, and the last one can't be told from the times
+                    packet.duration = lasting.pop(packet.pts, packet.duration)
+                container.mux(packets)
+
             rows, columns = stream.height - first.shape[0], stream.width - first.shape[1]
             for number, image in enumerate(itertools.chain([first], images)):
                 if rows or columns:
@@ -143,12 +150,12 @@ def write_video(
                     if number + 1 >= len(ticks):
                         raise VideoWriteError(f"seconds= tells of {len(ticks) - 1} frames, and more came.")
                     frame.pts, frame.time_base = int(ticks[number]), time_base or 1 / rate
-                    frame.duration = int(ticks[number + 1] - ticks[number])
+                    frame.duration = lasting[frame.pts] = int(ticks[number + 1] - ticks[number])
                 with refusals():
                     packets = stream.encode(frame)  # opens the encoder, before the container does with its own options
                     if sound is not None:
                         sound.write_until(float(frame.pts * frame.time_base))
-                    container.mux(packets)
+                    mux(packets)
                 unknown = stream.codec_context.options if number == 0 else None  # PyAV leaves here what wasn't taken
                 if unknown:
                     name = stream.codec_context.codec.name
@@ -156,7 +163,7 @@ def write_video(
             if ticks is not None and number + 2 != len(ticks):
                 raise VideoWriteError(f"{number + 1} frames came, and seconds= tells of {len(ticks) - 1}.")
             with refusals():
-                container.mux(stream.encode(None))
+                mux(stream.encode(None))
                 if sound is not None:
                     sound.write_until(float("inf"))
         os.replace(temporary, path)
@@ -174,9 +181,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise VideoWriteError(
-            f"{what}: {error}. Check crf, pixel_format and options, or choose another codec."
-        ) from error
+        raise VideoWriteError(f"{what}: {error}. Check crf, pixel_format and options, or try another codec.") from error
 
 
 def _container(path: Path) -> tuple[str, str]:
@@ -184,9 +189,7 @@ def _container(path: Path) -> tuple[str, str]:
         return CONTAINERS[path.suffix.lower()]
     except KeyError:
         known = " ".join(CONTAINERS)
-        raise VideoWriteError(
-            f"{path} ends in {path.suffix!r}, which names no container. Use one of {known}."
-        ) from None
+        raise VideoWriteError(f"{path} ends in {path.suffix!r}, which names no container. Use {known}.") from None
 
 
 def _encoder(codec: str) -> str:

@@ -214,6 +214,7 @@ header { padding: 12px 16px 4px; } h1 { font-size: 19px; margin: 0; } p { margin
 main { flex: 1; display: flex; flex-wrap: wrap; gap: 8px; padding: 4px 16px 16px; }
 svg { flex: 1 1 480px; min-height: 320px; height: calc(100vh - 96px); background: #fff; border: 1px solid #dededa; }
 circle { stroke: #fff; stroke-width: .5; cursor: pointer; opacity: .85; }
+@media (max-width: 720px) { svg { height: 60vh; } circle { r: 14px; } }
 circle:hover, circle:focus { stroke: #1e2024; stroke-width: 2; opacity: 1; outline: none; }
 #legend { flex: 0 1 200px; max-height: calc(100vh - 96px); overflow: auto; }
 #legend button { display: flex; align-items: center; gap: 8px; width: 100%; border: 0; background: none; font: inherit;
@@ -225,7 +226,7 @@ circle:hover, circle:focus { stroke: #1e2024; stroke-width: 2; opacity: 1; outli
 #card img { display: block; max-width: 100%; margin-bottom: 4px; } #card [hidden] { display: none; }
 </style></head><body>
 <header><h1>$title</h1><p>$note</p></header>
-<main><svg id="map" viewBox="-14 -14 1028 1028" role="group" aria-label="Map of embeddings"></svg>
+<main><svg id="map" role="group" aria-label="Map of embeddings"></svg>
 <div id="legend"></div></main>
 <div id="card" role="status"><img alt="" hidden><b></b><div></div></div>
 <script>
@@ -243,6 +244,9 @@ function show(circle) {
   card.style.top = Math.max(4, Math.min(box.top - 20, innerHeight - 200)) + 'px';
   card.style.visibility = 'visible';
 }
+// Places go from 0 to 1 on the longer side alone: the picture is as large as they are.
+const [wide, high] = [0, 1].map(side => 1000 * Math.max(.05, ...points.map(point => point[side])));
+map.setAttribute('viewBox', [-20, 980 - high, wide + 40, high + 40].join(' '));
 const hide = () => { card.style.visibility = 'hidden'; };
 points.forEach(([x, y, label, title], i) => {
   const circle = document.createElementNS('http://www.w3.org/2000/svg', 'circle');

@@ -55,6 +55,13 @@ def test_another_model_refuses_before_anything_is_read(capsys, tmp_path):
     assert "timesformer" in err
 
 
+def test_a_comparison_refuses_before_anything_is_read(capsys, model, tmp_path):
+    other = tiny.save_tiny(tmp_path / "other", "timesformer")
+    code, out, err = run(capsys, "compare", model, other, "--data", "missing", "--static-patches", "drop")
+    assert (code, out) == (2, "")
+    assert f"for VideoMAE, and {other} is a timesformer model" in err
+
+
 def test_a_threshold_alone_is_refused(capsys, model):
     for more in ((), ("--static-patches", "keep")):
         code, out, err = run(capsys, "classify", "missing.mp4", "-m", model, "--static-threshold", 0.2, *more)

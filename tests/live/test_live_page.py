@@ -100,20 +100,25 @@ def test_a_browser_that_goes_away_is_no_error(classify, clip, monkeypatch, capsy
         ("camera.local:80", "camera.local", 80),
         ("[::1]:81", "::1", 81),
         ("[::1]", "::1", 7861),
+        ("::1", "::1", 7861),
+        ("fe80::aff:fe12", "fe80::aff:fe12", 7861),
     ],
 )
 def test_addresses(text, host, port):
     assert parsed(text) == (host, port)
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
-def test_ipv6(classify, clip):
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6(classify, clip, host):
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no address ::1 here")
     with Watch(classify, clip, realtime=True) as watch:
-        try:
-            page = LivePage(watch, "::1", 0)
-        except VideoOptionError:
-            pytest.skip("no address ::1 here")
-        with page:
+        with LivePage(watch, host, 0) as page:
+            assert page.is_local
+            assert page.address == f"http://[::1]:{page.port}/"
             assert json.loads(get(page, "state.json"))["source"] == str(clip)
 
 

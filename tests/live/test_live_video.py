@@ -116,6 +116,19 @@ def streams_file(path, count):
     return path
 
 
+def test_packets_that_can_not_be_decoded_are_counted(tmp_path):
+    path = streams_file(tmp_path / "damaged.mp4", 20)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for start, size in packets[6:8]:
+        data[start : start + size] = b"\xff" * size
+    path.write_bytes(data)
+    live = LiveVideo(path, window=0.2, realtime=True)
+    assert_counted(live, list(live))
+    assert (live.packets_damaged, live.frames_read) == (2, 18)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_that_breaks_is_opened_again(kind, monkeypatch):
     monkeypatch.setattr(live_video, "FIRST_WAIT", 0.1)

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import streams
@@ -144,6 +145,18 @@ def test_lines_and_a_summary(videomae, clip, capsys):
     assert int(told[3]) == len(lines) >= 1
 
 
+def test_packets_that_can_not_be_decoded_are_said(videomae, clip, capsys, tmp_path):
+    with av.open(str(clip)) as container:
+        packet = next(packet for packet in list(container.demux(video=0))[5:] if packet.size)
+    data = clip.read_bytes()
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data[: packet.pos] + b"\xff" * packet.size + data[packet.pos + packet.size :])
+    code, out, err = run(capsys, damaged, "--realtime", "--model", videomae, "--windows", "0.4s", "--jsonl")
+    assert code == cli.DONE
+    assert json.loads(out.splitlines()[-1])["packets_damaged"] == 1
+    assert "dropped; 1 packet could not be decoded; 0 reconnections" in err
+
+
 def test_json_lines_of_a_stream_and_no_password(videomae, capsys):
     with streams.serve("rtsp") as server:
         code, out, err = run(
@@ -162,11 +175,18 @@ def test_json_lines_of_a_stream_and_no_password(videomae, capsys):
 
 
 def test_events_on_the_terminal(videomae, clip, capsys):
-    code, out, _ = run(
-        capsys, clip, "--realtime", "--model", videomae, "--events", "--grid", "0.4s/0.1s", "--threshold", 0.2
-    )
+    asked = [clip, "--realtime", "--model", videomae, "--events", "--grid", "0.4s/0.1s", "--threshold", 0.2]
+    code, out, err = run(capsys, *asked)
     assert code == cli.DONE
     assert "%" in out.splitlines()[0]
+    delay = float(re.search(r"an event is said ([\d.]+) s after its end at the latest", err)[1])
+    assert 0.2 < delay < 1
+    code, out, _ = run(capsys, *asked, "--jsonl")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sum(len(row["events"]) for row in rows) >= 1
+    for row in rows:  # an event ends before the window's last frame, and is as late as that was seen and more
+        for event in row["events"]:
+            assert event["latency"] >= row["latency"] + row["seconds"][1] - event["end"] - 1e-6
 
 
 def test_interrupted_is_a_clean_end(videomae, clip, capsys, monkeypatch):

@@ -146,6 +146,13 @@ def test_what_is_wrong_is_a_sentence(served, path, body, code, message):
     assert message in answer.decode()
 
 
+def test_a_fault_of_our_own_is_not_taken_for_nothing_there(served, monkeypatch, capsys):
+    monkeypatch.setattr(page_module.SearchServer, "picture", lambda *_: {}["no such key"])
+    code, _, answer = ask(served[0], "/picture?video=0&at=0")
+    assert (code, b"fault of hf-video" in answer) == (500, True)
+    assert "no such key" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("path", "host"), [("/nothing", "localhost"), ("/search?kind=video", "elsewhere.example")])
 def test_what_is_refused_unread_is_not_taken_for_the_next_request(served, path, host):
     with socket.create_connection(urlsplit(served[0]).netloc.split(":")) as browser:
@@ -259,6 +266,7 @@ def test_type_see_play(address, browser, tmp_path):
     starts = [3 * s for s in second]
     minute, rest = best.inner_text().split("–")[0].split(":")
     assert any(start <= int(minute) * 60 + int(rest) < start + 3 for start in starts)
+    assert [tab.evaluate(f"score({{score: {one}}})") for one in (-0.004, -0.006, 0.25)] == ["0.00", "-0.01", "0.25"]
     assert first.locator(".line span").count() == first.locator(".moments button").count()
     best.click()
     until(tab, "[...document.querySelectorAll('video')].some(v => v.readyState >= 2 && v.currentTime > 0.2)")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hf_video.errors import VideoArrayError, VideoWriteError
 from hf_video.video.frames.types import VideoFrames
+from hf_video.video.reader import VideoReader
 from hf_video.video.writer import write_video
 
 RNG = np.random.default_rng(0)
@@ -180,3 +181,10 @@ def test_a_failure_keeps_the_old_file_and_the_callers_error(tmp_path):
         write_video(path, breaks(), 25)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_the_last_of_irregular_frames_lasts_as_long_as_was_said(suffix, tmp_path):
+    seconds = [0, 0.1, 0.3, 0.4, 0.7, 0.75]
+    with VideoReader(write_video(tmp_path / f"clip{suffix}", NOISE[:5], seconds=seconds)) as reader:
+        np.testing.assert_allclose([*reader.timestamps, reader.end], seconds, atol=1e-6)

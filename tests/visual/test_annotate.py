@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 
+import av
 import clapper
 import numpy as np
 import pytest
@@ -310,6 +311,26 @@ def test_sound_that_a_webm_cannot_hold_is_encoded_anew(tmp_path):
     written = annotate_video(source, WINDOWS, tmp_path / "b.webm", codec="vp8", scale=1, size=8, options=fast)
     assert written.sound == ("aac became opus",)
     np.testing.assert_allclose(clapper.first_beeps(written.path), clapper.first_beeps(source), atol=0.003)
+
+
+def test_sound_that_can_not_be_read_on_is_said(tmp_path, caplog):
+    class Breaks:
+        def __init__(self, container):
+            self.streams, self.close, self.packets = container.streams, container.close, container.demux
+
+        def demux(self, streams):
+            for packet in self.packets(streams):
+                if packet.pts >= clapper.RATE:
+                    raise av.error.OSError(5, "Input/output error")
+                yield packet
+
+    source = clapper.write(tmp_path / "a.mp4", REGULAR)
+    sound = Sound(source)
+    sound._container = Breaks(sound._container)
+    written = write_video(tmp_path / "b.mp4", pixels(source)[0], 25, sound=sound)
+    sound.close()
+    assert len(clapper.first_beeps(written)) == 1
+    assert f"The sound of {source} can't be read on after 0.96 s (Input/output error)" in caplog.text
 
 
 def test_joined_recordings_whose_times_go_back(tmp_path):

@@ -186,6 +186,12 @@ def test_a_picture_is_shown_on_hover(world, tmp_path):
         )
         assert browser.value(state)[0] == "hidden"
         assert browser.value("document.querySelectorAll('circle').length") == 9
+        middle = (
+            "(of => {const boxes = [...document.querySelectorAll(of)].map(one => one.getBoundingClientRect());"
+            "return [['left', 'right'], ['top', 'bottom']].map(([low, high]) =>"
+            "Math.min(...boxes.map(one => one[low])) / 2 + Math.max(...boxes.map(one => one[high])) / 2)})"
+        )
+        np.testing.assert_allclose(browser.value(f"{middle}('circle')"), browser.value(f"{middle}('svg')"), atol=3)
         for number in (4, 8):
             box = f"document.querySelectorAll('circle')[{number}].getBoundingClientRect()"
             browser.move(*(browser.value(f"{box}.{a} + {box}.{b} / 2") for a, b in (("x", "width"), ("y", "height"))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import math
@@ -49,8 +48,9 @@ class LiveVideo:
     Iterating gives windows as `VideoFrames`, a new one every `step` seconds of the stream. A thread of its own reads,
     and keeps the newest frames alone: after a long computation the next window is the newest that is complete, and what
     lies between was dropped. `frames_read`, `frames_shown` (in at least one window) and `frames_dropped` count; those
-    read are shown, dropped, or wait for their window to be complete. Memory does not grow with time. (A pipeline asks
-    for the next window while the model has this one, which is one that is older then; with `num_workers=0` it doesn't.)
+    read are shown, dropped, or wait for their window to be complete. `packets_damaged` could not be decoded, so that
+    their frames were never read. Memory does not grow with time. (A pipeline asks for the next window while the model
+    has this one, which is one that is older then; with `num_workers=0` it doesn't.)
 
     **Times** are seconds since the first frame, by the times that the stream gives its frames, or by the clock where it
     gives none (Motion JPEG). `indices` count the frames that were read, so that a gap in them shows one in time; no
@@ -112,7 +112,7 @@ class LiveVideo:
         )
         self._source = self._open()
         self._is_recording = self._source.is_recording
-        self.frames_read = self.frames_shown = self.frames_dropped = self.reconnections = 0
+        self.frames_read = self.frames_shown = self.frames_dropped = self.reconnections = self.packets_damaged = 0
         self.broken: str | None = None  # why there is no stream at present
         self._clock = StreamClock(is_file=self._is_recording)
         self._frames: deque[_Held] = deque()
@@ -257,10 +257,12 @@ class LiveVideo:
                     return None
                 if self._passes_over(packet):
                     continue
-                with contextlib.suppress(av.FFmpegError):  # of damaged packets
+                try:
                     for frame in source.decoder.decode(packet):
                         converter.coded_size = converter.coded_size or (frame.height, frame.width)
                         self._take(frame, converter)
+                except av.FFmpegError:
+                    self.packets_damaged += 1
         except av.error.ExitError:
             return "no packet came in time"
         except av.FFmpegError as error:

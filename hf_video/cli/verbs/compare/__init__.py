@@ -11,6 +11,9 @@ test.
 With --output, a folder, the tables are written as text, Markdown, HTML and JSON, with an evaluation of each model; the
 same command goes on where it was stopped. DATA is what hf-video evaluate takes; without splits of its own it is divided
 as when the models were trained on it. Videos that can't be read are named, and the exit code is 1.
+
+Options such as --dtype and --static-patches are for every model; one that can't do what they ask is refused. Save a
+VideoMAE a second time, with static_patches="drop" in its configuration, to compare it with itself.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from hf_video.cli import DONE, SOME_FAILED, CommandError
 from hf_video.cli.arguments import Parser, fraction
+from hf_video.cli.static_patches import static_fields
 from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.evaluate import add_run_arguments
 
@@ -53,10 +57,13 @@ def run(options: argparse.Namespace) -> int:
     twice = {name for name in options.models if options.models.count(name) > 1}
     if len(options.models) < 2 or twice:
         raise CommandError(f"compare needs two different models or more; {' '.join(options.models)} came")
+    of_models = {name: argparse.Namespace(**{**vars(options), "model": name}) for name in options.models}
+    for of_model in of_models.values():
+        static_fields(of_model)  # a model that can't leave patches out is told before anything is read
     rows = _rows(options)
     models = {}
-    for name in options.models:
-        pipe = load_pipeline(argparse.Namespace(**{**vars(options), "model": name}))
+    for name, of_model in of_models.items():
+        pipe = load_pipeline(of_model)
         models[name] = pipe.model, pipe.image_processor or pipe.video_processor
     comparison = compare_models(
         models,

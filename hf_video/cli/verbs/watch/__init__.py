@@ -6,8 +6,9 @@
   hf-video watch http://camera/video.mjpg --model my-videoclip --labels "a person, nothing" --jsonl > labels.jsonl
 
 SOURCE is a camera's number or device, an address rtsp(s):// or http(s)://, or a file with --realtime. Each line has the
-seconds of the stream, the labels, and the latency: how long ago the window's last frame was taken. A model that is
-slower than the stream sees the newest frames; how many were dropped is said. A stream that breaks is opened again.
+seconds of the stream, the labels, and the latency: how long ago the window's last frame was taken; with --events, how
+long ago the event ended. A model that is slower than the stream sees the newest frames; how many were dropped is said.
+A stream that breaks is opened again.
 Ctrl-C ends it, with a summary and exit code 0. user:password@ and parameters such as ?token= are shown nowhere.
 """
 
@@ -26,10 +27,10 @@ from hf_video.cli.printing import format_window
 from hf_video.cli.verbs.classify import load_pipeline
 from hf_video.cli.verbs.detect import format_event
 from hf_video.errors import pluralize
+from hf_video.live.local_server import is_ipv6
 
 if TYPE_CHECKING:
-    from hf_video.live import LiveResult
-    from hf_video.video import LiveVideo
+    from hf_video.live import LiveResult, Watch
 
 SERVED = "127.0.0.1:7861"
 
@@ -61,10 +62,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, or one of them alone; an IPv6 address in brackets."""
+    """HOST:PORT, or one of them alone; an IPv6 address in brackets, which it needs before a port only."""
     host, number = SERVED.split(":")
     if text.isdigit():
         number = text
+    elif is_ipv6(text):
+        host = text
     elif ":" not in text or text.endswith("]"):
         host = text or host
     else:
@@ -100,31 +103,42 @@ def run(options: argparse.Namespace) -> int:
         try:
             for result in watch:
                 count, total, worst = count + 1, total + result.latency, max(worst, result.latency)
+                if count == 1 and watch.event_delay is not None:  # by now the rate of the frames is known
+                    _say(
+                        f"an event is said {watch.event_delay:.1f} s after its end at the latest, if the model keeps up"
+                    )
                 new, dropped = watch.video.frames_dropped - dropped, watch.video.frames_dropped
-                if line := _json_line(result, watch.video) if options.jsonl else _line(result, new, options.events):
+                if line := (_json_line if options.jsonl else _line)(result, watch, new):
                     print(line, flush=True)
         except KeyboardInterrupt:
             watch.close()
         video = watch.video
+        damaged = f"{pluralize(video.packets_damaged, 'packet')} could not be decoded; " * bool(video.packets_damaged)
         _say(
             f"{pluralize(video.frames_read, 'frame')} read, {video.frames_shown:,} shown, {video.frames_dropped:,} "
-            f"dropped; {pluralize(video.reconnections, 'reconnection')}; {pluralize(count, 'window')}"
+            f"dropped; {damaged}{pluralize(video.reconnections, 'reconnection')}; {pluralize(count, 'window')}"
             + (f", {total / count:.2f} s late on average and {worst:.2f} s at most" if count else "")
         )
     return DONE
 
 
-def _line(result: LiveResult, dropped: int, events: bool) -> str:
+def _line(result: LiveResult, watch: Watch, dropped: int) -> str:
     """The window's labels, or a line for each event that ended; nothing where none did."""
-    late = f"  [{result.latency:.2f} s late" + (f", {pluralize(dropped, 'frame')} dropped]" if dropped else "]")
-    if events:
-        return "\n".join(format_event(one) + late for one in result.events)
-    return format_window({"seconds": result.seconds, "predictions": result.predictions}) + late
+    lost = f", {pluralize(dropped, 'frame')} dropped" if dropped else ""
+    if watch.finds_events:
+        return "\n".join(
+            f"{format_event(one)}  [{watch.video.latency(one.end):.2f} s late{lost}]" for one in result.events
+        )
+    line = format_window({"seconds": result.seconds, "predictions": result.predictions})
+    return f"{line}  [{result.latency:.2f} s late{lost}]"
 
 
-def _json_line(result: LiveResult, video: LiveVideo) -> str:
-    counts = {name: getattr(video, name) for name in ("frames_read", "frames_shown", "frames_dropped", "reconnections")}
-    found = {"predictions": result.predictions, "events": [dataclasses.asdict(one) for one in result.events]}
+def _json_line(result: LiveResult, watch: Watch, _: int) -> str:
+    video = watch.video
+    names = ("frames_read", "frames_shown", "frames_dropped", "packets_damaged", "reconnections")
+    counts = {name: getattr(video, name) for name in names}
+    events = [{**dataclasses.asdict(one), "latency": video.latency(one.end)} for one in result.events]
+    found = {"predictions": result.predictions, "events": events}
     line = {"seconds": result.seconds, **found, "latency": result.latency, **counts}
     return json.dumps(line, ensure_ascii=False)
 
