@@ -150,6 +150,12 @@ class TemporalActionDetectionPipeline(VideoPipeline):
                 self.encoder.model, image_processor=self.encoder.processor, device=self.device
             )
 
+    @property
+    def clip_model(self) -> Any:
+        if self._why_no_encoder is not None:
+            raise self._why_no_encoder
+        return self.model if self.encoder is None else self.encoder.model
+
     def _find_encoder(self) -> SequenceEncoder | None:
         """The detector's encoder; None where it takes ready features only. Raises CheckpointError for another one."""
         config, given = self.model.config, self._given_encoder

@@ -255,8 +255,9 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
         Returns:
             `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D).
         """
-        feature_map, *states = self.encode(pixel_values, **flags)
-        return self.as_tokens(feature_map, *states).features(feature_map.mean((1, 2, 3)), feature_map)
+        outputs = self(pixel_values, return_dict=True, **flags)
+        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        return outputs.features(feature_map.mean((1, 2, 3)), feature_map)
 
 
 class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel):
