@@ -193,6 +193,15 @@ def test_what_cannot_be_compiled(videomae, monkeypatch, tmp_path):
         hf_video.compile_model(videomae)
 
 
+@pytest.mark.slow
+@torch.inference_mode()
+def test_torchs_own_compiler(videomae):
+    torch._dynamo.reset()
+    expected, lines = videomae(clips(2)).logits, []
+    torch.testing.assert_close(hf_video.compile_model(videomae, say=lines.append)(clips(2)).logits, expected)
+    assert "was compiled in" in lines[1]
+
+
 # -- where it is asked for ---------------------------------------------------------------------------------------------
 
 

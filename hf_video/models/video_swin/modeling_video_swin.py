@@ -256,7 +256,11 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
             `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D).
         """
         outputs = self(pixel_values, return_dict=True, **flags)
-        feature_map = outputs.last_hidden_state.unflatten(1, self.token_grid(pixel_values))
+        frames, _, *size = pixel_values.shape[1:]
+        halvings = len(self.config.depths) - 1
+        rows, columns = (-(-a // (b << halvings)) for a, b in zip(size, self.config.patch_size[1:], strict=True))
+        grid = (-(-frames // self.config.stride), rows, columns)
+        feature_map = outputs.last_hidden_state.unflatten(1, grid)
         return outputs.features(feature_map.mean((1, 2, 3)), feature_map)
 
 
