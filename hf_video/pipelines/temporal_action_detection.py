@@ -128,9 +128,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     def _prepare(self) -> None:
         """Makes `clips`, the pipeline that gives a row of numbers for every clip: features or scores of classes."""
         parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
-        options: dict[str, Any] = {"device": self.device}
-        if "num_frames" in self._preprocess_params:
-            options["num_frames"] = self._preprocess_params["num_frames"]
+        given = {name: self._preprocess_params[name] for name in ("num_frames",) if name in self._preprocess_params}
+        options: dict[str, Any] = {"device": self.device, **given}
         self.encoder: SequenceEncoder | None = None
         self.clips: VideoPipeline | None = None
         self._why_no_encoder: CheckpointError | None = None
