@@ -76,7 +76,14 @@ class VideoPipeline(Pipeline):
             self.compile()
 
     def compile(self, say: Callable[[str], Any] | None = None) -> None:
-        """Compiles the model that sees the clips; see `hf_video.compile_model`."""
+        """Compiles the model that sees the clips.
+
+        Args:
+            say: Takes the lines about it; default the log.
+
+        Raises:
+            BackendError, CheckpointError: As `hf_video.compile_model`.
+        """
         compile_model(self.clip_model, say=say)
 
     @property
