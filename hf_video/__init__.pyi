@@ -8,6 +8,7 @@ from .base.fast_numbers import fast_dtype as fast_dtype
 from .base.fast_numbers import for_processor as for_processor
 from .base.version import __version__ as __version__
 from .errors import HFVideoError as HFVideoError
+from .features.compiled import compile_model as compile_model
 from .models.actionformer.configuration_actionformer import ActionFormerConfig as ActionFormerConfig
 from .models.actionformer.modeling_actionformer import (
     ActionFormerForTemporalActionDetection as ActionFormerForTemporalActionDetection,

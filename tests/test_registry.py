@@ -26,6 +26,7 @@ NO_MODEL = {
     "Detection",
     "Events",
     "HFVideoError",
+    "compile_model",
     "fast_dtype",
     "for_processor",
     "LiveDetector",

@@ -19,6 +19,30 @@ def has_bf16() -> bool:
     )
 
 
+@functools.lru_cache
+def lacks_fp16() -> bool:
+    """Whether this processor is one of x86 that is known to have no instructions for float16 (AVX512-FP16, AMX): torch
+    then computes in it about a quarter as fast as in float32."""
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return told.get("architecture") == "x86_64" and not (told.get("avx512_fp16") or told.get("amx_fp16"))
+
+
+def why_slow(model: Any) -> str | None:
+    """Says that a model's numbers are slower than float32 where it is; None where they aren't."""
+    if model.device.type != "cpu" or hasattr(model, "graphs") or getattr(model, "hf_quantizer", None) is not None:
+        return None
+    if model.dtype == torch.bfloat16 and not has_bf16():
+        slow = "bfloat16 is about half as fast as float32"
+    elif model.dtype == torch.float16 and lacks_fp16():
+        slow = "float16 is about a quarter as fast as float32"
+    else:
+        return None
+    return (
+        f"{slow} on this processor, which has no instructions for it: dtype=hf_video.fast_dtype(), or --dtype auto, "
+        "takes what is fast here"
+    )
+
+
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """The dtype in which inference is fast: bfloat16 where the processor has instructions for it (AMX, AVX512-BF16) or
     the GPU computes in it (NVIDIA's since Ampere; older ones do so by emulation), else float32.

@@ -127,6 +127,10 @@ DTYPES = {"saved": None, "auto": None, "fp32": "float32", "bf16": "bfloat16", "f
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--backend": {"choices": ("auto", "pyav", "torchcodec"), "help": "what decodes (default auto)"},
     "--batch-size": {"type": positive_int, "metavar": "N", "help": "clips in one forward (default: at most 8)"},
+    "--compile": {
+        "action": "store_true",
+        "help": "torch.compile the model at the first clips: that takes minutes, and what it saves is said",
+    },
     "--device": {"help": "cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"},
     "--dtype": {
         "choices": tuple(DTYPES),

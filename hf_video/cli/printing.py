@@ -1,7 +1,8 @@
-"""Results as text and as JSON."""
+"""Results as text and as JSON, and what is said besides."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 
 NONE = "none"  # in place of the labels of a video of which nothing passes the threshold
+
+
+def say(line: str) -> None:
+    """A line on stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"hf-video: {line}", file=sys.stderr)
 
 
 def error_line(file: str, message: str) -> str:

@@ -25,6 +25,7 @@ import torch
 from hf_video.base.written_files import check_output_folder, file_crc32, writing_into
 from hf_video.data.rows import Skipped, VideoRows
 from hf_video.errors import DataError, check_choice, check_count
+from hf_video.features.compiled import compile_model
 from hf_video.features.digests import left_out, weights_digest
 from hf_video.features.extraction import extract_features
 from hf_video.features.processes import process_pool, run_prepared
@@ -149,10 +150,20 @@ class ModelLoader:
         revision: Of the model on the Hub.
         device: Where the model is put; None takes the accelerator of the process's number, where there are any.
         dtype: As in `from_pretrained`.
+        compile: Whether to compile it (`hf_video.compile_model`), or what then takes the lines that say so.
     """
 
-    def __init__(self, model: str, *, revision: str | None = None, device: str | None = None, dtype: str = "auto"):
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        compile: bool | Callable[[str], None] = False,
+    ):
         self.model, self.revision, self.device, self.dtype = model, revision, device, dtype
+        self.compile = compile
 
     def __call__(self, number: int = 0) -> tuple[PreTrainedModel, FrameProcessor]:
         import transformers
@@ -166,7 +177,10 @@ class ModelLoader:
             auto = transformers.AutoModelForVideoClassification if labelled else transformers.AutoModel
             model = auto.from_pretrained(self.model, dtype=self.dtype, **where).eval()
         image, video = find_processors(model, None, None)
-        return model.to(self.device_of(number)), image if image is not None else video
+        model.to(self.device_of(number))
+        if self.compile:
+            compile_model(model, say=self.compile if callable(self.compile) else None)
+        return model, image if image is not None else video
 
     def device_of(self, number: int) -> str:
         """Chooses the device of a process.

@@ -14,13 +14,23 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
+from hf_video.base.fast_numbers import why_slow
 from hf_video.base.loading import check_pair, find_processors
 from hf_video.base.modeling import inputs_for
 from hf_video.base.saved_model import as_video_model
 from hf_video.clips.batching import VideoResult, read_each, run_videos
 from hf_video.clips.read import ClipInputs, Event, WindowSample, clip_processor, read_clips, read_events, videos_of
 from hf_video.clips.request import SNAPS, ClipRequest, parse_views, parse_windows
-from hf_video.errors import VideoError, VideoOptionError, check_choice, check_count, error_entry, unknown_name
+from hf_video.errors import (
+    VideoError,
+    VideoOptionError,
+    check_choice,
+    check_count,
+    check_switch,
+    error_entry,
+    unknown_name,
+)
+from hf_video.features.compiled import compile_model
 from hf_video.video.frames.types import VideoList, Videos, VideoSource
 from hf_video.video.sampling.samplers import resolve
 
@@ -52,7 +62,7 @@ class VideoPipeline(Pipeline):
     # What a window's result is called where there are several.
     window_key = "predictions"
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, compile: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.model = as_video_model(self.model)
         if self.processor is not None:
@@ -60,6 +70,26 @@ class VideoPipeline(Pipeline):
             self.tokenizer = self.tokenizer or getattr(self.processor, "tokenizer", None)
         self._prepare()
         check_count("batch_size", self._batch_size, optional=True)
+        if slow := why_slow(self.model):
+            logger.warning_once(f"{type(self.model).__name__}: {slow}.")
+        if check_switch("compile", compile):
+            self.compile()
+
+    def compile(self, say: Callable[[str], Any] | None = None) -> None:
+        """Compiles the model that sees the clips.
+
+        Args:
+            say: Takes the lines about it; default the log.
+
+        Raises:
+            BackendError, CheckpointError: As `hf_video.compile_model`.
+        """
+        compile_model(self.clip_model, say=say)
+
+    @property
+    def clip_model(self) -> Any:
+        """The model that sees the clips."""
+        return self.model
 
     def _prepare(self) -> None:
         """Finds the processor, and compares it with the model."""
@@ -73,6 +103,8 @@ class VideoPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Options of reading, of `_ask`, and of the answer. Raises VideoOptionError for what there is not."""
+        if "compile" in options:
+            raise VideoOptionError("compile is an option of the pipeline, not of a call: pipeline(task, compile=True).")
         reading, bad_files = self.reading_options(**{n: options.pop(n) for n in READING_OPTIONS if n in options})
         own = inspect.signature(self._options).parameters
         unknown = [name for name in options if name not in own]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
 
 from hf_video.errors import CheckpointError, VideoOptionError, check_count
 from hf_video.layers.linear import is_untouched
@@ -18,6 +19,8 @@ from hf_video.video.inputs import next_frames
 
 if TYPE_CHECKING:
     from hf_video.video.frames.types import Frame, VideoFrames
+
+logger = logging.get_logger(__name__)
 
 Labeller = VideoClassificationPipeline | ZeroShotVideoClassificationPipeline
 # What has no meaning for windows of a fixed number of neighbouring frames, or for a stream.
@@ -86,6 +89,11 @@ class StreamingClassifier:
         self._answer.pop("bad_files", None)
         group = self._frames_per_state()
         self.reuses_frames = group is not None
+        if self.reuses_frames and pipeline.model.base_model._compiled_call_impl is not None:
+            logger.warning(
+                f"A stream encodes each frame of {type(pipeline.model).__name__} once, and only what encodes whole "
+                "clips was compiled: compile=True saves nothing here."
+            )
         self._group = group or 1  # frames of what is kept
         network = pipeline.model
         # What a causal network's layers remember.

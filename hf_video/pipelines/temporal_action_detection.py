@@ -128,9 +128,8 @@ class TemporalActionDetectionPipeline(VideoPipeline):
     def _prepare(self) -> None:
         """Makes `clips`, the pipeline that gives a row of numbers for every clip: features or scores of classes."""
         parts = {"image_processor": self.image_processor, "video_processor": self.video_processor}
-        options: dict[str, Any] = {"device": self.device}
-        if "num_frames" in self._preprocess_params:
-            options["num_frames"] = self._preprocess_params["num_frames"]
+        given = {name: self._preprocess_params[name] for name in ("num_frames",) if name in self._preprocess_params}
+        options: dict[str, Any] = {"device": self.device, **given}
         self.encoder: SequenceEncoder | None = None
         self.clips: VideoPipeline | None = None
         self._why_no_encoder: CheckpointError | None = None
@@ -149,6 +148,12 @@ class TemporalActionDetectionPipeline(VideoPipeline):
             self.clips = VideoFeatureExtractionPipeline(
                 self.encoder.model, image_processor=self.encoder.processor, device=self.device
             )
+
+    @property
+    def clip_model(self) -> Any:
+        if self._why_no_encoder is not None:
+            raise self._why_no_encoder
+        return self.model if self.encoder is None else self.encoder.model
 
     def _find_encoder(self) -> SequenceEncoder | None:
         """The detector's encoder; None where it takes ready features only. Raises CheckpointError for another one."""

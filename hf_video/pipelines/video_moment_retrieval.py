@@ -99,6 +99,10 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
         """Whether the model was trained to find moments."""
         return isinstance(self.model, MomentDetrForMomentRetrieval)
 
+    @property
+    def clip_model(self) -> Any:
+        return self.model if self.encoder is None else self.encoder.model
+
     # -- options ----------------------------------------------------------------------------------------------------
 
     def _sanitize_parameters(
@@ -152,7 +156,7 @@ class VideoMomentRetrievalPipeline(VideoPipeline):
         """The sentences, with their vectors, the states of their words, or for pair scorers their tokens."""
         if sentences is None:
             raise VideoOptionError("sentences is missing: pass a text or a list of them.")
-        model = self.encoder.model if self.trained else self.model
+        model = self.clip_model
         tokens = matching.tokenize(self.tokenizer, sentences, model)
         found: dict[str, Any]
         if self.trained:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import evaluation_models
 import pytest
 import torch
+import transformers
 from tiny import save_tiny, write_clip
 from transformers import TorchAoConfig
 
@@ -49,6 +50,27 @@ def test_command_takes_what_is_fast(processor, tmp_path, monkeypatch, capfd):
     assert seen == [torch.float32, fast, torch.bfloat16]
     assert ("half as fast as float32 on this processor" in capfd.readouterr().err) != processor
     assert hf_video.fast_dtype() == fast
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_numbers_that_are_slow_here_are_warned_of(dtype, processor, tmp_path, monkeypatch):
+    """Also where they are the checkpoint's own; they are kept."""
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    x86 = {**told, "architecture": "x86_64"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: x86, raising=False)
+    fast_numbers.lacks_fp16.cache_clear()
+    lines = []
+    monkeypatch.setattr("hf_video.pipelines.base.logger.warning_once", lines.append)
+    saved = save_tiny(tmp_path / "model")
+    pipe = transformers.pipeline("video-classification", model=str(saved), device="cpu", dtype=dtype)
+    fast_numbers.lacks_fp16.cache_clear()
+    assert pipe.dtype == dtype
+    slow = {torch.bfloat16: not processor and "half", torch.float16: "a quarter"}.get(dtype)
+    assert [line for line in lines if f"{slow} as fast as float32" in line] == (lines if slow else [])
+    assert bool(lines) == bool(slow)
+    x86["avx512_fp16"] = True
+    assert not fast_numbers.lacks_fp16()
+    fast_numbers.lacks_fp16.cache_clear()
 
 
 @pytest.mark.parametrize(("major", "dtype"), [(7, torch.float32), (8, torch.bfloat16)])

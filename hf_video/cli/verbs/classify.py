@@ -33,7 +33,7 @@ from hf_video.cli import DONE, FOUND, FOUND_AND_FAILED, SOME_FAILED, CommandErro
 from hf_video.cli.arguments import DTYPES, Parser, check_output, non_negative_int, positive_int, score_limit
 from hf_video.cli.files import expand_paths
 from hf_video.cli.label_files import LABEL_FILES, Alerts, LabelFile
-from hf_video.cli.printing import error_line, format_result, json_result
+from hf_video.cli.printing import error_line, format_result, json_result, say
 from hf_video.cli.static_patches import add_static_patches, patches_counted, static_fields
 from hf_video.errors import pluralize
 
@@ -84,6 +84,7 @@ def add_arguments(parser: Parser) -> None:
     add("--num-workers")
     add("--device")
     add("--dtype")
+    add("--compile")
     add_static_patches(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON array on stdout")
@@ -227,7 +228,7 @@ def load_pipeline(options: argparse.Namespace, task: str = "video-classification
     """The pipeline of `--model`. Raises CheckpointError for a model that can't be loaded."""
     import transformers
 
-    from hf_video.base.fast_numbers import for_processor, has_bf16
+    from hf_video.base.fast_numbers import for_processor, why_slow
     from hf_video.base.loading import loading
     from hf_video.pipelines.video_classification import VideoClassificationPipeline
 
@@ -236,23 +237,20 @@ def load_pipeline(options: argparse.Namespace, task: str = "video-classification
         transformers.utils.logging.disable_progress_bar()
     if task == "video-classification":
         more["pipeline_class"] = VideoClassificationPipeline  # also with HF_VIDEO_OVERRIDE=0
-    dtype = DTYPES[options.dtype]
     with loading(options.model):
         pipe = transformers.pipeline(
             task,
             model=options.model,
             revision=options.revision,
             device=options.device,
-            dtype=dtype or "auto",  # transformers' word for the dtype that was saved
+            dtype=DTYPES[options.dtype] or "auto",  # transformers' word for the dtype that was saved
             model_kwargs=static_fields(options),
             **more,
         )
     if options.dtype == "auto":
         for_processor(pipe.model)
-    elif dtype == "bfloat16" and pipe.device.type == "cpu" and not has_bf16():
-        print(
-            "hf-video: bfloat16 is about half as fast as float32 on this processor, which has no instructions for it: "
-            "leave --dtype out, or pass --dtype auto",
-            file=sys.stderr,
-        )
+    elif slow := why_slow(pipe.model):
+        say(slow)
+    if getattr(options, "compile", False):
+        pipe.compile(say)
     return pipe

@@ -36,6 +36,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--batch-size", default=8)
     add("--device")
+    add("--compile")
     add("--quiet")
 
 
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
     from hf_video.cli import DONE, SOME_FAILED
     from hf_video.cli.files import skipped_message
+    from hf_video.cli.printing import say
     from hf_video.data.rows import VideoRows
     from hf_video.data.sources.load import load_videos
     from hf_video.features.embed import ModelLoader, embed_videos
@@ -56,7 +58,12 @@ def run(options: argparse.Namespace) -> int:
     hidden = options.quiet or len(rows) < 2 or not sys.stderr.isatty()
     with tqdm(total=len(rows), unit="video", file=sys.stderr, disable=hidden) as bar:
         report = embed_videos(
-            ModelLoader(options.model, revision=options.revision, device=options.device),
+            ModelLoader(
+                options.model,
+                revision=options.revision,
+                device=options.device,
+                compile=say if options.compile else False,
+            ),
             rows,
             options.output,
             data_format=options.shard_format,

@@ -87,6 +87,7 @@ def add_arguments(parser: Parser) -> None:
     add("--test-size", type=fraction, metavar="FRACTION", help="kept for the test, of unsplit data (default: MODEL's)")
     add("--group-pattern", help="clips of one recording stay on one side (default: as MODEL was trained)")
     add_run_arguments(parser)
+    add("--compile")
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 
@@ -107,6 +108,8 @@ def add_run_arguments(parser: Parser, num_workers: dict[str, Any] | None = None)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.compile and options.task != TASKS[0]:
+        raise CommandError(f"--task {options.task} has no use for --compile")
     if options.task == "detection":
         return evaluate_events(options)
     for name in DETECTION_OPTIONS:

@@ -255,8 +255,13 @@ class VideoSwinModel(VideoSwinPreTrainedModel):
         Returns:
             `pooler_output` (B, D) is the mean of tokens; `feature_map` (B, t, h, w, D).
         """
-        feature_map, *states = self.encode(pixel_values, **flags)
-        return self.as_tokens(feature_map, *states).features(feature_map.mean((1, 2, 3)), feature_map)
+        outputs = self(pixel_values, return_dict=True, **flags)
+        frames, _, *size = pixel_values.shape[1:]
+        halvings = len(self.config.depths) - 1
+        rows, columns = (-(-a // (b << halvings)) for a, b in zip(size, self.config.patch_size[1:], strict=True))
+        grid = (-(-frames // self.config.stride), rows, columns)
+        feature_map = outputs.last_hidden_state.unflatten(1, grid)
+        return outputs.features(feature_map.mean((1, 2, 3)), feature_map)
 
 
 class VideoSwinForVideoClassification(VideoClassifier, VideoSwinPreTrainedModel):
