@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -66,7 +67,10 @@ def test_an_interrupt_ends_a_folder_that_is_read_ahead(folder, tmp_path):
     model = tiny.save_tiny(tmp_path / "model")
     files = [str(file) for file in sorted(folder.rglob("*.mp4"))] * 30
     command = [sys.executable, "-c", COMMAND, "classify", *files, "--model", str(model), "--device", "cpu", "--jsonl"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A suite that was started in a shell's background ignores interrupts, and so would what it starts.
+    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, preexec_fn=listen, **pipes) as process:
         first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)

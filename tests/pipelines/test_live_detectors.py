@@ -19,7 +19,10 @@ WIDTHS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["8/4", "1s/0.5s"])
+GRIDS = ["8/4", "1s/0.5s"]
+
+
+@pytest.fixture(scope="module", params=GRIDS)
 def detect(request, videomae, tmp_path_factory):
     folder = tmp_path_factory.mktemp("detector")
     encoder = SequenceEncoder(str(videomae), grid=request.param, device="cpu")
@@ -60,6 +63,7 @@ def test_live_is_the_pipeline_with_the_same_window(detect, count, uneven):
     np.testing.assert_allclose(rows(found), rows(expected), atol=2e-6)
 
 
+@pytest.mark.parametrize("detect", [GRIDS[0], pytest.param(GRIDS[1], marks=pytest.mark.slow)], indirect=True)
 def test_half_an_hour_in_flat_memory(detect):
     live, held = LiveDetector(detect, threshold=0.3, fps=2.0), []
     frames = tiny.moving_frames(60)
