@@ -175,7 +175,9 @@ def _shapes(row: Row) -> dict[str, torch.Size]:
 # What is handed over at once of a video that is read elsewhere: more clips than a forward takes, in bytes of model
 # inputs and in number (each tensor that crosses to another process holds a file descriptor).
 PART_BYTES, PART_EVENTS = 16 * 2**20, 32
-PARTS_AHEAD = 2  # that a thread has read, or is reading, before they are asked for
+# What a thread has read, or is reading, before it is asked for: as many parts like the last as have these bytes. So
+# clips of several videos fill the next batch while the model has this one.
+BYTES_AHEAD, LEAST_AHEAD, MOST_AHEAD = 64 * 2**20, 2, 16
 
 AnyEvent = TypeVar("AnyEvent", Event, tuple[int, Event])
 Part = tuple[list[Any], bool]  # events of a video, and whether they are its last
@@ -223,13 +225,16 @@ def _parts(videos: Iterable[Any], read: Callable[[Any], Iterable[Any]]) -> Gener
         size = 0
         for event in read(video):
             part.append(event)
-            event = event[1] if isinstance(event, tuple) else event
-            if isinstance(event, ClipInputs):
-                size += sum(value.nbytes for value in event.inputs.values())
+            size += _bytes(event)
             if size > PART_BYTES or len(part) >= PART_EVENTS:
                 yield part, False
                 part, size = [], 0
         yield part, True
+
+
+def _bytes(event: Any) -> int:
+    event = event[1] if isinstance(event, tuple) else event
+    return sum(value.nbytes for value in event.inputs.values()) if isinstance(event, ClipInputs) else 0
 
 
 def _read_ahead(parts: Generator[Part, None, None]) -> Generator[Part, None, None]:
@@ -244,9 +249,11 @@ def _read_ahead(parts: Generator[Part, None, None]) -> Generator[Part, None, Non
                 # several would wait, at every resize, for cores that the model has.
                 reader.submit(torch.set_num_threads, 1).result()
                 torch.set_num_threads(threads)
-            ahead = deque(reader.submit(next, parts, ended) for _ in range(PARTS_AHEAD))
+            ahead = deque(reader.submit(next, parts, ended) for _ in range(LEAST_AHEAD))
             while (part := ahead.popleft().result()) is not ended:
-                ahead.append(reader.submit(next, parts, ended))
+                likely = BYTES_AHEAD // max(1, sum(map(_bytes, part[0])))
+                missing = min(max(likely, LEAST_AHEAD), MOST_AHEAD) - len(ahead)
+                ahead.extend(reader.submit(next, parts, ended) for _ in range(missing))
                 yield part
         finally:
             reader.shutdown(cancel_futures=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from transformers import AutoProcessor
 
 from hf_video.base.exported import MANIFEST, Graph, Tensors, is_exported, open_graph
 from hf_video.base.loading import check_model_path, loading
@@ -24,6 +26,7 @@ from hf_video.export.backends import check_backend, write_program
 from hf_video.export.calibration import calibration_clips, calibration_rows
 from hf_video.export.graphs import ModelGraph, graphs_of, kind_of
 from hf_video.export.int8 import quantize_onnx, quantize_openvino
+from hf_video.hub.card_facts import PROCESSOR_FILES
 
 # Weights and what belongs to them are left behind, everything else that a model folder holds comes along.
 WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.onnx*")
@@ -153,6 +156,8 @@ def export_model(
     try:
         with writing_model_folder(output) as folder:
             _copy_files(model, folder, revision)
+            if num_frames or size:
+                _fit(folder, loaded.config, num_frames, size)
             report = _write(loaded, graphs, folder, kind, to, clips)
             (folder / "README.md").write_text(_card(loaded, report, to, graphs), encoding="utf-8")
             far = [one for one in report.agreements if not one.within]
@@ -184,6 +189,37 @@ def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | Non
     shutil.copytree(source, folder, dirs_exist_ok=True, ignore=left_behind)
     if (source / "encoder").is_dir():  # computed by torch, with its weights
         shutil.copytree(source / "encoder", folder / "encoder", dirs_exist_ok=True)
+
+
+def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int] | None) -> None:
+    """Clips of another length or size than the model's: the export's configuration says so, and its processor makes
+    them, from as much of a frame as before."""
+    config = copy.deepcopy(config)
+    towers = [tower for name in ("video_config", "vision_config") if (tower := getattr(config, name, None))]
+    image_size = size and (size[0] if size[0] == size[1] else list(size))
+    for name, value in (("num_frames", num_frames), ("image_size", image_size)):
+        having = [tower for tower in towers if hasattr(tower, name)]
+        if name in vars(config) or not having:  # else it answers for its tower
+            having.append(config)
+        for part in having:
+            if value and getattr(part, name, None):
+                setattr(part, name, value)
+    config.save_pretrained(folder)
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        return  # a detector on features
+    whole = AutoProcessor.from_pretrained(folder)
+    processor = getattr(whole, "video_processor", None) or getattr(whole, "image_processor", whole)
+    if num_frames:
+        processor.num_frames = num_frames
+    if size:
+        sides = {"height": size[0], "width": size[1]}
+        if processor.do_center_crop:
+            share = max(sides[side] / processor.crop_size[side] for side in sides)
+            processor.size = {name: round(pixels * share) for name, pixels in processor.size.items()}
+            processor.crop_size = sides
+        else:
+            processor.size = sides
+    whole.save_pretrained(folder)
 
 
 def _write(

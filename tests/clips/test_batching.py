@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_video.clips.batching import PART_BYTES, PARTS_AHEAD, read_each, run_videos
+from hf_video.clips.batching import BYTES_AHEAD, MOST_AHEAD, PART_BYTES, read_each, run_videos
 from hf_video.clips.read import ClipInputs, SeenWindows, WindowSample
 from hf_video.errors import NotAVideoError, VideoOptionError
 
@@ -83,6 +83,22 @@ def test_the_next_video_is_read_while_the_model_has_this_one():
     assert not readers()
 
 
+def test_the_next_batch_is_read_while_the_model_has_this_one():
+    read = [threading.Event() for _ in range(16)]
+
+    def reading(number):
+        yield from events(1, 1)
+        read[number].set()
+
+    def forward(rows):
+        assert read[min(next(batches) * 6 + 11, 15)].wait(20)
+        return rows["x"]
+
+    batches = itertools.count()
+    assert len(list(run_videos(read_each(range(16), reading, None), forward, batch_size=6))) == 16
+    assert next(batches) == 3
+
+
 def test_reading_ahead_is_bounded_and_of_one_thread():
     begun = []
 
@@ -97,7 +113,7 @@ def test_reading_ahead_is_bounded_and_of_one_thread():
     for number in range(5):
         next(results)
         time.sleep(0.01)
-        assert len(begun) <= number + 1 + PARTS_AHEAD
+        assert len(begun) <= number + 1 + MOST_AHEAD
     assert len(set(begun)) == 1
     assert begun[0] is not threading.current_thread()
     results.close()
@@ -121,7 +137,7 @@ def test_a_long_video_is_not_read_as_a_whole():
     ahead = []
     (result,) = run_videos(read_each([0], reading, None), forward, batch_size=1)
     assert len(result.seen) == 20
-    assert max(ahead) <= 1 + PARTS_AHEAD
+    assert max(ahead) <= 1 + BYTES_AHEAD // PART_BYTES
 
 
 def test_without_workers_nothing_is_read_ahead():

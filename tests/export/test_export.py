@@ -15,7 +15,7 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from tiny import LABELS, save_tiny, write_clip
 from tiny_video_text import save_videoclip
-from transformers import AutoModel, AutoModelForVideoClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForVideoClassification, pipeline
 
 import hf_video
 from hf_video.base.exported import ExportedModel
@@ -59,6 +59,21 @@ def clip(tmp_path_factory):
 def exported(saved, tmp_path_factory):
     """For ONNX Runtime; tracing takes longer than anything else here."""
     return export(saved, tmp_path_factory.mktemp("exported") / "made", "onnx")
+
+
+def test_clips_of_another_size_than_the_models(saved, clip, tmp_path, caplog):
+    """The folder's own processor makes them."""
+    report = export(saved, tmp_path / "made", "onnx", num_frames=8, size=(64, 48))
+    config, processor = AutoConfig.from_pretrained(report.folder), AutoImageProcessor.from_pretrained(saved)
+    assert (config.num_frames, config.image_size) == (8, [64, 48])
+    processor.num_frames, processor.size = 8, {"shortest_edge": 64}
+    processor.crop_size = {"height": 64, "width": 48}
+    expected = pipeline("video-classification", model=str(saved), image_processor=processor)(clip, top_k=None)
+    caplog.clear()
+    found = pipeline("video-classification", model=str(report.folder))(clip, top_k=None)
+    assert not caplog.records
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
+    assert [one["score"] for one in found] == pytest.approx([one["score"] for one in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("to", BACKENDS)

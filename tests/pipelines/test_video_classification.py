@@ -20,7 +20,7 @@ from transformers import AutoModelForVideoClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_video
-from hf_video.clips.batching import PARTS_AHEAD
+from hf_video.clips.batching import MOST_AHEAD
 from hf_video.errors import CheckpointError, DamagedVideoError, SamplingError, VideoOptionError, VideoSourceError
 from hf_video.video import VideoReader
 
@@ -139,7 +139,7 @@ def test_streams_give_results_one_by_one(classify, clips):
 
     results = classify(endless())
     first = next(results)
-    assert len(read) <= 1 + PARTS_AHEAD
+    assert len(read) <= 1 + MOST_AHEAD
     assert same(first, classify(clips[1]))
 
     rows = [{"file": str(clip)} for clip in clips]
