@@ -205,7 +205,14 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
 
     def train(self, mode: bool = True) -> VJEPA2ForPreTraining:
         """As torch's; the average drops nothing and has no gradient, also after `from_pretrained`, which makes every
-        parameter anew and calls this in the end."""
+        parameter anew and calls this in the end.
+
+        Args:
+            mode: Training, or evaluation.
+
+        Returns:
+            The model.
+        """
         super().train(mode)
         self.vjepa2.encoder.eval().requires_grad_(False)
         return self
@@ -228,13 +235,28 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
 
     @torch.no_grad()
     def targets(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """What there is to predict: the average's tokens, each normed, (B, tokens, D)."""
+        """What there is to predict: the tokens of the average, each normed.
+
+        Args:
+            pixel_values_videos: Clips (B, T, 3, H, W), whole.
+
+        Returns:
+            (B, tokens, D) in float32.
+        """
         grid = self.token_grid(pixel_values_videos)
         tokens = self.vjepa2.encoder(self.vjepa2.as_clip(pixel_values_videos), grid).last_hidden_state
         return F.layer_norm(tokens.float(), tokens.shape[-1:])
 
     def errors(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The error of each number, of the predictions' shape: |z - h|^p / p."""
+        """How far predictions are from their targets: |z - h|^p / p, with `loss_exponent` as p.
+
+        Args:
+            predicted: (..., D).
+            targets: Of the same shape.
+
+        Returns:
+            The error of each number, of that shape.
+        """
         exponent = self.config.loss_exponent
         return (predicted.float() - targets).abs() ** exponent / exponent
 

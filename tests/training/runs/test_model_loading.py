@@ -26,8 +26,14 @@ def test_every_type_from_its_configuration(tmp_path, name):
     assert loaded.processor.size["shortest_edge"] == {"x3d": 36, "vjepa2": 36}.get(name, size)
 
 
-@pytest.mark.parametrize("task", ["AutoModelForPreTraining", "ForSpatioTemporalActionDetection"])
-@pytest.mark.parametrize("name", ["vjepa2", "videoprism_vision_model"])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("vjepa2", "ForSpatioTemporalActionDetection"),
+        ("videoprism_vision_model", "ForSpatioTemporalActionDetection"),
+        ("videoprism_vision_model", "AutoModelForPreTraining"),
+    ],
+)
 def test_trainings_that_a_model_has_no_head_for_are_refused_before_it_is_made(name, task):
     def made(*_):
         raise AssertionError("its class was looked for")
