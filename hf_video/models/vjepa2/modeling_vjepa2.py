@@ -204,14 +204,10 @@ class VJEPA2ForPreTraining(VJEPA2PreTrainedModel):
                 init.copy_(learning, average)
 
     def train(self, mode: bool = True) -> VJEPA2ForPreTraining:
-        """As torch's; the average drops nothing and has no gradient, also after `from_pretrained`, which makes every
-        parameter anew and calls this in the end.
+        """As torch's; the average drops nothing and has no gradient, also after `from_pretrained`, which calls this.
 
         Args:
             mode: Training, or evaluation.
-
-        Returns:
-            The model.
         """
         super().train(mode)
         self.vjepa2.encoder.eval().requires_grad_(False)
