@@ -146,7 +146,7 @@ def candidates(
 
 
 def flops(model: Any, clip: torch.Tensor) -> float:
-    """GFLOP of products, convolutions and attention for a clip."""
+    """GFLOP of products and convolutions for a clip; fused attention is not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with warnings.catch_warnings():
