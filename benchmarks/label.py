@@ -1,7 +1,8 @@
 """File to label with VideoMAE-B and TimeSformer-B on the 10 s clip, model loaded: what a user waits for.
 
 Two stock paths. The stock pipeline reads only the file's first frames, as many as the model takes; `stock, uniform
-frames` is what one would write by hand to see the whole clip, as ours does. The exports are those of `backends.py`.
+frames` is what one would write by hand to see the whole clip, as ours does. The exports are those of `backends.py`,
+OpenVINO's in bfloat16 where the processor has it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks import backends, clips, readers
 from benchmarks.measure import Row, absent, compare, race, require_close
 from benchmarks.processor import processors
 from benchmarks.setting import Setting, why_absent
+from hf_video.base.fast_numbers import has_bf16
 
 AREA = "label"
 # Of the logits' spread: resized pixels may be one level of 255 off PIL's.
@@ -102,7 +104,11 @@ def our_pipelines(case: Case, model, processor, setting: Setting) -> tuple[dict[
         folder = backends.exported(
             case.model, backends.CASES[case.model], model, backends.EXPORTS[case.export], setting.cache, setting.quick
         )
-        found[f"hf_video {case.export}"] = pipeline("video-classification", model=str(folder), device="cpu")
+        # What 8 bits leave is in bfloat16 by itself.
+        dtype = torch.bfloat16 if has_bf16() and case.export == "OpenVINO" else None
+        found[f"hf_video {case.export}"] = pipeline(
+            "video-classification", model=str(folder), device="cpu", dtype=dtype
+        )
     return found, missing
 
 

@@ -51,7 +51,7 @@ def loader_rows(setting: Setting, name: str, path: Path, *, training: bool) -> l
                 times[candidate].cpu.append(cpu * 1e3 / count)
                 times[candidate].wall.append(wall * 1e3 / count / (WORKERS if candidate == READER else 1))
     what = "training" if training else "evaluation"
-    job = f"a {what} clip of {name}, {WORKERS} workers"
+    job = f"{what} clip of {name}, {WORKERS} workers"
     share = 100 / compare(times, LOADER, READER, area=AREA, job=job).ratio
     target = setting.target(LIMIT)
     return [
