@@ -26,7 +26,6 @@ from hf_video.export.backends import check_backend, write_program
 from hf_video.export.calibration import calibration_clips, calibration_rows
 from hf_video.export.graphs import ModelGraph, graphs_of, kind_of
 from hf_video.export.int8 import quantize_onnx, quantize_openvino
-from hf_video.hub.card_facts import PROCESSOR_FILES
 
 # Weights and what belongs to them are left behind, everything else that a model folder holds comes along.
 WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.onnx*")
@@ -205,8 +204,8 @@ def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int
             if value and getattr(part, name, None):
                 setattr(part, name, value)
     config.save_pretrained(folder)
-    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
-        return  # a detector on features
+    if not list(folder.glob("*processor_config.json")):
+        return  # nothing but tensors is given to this model
     whole = AutoProcessor.from_pretrained(folder)
     processor = getattr(whole, "video_processor", None) or getattr(whole, "image_processor", whole)
     if num_frames:
