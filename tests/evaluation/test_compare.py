@@ -231,9 +231,11 @@ def test_the_command_says_what_evaluate_says(saved, tmp_path, monkeypatch, capsy
     for name in ("videomae", "timesformer"):
         assert main(["evaluate", "videos", "--model", name, "--protocol", "paper", "--json", "--quiet"]) == 0
         alone = json.loads(capsys.readouterr().out)
-        assert {key: found["models"][name][key] for key in alone if key != "seconds"} == {
-            key: value for key, value in alone.items() if key != "seconds"
-        }
+        for key, value in alone.items():
+            if key != "seconds":
+                # The last bit of a logit may differ from process to process.
+                expected = pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+                assert found["models"][name][key] == expected, key
         row = f"{name} | {alone['top1']:.1%} | "
         assert row in texts["comparison.md"]
         assert f"<td>{alone['top1']:.1%}</td>" in texts["comparison.html"]
