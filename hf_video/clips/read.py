@@ -148,7 +148,7 @@ def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor
         VideoError: What `VideoReader` and the samplers raise.
     """
     options = {"on_error": request.on_error, "backend": request.backend, **request.decode}
-    with open_video(source, fps=request.fps, **options) as video:
+    with open_video(source, fps=request.fps, num_threads=request.num_threads, **options) as video:
         seen, clips = plan_clips(video, source, request)
         yield seen
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}

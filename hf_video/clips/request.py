@@ -219,6 +219,7 @@ class ClipRequest:
             same keyframes are one.
         fps: Frames per second of videos without times.
         decode: Options of `VideoReader` that resize frames as they are decoded.
+        num_threads: Of `VideoReader`; more than one where no model is at work meanwhile.
         frames_needed: What the processor needs beyond the chosen frames: a function of their indices (T,) and of the
             first and last frame (not included) that may be taken.
     """
@@ -231,6 +232,7 @@ class ClipRequest:
     snap: str | None = None
     fps: float | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
+    num_threads: int = 1
     frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
 
     @classmethod

@@ -3,6 +3,7 @@ for each video in order."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterator
@@ -240,9 +241,13 @@ class VideoPipeline(Pipeline):
         """One result after the other. Options are checked, and texts encoded, before the first video is read."""
         check_count("batch_size", batch_size, optional=True)
         reading, asked, answer = self._sanitize_parameters(**options)
+        request = self._request(**{**self._preprocess_params, **reading})
+        if isinstance(videos, list) and len(videos) == 1 and request.windows is None:
+            # The model waits for the only clips that there are: its threads decode them.
+            request = dataclasses.replace(request, num_threads=torch.get_num_threads())
         return self._results(
             videos,
-            self._request(**{**self._preprocess_params, **reading}),
+            request,
             batch_size or self._batch_size,
             self._num_workers if num_workers is None else num_workers,
             self._ask(**{**self._forward_params, **asked}),

@@ -54,8 +54,8 @@ class VideoReader:
         backend: `"pyav"`, `"torchcodec"` (only used for files on which it is exact; see `.backend`), or `"auto"`, which
             is pyav: it is exact on every file.
         num_threads: Threads of the decoder. One is best where other work fills the processor. More read frames from
-            different stretches between keyframes side by side, and help iterating over large frames. With 0 FFmpeg
-            chooses, and stretches are shared by all processors.
+            different stretches of a file between keyframes side by side, and help iterating over large frames. With 0
+            FFmpeg chooses, and stretches are shared by all processors.
         fps: Frames per second of sources that carry no times (folder, array, list); None stands for 25.
         scaler: `"exact"`: antialiased, at most one level from PIL. `"swscale"`: within FFmpeg's conversion to RGB;
             cheaper from about 1080p on, up to tens of levels different at edges.

@@ -222,6 +222,27 @@ def test_each_file_is_decoded_once_for_all_views(classify, clips, monkeypatch):
     assert reads[0] == sorted(set(reads[0]))
 
 
+def test_one_file_is_decoded_by_the_threads_that_wait_for_it(classify, clips, monkeypatch):
+    opened = []
+
+    class Counting(VideoReader):
+        def __init__(self, source, **options):
+            opened.append(options["num_threads"])
+            super().__init__(source, **options)
+
+    monkeypatch.setattr("hf_video.clips.read.VideoReader", Counting)
+    before = torch.get_num_threads()
+    alone = classify(str(clips[0]))
+    torch.set_num_threads(3)
+    try:
+        assert same(classify(str(clips[0])), alone, 1e-6)
+        classify([str(clips[0]), str(clips[1])])  # here the model is at work meanwhile
+        classify(str(clips[0]), windows=0.5)
+    finally:
+        torch.set_num_threads(before)
+    assert opened == [before, 3, 1, 1, 1]
+
+
 def test_memory_is_bounded_by_reading_in_stretches(classify, clips, monkeypatch):
     expected = classify(clips[0], windows="1s/0.5s", views="2x3")
     reads = []

@@ -82,7 +82,8 @@ class EncodedVideo:
         """The open container of this process; after a fork or `close`, a new one."""
         if self._video is None or not self._video.usable():
             self._release()
-            self._video = OpenVideo(self.media, threads=self.threads)
+            # One thread: with several, FFmpeg decodes less of a cut-off end.
+            self._video = OpenVideo(self.media)
         return self._video
 
     @property
@@ -94,10 +95,7 @@ class EncodedVideo:
     def _make_table(self, *, trust_index: bool = True) -> None:
         self._kept, self._segment_reader = _Kept(), None
         promised = self._table
-        # Of a cut-off end several threads decode less than one does.
-        with contextlib.ExitStack() as own:
-            video = self.video if self.threads == 1 else own.enter_context(contextlib.closing(OpenVideo(self.media)))
-            table = build_table(video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
+        table = build_table(self.video, self.media.label, trust_index=trust_index, on_frame=self._kept.add)
         table = table if promised is None else promised.corrected(table)
         if self.video.decoder is not self.video.stream.codec_context:
             # Opacity has keyframes of its own, which the container doesn't list.
@@ -156,11 +154,12 @@ class EncodedVideo:
             return
         doubtful: list[int] = []
         parts = segments(self.table, indices)
-        count = min(self.threads or os.cpu_count() or 1, len(parts))
+        threads = self.threads or os.cpu_count() or 1
         try:
-            # A file object has one place for all threads, and what is passed over would be passed over by each.
-            if count > 1 and self.table.access == "seek" and self.media.kind != "file":
-                doubtful = read_side_by_side(self.media, self.table, parts, count, deliver)
+            # A file object has one place for all threads, a server is asked by one connection, and what is passed over
+            # would be passed over by each.
+            if threads > 1 and self.table.access == "seek" and self.media.kind in ("path", "bytes"):
+                doubtful = read_side_by_side(self._reader(), parts, threads, deliver)
             else:
                 for key, part in parts:
                     doubtful += self._reader().read(key, part, deliver)

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 from av.video.frame import PictureType
 
-from hf_video.video.decode.container import Media, OpenVideo
+from hf_video.video.decode.container import OpenVideo
 from hf_video.video.decode.frame_table import FrameTable
 
 # Codecs whose B-frames alone are unreferenced. In a stream without them, a frame that is marked as one is damaged.
@@ -104,30 +104,38 @@ def segments(table: FrameTable, indices: list[int]) -> list[tuple[int, list[int]
 
 
 def read_side_by_side(
-    media: Media, table: FrameTable, parts: list[tuple[int, list[int]]], threads: int, deliver: Deliver
+    reader: SegmentReader, parts: list[tuple[int, list[int]]], threads: int, deliver: Deliver
 ) -> list[int]:
-    """Reads segments in several threads, each with a container and a decoder of its own; returns the indices that have
-    to be read in another way. `deliver` is called by one thread at a time."""
+    """Reads segments in several threads: one with `reader`, the others each with a container and a decoder of its own;
+    one segment alone by a decoder of several threads. Returns the indices that have to be read in another way.
+    `deliver` is called by one thread at a time."""
+    media, table = reader.video.media, reader.table
+    if len(parts) == 1:
+        with contextlib.closing(OpenVideo(media, threads=threads)) as video:
+            return SegmentReader(video, table).read(*parts[0], deliver)
     left, lock = iter(parts), threading.Lock()
 
     def deliver_alone(index: int, frame: av.VideoFrame) -> None:
         with lock:
             deliver(index, frame)
 
-    def read(_: int) -> list[int]:
+    def read(number: int) -> list[int]:
         doubtful: list[int] = []
-        with contextlib.closing(OpenVideo(media)) as video:
-            reader = SegmentReader(video, table)
+        with contextlib.ExitStack() as own:
+            mine = reader
+            if number:
+                mine = SegmentReader(own.enter_context(contextlib.closing(OpenVideo(media))), table)
             while True:
                 with lock:
                     part = next(left, None)
                 if part is None:
                     return doubtful
-                doubtful += reader.read(*part, deliver_alone)
+                doubtful += mine.read(*part, deliver_alone)
 
-    with ThreadPoolExecutor(threads, "hf_video-decoder") as pool:
+    count = min(threads, len(parts))
+    with ThreadPoolExecutor(count, "hf_video-decoder") as pool:
         try:
-            return sorted(itertools.chain.from_iterable(pool.map(read, range(threads))))
+            return sorted(itertools.chain.from_iterable(pool.map(read, range(count))))
         finally:
             deque(left, maxlen=0)  # after an error, or an interrupt, none is begun
 
