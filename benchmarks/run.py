@@ -20,6 +20,7 @@ AREAS = {
     "processor": "benchmarks.processor",
     "forward": "benchmarks.forward",
     "pretraining": "benchmarks.pretraining",
+    "finetuning": "benchmarks.finetuning",
     "label": "benchmarks.label",
     "folder": "benchmarks.archives.folder",
     "indexing": "benchmarks.archives.indexing",
