@@ -18,6 +18,13 @@ def parts_sent(hub: LoopbackHub) -> list[tuple[int, bool]]:
     return [(upload.part, upload.finished) for upload in hub.uploads]
 
 
+def wait_for_uploads(hub: LoopbackHub, count: int) -> None:
+    """Until so many large files have arrived; half a minute at most."""
+    until = time.monotonic() + 30
+    while sum(upload.finished for upload in hub.uploads) < count and time.monotonic() < until:
+        time.sleep(0.02)
+
+
 def unknown(folder, number: int) -> None:
     """Weights that no hub has seen: storage knows files by their content."""
     from safetensors.torch import load_file, save_file
@@ -46,7 +53,8 @@ def test_a_cut_connection_costs_one_part(hub, client, model, tmp_path):
 
 
 def test_a_refused_shard_is_all_that_the_second_call_sends(hub, client, fresh):
-    hub.disturb("PUT", "/storage/", status=413)
+    """Refused once the others have arrived: the client gives up uploads that have not begun when one fails."""
+    hub.disturb("PUT", "/storage/", status=413, first=lambda: wait_for_uploads(hub, 3))
     with pytest.raises(FlowError, match=r"broke off: .*413.*Run the same again") as caught:
         client("push_folder", fresh, "owner/refused")
     assert caught.value.kind == "PublishError"
@@ -67,9 +75,7 @@ def test_a_killed_process_is_gone_on_from(hub, client, fresh):
         [sys.executable, "-c", PUSH, "push", fresh, "owner/killed"], env=client.environment, stderr=subprocess.DEVNULL
     )
     assert held.reached.wait(60)
-    until = time.monotonic() + 30
-    while sum(upload.finished for upload in hub.uploads) < 3 and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for_uploads(hub, 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     held.released.set()

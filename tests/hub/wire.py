@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -37,12 +38,14 @@ class Upload:
 
 @dataclass
 class Disturbance:
-    """For requests that match: close the connection after so many bytes of a body, answer with an error, or wait."""
+    """For requests that match: close the connection after so many bytes of a body, answer with an error (once `first`
+    has returned, where there is one), or wait."""
 
     method: str
     pattern: str
     after: int | None = None
     status: int | None = None
+    first: Callable[[], object] | None = None
     times: int = 1
     hold: bool = False
     reached: threading.Event = field(default_factory=threading.Event)
@@ -109,6 +112,8 @@ class Wire(BaseHTTPRequestHandler):
                 return None
             found.times -= 1
         if found.status:
+            if found.first:
+                found.first()
             raise HubError(found.status, "refused by the test")
         return found
 
