@@ -100,11 +100,11 @@ class ModelContract(LayerContract):
         if "shaped" in metafunc.fixturenames:
             metafunc.parametrize("shaped", heads[-1:])
         # The bare model's layers and graph are parts of every head's: its own tests are slow ones. So is a graph of one
-        # size where that of every batch size is made.
+        # size where that of every batch size is made, and are a variant's graphs.
         slow = {"AutoModel"} if heads[1:] else set()
-        if metafunc.function.__name__ == "test_compile" and not self.variant:
+        if metafunc.function.__name__ == "test_compile":
             slow |= {self.dynamic_head()}
-        if metafunc.function.__name__ == "test_export_with_dynamic_batch" and self.variant:
+        if self.variant and "graph" in metafunc.fixturenames:
             slow |= set(heads)
         params = [pytest.param(head, marks=[pytest.mark.slow] * (head in slow)) for head in heads]
         for name in {"graph", "layered"} & set(metafunc.fixturenames):
@@ -409,7 +409,7 @@ class ModelContract(LayerContract):
 
     @pytest.mark.no_cover
     def test_compile(self, graph):
-        """A variant's for every batch size: it is the only graph that the default tests make of it."""
+        """A variant's for every batch size: nothing else compiles its one block so."""
         model, inputs = self.model(graph, **self.shallow), self.inputs(graph)
         compiled = self.compile(model, backend=self.backend)
         if self.variant:

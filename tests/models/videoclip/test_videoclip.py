@@ -108,16 +108,21 @@ class TestEveryKind:
         output = model(**given)
         assert torch.equal(model(**given, return_dict=False)[0], output.logits_per_video)
 
-    @pytest.mark.no_cover
-    def test_compiles_whole(self, make, monkeypatch):
-        """Towers of one layer; of S3D's modules those with pooling before them, and the last."""
-        mixed = modeling_s3d.MIXED
-        monkeypatch.setattr(modeling_s3d, "MIXED", [*(module for module in mixed if module[0]), mixed[-1]])
-        model, given = make(layers=1), inputs()
-        # PyTorch calls recurrent networks in compiled graphs experimental
-        with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
-            compiled = torch.compile(model, backend="eager", fullgraph=True)(**given)
-            torch.testing.assert_close(compiled.logits_per_text, model(**given).logits_per_text)
+
+COMPILED = ("lstm", "s3d-bert")  # by the default tests: a recurrent network, and convolutions under a transformer
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k not in COMPILED)) for k in MODELS])
+def test_compiles_whole(kind, monkeypatch):
+    """Towers of one layer; of S3D's modules those with pooling before them, and the last."""
+    mixed = modeling_s3d.MIXED
+    monkeypatch.setattr(modeling_s3d, "MIXED", [*(module for module in mixed if module[0]), mixed[-1]])
+    model, given = MODELS[kind](layers=1), inputs()
+    # PyTorch calls recurrent networks in compiled graphs experimental
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
+        compiled = torch.compile(model, backend="eager", fullgraph=True)(**given)
+        torch.testing.assert_close(compiled.logits_per_text, model(**given).logits_per_text)
 
 
 class TestAgainstStock:
