@@ -56,9 +56,21 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(saved, tmp_path_factory):
-    """For ONNX Runtime; tracing takes longer than anything else here."""
-    return export(saved, tmp_path_factory.mktemp("exported") / "made", "onnx")
+def exports(saved, tmp_path_factory):
+    """The model's export for a runtime, made once: tracing takes longer than anything else here."""
+    made = {}
+
+    def made_for(to):
+        if to not in made:
+            made[to] = export(saved, tmp_path_factory.mktemp(to) / "made", to)
+        return made[to]
+
+    return made_for
+
+
+@pytest.fixture(scope="module")
+def exported(exports):
+    return exports("onnx")
 
 
 def test_clips_of_another_size_than_the_models(saved, clip, tmp_path, caplog):
@@ -77,8 +89,8 @@ def test_clips_of_another_size_than_the_models(saved, clip, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("to", BACKENDS)
-def test_classifier(saved, exported, clip, tmp_path, to):
-    report = exported if to == "onnx" else export(saved, tmp_path / "made", to)
+def test_classifier(saved, exports, clip, to):
+    report = exports(to)
     (agreement,) = report.agreements
     assert agreement.relative < 1e-4
     assert agreement.same_label == 1
@@ -310,13 +322,13 @@ def videos(tmp_path):
 
 
 @pytest.mark.parametrize("to", BACKENDS)
-def test_int8(saved, videos, clip, tmp_path, monkeypatch, capsys, to):
+def test_int8(saved, exports, videos, clip, tmp_path, monkeypatch, capsys, to):
     """Made by the command, used by the command; what it costs stands in the card, and too much is refused."""
-    export(saved, tmp_path / "float32", to)
+    float32 = exports(to).folder
     options = ["--to", to, "--int8", "--calibration", str(videos), "--output"]
     assert main(["export", str(saved), *options, str(tmp_path / "made")]) == 0
     assert "100% of the weights in 8 bits" in capsys.readouterr().err
-    weights = [sum(f.stat().st_size for f in (tmp_path / d).glob("*model*.[bod]*")) for d in ("float32", "made")]
+    weights = [sum(f.stat().st_size for f in d.glob("*model*.[bod]*")) for d in (float32, tmp_path / "made")]
     assert weights[1] < 0.6 * weights[0]
     card = (tmp_path / "made" / "README.md").read_text()
     assert "8 bits, 100% of weights | 4 |" in card

@@ -32,8 +32,9 @@ OF_EVENTS = {
 }
 EXPORTED = [*evaluation_models.CONFIGS, *TASKS, *OF_EVENTS]
 REFUSED = ("violet", "adatad", "mil_ranking", "moment_detr", "rtfm")
-# Variants of types that are there; and two with some hundred layers, the tracing of which takes half a minute.
-SLOW = {"mvit-large", "two_stream-rgb", "i3d", "s3d"}
+# Variants of types that are there; two with some hundred layers, the tracing of which takes half a minute; VideoMAE,
+# which is test_export.py's; and VideoPrism's video tower, of which its pair of towers makes a graph too.
+SLOW = {"mvit-large", "two_stream-rgb", "i3d", "s3d", "videomae", "videoprism_vision_model"}
 # Another runtime's file is made of the same traced program: by default of one of each kind of layers.
 ONNX = {"video_swin", "c3d", "actionformer"}
 
