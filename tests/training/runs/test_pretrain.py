@@ -126,6 +126,7 @@ class TestRun:
         evaluations = [row for row in history if "eval_masked_loss" in row]
         assert len(evaluations) == 2
         assert len({row["eval_mean_of_patch"] for row in evaluations}) == 1  # the same masks every time
+        assert evaluations[1]["eval_masked_loss"] < evaluations[0]["eval_masked_loss"]
         assert all(row["eval_loss"] == pytest.approx(row["eval_masked_loss"], rel=1e-3) for row in evaluations)
 
 
