@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import models
 from benchmarks.measure import Row, compare, race
-from benchmarks.pretraining import BATCH, FULL_TARGET, HALF, KERNEL, check, of_the_kernel, step
+from benchmarks.training.pretraining import BATCH, FULL_TARGET, HALF, KERNEL, check, of_the_kernel, step
 from benchmarks.setting import Setting
 
 AREA = "finetuning"
