@@ -194,7 +194,7 @@ class WindowDataset(VideoDataset):
             options.update(do_resize=False, do_center_crop=False)
         clip = self.processor(frames, input_data_format="channels_last", **options)["pixel_values"][0][places]
         if self.augmentation is not None:
-            clip = self.augmentation.erase(clip, generator=draw)
+            clip = self.augmentation.erase(clip, generator=draw, in_place=True)
         return {
             "pixel_values": clip,
             "mask": torch.arange(self.windows.steps) < window.steps,

@@ -255,7 +255,7 @@ class SampleBuilder:
         for name in CLIP_NAMES if self.augmentation is not None else ():
             if name in sample:
                 draw = generator(sample_seed(seed, 0, 0, 0, ERASING))
-                sample[name] = self.augmentation.erase(sample[name], generator=draw)
+                sample[name] = self.augmentation.erase(sample[name], generator=draw, in_place=True)
         return sample, label
 
 

@@ -2,9 +2,10 @@
 the point (x, y) of the result, counted from the corner, shows (a·x + b·y + c, d·x + e·y + f) of the clip, whose border
 pixels repeat; where that lies outside, FILL.
 
-Neighbours and weights of every place are the same for all frames. A picture that is only shifted is a sum of four
-weighted slices; any other map is a weighted gather of rows that hold the values of all frames side by side. Only the
-places in a box are made, from the part of the clip that they show.
+Neighbours and weights of every place are the same for all frames. A shift or a shear moves each line along itself by an
+amount of its own, and is a sum of four weighted slices of lines that were first moved by whole pixels; any other map is
+a weighted gather of rows that hold the values of all frames side by side. Only the places in a box are made, from the
+part of the clip that they show.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def move(clip: torch.Tensor, affine: Affine, *, held: Box, target: Box, frame: B
     a, b, c, d, e, f = affine
     if (a, d, e, f) == (1, 0, 1, 0):
         rows = clip[:, target.top - held.top :][:, : target.height]
-        return _slide(rows, 2, _shifts(b, c, target.top, target.height), held.left, target.left, target.width, frame.width)
+        return _slide(
+            rows, 2, _shifts(b, c, target.top, target.height), held.left, target.left, target.width, frame.width
+        )
     if (a, b, c, e) == (1, 0, 0, 1):
         columns = clip[:, :, target.left - held.left :][:, :, : target.width]
         shifts = _shifts(d, f, target.left, target.width)
@@ -135,7 +138,7 @@ def _with_neighbours(clip: torch.Tensor, axis: int, begins: np.ndarray, size: in
 
 
 def _lines(clip: torch.Tensor, axis: int) -> Any:
-    """A view (T, lines, pixels, C) to which one may write; of NumPy on the CPU, whose slices take a tenth of the time."""
+    """A view (T, lines, pixels, C) to which one may write; of NumPy on the CPU, where small copies cost less so."""
     view = clip if axis == 2 else clip.transpose(1, 2)
     return view.numpy() if clip.device.type == "cpu" else view
 
@@ -155,7 +158,9 @@ def _interpolate(taps: torch.Tensor, axis: int, weights: torch.Tensor, result: t
     channels = taps.shape[3]
     step, reach = (channels, 0) if axis == 2 else (1, 3)
     weights = weights.to(taps.device)
-    weights = weights[..., None] if axis == 2 or weights.shape[1] == 1 else weights.repeat_interleave(channels, 1)[:, None]
+    weights = (
+        weights[..., None] if axis == 2 or weights.shape[1] == 1 else weights.repeat_interleave(channels, 1)[:, None]
+    )
     for frames, rows in pieces(result):
         part = result[frames, rows]
         wide = taps[frames, rows.start : rows.stop + reach].flatten(2).float()

@@ -184,12 +184,15 @@ class Augmentation:
             clip = horizontal_flip(clip)
         return apply_operations(clip, params.colors).contiguous()
 
-    def erase(self, pixel_values: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    def erase(
+        self, pixel_values: torch.Tensor, *, generator: torch.Generator | None = None, in_place: bool = False
+    ) -> torch.Tensor:
         """Fills one or more boxes in all frames alike, with probability `erase_prob`.
 
         Args:
             pixel_values: Normalised floats (T, C, H, W).
             generator: Source of chance; None takes torch's global generator.
+            in_place: Whether the tensor itself may be changed, which saves a copy.
 
         Returns:
             A copy with the boxes filled, or the tensor itself.
@@ -199,7 +202,11 @@ class Augmentation:
         """
         check_normalized(pixel_values, 4)
         boxes = self.draw_erasing(*pixel_values.shape[2:], generator=generator)
-        return fill_boxes(pixel_values, boxes, self.erase_mode, generator) if boxes else pixel_values
+        if not boxes:
+            return pixel_values
+        erased = pixel_values if in_place else pixel_values.clone()
+        fill_boxes(erased, boxes, self.erase_mode, generator)
+        return erased
 
     def draw_erasing(self, height: int, width: int, *, generator: torch.Generator | None = None) -> list[Box]:
         """Draws the boxes to erase.

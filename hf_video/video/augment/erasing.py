@@ -35,12 +35,9 @@ def _erase_box(
     return None
 
 
-def fill_boxes(
-    pixel_values: torch.Tensor, boxes: Sequence[Box], mode: str, generator: torch.Generator | None
-) -> torch.Tensor:
-    """A copy of (T, C, H, W) floats with the boxes filled: standard normal numbers for every pixel and channel, held
+def fill_boxes(pixel_values: torch.Tensor, boxes: Sequence[Box], mode: str, generator: torch.Generator | None) -> None:
+    """Fills the boxes of (T, C, H, W) floats in place: standard normal numbers for every pixel and channel, held
     through the clip ("pixel") or new in each frame ("pixel_per_frame"), one such colour ("rand"), or 0 ("const")."""
-    erased = pixel_values.clone()
     frames, channels = pixel_values.shape[:2]
     for top, left, height, width in boxes:
         shapes = {
@@ -48,10 +45,9 @@ def fill_boxes(
             "pixel_per_frame": (frames, channels, height, width),
             "rand": (channels, 1, 1),
         }
-        target = erased[..., top : top + height, left : left + width]
+        target = pixel_values[..., top : top + height, left : left + width]
         if mode == "const":
             target.zero_()
             continue
         device = generator.device if generator is not None else "cpu"
-        target.copy_(torch.randn(shapes[mode], generator=generator, device=device).to(erased))
-    return erased
+        target.copy_(torch.randn(shapes[mode], generator=generator, device=device).to(pixel_values))

@@ -335,8 +335,11 @@ def test_erased_noise_is_standard_normal():
 def test_what_is_not_erased_stays_the_tensor_itself():
     clip = torch.zeros(2, 3, 24, 24)
     assert Augmentation(24, erase_prob=0).erase(clip) is clip
-    Augmentation(24, erase_prob=1).erase(clip)
+    copied = Augmentation(24, erase_prob=1).erase(clip, generator=gen(0))
     assert (clip == 0).all()
+    assert Augmentation(24, erase_prob=1).erase(clip, generator=gen(0), in_place=True) is clip
+    assert torch.equal(clip, copied)
+    assert (clip != 0).any()
 
 
 @pytest.mark.parametrize(
