@@ -155,6 +155,16 @@ def test_pieces_make_up_the_whole(monkeypatch, values, side):
     assert torch.equal(normalize(clip[None], (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))[0], normal)
 
 
+def test_shears_and_shifts_are_alike_without_numpy(monkeypatch):
+    """On another device torch makes the copies that NumPy makes on the CPU."""
+    clip = torch.from_numpy(clips()["noise"])
+    chains = [[Operation(name, argument)] for name, argument, _ in MOVED if name != "rotate"]
+    expected = [apply_operations(clip, chain) for chain in chains]
+    monkeypatch.setattr(affine, "_lines", lambda clip, axis: clip if axis == 2 else clip.transpose(1, 2))
+    for chain, result in zip(chains, expected, strict=True):
+        assert torch.equal(apply_operations(clip, chain), result), str(chain[0])
+
+
 class Counter(TorchDispatchMode):
     """Counts the calls into torch."""
 
