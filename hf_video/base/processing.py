@@ -191,6 +191,13 @@ class ClipProcessing(ChecksumsOnSave):
             ]
         return BatchFeature(data=data)
 
+    @property
+    def sees_frames_apart(self) -> bool:
+        """Whether what becomes of a frame depends on no other of its clip, nor on its place: not for a class with steps
+        of its own."""
+        steps = ("__call__", "preprocess", "_clips", "_inputs")
+        return all(getattr(type(self), name) is getattr(ClipProcessing, name) for name in steps)
+
     @classmethod
     def values_for(cls, config: VideoConfig) -> dict[str, Any]:
         """Settings, besides sizes, that a model's configuration decides: what a converted model's processor gets."""

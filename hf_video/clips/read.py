@@ -24,6 +24,7 @@ import torch
 
 from hf_video.base.processing import ClipProcessing
 from hf_video.clips.grid import FeatureGrid
+from hf_video.clips.kept_frames import KeptFrames
 from hf_video.clips.request import ClipRequest, Windows, parse_windows  # noqa: F401 - all of 0.1.0's windows
 from hf_video.errors import BackendError, VideoError, VideoOptionError, VideoSourceError
 from hf_video.video.decode.clip_frames import clips_in_groups, groups_of
@@ -154,8 +155,12 @@ def read_clips(source: VideoSource, request: ClipRequest, process: ClipProcessor
         decode = request.decode if isinstance(video, VideoReader) and video is not source else {}
         limit = max(FRAME_BUDGET // frame_bytes(video, decode), 1)
         read = frames_of_clips(video, [needed for _, needed in clips], limit)
+        kept = KeptFrames(partial(process, crops=request.views.crops)) if request.keeps_frames else None
         for (number, needed), frames in zip(clips, read, strict=True):
-            inputs = clip_inputs(frames.data, frames.indices, needed, request, process)
+            if kept is None:
+                inputs = clip_inputs(frames.data, frames.indices, needed, request, process)
+            else:
+                inputs = kept.inputs(frames.data, frames.indices, needed)
             yield ClipInputs(number, inputs, frames.repeated)
 
 

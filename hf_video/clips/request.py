@@ -222,6 +222,7 @@ class ClipRequest:
         num_threads: Of `VideoReader`; more than one where no model is at work meanwhile.
         frames_needed: What the processor needs beyond the chosen frames: a function of their indices (T,) and of the
             first and last frame (not included) that may be taken.
+        keeps_frames: Whether the processor is given each frame once, where several clips, or places of one, show it.
     """
 
     sampling: Sampling
@@ -234,6 +235,7 @@ class ClipRequest:
     decode: Mapping[str, Any] = field(default_factory=dict)
     num_threads: int = 1
     frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
+    keeps_frames: bool = False
 
     @classmethod
     def resolve(
@@ -310,6 +312,7 @@ class ClipRequest:
             windows=windows,
             decode=resize,
             frames_needed=getattr(processor, "frames_needed", None),
+            keeps_frames=reading.get("snap") is not None and getattr(processor, "sees_frames_apart", False),
             **reading,
         )
 

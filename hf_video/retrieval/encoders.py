@@ -22,6 +22,7 @@ from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import Event, clip_processor, read_events
 from hf_video.clips.request import ClipRequest, Windows
+from hf_video.clips.single_frames import read_single_frames
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
 from hf_video.features.embed import ModelLoader
@@ -29,6 +30,7 @@ from hf_video.features.extraction import ClipVectors
 from hf_video.features.vectors import unit_length
 from hf_video.pipelines.matching import is_dual_encoder, text_vectors, texts_of, tokenize
 from hf_video.retrieval import fingerprint
+from hf_video.retrieval.frame_vectors import encodes_frames_apart, moment_vectors
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -184,17 +186,26 @@ class ModelEncoder(Encoder):
     def embed(
         self, source: VideoSource, windows: Windows | FeatureGrid, snap: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self.vectors(self.read(source, windows, snap))
+        return self.vectors(self.read(source, windows, snap), snap)
 
     def read(self, source: VideoSource, windows: Windows | FeatureGrid, snap: str | None = None) -> Iterator[Event]:
         """Reads what `vectors` takes, in any thread: the first half of `embed`."""
         processor = pixel_processor(self.processor)
         check_pair(self.model, processor)
         request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat", snap=snap)
-        return read_events(source, request, clip_processor(processor))
+        read = read_single_frames if self._frame_by_frame(snap) else read_events
+        return read(source, request, clip_processor(processor))
 
-    def vectors(self, events: Iterable[Event]) -> tuple[np.ndarray, np.ndarray]:
+    def _frame_by_frame(self, snap: str | None) -> bool:
+        """Whether what is read are single frames: of exact moments few are shared."""
+        apart = getattr(pixel_processor(self.processor), "sees_frames_apart", False)
+        return snap is not None and apart and encodes_frames_apart(self.model)
+
+    def vectors(self, events: Iterable[Event], snap: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The second half of `embed`, and so what it returns and raises."""
+        if self._frame_by_frame(snap):
+            vectors, windows = moment_vectors(self.model, events, self.batch_size)
+            return unit_length(vectors), np.array([seen.seconds for seen in windows], dtype=np.float64)
         with ClipVectors(self.model) as forward:
             # Each video on its own: its vectors are the same to the bit whatever was embedded before it.
             (result,) = run_videos([events], forward, batch_size=self.batch_size)

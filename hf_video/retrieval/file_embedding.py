@@ -88,7 +88,8 @@ def _reading_ahead(
 
     for events in map(iter, read_each(paths, read, None)):
         record = next(events)
-        yield record if isinstance(record, Skipped) else _embedded(record, functools.partial(encoder.vectors, events))
+        embed = functools.partial(encoder.vectors, events, **reading)
+        yield record if isinstance(record, Skipped) else _embedded(record, embed)
 
 
 def _embedded(record: FileRecord, embed: Callable[[], tuple[np.ndarray, np.ndarray]]) -> IndexedVideo:
