@@ -1,7 +1,9 @@
 """An archive to moments by keyframes alone (`snap="keyframe"`) against exact frames: reading, and the whole index.
 
-The encoder is small (a VideoMAE of two layers), as one for a first look at an archive would be; a large one takes the
-same time for each moment either way, and keyframes give fewer moments. Needs hf_video's extra [retrieval].
+The encoders are small, as ones for a first look at an archive would be. A CLIP of two layers looks at each frame for
+itself: a keyframe is encoded once. A VideoMAE of two layers looks at whole clips: it takes the same time for each moment
+either way, and keyframes give fewer moments; the row's note has the part that this takes. Needs hf_video's extra
+[retrieval].
 
     python benchmarks/archives/indexing.py [--quick]
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -33,16 +36,19 @@ FULL = {
 
 def run(setting: Setting) -> list[Row]:
     recipes = clips.QUICK if setting.quick else FULL
-    encoder, processor = small_encoder()
+    encoders = {"CLIP": small_clip(), "VideoMAE": small_videomae()}
     rows = []
     for recipe, limit in ((recipes["long250"], LIMIT), (recipes["long30"], None)):
         path = clips.clip(recipe, setting.cache)
-        jobs = {
-            "reading": lambda snap, path=path: read(path, processor, snap),
-            "the whole index": lambda snap, path=path: index(path, encoder, processor, snap),
-        }
+        jobs = {"reading": lambda snap, path=path: read(path, encoders["VideoMAE"][1], snap)}
+        for name, pair in encoders.items():
+            jobs[f"the whole index, {name}"] = lambda snap, path=path, pair=pair: index(path, *pair, snap)
         for name, job in jobs.items():
-            note = moments(job("keyframe"), job(None))
+            found = job("keyframe")
+            note = moments(found, job(None))
+            if name.endswith("VideoMAE"):
+                forwards = len(found) * seconds_for_a_clip(encoders["VideoMAE"][0])
+                note += f"; the encoder alone takes {forwards:.2f} s for these"
             candidates = {EXACT: lambda job=job: job(None), KEYFRAMES: lambda job=job: job("keyframe")}
             times = race(candidates, 1 if setting.quick else min(setting.rounds, 3), warmup=0)  # that was above
             goal = limit and setting.target(limit)
@@ -51,15 +57,42 @@ def run(setting: Setting) -> list[Row]:
     return rows
 
 
-def small_encoder() -> tuple:
+SMALL = {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 384, "num_hidden_layers": 2}
+
+
+def small_videomae() -> tuple:
     from transformers import AutoModel
 
     from hf_video import VideoMAEConfig, VideoMAEImageProcessor
 
     torch.manual_seed(0)
-    small = {"hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 384, "num_hidden_layers": 2}
-    model = AutoModel.from_config(VideoMAEConfig(**models.VIDEOMAE, **small)).eval()
+    model = AutoModel.from_config(VideoMAEConfig(**models.VIDEOMAE, **SMALL)).eval()
     return model, VideoMAEImageProcessor(num_frames=16)
+
+
+def small_clip() -> tuple:
+    from transformers import CLIPTextConfig, CLIPVisionConfig
+
+    from hf_video import VideoCLIPConfig, VideoCLIPImageProcessor, VideoCLIPModel
+
+    torch.manual_seed(0)
+    towers = {"video_config": CLIPVisionConfig(patch_size=16, **SMALL), "text_config": CLIPTextConfig(**SMALL)}
+    model = VideoCLIPModel(VideoCLIPConfig(**towers, projection_dim=64, num_frames=16)).eval()
+    return model, VideoCLIPImageProcessor(num_frames=16)
+
+
+def seconds_for_a_clip(encoder) -> float:
+    """CPU time that vectors of a batch take, for each of its clips."""
+    from hf_video.clips.batching import DEFAULT_BATCH
+    from hf_video.features.extraction import ClipVectors
+
+    side = models.VIDEOMAE["image_size"]
+    clips = torch.zeros(DEFAULT_BATCH, models.VIDEOMAE["num_frames"], 3, side, side)
+    with ClipVectors(encoder) as forward:
+        forward({"pixel_values": clips})
+        start = time.process_time()
+        forward({"pixel_values": clips})
+    return (time.process_time() - start) / len(clips)
 
 
 def read(path: Path, processor, snap: str | None) -> list[tuple[float, float]]:
