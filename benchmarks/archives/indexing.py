@@ -1,9 +1,9 @@
 """An archive to moments by keyframes alone (`snap="keyframe"`) against exact frames: reading, and the whole index.
 
 The encoders are small, as ones for a first look at an archive would be. A CLIP of two layers looks at each frame for
-itself: a keyframe is encoded once. A VideoMAE of two layers looks at whole clips: it takes the same time for each moment
-either way, and keyframes give fewer moments; the row's note has the part that this takes. Needs hf_video's extra
-[retrieval].
+itself: a keyframe is encoded once. A VideoMAE of two layers looks at whole clips: it takes the same time for each
+moment either way, and keyframes give fewer moments; the row's note has the part that this takes. Needs hf_video's
+extra [retrieval].
 
     python benchmarks/archives/indexing.py [--quick]
 """
