@@ -113,7 +113,9 @@ def read_side_by_side(
     if len(parts) == 1:
         with contextlib.closing(OpenVideo(media, threads=threads)) as video:
             return SegmentReader(video, table).read(*parts[0], deliver)
-    left, lock = iter(parts), threading.Lock()
+    # The longest first, so that the threads end at about the same time.
+    longest = sorted(parts, key=lambda part: int(table.keys[part[0]]) - part[1][-1])
+    left, lock = iter(longest), threading.Lock()
 
     def deliver_alone(index: int, frame: av.VideoFrame) -> None:
         with lock:
