@@ -233,14 +233,17 @@ def test_pipeline(tmp_path, counted, monkeypatch):
         pipeline("video-classification", model=saved, device="cpu", compile="yes")
 
 
-@pytest.mark.parametrize("verb", ["classify", "embed", pytest.param("evaluate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "verb", ["classify", "embed", "detect", "probe", pytest.param("evaluate", marks=pytest.mark.slow)]
+)
 def test_command(verb, tmp_path, counted, capfd):
     from hf_video.cli import main
 
     saved = tiny.save_tiny(tmp_path / "model")
     for label in tiny.LABELS[:2]:
         (tmp_path / "videos" / label).mkdir(parents=True)
-        tiny.write_clip(tmp_path / "videos" / label / "clip.mkv")
+        for seed in range(6 if verb == "probe" else 1):
+            tiny.write_clip(tmp_path / "videos" / label / f"{seed}.mkv", seed=seed)
     more = {"embed": ["--output", str(tmp_path / "out")], "evaluate": ["--split", "all"]}.get(verb, [])
     given = [str(tmp_path / "videos"), "--model", str(saved), "--device", "cpu", "--compile", *more]
     assert main([verb, *given]) == 0

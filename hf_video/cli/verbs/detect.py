@@ -102,6 +102,7 @@ def add_arguments(parser: Parser) -> None:
     add("--num-workers")
     add("--device")
     add("--dtype")
+    add("--compile")
     add("--quiet")
 
 

@@ -40,12 +40,14 @@ def add_arguments(parser: Parser) -> None:
     add("--batch-size", default=8)
     add("--num-workers")
     add("--device")
+    add("--compile")
     add("--seed", default=None, help="of the splits (default: as MODEL was trained), and of random weights")
     add("--json", action="store_true", help="the report as JSON on stdout")
 
 
 def run(options: argparse.Namespace) -> int:
     from hf_video.cli import DONE, SOME_FAILED, CommandError
+    from hf_video.cli.printing import say
     from hf_video.data.rows import Skipped
     from hf_video.training.runs.attentive_probe import attentive_probe_model
     from hf_video.training.runs.probe import probe_model
@@ -54,10 +56,12 @@ def run(options: argparse.Namespace) -> int:
     if options.recipe is None:
         if options.settings:
             raise CommandError("--set changes a recipe; a linear probe has none. Pass --recipe.")
-        probe, more = probe_model, {"random": options.random}
+        probe, more = probe_model, {"random": options.random, "compile": say if options.compile else False}
     else:
         if options.random:
             raise CommandError("--random is for a linear probe. For an attentive one pass a folder of random weights.")
+        if options.compile:
+            raise CommandError("--compile is for a linear probe. Leave it out.")
         probe, more = attentive_probe_model, {"recipe": options.recipe, "settings": options.settings}
     report = probe(
         options.data,

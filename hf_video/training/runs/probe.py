@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hf_video.base.written_files import check_output_folder, update_checksums, w
 from hf_video.data.rows import VideoRows
 from hf_video.data.sources.division import Division, choose_test
 from hf_video.errors import CheckpointError, DataError
+from hf_video.features.compiled import compile_model
 from hf_video.features.extraction import ClipVectors, Features, extract_features
 
 # Weights of the squared norm beside the mean cross-entropy, strongest first: each solution starts the next.
@@ -277,6 +278,7 @@ def probe_model(
     seed: int | None = None,
     data_format: str | None = None,
     videos: str | os.PathLike[str] | None = None,
+    compile: bool | Callable[[str], Any] = False,
     **options: Any,
 ) -> dict[str, Any]:
     """`linear_probe` from names: labelled videos as `load_videos` takes them (`data_format`, `videos`), and a model
@@ -285,6 +287,7 @@ def probe_model(
     Data without splits are divided as the model of a folder was trained on them, else by `seed` (default 0): see
     `hf_video.evaluation.rows.evaluation_splits`.
 
+    `compile` has torch compile the encoder (`hf_video.compile_model`), True or what takes the lines that say so.
     `random=True` probes the same model with random weights too. With `output` the probe is saved there (`save_probe`),
     with `split.json`. `options` are those of `extract_features`. Returns the report, with `chance`, the share of the
     most frequent class among the test videos, and the class names `labels`.
@@ -313,6 +316,8 @@ def probe_model(
         )
     processor = next(one for one in find_processors(encoder, None, None) if one is not None)
     options["device"] = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if compile:
+        compile_model(encoder.to(options["device"]), say=compile if callable(compile) else None)
     report = linear_probe(encoder, processor, train, test, seed=seed, **options)
     facts: dict[str, Any] = {
         "model": model,
