@@ -59,7 +59,7 @@ class StreamingClassifier:
 
     Raises:
         VideoOptionError: Options that have no meaning for a stream.
-        CheckpointError: A model that sees optical flow, when the first frame comes.
+        CheckpointError: A model that sees optical flow.
     """
 
     def __init__(self, model: Labeller | str | os.PathLike[str], *, stride: int = 1, **options: Any) -> None:
@@ -77,6 +77,11 @@ class StreamingClassifier:
                     f"A stream has no {name}: its windows are num_frames frames, frame_sampling_rate apart, one every "
                     "stride frames."
                 )
+        if getattr(pipeline.image_processor, "streams", "spatial") != "spatial":
+            raise CheckpointError(
+                f"{type(pipeline.model).__name__} sees optical flow, which lies between frames, and a stream shows "
+                "frame by frame: use a model of the spatial stream alone."
+            )
         self.pipeline = pipeline
         reading, asked, answer = pipeline._sanitize_parameters(**options)
         reading = {**pipeline._preprocess_params, **reading}
@@ -186,12 +191,7 @@ class StreamingClassifier:
 
     def _seen(self, frame: np.ndarray) -> torch.Tensor:
         """(H, W, 3) -> (C, H, W), as the processor gives it; processors see each frame of a clip by itself."""
-        made = self.pipeline._process(frame[None], 1)
-        if len(made) != 1:
-            raise CheckpointError(
-                f"{type(self.pipeline.model).__name__} needs {', '.join(made)}: a stream has frames alone."
-            )
-        ((self._name, clip),) = made.items()
+        ((self._name, clip),) = self.pipeline._process(frame[None], 1).items()
         return clip[0, 0]
 
     def _encode(self, ends: range) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import pipeline
 
 import hf_video
-from hf_video.errors import VideoArrayError, VideoOptionError
+from hf_video.errors import CheckpointError, VideoArrayError, VideoOptionError
 from hf_video.pipelines.streaming_classification import StreamingClassifier
 from hf_video.video.frames.types import VideoFrames
 
@@ -98,6 +98,19 @@ def test_seconds_count_on_from_the_last(classify):
     assert not stream.push(FRAMES[:2], [-1.0, -0.9])
     (row,) = stream.push(FRAMES[2:8])
     assert row["seconds"] == pytest.approx((-1.0, -0.2))
+
+
+@pytest.mark.parametrize("streams", ["both", "temporal"])
+def test_flow_is_refused_before_a_frame_comes(streams):
+    towers = {"both": {}, "temporal": {"spatial_config": None}}[streams]
+    config = hf_video.TwoStreamConfig(**{**SIZE, "spatial_config": NETWORK, "temporal_config": NETWORK, **towers})
+    model, processor = (
+        hf_video.TwoStreamForVideoClassification(config),
+        hf_video.TwoStreamImageProcessor(streams=streams),
+    )
+    classify = pipeline("video-classification", model=model, image_processor=processor, device="cpu")
+    with pytest.raises(CheckpointError, match="sees optical flow"):
+        StreamingClassifier(classify)
 
 
 def test_bad_input(classify):
