@@ -23,7 +23,8 @@ from hf_video.cli.printing import error_line
 from hf_video.errors import HFVideoError, error_entry, pluralize
 
 PACKAGES = ("torch", "transformers", "av", "numpy", "pillow", "safetensors", "huggingface_hub")
-OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu")
+RUNTIMES = ("openvino", "nncf", "onnx", "onnxscript", "onnxruntime")
+OPTIONAL = ("accelerate", "datasets", "evaluate", "opencv-python-headless", "faiss-cpu", *RUNTIMES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
