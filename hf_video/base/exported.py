@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,13 @@ class ExportedModel:
             for name in facts["files"]:
                 found[name if own else f"{name} in {self.precisions[graph]}"] = file_crc32(self.folder / name)
         return {name: torch.tensor([found[name]]) for name in sorted(found)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, which loads the folder itself: a runtime's graph is nothing to be copied."""
+        # Of "auto" nothing was asked.
+        dtype = {"f32": "float32", "bf16": "bfloat16"}.get(self.precisions["forward"])
+        kind = type(self).__bases__[1]
+        return partial(load_exported, kind, self.folder, config=self.config, dtype=dtype), ()  # type: ignore[attr-defined]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
         """Copies the folder's files."""

@@ -30,7 +30,9 @@ def calibration_rows(source: str | os.PathLike[str], most: int = MOST_CLIPS) -> 
     return [rows[i * len(rows) // most] for i in range(most)] if len(rows) > most else rows
 
 
-def calibration_clips(model: Any, rows: list[VideoRow], graph: ModelGraph, num_frames: int | None) -> list[Tensors]:
+def calibration_clips(
+    model: Any, rows: list[VideoRow], graph: ModelGraph, num_frames: int | None, processor: Any = None
+) -> list[Tensors]:
     """One clip of each video, read as a pipeline of the model reads it.
 
     Args:
@@ -38,6 +40,7 @@ def calibration_clips(model: Any, rows: list[VideoRow], graph: ModelGraph, num_f
         rows: Of `calibration_rows`.
         graph: The graph that takes the clips.
         num_frames: Of a clip; default the processor's or the model's.
+        processor: Default the one beside the model.
 
     Returns:
         Inputs of the graph, one row each.
@@ -46,7 +49,7 @@ def calibration_clips(model: Any, rows: list[VideoRow], graph: ModelGraph, num_f
         DataError: A video can't be read.
         ModelInputError: The processor makes clips of another shape than the graph takes.
     """
-    read = VideoFeatureExtractionPipeline(model=model, task="video-feature-extraction")
+    read = VideoFeatureExtractionPipeline(model=model, image_processor=processor, task="video-feature-extraction")
     options = {} if num_frames is None else {"num_frames": num_frames}
     clips = []
     for row in rows:
@@ -61,7 +64,7 @@ def calibration_clips(model: Any, rows: list[VideoRow], graph: ModelGraph, num_f
             found = tuple(clips[-1][name].shape) if name in clips[-1] else None
             if found is None or found[1:] != tuple(shape[1:]):
                 raise ModelInputError(
-                    f"The processor beside the model makes {name} of shape {found}, and the export takes "
-                    f"{('any', *shape[1:])}: give --num-frames and --size the processor's, or leave them out."
+                    f"The processor makes {name} of shape {found}, and the export takes {('any', *shape[1:])}: give "
+                    "--num-frames and --size the processor's, or leave them out."
                 )
     return clips

@@ -17,8 +17,9 @@ from huggingface_hub import snapshot_download
 from transformers import AutoProcessor
 
 from hf_video.base.exported import MANIFEST, Graph, Tensors, is_exported, open_graph
-from hf_video.base.loading import check_model_path, loading
+from hf_video.base.loading import check_model_path, find_processors, loading, processor_size
 from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
+from hf_video.base.processing_config import frames_per_clip
 from hf_video.base.saved_model import SavedVideoModel
 from hf_video.base.written_files import check_output_folder, writing_model_folder
 from hf_video.errors import CheckpointError, HFVideoError, OutputError, VideoOptionError
@@ -110,8 +111,8 @@ def export_model(
             each, or a detector on features.
         output: The folder to write; it must be new or empty.
         to: "openvino" or "onnx" (ONNX Runtime).
-        num_frames: Frames of a clip; default the model's.
-        size: (height, width) of a frame; default the model's.
+        num_frames: Frames of a clip; default those of the model's processor, else of its configuration.
+        size: (height, width) of a frame; default as of frames.
         int8: Products in 8 bits: for OpenVINO weights and activations, by NNCF; for ONNX Runtime the weights of linear
             maps, activations as they come. The tower of texts stays float32.
         calibration: A folder or list of videos like those that the model will see, of which at most 32 are read: the
@@ -138,7 +139,7 @@ def export_model(
     output = Path(output)
     check_output_folder(output)
     if output.is_dir() and os.listdir(output):
-        raise OutputError(f"The folder {output} is not empty: choose another.")
+        raise OutputError(f"The folder {output} is not empty: choose another, or empty it.")
     rows = [] if calibration is None else calibration_rows(calibration)
     check_model_path(model)
     with loading(model):
@@ -150,13 +151,17 @@ def export_model(
         raise CheckpointError("A detector on features is exported in float32 alone: leave --int8 out.")
     if int8 and to == "onnx" and isinstance(loaded, ConvVideoPreTrainedModel):
         raise CheckpointError("ONNX Runtime has no 3-D convolutions in 8 bits. Take --to openvino --int8.")
-    graphs = graphs_of(loaded, num_frames=num_frames, size=size)
-    clips = calibration_clips(loaded, rows, graphs[0], num_frames) if rows else None
+    processor = None if kind == "events" else _processor(loaded)
+    graphs = graphs_of(
+        loaded,
+        num_frames=frames_per_clip(processor, loaded.config, num_frames),
+        size=size or processor_size(processor),
+    )
     try:
         with writing_model_folder(output) as folder:
             _copy_files(model, folder, revision)
-            if num_frames or size:
-                _fit(folder, loaded.config, num_frames, size)
+            fitted = _fit(folder, loaded.config, num_frames, size) if num_frames or size else None
+            clips = calibration_clips(loaded, rows, graphs[0], num_frames, fitted) if rows else None
             report = _write(loaded, graphs, folder, kind, to, clips)
             (folder / "README.md").write_text(_card(loaded, report, to, graphs), encoding="utf-8")
             far = [one for one in report.agreements if not one.within]
@@ -169,6 +174,14 @@ def export_model(
         shutil.rmtree(output, ignore_errors=True)
         raise
     return report
+
+
+def _processor(model: Any) -> Any:
+    """That which lies beside a model, or None: the model alone then says what its clips are."""
+    try:
+        return next(one for one in find_processors(model, None, None) if one is not None)
+    except CheckpointError:
+        return None
 
 
 def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | None) -> None:
@@ -190,9 +203,9 @@ def _copy_files(model: str | os.PathLike[str], folder: Path, revision: str | Non
         shutil.copytree(source / "encoder", folder / "encoder", dirs_exist_ok=True)
 
 
-def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int] | None) -> None:
-    """Clips of another length or size than the model's: the export's configuration says so, and its processor makes
-    them, from as much of a frame as before."""
+def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int] | None) -> Any:
+    """Clips of another length or size than the model's: the export's configuration says so, and its processor, which is
+    returned if there is one, makes them, from as much of a frame as before."""
     config = copy.deepcopy(config)
     towers = [tower for name in ("video_config", "vision_config") if (tower := getattr(config, name, None))]
     image_size = size and (size[0] if size[0] == size[1] else list(size))
@@ -205,7 +218,7 @@ def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int
                 setattr(part, name, value)
     config.save_pretrained(folder)
     if not list(folder.glob("*processor_config.json")):
-        return  # nothing but tensors is given to this model
+        return None  # nothing but tensors is given to this model
     whole = AutoProcessor.from_pretrained(folder)
     processor = getattr(whole, "video_processor", None) or getattr(whole, "image_processor", whole)
     if num_frames:
@@ -219,6 +232,7 @@ def _fit(folder: Path, config: Any, num_frames: int | None, size: tuple[int, int
         else:
             processor.size = sides
     whole.save_pretrained(folder)
+    return processor
 
 
 def _write(
@@ -232,6 +246,8 @@ def _write(
         precision = "auto" if in_8_bits and to == "openvino" and not convolutional else "f32"
         try:
             program = graph.trace(model)
+        except HFVideoError:  # clips that the model itself does not take
+            raise
         except Exception as error:  # whatever tracing meets
             raise _refusal(f"torch {torch.__version__} can't trace", model, graph, error) from error
         try:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hf_video.base.exported import refuse_exported
 from hf_video.base.modeling import clip_logits, inputs_for
 from hf_video.errors import CheckpointError, VideoOptionError, is_whole
 
@@ -40,8 +41,10 @@ def attention_rollout(model: PreTrainedModel, pixel_values: torch.Tensor) -> tor
 
     Raises:
         CheckpointError: The model has no attention from each place to each other (convolutions, windows, pooled
-            attention), or is of another library.
+            attention), is of another library, or an export.
     """
+    if hasattr(model, "graphs"):
+        refuse_exported(model.folder, "asked for attentions")
     rule = _RULES.get(getattr(model.config, "model_type", ""))
     if rule is None or not hasattr(model, "get_video_features"):
         raise CheckpointError(
@@ -201,9 +204,11 @@ def grad_cam(
         Evidence (B, t, h, w), float32, from 0 up, of the grid of the model's last map.
 
     Raises:
-        CheckpointError: The model is no classifier, or has no map (a two-stream network of frames and flow).
+        CheckpointError: The model is no classifier, or has no map (a two-stream network of frames and flow; an export).
         VideoOptionError: There is no class of that number.
     """
+    if hasattr(model, "graphs"):
+        refuse_exported(model.folder, "asked for gradients")
     if not hasattr(model, "get_video_features"):
         raise CheckpointError(f"{type(model).__name__} is no model of this package, or has no map of a clip.")
     with torch.no_grad():

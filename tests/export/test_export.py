@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -34,6 +35,7 @@ from hf_video.features.embed import ModelLoader, load_features
 from hf_video.features.vectors import clip_vectors
 from hf_video.retrieval.encoders import find_encoder
 from hf_video.training.runs import probe
+from hf_video.visual.relevance import attention_rollout, grad_cam
 
 BACKENDS = ("onnx", "openvino")
 NEEDS = {"openvino": "openvino", "onnx": "onnxruntime"}
@@ -204,6 +206,9 @@ def test_what_an_export_can_not_do(exported, tmp_path):
     model = AutoModelForVideoClassification.from_pretrained(folder)
     with pytest.raises(ModelInputError, match=r"this export takes \(any, 4, 3, 32, 32\)"):
         model(torch.randn(1, 8, 3, 32, 32))
+    for look in (attention_rollout, grad_cam):
+        with pytest.raises(CheckpointError, match="it can't be asked for"):
+            look(model, torch.randn(1, 4, 3, 32, 32))
     with pytest.raises(ModelInputError, match="labels came"):
         model(pixel_values=torch.randn(1, 4, 3, 32, 32), labels=torch.tensor([1]))
     with pytest.raises(CheckpointError, match="can't be trained"):
@@ -233,10 +238,13 @@ def test_what_an_export_can_not_do(exported, tmp_path):
         AutoModel.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="an export already"):
         export_model(folder, tmp_path / "again", to="onnx")
+    again = pickle.loads(pickle.dumps(model))
+    assert (type(again).__mro__[1:], again.precisions) == (type(model).__mro__[1:], model.precisions)
     model.save_pretrained(tmp_path / "copy")
     pixels = torch.randn(1, 4, 3, 32, 32)
     copy = AutoModelForVideoClassification.from_pretrained(tmp_path / "copy")
     assert torch.equal(copy(pixels).logits, model(pixels).logits)
+    assert torch.equal(again(pixels).logits, model(pixels).logits)
     with (measured := MeasuredModel(model)):
         measured({"pixel_values": pixels})
     assert (measured.parameters, measured.memory) == (0, None)
@@ -341,6 +349,9 @@ def test_int8(saved, exports, videos, clip, tmp_path, monkeypatch, capsys, to):
     assert answers[0] != answers[1]
     if to == "openvino":
         return
+    sizes = ["--num-frames", "6", "--size", "48x32"]
+    assert main(["export", str(saved), *options, str(tmp_path / "others"), *sizes]) == 0
+    assert main(["classify", str(clip), "--model", str(tmp_path / "others")]) == 0
     monkeypatch.setattr("hf_video.export.model_folder.INT8_BOUND", 0.0)
     assert main(["export", str(saved), *options, str(tmp_path / "more")]) == 2
     assert re.search(r"in 8 bits is off by \d+\.\d% .* on the 4 calibration clips", capsys.readouterr().err)
@@ -367,7 +378,7 @@ def test_calibration_reads_what_the_pipeline_reads(saved, videos):
     for row, made in zip(rows, clips, strict=True):
         assert torch.equal(made["pixel_values"], classify.preprocess(row.source)["pixel_values"])
     assert [row.name for row in calibration_rows(videos, most=2)] == ["0.mkv", "2.mkv"]
-    with pytest.raises(ModelInputError, match=r"processor beside the model makes pixel_values of shape \(1, 8, 3, 32"):
+    with pytest.raises(ModelInputError, match=r"processor makes pixel_values of shape \(1, 8, 3, 32"):
         calibration_clips(classify.model, rows, graph, 8)
     (videos / "9.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match=r"can't be read, take it out: .*9\.mp4"):

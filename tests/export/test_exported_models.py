@@ -10,7 +10,7 @@ import tiny_video_text
 import torch
 from contract import randomise
 from tiny_text import tiny_tokenizer
-from transformers import pipeline
+from transformers import AutoImageProcessor, pipeline
 
 import hf_video
 from hf_video.base.saved_model import SavedVideoModel
@@ -109,6 +109,22 @@ def test_export_is_loaded_and_says_the_same(name, to, tmp_path, monkeypatch):
     for a, b in zip(found, expected, strict=True):
         assert a["label"] == b["label"]
         assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_clips_are_those_of_the_processor(tmp_path, monkeypatch):
+    """As everywhere, also where the configuration says others."""
+    for package in NEEDS["onnx"]:
+        pytest.importorskip(package, reason='needs pip install "hf_video[onnx]"')
+    monkeypatch.setattr("hf_video.export.model_folder.ROUNDS", 1)
+    saved = save("videomae", tmp_path / "saved")
+    processor = AutoImageProcessor.from_pretrained(saved)
+    processor.num_frames, processor.crop_size = 6, {"height": 32, "width": 48}
+    processor.save_pretrained(saved)
+    report = export_model(saved, tmp_path / "made", to="onnx")
+    clip = str(tiny.write_clip(tmp_path / "clip.mkv"))
+    expected, found = (pipeline("video-classification", model=str(one))(clip) for one in (saved, report.folder))
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
+    assert [one["score"] for one in found] == pytest.approx([one["score"] for one in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 
 from hf_video.cli import DONE
 from hf_video.cli.arguments import Parser, positive_int
@@ -46,8 +47,13 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 def run(options: argparse.Namespace) -> int:
+    import transformers
+
     from hf_video.export import export_model
 
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)  # of torch, about itself
     report = export_model(
         options.model,
         options.output,
