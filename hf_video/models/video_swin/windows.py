@@ -4,9 +4,14 @@ two tables that attention inside them needs.
 Both tables depend on the window alone, never on the size of the grid. A shift rolls the grid by half a window; what
 wraps around may not be seen by its new neighbours. Only the last window along an axis holds such tokens, so there are
 no more than 2³ = 8 different masks for any number of windows: one per set of axes along which a window is the last.
+Without masks the same is attention inside boxes of the grid as it lies, smaller ones at its edges (`boxes_by_size`).
 """
 
 from __future__ import annotations
+
+import functools
+import itertools
+from math import prod
 
 import torch
 from torch.nn import functional as F
@@ -46,6 +51,37 @@ def from_windows(windows: torch.Tensor, window: Size, shift: Size, grid: Size) -
         x = x.roll(shift, AXES)
     t, h, w = grid
     return x[:, :t, :h, :w]
+
+
+@functools.lru_cache(maxsize=32)
+def boxes_by_size(
+    batch: int, grid: Size, window: Size, shift: Size
+) -> tuple[torch.Tensor, torch.Tensor, dict[Size, int]]:
+    """What shifted windows come to, without rolling a grid of whole windows or masking what wraps around: windows that
+    begin at `shift`, and along each axis smaller boxes before the first and after the last, each of which sees itself.
+
+    Returns the flat numbers of (batch, T, H, W) tokens in the order of their boxes, boxes of one size together; where
+    each token went; and the number of tokens that are in boxes of each size."""
+    groups: dict[Size, list[torch.Tensor]] = {}
+    with torch.inference_mode(False):  # what is kept must serve everywhere
+        numbers = torch.arange(batch * prod(grid), device="cpu").view(batch, *grid, 1)
+        for pieces in itertools.product(*(_pieces(*axis) for axis in zip(grid, window, shift, strict=True))):
+            part = numbers
+            for axis, (start, length, _) in zip(AXES, pieces, strict=True):
+                part = part.narrow(axis, start, length)
+            box = tuple(size for _, _, size in pieces)
+            groups.setdefault(box, []).append(to_windows(part, box, (0, 0, 0)).flatten())
+        order = torch.cat([part for parts in groups.values() for part in parts])
+        places = order.argsort()
+    return order, places, {box: sum(map(len, parts)) for box, parts in groups.items()}
+
+
+def _pieces(tokens: int, window: int, shift: int) -> list[tuple[int, int, int]]:
+    """(start, length, size of a box) of what an axis is cut into."""
+    if not shift:
+        return [(0, tokens, window)]
+    rest = window - shift
+    return [(0, shift, shift), (shift, tokens - window, window), (tokens - rest, rest, rest)]
 
 
 def _coordinates(window: Size) -> torch.Tensor:

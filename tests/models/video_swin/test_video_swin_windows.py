@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -10,6 +11,8 @@ from contract import assert_close, randomise
 from torch.nn import functional as F
 
 from hf_video.errors import ConfigError, ModelInputError
+from hf_video.layers.linear import multiplies_bf16
+from hf_video.models.video_swin import modeling_video_swin
 from hf_video.models.video_swin.configuration_video_swin import VideoSwinConfig
 from hf_video.models.video_swin.modeling_video_swin import (
     PatchMerging,
@@ -19,6 +22,7 @@ from hf_video.models.video_swin.modeling_video_swin import (
 )
 from hf_video.models.video_swin.windows import (
     WindowTables,
+    boxes_by_size,
     cut_masks,
     fit_window,
     from_windows,
@@ -83,6 +87,64 @@ def test_shifted_attention_is_attention_among_neighbours(grid):
     expected = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ value
     expected = expected.transpose(1, 2).reshape(1, *whole, 8)[:, : grid[0], : grid[1], : grid[2]]
     assert_close(got, expected)
+
+
+BOXED = [(1, 8, 6, 6), (2, 9, 5, 7), (2, 3, 9, 6), (1, 5, 7, 3), (1, 4, 6, 3), (1, 8, 2, 9)]
+
+
+@pytest.mark.parametrize("shape", BOXED, ids=str)
+@torch.no_grad()
+def test_boxes_are_windows_whose_masks_are_left_away(shape, monkeypatch):
+    """Grids that fill their windows or don't, are as large as a window along some axes, or smaller."""
+    config = VideoSwinConfig(window_size=(4, 3, 3), **SMALL)
+    attention = randomise(WindowAttention(config, 8, 2, shifted=True), gain=2.0)
+    tables, x = WindowTables((4, 3, 3)), torch.randn(*shape, 8)
+    found, _ = attention(x, tables=tables)
+    with monkeypatch.context() as patch:
+        patch.setattr(modeling_video_swin, "may_use_onednn", lambda *tensors: False)
+        expected, probs = attention(x, tables=tables, output_attentions=True)
+    assert_close(found, expected)
+    assert torch.equal(attention(x, tables=tables, output_attentions=True)[1], probs)
+
+
+@pytest.mark.skipif(not multiplies_bf16(), reason="rounds otherwise without instructions for bfloat16")
+@torch.no_grad()
+def test_boxes_round_no_worse_than_windows(monkeypatch):
+    config = VideoSwinConfig(window_size=(4, 3, 3), embed_dim=32, depths=(2, 2), num_heads=(2, 4))
+    model = randomise(VideoSwinModel(config)).eval()
+    half, clip = copy.deepcopy(model).bfloat16(), torch.randn(1, 16, 3, 64, 64)
+    boxes = half(clip.bfloat16()).last_hidden_state.float()
+    monkeypatch.setattr(modeling_video_swin, "may_use_onednn", lambda *tensors: False)
+    exact = model(clip).last_hidden_state
+    windows = half(clip.bfloat16()).last_hidden_state.float()
+    assert not torch.equal(boxes, windows)
+    assert (boxes - exact).norm() < 1.3 * (windows - exact).norm()
+
+
+@torch.no_grad()
+def test_boxes_hold_each_token_once():
+    order, places, boxes = boxes_by_size(2, (8, 6, 3), (4, 3, 3), (2, 1, 0))
+    assert torch.equal(order.sort().values, torch.arange(2 * 8 * 6 * 3))
+    assert torch.equal(order[places], torch.arange(2 * 8 * 6 * 3))
+    # 2 clips; of 8 frames 4 are in boxes of 2 and 4 in one of 4, of 6 rows as many as a box is high.
+    assert boxes == {(t, h, 3): 2 * 4 * h * 3 for t in (2, 4) for h in (1, 3, 2)}
+
+
+def test_what_learns_or_is_watched_goes_by_windows(monkeypatch):
+    """Autograd, autocast and traces; and somebody who asks for the probabilities."""
+    config = VideoSwinConfig(window_size=(4, 3, 3), **SMALL)
+    attention = WindowAttention(config, 8, 2, shifted=True)
+    tables, x = WindowTables((4, 3, 3)), torch.randn(1, 8, 6, 6, 8)
+    seen = []
+    monkeypatch.setattr(attention, "attend_boxes", lambda x, *args: seen.append(x) or x)
+    attention(x, tables=tables)
+    with torch.no_grad():
+        attention(x, tables=tables, output_attentions=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            attention(x, tables=tables)
+        assert not seen
+        attention(x, tables=tables)
+    assert len(seen) == 1
 
 
 def test_masks_are_made_once_for_all_sizes():
