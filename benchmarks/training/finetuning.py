@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import models
 from benchmarks.measure import Row, compare, race
-from benchmarks.training.pretraining import BATCH, FULL_TARGET, HALF, KERNEL, check, of_the_kernel, step
 from benchmarks.setting import Setting
+from benchmarks.training.pretraining import BATCH, FULL_TARGET, HALF, KERNEL, check, of_the_kernel, step
 
 AREA = "finetuning"
 TARGET, KERNEL_TARGET = 1.0, 0.78
