@@ -19,6 +19,7 @@ from PIL import Image
 from hf_video.errors import VideoArrayError, VideoWriteError, check_count
 from hf_video.video.frames.pixels import is_uint16
 from hf_video.video.frames.rgb import array_of, array_to_uint8, image_to_rgb
+from hf_video.video.priority import own_priority
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -151,7 +152,7 @@ def write_video(
                         raise VideoWriteError(f"seconds= tells of {len(ticks) - 1} frames, and more came.")
                     frame.pts, frame.time_base = int(ticks[number]), time_base or 1 / rate
                     frame.duration = lasting[frame.pts] = int(ticks[number + 1] - ticks[number])
-                with refusals():
+                with refusals(), own_priority():
                     packets = stream.encode(frame)  # opens the encoder, before the container does with its own options
                     if sound is not None:
                         sound.write_until(float(frame.pts * frame.time_base))

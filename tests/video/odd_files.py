@@ -13,6 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hf_video.video.priority import own_priority
+
 WIDTH, HEIGHT, COUNT = 64, 48, 72
 BITS = 8
 
@@ -85,7 +87,8 @@ def encode(
             frame = av.VideoFrame.from_ndarray(pixels, format=source).reformat(format=pix_fmt)
             frame.pts = number if pts is None else pts[number]
             frame.time_base = time_base
-            packets += stream.encode(frame)
+            with own_priority():
+                packets += stream.encode(frame)
         packets += stream.encode(None)
         if picture is not None:
             container.mux(picture)

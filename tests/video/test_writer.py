@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 import av
@@ -65,6 +66,13 @@ def test_newer_codecs(tmp_path, codec, capfd):
     back = decode(write_video(tmp_path / "a.mp4", frames, 25, codec))
     assert back.shape == frames.shape
     assert np.abs(back.astype(int) - frames).mean() < 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no scheduling policies")
+def test_the_thread_that_writes_keeps_its_priority(tmp_path):
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    write_video(tmp_path / "a.mp4", RAMP.repeat(3, 1).repeat(3, 2), 25, "av1")  # SVT-AV1 changes it, for root
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before
 
 
 def test_gif_with_few_colours_is_exact_and_keeps_repeated_frames(tmp_path):
