@@ -224,3 +224,25 @@ def test_quick_run_of_backends(tmp_path):
     assert {"stock fp32", "hf_video fp32", backends.UNIT} <= names
     assert all(row["wall"]["ms"] > 0 for one in measured for row in one["rows"])
     assert done.stdout.count("| floor: products in") == 2
+
+
+@pytest.mark.slow
+def test_every_way_to_compute_agrees_at_full_size(tmp_path):
+    """The whole table with one round: what no runtime can is named, and nothing else is missing. An hour, exports
+    included."""
+    pytest.importorskip("nncf")
+    pytest.importorskip("openvino")
+    output = tmp_path / "results.json"
+    command = [sys.executable, "benchmarks/backends.py", "--rounds", "1", "--threads", "1", "--cache", str(tmp_path)]
+    done = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured = {one["model"]: one for one in json.loads(output.read_text())["measured"]}
+    absent = {name.partition(" ")[0]: sorted(one["absent"]) for name, one in measured.items()}
+    assert absent == {
+        "VideoMAE-B": [], "VideoMAE-S": [], "TimeSformer-B": [], "Video-Swin-T": ["stock fp32"],
+        "X3D-M": ["ONNX Runtime int8", "stock fp32"],
+    }  # fmt: skip
+    exact = ("stock fp32", "hf_video fp32", "OpenVINO f32", "ONNX Runtime")
+    rows = [row for one in measured.values() for row in one["rows"]]
+    assert all(row["difference"] <= backends.EXACT for row in rows if row["name"] in exact)
+    assert all(row["difference"] <= backends.EIGHT for row in rows)
