@@ -34,7 +34,6 @@ from hf_video.base.modeling_conv import ConvVideoPreTrainedModel
 from hf_video.export import export_model
 
 RESULTS = Path(__file__).resolve().parent / "results" / "backends.json"
-SMALL_VIDEOMAE = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 UNIT = "hf_video bf16"
 EXACT, HALF, EIGHT = 1e-3, 0.1, 0.3  # ‖answer - ours fp32‖ / ‖ours fp32‖ that is allowed, by the numbers of a candidate
 EXPORTS = {"OpenVINO": {"to": "openvino"}, "OpenVINO int8": {"to": "openvino", "int8": True},
@@ -55,7 +54,7 @@ class Case:
 
 CASES = {
     "VideoMAE-B 16x224²": Case("VideoMAE", models.VIDEOMAE, attention="sdpa", quick=models.QUICK),
-    "VideoMAE-S 16x224²": Case("VideoMAE", models.VIDEOMAE | SMALL_VIDEOMAE, attention="sdpa", quick=models.QUICK),
+    "VideoMAE-S 16x224²": Case("VideoMAE", models.VIDEOMAE_SMALL, attention="sdpa", quick=models.QUICK),
     "TimeSformer-B 8x224²": Case("Timesformer", models.TIMESFORMER, attention="eager", quick=models.QUICK),
     "Video-Swin-T 32x224²": Case(
         "VideoSwin", {"num_frames": 32, "image_size": 224}, preset="tiny",

@@ -9,6 +9,7 @@ import tempfile
 import torch
 
 VIDEOMAE = {"num_frames": 16, "image_size": 224}
+VIDEOMAE_SMALL = {**VIDEOMAE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 TIMESFORMER = {"num_frames": 8, "image_size": 224}
 VIDEOPRISM = {"num_frames": 16, "image_size": 288}
 # Stock knows its fields under other names; ours takes both.

@@ -26,8 +26,7 @@ from benchmarks.setting import Setting
 AREA = "folder"
 LIMIT = 1 / 1.5  # 1.5 times the files a second
 AFTER, AHEAD = "one after the other", "read ahead"
-SMALL = {**models.VIDEOMAE, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
-MODELS = {"VideoMAE-S": SMALL, "VideoMAE-B": models.VIDEOMAE}
+MODELS = {"VideoMAE-S": models.VIDEOMAE_SMALL, "VideoMAE-B": models.VIDEOMAE}
 JOBS = (("VideoMAE-S", "small", 16), ("VideoMAE-S", "short", 16), ("VideoMAE-B", "short", 12))  # files of each
 
 

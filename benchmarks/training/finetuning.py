@@ -16,8 +16,7 @@ TARGET, KERNEL_TARGET = 1.0, 0.78
 
 
 def run(setting: Setting) -> list[Row]:
-    small = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
-    settings = models.options({**models.VIDEOMAE, **small, "num_labels": 10}, setting.quick)
+    settings = models.options({**models.VIDEOMAE_SMALL, "num_labels": 10}, setting.quick)
     ours, stock = (model.train() for model in models.pair("VideoMAEForVideoClassification", settings, "sdpa"))
     clip, labels = models.video(BATCH, settings), {"labels": torch.arange(BATCH)}
     note = check(ours, stock, clip, labels)

@@ -121,6 +121,11 @@ class SeenWindows(list[WindowSample]):
         super().__init__(windows)
         self.timeline = timeline
 
+    @property
+    def frames(self) -> np.ndarray:
+        """The numbers of all frames that the windows show, ascending."""
+        return np.unique(np.concatenate([one.sample.indices.ravel() for one in self]))
+
 
 @dataclass(frozen=True)
 class ClipInputs:
@@ -183,7 +188,8 @@ def plan_clips(
         for number, (window, one) in enumerate(zip(windows, samples, strict=True))
         for indices in one.sample.indices
     ]
-    return SeenWindows(samples, timeline), clips
+    seen = SeenWindows(samples, timeline)
+    return seen, list(enumerate(seen.frames[:, None])) if request.single_frames else clips
 
 
 def _snapped(

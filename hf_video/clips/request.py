@@ -223,6 +223,8 @@ class ClipRequest:
         frames_needed: What the processor needs beyond the chosen frames: a function of their indices (T,) and of the
             first and last frame (not included) that may be taken.
         keeps_frames: Whether the processor is given each frame once, where several clips, or places of one, show it.
+        single_frames: In the place of the windows' clips, each frame that they show comes once, as a clip of itself
+            alone, whose window is its place among these.
     """
 
     sampling: Sampling
@@ -236,6 +238,7 @@ class ClipRequest:
     num_threads: int = 1
     frames_needed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
     keeps_frames: bool = False
+    single_frames: bool = False
 
     @classmethod
     def resolve(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from hf_video.clips.batching import run_videos
 from hf_video.clips.grid import FeatureGrid
 from hf_video.clips.read import Event, clip_processor, read_events
 from hf_video.clips.request import ClipRequest, Windows
-from hf_video.clips.single_frames import read_single_frames
 from hf_video.errors import CheckpointError, VideoOptionError
 from hf_video.features.digests import changed_fields, facts_digest, fields_of_0_1_0, weights_digest
 from hf_video.features.embed import ModelLoader
@@ -193,8 +192,8 @@ class ModelEncoder(Encoder):
         processor = pixel_processor(self.processor)
         check_pair(self.model, processor)
         request = ClipRequest.resolve(processor, self.model.config, windows=windows, on_error="repeat", snap=snap)
-        read = read_single_frames if self._frame_by_frame(snap) else read_events
-        return read(source, request, clip_processor(processor))
+        request = replace(request, single_frames=self._frame_by_frame(snap))
+        return read_events(source, request, clip_processor(processor))
 
     def _frame_by_frame(self, snap: str | None) -> bool:
         """Whether what is read are single frames: of exact moments few are shared."""

@@ -12,7 +12,6 @@ import torch
 
 from hf_video.clips.batching import run_videos
 from hf_video.clips.read import Event, SeenWindows
-from hf_video.clips.single_frames import frames_of_windows
 from hf_video.features.extraction import ClipVectors
 from hf_video.layers.linear import is_untouched
 
@@ -39,7 +38,7 @@ def moment_vectors(
 
     Args:
         model: One that `encodes_frames_apart`.
-        events: Of `read_single_frames`.
+        events: Of a request for `single_frames`.
         batch_size: Frames of a forward.
 
     Returns:
@@ -53,7 +52,7 @@ def moment_vectors(
     if frames.error is not None:
         raise frames.error
     seen = frames.seen
-    numbers = frames_of_windows(seen)
+    numbers = seen.frames
     states = torch.stack([frames.views(place) for place in range(len(numbers))])  # (frames, crops, D)
     vectors = []
     with ClipVectors(model, compute=_joined) as forward:

@@ -13,7 +13,6 @@ from library import save_videoclip
 from hf_video import VideoCLIPModel, VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 from hf_video.clips.read import ClipInputs, clip_processor, read_clips
 from hf_video.clips.request import ClipRequest, Windows
-from hf_video.clips.single_frames import frames_of_windows
 from hf_video.errors import NotAVideoError
 from hf_video.features.extraction import ClipVectors
 from hf_video.retrieval.encoders import ModelEncoder
@@ -44,7 +43,7 @@ def test_frames_are_processed_once_to_the_same_inputs(clip, views):
         return clip_processor(processor)(frames, crops)
 
     seen, *clips = read_clips(clip, request, process)
-    assert calls == [1] * len(frames_of_windows(seen))
+    assert calls == [1] * len(seen.frames)
     _, *others = read_clips(clip, replace(request, keeps_frames=False), clip_processor(processor))
     assert len(others) == len(clips) > 5
     for one, other in zip(clips, others, strict=True):
@@ -101,7 +100,7 @@ def test_frames_are_encoded_once_to_the_same_vectors(clip, folder, views, monkey
     vectors, found = encoder.embed(clip, WINDOWS, snap="keyframe")
     np.testing.assert_array_equal(found, [one.seconds for one in windows])
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=2e-6)
-    assert sum(rows for rows, _ in encoded) == len(frames_of_windows(windows)) * max(views // 2, 1)
+    assert sum(rows for rows, _ in encoded) == len(windows.frames) * max(views // 2, 1)
     assert {frames for _, frames in encoded} == {1}
     encoded.clear()
     encoder.embed(clip, WINDOWS)  # exact moments are whole clips
